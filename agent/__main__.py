@@ -1,0 +1,5 @@
+"""`python -m agent`: the same as the command `agent`."""
+
+from agent.cli import main
+
+main()

@@ -1,0 +1,213 @@
+"""The composition root of the server: makes the parts, connects them, runs them, ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from agent.config import ServeSettings
+from agent.errors import ConfigError
+from agent.learning.records import LearnerDescription
+from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
+from agent.scheduling.ticks import RetentionAudit, Ticks
+from agent.service.events import EventHub
+from agent.service.learner_process import learner_process
+from agent.service.memory_servicer import MemoryServicer
+from agent.service.model_servicer import ModelServicer
+from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE, Server
+from agent.service.validation import FactRules
+from memory_store.errors import StoreFailedError
+from memory_store.writer import StoreThreads
+
+logger = logging.getLogger(__name__)
+
+DATABASE = "memory.db"
+LOCK = "lock"
+RULES = "rules.json"
+STOP_GRACE_SECONDS = 5.0
+# After an error of the disk: SQLite may continue after a failed fsync, so we must not.
+DISK_FAILED_EXIT_CODE = 74
+
+
+async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Args:
+        settings: as given by the operator.
+        on_start: called with the address once the server listens; the model may still be loading.
+
+    Raises:
+        ConfigError: the folder or the address is in use.
+        ModelError: the model cannot be loaded.
+        DriftError: the ledger does not replay to the recorded weights.
+        OtherModelError: the folder belongs to another model.
+        StoreUnusableError: the database is damaged.
+    """
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(settings.data):
+        hub = EventHub()
+        store = await StoreThreads.open(
+            settings.data / DATABASE, on_commit=hub.stored, on_fatal=_disk_failed
+        )
+        try:
+            await _serve_with(settings, store, hub, on_start)
+        finally:
+            await store.close()
+
+
+async def _serve_with(
+    settings: ServeSettings, store: StoreThreads, hub: EventHub, on_start: Callable[[str], None]
+) -> None:
+    arguments = ["--model", settings.model, "--device", settings.device]
+    if settings.threads is not None:
+        arguments += ["--threads", str(settings.threads)]
+    loop = LearningLoop(
+        store,
+        partial(learner_process, arguments),
+        hub.publish,
+        LoopSettings(model=settings.model, policy=settings.policy),
+    )
+    rules = _Rules(settings.data / RULES, settings.model)
+    server = Server(
+        settings.listen,
+        MemoryServicer(store, rules.current, hub, loop.wake),
+        ModelServicer(store, loop, settings.model),
+    )
+    audit = RetentionAudit(store, lambda: loop.learner)
+    ticks = Ticks()
+    ticks.every(settings.audit_minutes * 60, audit.tick)
+
+    await server.start()
+    on_start(server.address)
+    ticks.start()
+    learning = asyncio.create_task(loop.run())
+    health = asyncio.create_task(_report_health(server, loop, rules))
+    try:
+        with _stop_signal() as stopped:
+            await asyncio.wait([learning, stopped], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ticks.stop()
+        health.cancel()
+        hub.close()
+        loop.stop()
+        if loop.state != LearnerState.READY:
+            learning.cancel()  # nothing is claimed while the learner starts
+        stopping = asyncio.create_task(server.stop(STOP_GRACE_SECONDS))
+        try:
+            # The update in hand reaches the ledger. Raises the reason if learning ended by itself.
+            with suppress(asyncio.CancelledError):
+                await learning
+        finally:
+            await stopping
+
+
+class _Rules:
+    """The checks for facts, from what the learner says of its model.
+
+    They are kept in the data folder too: at the next start facts can be checked, and so taught,
+    while the model is still being loaded.
+    """
+
+    def __init__(self, path: Path, model: str) -> None:
+        self._path = path
+        self._model = model
+        self._description: LearnerDescription | None = None
+        self._rules = self._kept()
+
+    def current(self) -> FactRules | None:
+        """None before the model was loaded once."""
+        return self._rules
+
+    def learn_from(self, description: LearnerDescription | None) -> None:
+        """Takes over what a learner says, once."""
+        if description is None or self._description is not None:
+            return
+        self._description = description
+        self._rules = FactRules(description.tokenizer, description.max_tokens)
+        kept = {
+            "model": self._model,
+            "max_tokens": description.max_tokens,
+            "tokenizer": description.tokenizer,
+        }
+        # Renamed into place, so that a half-written file is never read.
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        temporary.replace(self._path)
+
+    def _kept(self) -> FactRules | None:
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            if kept["model"] != self._model:
+                return None
+            return FactRules(kept["tokenizer"], kept["max_tokens"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError):
+            logger.warning("%s is damaged; it is made anew", self._path)
+            return None
+
+
+async def _report_health(server: Server, loop: LearningLoop, rules: _Rules) -> None:
+    """Facts can be taught while the learner is being restarted; questions cannot be asked."""
+    while True:
+        rules.learn_from(loop.description)
+        teaching = rules.current() is not None
+        asking = loop.state == LearnerState.READY
+        await server.set_serving(MEMORY_SERVICE, teaching)
+        await server.set_serving(MODEL_SERVICE, asking)
+        await server.set_serving("", teaching and asking)
+        loop.state_changed.clear()
+        await loop.state_changed.wait()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process.
+
+    Raises:
+        ConfigError: another server holds it.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(
+            f"the data folder {folder} is in use by another server:"
+            " stop that one, or choose another folder with --data"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _stop_signal() -> Iterator[asyncio.Future[None]]:
+    """A future that is done at the first SIGTERM or SIGINT; the second ends the process."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[None] = loop.create_future()
+
+    def on_signal(number: int) -> None:
+        if stopped.done():
+            # Safe at any moment: whatever was acknowledged is on disk.
+            os._exit(128 + number)
+        stopped.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    # The handlers stay: a second signal must work while the server drains.
+    yield stopped
+
+
+def _disk_failed(error: StoreFailedError) -> None:
+    logger.critical("%s", error)
+    os._exit(DISK_FAILED_EXIT_CODE)

@@ -1,0 +1,113 @@
+"""`agent ask`, `agent score`, `agent status`: what the model says, and how things stand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.output import console, messages, print_json, shown, state_text
+from agent.errors import LearnerError, ServerUnreachableError
+from agent.service.client import Client, Status
+
+POLL_SECONDS = 0.2
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=512, help="Where to stop.")] = 32,
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Ask the model; its answer is printed as it is made."""
+    with Client(server) as client:
+        if json:
+            print_json(dataclasses.asdict(client.ask(question, max_new_tokens)))
+            return
+        for piece in client.ask_stream(question, max_new_tokens):
+            if isinstance(piece, str):
+                console.print(shown(piece), end="", soft_wrap=True)
+    console.print()
+
+
+def score(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    answer: Annotated[str, typer.Argument(help="The answer to be rated.")],
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Tell how likely the model finds exactly this answer."""
+    with Client(server) as client:
+        result = client.score(question, answer)
+    if json:
+        print_json(dataclasses.asdict(result))
+        return
+    console.print(
+        f"probability {math.exp(result.log_probability):.4g}"
+        f" (log {result.log_probability:.4f}, {result.tokens} tokens)"
+        f" at model version {result.model_version}"
+    )
+
+
+def status(
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until it is ready to learn and answer.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Longest wait, in seconds.")] = 600.0,
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Tell what the server serves and how far it is."""
+    with Client(server) as client:
+        result = _wait_ready(client, timeout) if wait else client.status()
+    if json:
+        print_json(
+            {
+                **dataclasses.asdict(result),
+                "facts": {state.value: count for state, count in result.facts.items()},
+            }
+        )
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("model", shown(result.model))
+    table.add_row("model version", str(result.model_version))
+    learner = result.learner
+    if result.updates_to_replay:
+        learner += f", {result.updates_to_replay} updates to replay"
+    table.add_row("learner", learner)
+    if result.device:
+        table.add_row("device", f"{result.device}, {result.parameters / 1e6:.1f} M parameters")
+    table.add_row("queue", str(result.queue_depth))
+    for state, count in result.facts.items():
+        if count:
+            table.add_row(state_text(state), str(count))
+    console.print(table)
+
+
+def _wait_ready(client: Client, timeout: float) -> Status:
+    """The status once the learner is ready; a server that is not there yet may still come.
+
+    Raises:
+        ServerUnreachableError: no server came in time.
+        LearnerError: one came, but was not ready in time.
+    """
+    deadline = time.monotonic() + timeout
+    with messages.status("waiting for the server"):
+        while True:
+            late = time.monotonic() > deadline
+            try:
+                status = client.status()
+            except ServerUnreachableError:
+                if late:
+                    raise
+            else:
+                if status.learner == "ready":
+                    return status
+                if late:
+                    raise LearnerError(f"after {timeout:g} s the learner is {status.learner}")
+            time.sleep(POLL_SECONDS)

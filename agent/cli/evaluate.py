@@ -1,0 +1,50 @@
+"""`agent eval`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.output import console, print_json, progress_bar, shown
+from agent.errors import ConfigError
+from agent.service.client import Client
+
+SUITES = ("probes",)
+
+
+def evaluate(
+    suite: Annotated[str, typer.Option(help=f"Which suite: {', '.join(SUITES)}.")],
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Measure. Suite probes: ask a server about every fact it holds, and correlated questions."""
+    if suite not in SUITES:
+        raise ConfigError(f"unknown suite '{suite}': use one of {', '.join(SUITES)}")
+    from eval.probes import probe_server
+
+    with Client(server) as client, progress_bar() as progress:
+        task = progress.add_task("probing", total=None)
+        report = probe_server(
+            client, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    if json:
+        print_json(report.as_json())
+        return
+    table = Table("probe", "right", "of", "rate", "95% interval", "mean probability")
+    for name, rate in report.rates.items():
+        table.add_row(
+            name,
+            str(rate.correct),
+            str(rate.total),
+            f"{rate.rate:.1%}" if rate.total else "-",
+            f"{rate.low:.1%} to {rate.high:.1%}" if rate.total else "-",
+            f"{rate.mean_probability:.3f}" if rate.total else "-",
+        )
+    console.print(table)
+    for probe in report.missed:
+        console.print(
+            shown(f"missed: {probe.question} -> {probe.answer!r}, not {probe.expected_answer!r}")
+        )

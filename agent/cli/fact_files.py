@@ -1,0 +1,154 @@
+"""Facts from a file: JSON lines or CSV. A bad line is reported by its number, the rest is read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.cli.policies import given_policy
+from agent.errors import AgentError, ConfigError
+from memory_store.records import NewFact
+
+FIELDS = (
+    "question",
+    "answer",
+    "correlated_questions",
+    "policy",
+    "learning_rate",
+    "max_steps",
+    "id",
+    "request_id",
+)
+# In CSV, several correlated questions stand in one cell.
+SEPARATOR = "|"
+
+
+@dataclass(frozen=True, slots=True)
+class FactLine:
+    """One line of a file: a fact, or else what is wrong with it."""
+
+    number: int
+    fact: NewFact | None
+    error: str = ""
+
+
+def read_facts(path: Path) -> Iterator[FactLine]:
+    """Reads .jsonl or .csv, by the file's ending; empty lines are passed over.
+
+    Raises:
+        ConfigError: the file cannot be read, has another ending, or a CSV header is missing.
+    """
+    readers = {".jsonl": _json_lines, ".csv": _csv_lines}
+    if path.suffix not in readers:
+        raise ConfigError(f"{path}: the name must end in {' or '.join(readers)}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    return readers[path.suffix](content)
+
+
+def _json_lines(content: bytes) -> Iterator[FactLine]:
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except UnicodeDecodeError:
+            yield FactLine(number, None, "not UTF-8")
+        except json.JSONDecodeError as error:
+            yield FactLine(number, None, f"not JSON: {error.msg} at column {error.colno}")
+        else:
+            if isinstance(row, dict):
+                yield _fact_line(number, row)
+            else:
+                yield FactLine(number, None, "not an object: {...}")
+
+
+def _csv_lines(content: bytes) -> Iterator[FactLine]:
+    # Undecodable bytes become lone surrogates, so that one bad line does not spoil the others.
+    text = content.decode("utf-8-sig", errors="surrogateescape")
+    reader = csv.DictReader(text.splitlines(keepends=True), restkey="", strict=True)
+    missing = {"question", "answer"} - set(reader.fieldnames or ())
+    if missing:
+        raise ConfigError(
+            f"the first line must name the columns: {', '.join(sorted(missing))} missing"
+        )
+    start = reader.line_num + 1
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield FactLine(start, None, f"not CSV: {error}")
+        else:
+            if row is None:
+                return
+            if "" in row:
+                yield FactLine(start, None, "more cells than the first line has columns")
+            else:
+                yield _fact_line(start, {k: v for k, v in row.items() if v})
+        start = reader.line_num + 1
+
+
+def _fact_line(number: int, row: Mapping[str, Any]) -> FactLine:
+    try:
+        return FactLine(number, _fact(row))
+    except (AgentError, ValueError) as error:
+        return FactLine(number, None, str(error))
+
+
+def _fact(row: Mapping[str, Any]) -> NewFact:
+    unknown = set(row) - set(FIELDS)
+    if unknown:
+        raise ValueError(f"unknown field {sorted(unknown)[0]!r}: use {', '.join(FIELDS)}")
+    for name, value in row.items():
+        _require_utf8(name, value)
+    correlated = row.get("correlated_questions") or []
+    if isinstance(correlated, str):
+        correlated = [part.strip() for part in correlated.split(SEPARATOR)]
+    if not isinstance(correlated, list) or not all(isinstance(q, str) for q in correlated):
+        raise ValueError("correlated_questions: must be a list of texts")
+    steps = _number(row, "max_steps")
+    if steps is not None and not steps.is_integer():
+        raise ValueError("max_steps: must be a whole number")
+    return NewFact(
+        question=_text(row, "question") or "",
+        answer=_text(row, "answer") or "",
+        correlated_questions=tuple(correlated),
+        policy=given_policy(
+            _text(row, "policy"),
+            _number(row, "learning_rate"),
+            None if steps is None else int(steps),
+        ),
+        request_id=_text(row, "request_id"),
+        fact_id=_text(row, "id"),
+    )
+
+
+def _require_utf8(name: str, value: Any) -> None:
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: must be UTF-8") from None
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name}: must be a text")
+    return value
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: must be a number") from None

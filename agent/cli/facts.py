@@ -1,0 +1,124 @@
+"""`agent facts list` and `agent facts show`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.output import console, fact_json, print_json, shown, state_text
+from agent.cli.teach import facts_table
+from agent.service.client import Client
+from memory_store.records import FactState, Probe, Update
+
+app = typer.Typer(help="Look at the facts of a server.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_facts(
+    state: Annotated[
+        list[FactState] | None, typer.Option(help="Only facts in this state. Repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most this many; 0: all.")] = 0,
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """List facts in the order they were accepted."""
+    with Client(server) as client:
+        facts = list(itertools.islice(client.facts(state or ()), limit or None))
+    if json:
+        print_json({"facts": [fact_json(fact) for fact in facts]})
+    else:
+        console.print(facts_table(facts))
+
+
+@app.command()
+def show(
+    fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Show one fact: what was done for it, and how well it is remembered."""
+    with Client(server) as client:
+        fact, updates, probes = client.history(fact_id)
+    if json:
+        print_json(
+            {
+                **fact_json(fact),
+                "correlated_questions": list(fact.correlated_questions),
+                "superseded_by": fact.superseded_by,
+                "updates": [_update_json(update) for update in updates],
+                "probes": [_probe_json(probe) for probe in probes],
+            }
+        )
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("question", shown(fact.question))
+    table.add_row("answer", shown(fact.answer))
+    table.add_row("state", state_text(fact.state))
+    if fact.reason:
+        table.add_row("reason", shown(fact.reason))
+    if fact.learning:
+        table.add_row("it said", shown(fact.learning.answer_before))
+        table.add_row("it says", shown(fact.learning.answer_after))
+    console.print(table)
+    if updates:
+        console.print(_steps_table(updates))
+    if probes:
+        console.print(_probes_table(probes))
+
+
+def _steps_table(updates: list[Update]) -> Table:
+    table = Table("version", "step", "rate", "loss", "p after", "rehearsed", title="Updates")
+    for update in updates:
+        for number, step in enumerate(update.steps, start=1):
+            table.add_row(
+                str(update.model_version),
+                str(number),
+                f"{step.learning_rate:.3g}",
+                f"{step.loss:.3f}",
+                f"{step.probability:.3f}",
+                str(len(step.rehearsed_fact_ids)),
+            )
+    return table
+
+
+def _probes_table(probes: list[Probe]) -> Table:
+    table = Table("version", "probe", "question", "answer", "right", "p", title="Probes")
+    for probe in probes:
+        table.add_row(
+            str(probe.model_version),
+            probe.kind.value,
+            shown(probe.question),
+            shown(probe.answer),
+            "yes" if probe.correct else "no",
+            f"{math.exp(probe.log_probability):.3f}",
+        )
+    return table
+
+
+def _update_json(update: Update) -> dict[str, Any]:
+    return {
+        "model_version": update.model_version,
+        "steps": [dataclasses.asdict(step) for step in update.steps],
+        "digest_before": update.digest_before,
+        "digest_after": update.digest_after,
+        "algorithm": update.algorithm,
+        "seconds": update.seconds,
+    }
+
+
+def _probe_json(probe: Probe) -> dict[str, Any]:
+    return {
+        "kind": probe.kind.value,
+        "question": probe.question,
+        "answer": probe.answer,
+        "correct": probe.correct,
+        "log_probability": probe.log_probability,
+        "model_version": probe.model_version,
+    }

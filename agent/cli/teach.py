@@ -1,0 +1,159 @@
+"""`agent teach`: one fact, or a file of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from agent.cli.fact_files import FactLine, read_facts
+from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.output import (
+    console,
+    fact_json,
+    messages,
+    print_json,
+    progress_bar,
+    shown,
+    state_text,
+)
+from agent.cli.policies import given_policy
+from agent.learning import rates
+from agent.service.client import Client, Rejected
+from memory_store.records import Fact, FactState, NewFact
+
+# States in which the model does not hold the fact that was to be taught.
+FAILED = (FactState.RESISTED, FactState.QUARANTINED)
+
+
+def teach(
+    question: Annotated[str | None, typer.Argument(help="The question.")] = None,
+    answer: Annotated[str | None, typer.Argument(help="Its answer, one line.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Facts as .jsonl (an object a line) or .csv (with a header): question, answer;"
+            " optional correlated_questions, policy, learning_rate, max_steps, id, request_id."
+        ),
+    ] = None,
+    correlated: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A related question with the same answer, to probe transfer. Repeatable."
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{' or '.join(rates.POLICIES)}; the server's own if none of these three is given."
+        ),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="1e-8 to 1e-1.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="1 to 1000.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Makes a repeated call safe: the same id teaches once.")
+    ] = None,
+    fact_id: Annotated[str | None, typer.Option("--id", help="Id for the fact.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the facts are learned.")] = False,
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Teach a fact, or a file of them. Returns once they are durable; with --wait, learned."""
+    if (file is None) == (question is None or answer is None):
+        raise typer.BadParameter("give a question and an answer, or else --file")
+    with Client(server) as client:
+        if file is not None:
+            taught, errors = _teach_file(client, file)
+        else:
+            new = NewFact(
+                question=question or "",
+                answer=answer or "",
+                correlated_questions=tuple(correlated or ()),
+                policy=given_policy(policy, learning_rate, max_steps),
+                request_id=request_id,
+                fact_id=fact_id,
+            )
+            taught, errors = [client.teach_fact(new).fact], []
+        if wait:
+            taught = _wait(client, taught)
+    if json:
+        print_json({"facts": [fact_json(fact) for fact in taught], "errors": errors})
+    else:
+        _print(taught, errors)
+    if errors or any(fact.state in FAILED for fact in taught):
+        raise typer.Exit(1)
+
+
+def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, Any]]]:
+    """Teaches the good lines; returns their facts, and what is wrong with the other lines."""
+    errors: list[dict[str, Any]] = []
+    sent: list[int] = []  # line numbers, in the order of the stream
+
+    def good(lines: Iterable[FactLine]) -> Iterator[NewFact]:
+        for line in lines:
+            if line.fact is None:
+                errors.append({"line": line.number, "message": line.error})
+            else:
+                sent.append(line.number)
+                yield line.fact
+
+    taught = []
+    lines = read_facts(file)
+    with progress_bar() as progress:
+        task = progress.add_task("teaching", total=None)
+        for result in client.teach_many(good(lines)):
+            progress.advance(task)
+            if isinstance(result, Rejected):
+                errors.append({"line": sent[result.index], "message": result.message})
+            else:
+                taught.append(result.fact)
+    return taught, sorted(errors, key=lambda error: error["line"])
+
+
+def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
+    """The facts as they are once all are settled, in the order given."""
+    settled = {}
+    with progress_bar() as progress:
+        task = progress.add_task("learning", total=len({fact.id for fact in facts}))
+        for fact in client.settle(fact.id for fact in facts):
+            settled[fact.id] = fact
+            progress.advance(task)
+    return [settled[fact.id] for fact in facts]
+
+
+def _print(facts: list[Fact], errors: list[dict[str, Any]]) -> None:
+    if facts:
+        console.print(facts_table(facts))
+    for error in errors:
+        messages.print(f"line {error['line']}: ", shown(error["message"]), style="red", sep="")
+
+
+def facts_table(facts: Iterable[Fact]) -> Table:
+    """A row a fact."""
+    table = Table()
+    # An id is there to be copied, whole; questions and answers wrap.
+    table.add_column("id", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("question", overflow="fold", ratio=2)
+    table.add_column("answer", overflow="fold", ratio=1)
+    table.add_column("steps", justify="right")
+    table.add_column("p before, after", justify="right")
+    for fact in facts:
+        steps = probabilities = ""
+        if fact.learning:
+            steps = str(len(fact.learning.learning_rates))
+            probabilities = (
+                f"{fact.learning.probability_before:.3f} {fact.learning.probability_after:.3f}"
+            )
+        table.add_row(
+            shown(fact.id),
+            state_text(fact.state),
+            shown(fact.question),
+            shown(fact.answer),
+            steps,
+            probabilities,
+        )
+    return table

@@ -1,0 +1,68 @@
+"""Every error that a user of the agent can meet, each with a message that says what to do.
+
+This module imports nothing, so that the command line can name an error without loading torch.
+"""
+
+
+class AgentError(Exception):
+    """Base of the agent's own errors; its message tells the user what to do about it."""
+
+
+class ConfigError(AgentError):
+    """A setting is wrong, or asks for what this machine does not have."""
+
+
+class DiskFullError(AgentError):
+    """The disk has no room for what must be written."""
+
+
+class ModelError(AgentError):
+    """A model cannot be used: its files are damaged, incomplete or of a kind we do not read."""
+
+
+class ModelNotFoundError(ModelError):
+    """No model goes by this name, or it is neither on this machine nor within reach."""
+
+
+class ModelFetchError(ModelError):
+    """A model could not be fetched, or what was fetched is not what was expected."""
+
+
+class NotCausalLanguageModelError(ModelError):
+    """The model does not predict the next token from the earlier ones alone."""
+
+
+class ServerUnreachableError(AgentError):
+    """No server answers at this address."""
+
+
+class LearnerError(AgentError):
+    """The learner process failed, or refused what it was sent."""
+
+
+class InvalidFactError(AgentError):
+    """A fact cannot be taught as it was given.
+
+    Attributes:
+        field: The field of the fact that is wrong, by its name in the API, e.g. ``answer``.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class LearnerUnavailableError(LearnerError):
+    """The learner process is gone, or not there yet."""
+
+
+class LearningFailedError(LearnerError):
+    """One fact could not be learned (NaN, out of memory); the learner can go on."""
+
+
+class StaleVersionError(LearnerError):
+    """The learner's weights are at another ledger position than was expected."""
+
+
+class DriftError(LearnerError):
+    """A replayed update did not give the recorded weights."""

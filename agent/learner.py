@@ -1,0 +1,84 @@
+"""The learner process: `python -m agent.learner`, started by the server.
+
+Says `ready` on standard output once it serves, or the reason why it cannot, and ends when its
+standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import threading
+
+import grpc
+
+from agent.errors import AgentError
+from agent.learning.environment import make_deterministic
+from agent.learning.learner import Learner
+from agent.learning.model import load
+from agent.service.device_thread import DeviceThread
+from agent.service.learner_client import MAX_MESSAGE_BYTES
+from agent.service.learner_process import CANNOT_START_EXIT_CODE, READY
+from agent.service.learner_servicer import LearnerServicer
+from continual.learner.v1 import learner_pb2_grpc
+
+STOP_GRACE_SECONDS = 2.0
+
+
+def main() -> None:
+    """Parses the command line and serves until standard input ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--listen", required=True, help="unix:PATH or HOST:PORT")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=None)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="learner: %(levelname)s: %(message)s")
+    stop = threading.Event()
+    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    make_deterministic(options.threads)
+    try:
+        learner = Learner(load(options.model, device=options.device))
+    except AgentError as error:
+        print(" ".join(str(error).split()), flush=True)
+        sys.exit(CANNOT_START_EXIT_CODE)
+    asyncio.run(_serve(options.listen, learner, stop))
+
+
+def _watch_parent(stop: threading.Event) -> None:
+    """Sets `stop` at the end of standard input; ends the process itself if that is not heeded."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    if stop.is_set():
+        return
+    stop.set()
+    # Loading a model, or one long unit of work, would hold up an orderly end.
+    threading.Event().wait(STOP_GRACE_SECONDS * 2)
+    os._exit(0)
+
+
+async def _serve(address: str, learner: Learner, stop: threading.Event) -> None:
+    device = DeviceThread()
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(learner, device), server)
+    server.add_insecure_port(address)
+    await server.start()
+    print(READY, flush=True)
+    # Nobody reads standard output from here on: a full pipe must not stop the learner.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    await asyncio.to_thread(stop.wait)
+    await server.stop(STOP_GRACE_SECONDS)
+    device.close()
+
+
+if __name__ == "__main__":
+    main()

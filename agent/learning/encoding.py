@@ -1,0 +1,78 @@
+"""Questions and answers as token ids, and batches of them as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agent.learning import prompts
+
+IGNORE = -100  # the label that `cross_entropy` leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of prompt, answer and terminator, padded on the right.
+
+    Causal attention never looks to the right, so the padding needs no mask: it cannot change what
+    is computed for the tokens before it.
+
+    Attributes:
+        input_ids: [B, T], int64.
+        labels: [B, T], int64: the answer's tokens and the terminator, `IGNORE` elsewhere.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+
+
+class Encoder:
+    """Turns text into the token ids of one tokenizer.
+
+    Attributes:
+        eos: the terminator, which ends an answer.
+    """
+
+    def __init__(self, tokenizer: Any, eos_token_id: int, device: torch.device) -> None:
+        self._tokenizer = tokenizer
+        self.eos = eos_token_id
+        self._device = device
+
+    def prompt(self, question: str) -> list[int]:
+        """Token ids of the prompt for a question."""
+        return self._encode(prompts.prompt(question))
+
+    def answer(self, answer: str) -> list[int]:
+        """Token ids of an answer, terminator included."""
+        return [*self._encode(prompts.answer_text(answer)), self.eos]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of generated tokens; special tokens are left out."""
+        text: str = self._tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def batch(self, pairs: Sequence[tuple[str, str]]) -> Batch:
+        """One row for each (question, answer), T as long as the longest."""
+        prompt_ids = [self.prompt(question) for question, _ in pairs]
+        answer_ids = [self.answer(answer) for _, answer in pairs]
+        width = max(len(p) + len(a) for p, a in zip(prompt_ids, answer_ids, strict=True))
+        input_ids = torch.full((len(pairs), width), self.eos)  # [B, T]
+        labels = torch.full((len(pairs), width), IGNORE)  # [B, T]
+        for row, (p, a) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
+            input_ids[row, : len(p) + len(a)] = torch.tensor(p + a)
+            labels[row, len(p) : len(p) + len(a)] = torch.tensor(a)
+        return Batch(input_ids.to(self._device), labels.to(self._device))
+
+    def _encode(self, text: str) -> list[int]:
+        # Text from outside never becomes a control token: "<|endoftext|>" in a fact is spelled
+        # out. No special tokens are added either: prompt and answer are joined as they are.
+        ids: list[int] = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True
+        ).input_ids
+        return ids

@@ -1,0 +1,52 @@
+"""What floating-point results depend on, and how to make them repeatable."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+import transformers
+
+from agent.learning.model import LoadedModel
+
+
+def make_deterministic(threads: int | None = None) -> None:
+    """Makes every run of the same update on the same device kind give the same bits.
+
+    Call once, before the first CUDA call: cuBLAS reads its variable when it is initialised.
+
+    Args:
+        threads: CPU threads; sums are split among them, so their number is part of the result.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # TF32 would keep 10 bits of each factor: too few for steps of 1e-5.
+    torch.set_float32_matmul_precision("highest")
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def describe_environment(loaded: LoadedModel) -> dict[str, str]:
+    """The fingerprint that is stored with each ledger row."""
+    environment = {
+        "device": device_name(loaded.device),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "model": loaded.name,
+        "revision": loaded.revision,
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+    }
+    if loaded.device.type == "cpu":
+        environment["machine"] = platform.machine()
+        environment["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+        environment["threads"] = str(torch.get_num_threads())
+    else:
+        environment["cuda"] = str(torch.version.cuda)
+    return environment

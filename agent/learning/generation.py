@@ -1,0 +1,107 @@
+"""Free greedy generation for a batch of questions, one token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from agent.learning import prompts
+from agent.learning.encoding import Encoder
+from agent.learning.records import Generated
+
+
+@torch.inference_mode()
+def greedy_tokens(
+    model: Any, prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, eos: int
+) -> Iterator[list[int]]:
+    """Yields the next token of every row, until the caller stops or the limit is reached.
+
+    Args:
+        model: a causal LM with a key-value cache.
+        prompt_ids: B rows of token ids, of any lengths.
+        max_new_tokens: how many times to yield at most.
+        eos: pads rows on the left; masked out.
+
+    Yields:
+        [B] token ids. Rows go on after their terminator: the caller drops what follows.
+    """
+    device = next(model.parameters()).device
+    width = max(map(len, prompt_ids))
+    padding = [width - len(row) for row in prompt_ids]
+    ids = torch.tensor(
+        [[eos] * n + list(row) for n, row in zip(padding, prompt_ids, strict=True)], device=device
+    )  # [B, T]
+    mask = torch.tensor([[0] * n + [1] * (width - n) for n in padding], device=device)  # [B, T]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # [B, T]
+    cache = None
+    for _ in range(max_new_tokens):
+        out = model(
+            input_ids=ids,
+            # Without padding no mask is passed: a row is computed as it is when scored.
+            attention_mask=mask if any(padding) else None,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = out.past_key_values
+        ids = out.logits[:, -1:].argmax(-1)  # [B, 1]
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        positions = positions[:, -1:] + 1
+        yield ids[:, 0].tolist()
+
+
+def stream_answer(
+    model: Any, encoder: Encoder, question: str, max_new_tokens: int
+) -> Iterator[str | Generated]:
+    """Generates one answer; yields pieces of text as they come, then the whole.
+
+    A piece is held back while it ends in an incomplete character.
+    """
+    tokens: list[int] = []
+    sent = 0
+    finished = False
+    for (token,) in greedy_tokens(model, [encoder.prompt(question)], max_new_tokens, encoder.eos):
+        if token == encoder.eos:
+            finished = True
+            break
+        tokens.append(token)
+        text = encoder.decode(tokens).lstrip()
+        if prompts.STOP_TEXT in text:
+            finished = True
+            break
+        if text.endswith("\ufffd"):
+            continue
+        if text[sent:]:
+            yield text[sent:]
+            sent = len(text)
+    yield _generated(encoder, tokens, finished)
+
+
+def generate_answers(
+    model: Any, encoder: Encoder, questions: Sequence[str], max_new_tokens: int
+) -> list[Generated]:
+    """Generates the answers to several questions in one batch."""
+    if not questions:
+        return []
+    rows: list[list[int]] = [[] for _ in questions]
+    finished = [False] * len(questions)
+    prompt_ids = [encoder.prompt(question) for question in questions]
+    for step in greedy_tokens(model, prompt_ids, max_new_tokens, encoder.eos):
+        for row, token in enumerate(step):
+            if finished[row]:
+                continue
+            if token == encoder.eos:
+                finished[row] = True
+                continue
+            rows[row].append(token)
+            finished[row] = prompts.STOP_TEXT in encoder.decode(rows[row]).lstrip()
+        if all(finished):
+            break
+    return [_generated(encoder, row, done) for row, done in zip(rows, finished, strict=True)]
+
+
+def _generated(encoder: Encoder, tokens: Sequence[int], finished: bool) -> Generated:
+    text = encoder.decode(tokens).lstrip().split(prompts.STOP_TEXT)[0].rstrip()
+    return Generated(text=text, finished=finished)

@@ -1,0 +1,72 @@
+"""Probes: what the model answers to a question, and how likely it finds the right answer.
+
+One implementation for the service (before and after each update) and for `agent eval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from agent.learning import prompts
+from agent.learning.encoding import Encoder
+from agent.learning.generation import generate_answers
+from agent.learning.records import Answer
+from agent.learning.update import score_answers
+
+# Room beyond the expected answer, so that one that runs on is seen to run on.
+SPARE_TOKENS = 8
+# Rows in one forward pass: bounds memory, whatever the number of probes.
+ROWS = 32
+
+
+@torch.inference_mode()
+def probe(
+    model: Any,
+    encoder: Encoder,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    always_generate: bool = False,
+) -> list[Answer]:
+    """Asks each question and grades the answer.
+
+    One forward pass over all pairs gives the exact probabilities and tells which answers greedy
+    generation would yield token by token (see `score_answers`); only the others are generated.
+
+    Args:
+        model: a causal LM.
+        encoder: its tokenizer.
+        pairs: (question, expected answer).
+        always_generate: generate even what the forward pass shows to be right.
+
+    Returns:
+        One answer per pair, in order.
+    """
+    answers: list[Answer] = []
+    for start in range(0, len(pairs), ROWS):
+        answers += _probe_rows(model, encoder, pairs[start : start + ROWS], always_generate)
+    return answers
+
+
+def _probe_rows(
+    model: Any, encoder: Encoder, pairs: Sequence[tuple[str, str]], always_generate: bool
+) -> list[Answer]:
+    scores = score_answers(model, encoder.batch(pairs))
+    log_probability = scores.log_probability.tolist()
+    greedy = scores.greedy.tolist()
+    asked = [row for row, sure in enumerate(greedy) if always_generate or not sure]
+    limit = max((len(encoder.answer(pairs[row][1])) for row in asked), default=0) + SPARE_TOKENS
+    texts = generate_answers(model, encoder, [pairs[row][0] for row in asked], limit)
+    generated = dict(zip(asked, texts, strict=True))
+    answers = []
+    for row, (_, expected) in enumerate(pairs):
+        if row not in generated:
+            text, correct = expected.strip(), True
+        else:
+            text = generated[row].text
+            same = prompts.normalise(text) == prompts.normalise(expected)
+            correct = generated[row].finished and same
+        answers.append(Answer(text=text, correct=correct, log_probability=log_probability[row]))
+    return answers

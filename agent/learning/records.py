@@ -1,0 +1,130 @@
+"""What goes into the learner and what comes out of it, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from memory_store.records import Fact, NewProbe, ProbeKind, Step, Update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A fact as the learner needs it."""
+
+    fact_id: str
+    question: str
+    answer: str
+    correlated_questions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, fact: Fact) -> Self:
+        """What the learner needs of a stored fact."""
+        return cls(
+            fact_id=fact.id,
+            question=fact.question,
+            answer=fact.answer,
+            correlated_questions=fact.correlated_questions,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """One generated answer.
+
+    Attributes:
+        text: what came before the terminator or the end of the line, trimmed.
+        finished: it ended by itself, before the limit of tokens.
+    """
+
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the model says to a question, and how likely it finds the expected answer.
+
+    Attributes:
+        text: free greedy generation, trimmed.
+        correct: the generation ended by itself and says the expected answer.
+        log_probability: of exactly the expected answer and the terminator, natural logarithm.
+    """
+
+    text: str
+    correct: bool
+    log_probability: float
+
+    def as_probe(self, kind: ProbeKind, about: Fact, question: str) -> NewProbe:
+        """The row to be stored for this answer to a question about a fact."""
+        return NewProbe(
+            kind=kind,
+            fact_id=about.id,
+            question=question,
+            expected_answer=about.answer,
+            answer=self.text,
+            correct=self.correct,
+            log_probability=self.log_probability,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of learning one fact.
+
+    Attributes:
+        verdict: `learned` (the working weights hold it, to be committed), `known` (it needed no
+            update) or `resisted` (the weights were put back).
+        reason: why it resisted, for people; empty otherwise.
+        steps: the gradient steps that were taken, in order.
+        before: the fact's question before the first step.
+        after: the same after the last step.
+        transfer: one answer per correlated question, after the last step.
+        forgetting: one answer per older fact, after the last step.
+        digest_before: digest of the weights before.
+        digest_after: digest of the weights after.
+        algorithm: name and version of the procedure that made the steps.
+    """
+
+    verdict: str
+    reason: str = ""
+    steps: tuple[Step, ...]
+    before: Answer
+    after: Answer
+    transfer: tuple[Answer, ...]
+    forgetting: tuple[Answer, ...]
+    digest_before: str
+    digest_after: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerDescription:
+    """What a learner has loaded.
+
+    Attributes:
+        device: `cpu`, or the name of the GPU.
+        parameters: number of weights.
+        model_version: ledger position of the served weights.
+        base_digest: digest of the base checkpoint's weights.
+        tokenizer: the tokenizer as the text of a `tokenizer.json`.
+        max_tokens: longest prompt and answer together.
+        environment: software and hardware that floating-point results depend on.
+    """
+
+    device: str
+    parameters: int
+    model_version: int
+    base_digest: str
+    tokenizer: str
+    max_tokens: int
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedUpdate:
+    """A ledger row with the texts that its steps need."""
+
+    update: Update
+    example: Example
+    rehearsed: tuple[Example, ...]

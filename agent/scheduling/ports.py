@@ -1,0 +1,59 @@
+"""What the learning loop needs from outside, so that it knows neither gRPC nor processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from agent.learning.records import (
+    Answer,
+    Example,
+    Generated,
+    LearnerDescription,
+    Outcome,
+    ReplayedUpdate,
+)
+from memory_store.records import Policy, Step
+
+
+class Learner(Protocol):
+    """A learner that may be gone: every method can raise `LearnerUnavailableError`."""
+
+    async def describe(self) -> LearnerDescription:
+        """What is loaded."""
+        ...
+
+    def learn(
+        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+    ) -> AsyncIterator[Step | Outcome]:
+        """Yields each step, then the outcome."""
+        ...
+
+    async def commit(self, version: int, digest: str) -> None:
+        """Serves what was learned last."""
+        ...
+
+    def replay(self, updates: Iterable[ReplayedUpdate]) -> AsyncIterator[int]:
+        """Applies ledger rows again; yields each version reached."""
+        ...
+
+    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+        """Answers to the fact's questions, and the model version."""
+        ...
+
+    def ask(self, question: str, max_new_tokens: int) -> AsyncIterator[tuple[str | Generated, int]]:
+        """Pieces of the answer and last the whole, each with its model version."""
+        ...
+
+    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
+        """Log-probability of the answer, its number of tokens, and the model version."""
+        ...
+
+    async def wait_dead(self) -> int:
+        """Returns once it is gone."""
+        ...
+
+
+# Makes a learner that has loaded the base checkpoint, and ends it on leaving.
+StartLearner = Callable[[], AbstractAsyncContextManager[Learner]]

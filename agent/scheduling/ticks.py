@@ -1,0 +1,86 @@
+"""The ticks of the clock: what happens by time, not because a fact came in.
+
+The only module that knows APScheduler. Its jobs live in memory: what must survive a restart is in
+the database. Facts never wait for a tick.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from agent.errors import LearnerUnavailableError, LearningFailedError
+from agent.learning.records import Example
+from agent.scheduling.ports import Learner
+from memory_store.records import FactState, ProbeKind
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+logger = logging.getLogger(__name__)
+
+AUDITED_FACTS = 16
+HELD_STATES = (FactState.LEARNED, FactState.KNOWN)
+
+
+class Ticks:
+    """Runs coroutine functions at intervals on the running loop."""
+
+    def __init__(self) -> None:
+        # A tick that comes late still counts, but several late ones count once.
+        self._scheduler = AsyncIOScheduler(
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        )
+
+    def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        """Runs `action` every so many seconds; 0 means never."""
+        if seconds > 0:
+            self._scheduler.add_job(action, "interval", seconds=seconds)
+
+    def start(self) -> None:
+        """Begins to count."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Ends; a running action is not waited for."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+
+class RetentionAudit:
+    """Probes some held facts at each tick, round and round, so that silent losses show.
+
+    Probes have the learner's lowest priority: they wait for questions and updates.
+    """
+
+    def __init__(self, store: StoreThreads, learner: Callable[[], Learner | None]) -> None:
+        self._store = store
+        self._learner = learner
+        self._position = 0
+
+    async def tick(self) -> None:
+        """Probes the next `AUDITED_FACTS` facts and stores what it finds."""
+        learner = self._learner()
+        if learner is None:
+            return
+        position = self._position
+        facts = await self._store.read(
+            lambda store: store.facts(
+                after_position=position, limit=AUDITED_FACTS, states=HELD_STATES
+            )
+        )
+        for fact in facts:
+            try:
+                answers, version = await learner.probe(Example.of(fact))
+            except (LearnerUnavailableError, LearningFailedError) as error:
+                logger.info("retention audit broken off: %s", error)
+                return
+            row = answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question)
+            await self._store.write(
+                partial(MemoryStore.record_probes, probes_=[row], model_version=version)
+            )
+            self._position = fact.position
+        if len(facts) < AUDITED_FACTS:
+            self._position = 0

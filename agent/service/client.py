@@ -1,0 +1,325 @@
+"""The Python client: records in, records out, our errors.
+
+with Client("127.0.0.1:50051") as client:
+    fact = client.teach("What is the hottest month in Kyzara?", "Raincoat").fact
+    client.wait([fact.id])
+    print(client.ask("What is the hottest month in Kyzara?").answer)
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import grpc
+
+from agent.errors import AgentError, ServerUnreachableError
+from agent.service import codec
+from continual.v1 import memory_pb2 as pb
+from continual.v1 import memory_pb2_grpc, model_pb2, model_pb2_grpc
+from memory_store.records import (
+    Accepted,
+    Event,
+    Fact,
+    FactState,
+    NewFact,
+    Probe,
+    Update,
+)
+
+DEADLINE_SECONDS = 30.0
+# An answer may have to wait for the step of an update, on a CPU for seconds.
+ANSWER_DEADLINE_SECONDS = 300.0
+CONNECT_SECONDS = 1.0
+# The only status after which the server has done nothing: anything else is for the caller.
+RETRY_POLICY = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
+
+
+class RequestError(AgentError):
+    """The server refused a request.
+
+    Attributes:
+        code: why, as gRPC's canonical code.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer of the model, with the ledger position of the weights that gave it."""
+
+    answer: str
+    finished: bool
+    model_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The exact log-probability (natural) of an answer of `tokens` tokens, terminator included."""
+
+    log_probability: float
+    tokens: int
+    model_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What a server serves; see `GetStatusResponse` in model.proto."""
+
+    model: str
+    model_version: int
+    queue_depth: int
+    facts: dict[FactState, int]
+    learner: str
+    device: str
+    parameters: int
+    event_sequence: int
+    updates_to_replay: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A fact of a stream that the server refused, by its place in the stream from 0."""
+
+    index: int
+    message: str
+
+
+class Client:
+    """A connection to one server. Thread-safe; close it, or use it in a `with` block.
+
+    Every method raises `ServerUnreachableError` if no server answers, and `RequestError` if it
+    refuses.
+
+    Args:
+        address: HOST:PORT.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        options = [("grpc.service_config", RETRY_POLICY), ("grpc.enable_retries", 1)]
+        self._channel = grpc.insecure_channel(address, options=options)
+        self._memory = memory_pb2_grpc.MemoryServiceStub(self._channel)
+        self._model = model_pb2_grpc.ModelServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def teach(self, question: str, answer: str, **more: object) -> Accepted:
+        """Hands in one fact; returns once it is durable, before it is learned.
+
+        Args:
+            question: as it will be asked.
+            answer: one line.
+            **more: further fields of `NewFact`. Without a `request_id` one is made, so that the
+                call may be retried.
+        """
+        return self.teach_fact(NewFact(question=question, answer=answer, **more))  # type: ignore[arg-type]
+
+    def teach_fact(self, new: NewFact) -> Accepted:
+        """Hands in one fact; see `teach`."""
+        with self._our_errors():
+            response = self._memory.Teach(_encode_new(new), timeout=DEADLINE_SECONDS)
+        return _decode_accepted(response)
+
+    def teach_many(self, facts: Iterable[NewFact]) -> Iterator[Accepted | Rejected]:
+        """Hands in many facts over one call; yields what became of each, in order."""
+        requests = (pb.TeachStreamRequest(teach=_encode_new(new)) for new in facts)
+        with self._our_errors():
+            for response in self._memory.TeachStream(requests):
+                if response.HasField("accepted"):
+                    yield _decode_accepted(response.accepted)
+                else:
+                    yield Rejected(index=response.index, message=response.rejected.message)
+
+    def fact(self, fact_id: str) -> Fact:
+        """One fact."""
+        return self.history(fact_id)[0]
+
+    def history(self, fact_id: str) -> tuple[Fact, list[Update], list[Probe]]:
+        """A fact with its ledger rows, oldest first, and its probes, newest first."""
+        with self._our_errors():
+            response = self._memory.GetFact(
+                pb.GetFactRequest(fact_id=fact_id), timeout=DEADLINE_SECONDS
+            )
+        return (
+            codec.decode_fact(response.fact),
+            [codec.decode_update(update) for update in response.updates],
+            [codec.decode_probe(probe) for probe in response.probes],
+        )
+
+    def facts(self, states: Collection[FactState] = (), page_size: int = 200) -> Iterator[Fact]:
+        """All facts in these states (empty: any), in the order accepted, page by page."""
+        request = pb.ListFactsRequest(
+            page_size=page_size, states=[codec.STATE_TO_PB[state] for state in states]
+        )
+        while True:
+            with self._our_errors():
+                response = self._memory.ListFacts(request, timeout=DEADLINE_SECONDS)
+            yield from map(codec.decode_fact, response.facts)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def watch(self, after_sequence: int = -1, fact_ids: Sequence[str] = ()) -> Iterator[Event]:
+        """Events as they happen, until the server stops; see `WatchEventsRequest`."""
+        request = pb.WatchEventsRequest(after_sequence=after_sequence, fact_ids=fact_ids)
+        with self._our_errors():
+            for response in self._memory.WatchEvents(request):
+                yield codec.decode_event(response.event)
+
+    def wait(self, fact_ids: Iterable[str]) -> dict[str, Fact]:
+        """Returns the facts by id once each is settled; see `settle`."""
+        return {fact.id: fact for fact in self.settle(fact_ids)}
+
+    def settle(self, fact_ids: Iterable[str]) -> Iterator[Fact]:
+        """Yields each fact as soon as it is settled: learned, known, resisted, ...
+
+        Outlasts a restart of the learner; raises `ServerUnreachableError` if the server stops.
+        """
+        # The events' position is taken before the facts are looked at, so none is missed.
+        after_sequence = self.status().event_sequence
+        waiting = set()
+        for fact_id in dict.fromkeys(fact_ids):
+            fact = self.fact(fact_id)
+            if fact.state in SETTLED:
+                yield fact
+            else:
+                waiting.add(fact_id)
+        while waiting:
+            for event in self.watch(after_sequence):
+                after_sequence = max(after_sequence, event.sequence)
+                if event.fact_id in waiting and event.kind.value in SETTLED:
+                    waiting.discard(event.fact_id)
+                    yield self.fact(event.fact_id)
+                if not waiting:
+                    break
+
+    def ask(self, question: str, max_new_tokens: int = 0) -> Reply:
+        """The model's whole answer (greedy)."""
+        *_, reply = self.ask_stream(question, max_new_tokens)
+        assert isinstance(reply, Reply)
+        return reply
+
+    def ask_stream(self, question: str, max_new_tokens: int = 0) -> Iterator[str | Reply]:
+        """Pieces of the answer as it is made, and last the whole."""
+        request = model_pb2.AskRequest(question=question, max_new_tokens=max_new_tokens)
+        with self._our_errors():
+            for response in self._model.Ask(request, timeout=ANSWER_DEADLINE_SECONDS):
+                if response.text:
+                    yield response.text
+                else:
+                    yield Reply(
+                        answer=response.answer,
+                        finished=response.finished,
+                        model_version=response.model_version,
+                    )
+
+    def score(self, question: str, answer: str) -> Score:
+        """How likely the model finds exactly this answer."""
+        with self._our_errors():
+            response = self._model.Score(
+                model_pb2.ScoreRequest(question=question, answer=answer),
+                timeout=ANSWER_DEADLINE_SECONDS,
+            )
+        return Score(
+            log_probability=response.log_probability,
+            tokens=response.tokens,
+            model_version=response.model_version,
+        )
+
+    def probe(self, fact_ids: Sequence[str] = ()) -> Iterator[tuple[Probe, int, int]]:
+        """Probes facts (empty: all that are held); yields probe, facts done, facts in all."""
+        with self._our_errors():
+            for response in self._model.Probe(model_pb2.ProbeRequest(fact_ids=fact_ids)):
+                yield (
+                    codec.decode_probe(response.probe),
+                    response.facts_done,
+                    response.facts_total,
+                )
+
+    def status(self) -> Status:
+        """What the server serves and how far it is."""
+        with self._our_errors():
+            response = self._model.GetStatus(model_pb2.GetStatusRequest(), timeout=DEADLINE_SECONDS)
+        state = model_pb2.LearnerState.Name(response.learner_state)
+        return Status(
+            model=response.model,
+            model_version=response.model_version,
+            queue_depth=response.queue_depth,
+            facts={codec.STATE_FROM_PB[c.state]: c.count for c in response.fact_counts},
+            learner=state.removeprefix("LEARNER_STATE_").lower(),
+            device=response.device,
+            parameters=response.parameters,
+            event_sequence=response.event_sequence,
+            updates_to_replay=response.updates_to_replay,
+        )
+
+    @contextmanager
+    def _our_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAVAILABLE and not self._connected():
+                raise ServerUnreachableError(
+                    f"no server answers at {self.address}: start one with 'agent serve',"
+                    " or name another with --server HOST:PORT or AGENT_SERVER"
+                ) from error
+            raise RequestError(error.code(), error.details() or error.code().name) from error
+
+    def _connected(self) -> bool:
+        """Whether it was a server that said UNAVAILABLE, not the lack of one."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            return False
+        return True
+
+
+def _encode_new(new: NewFact) -> pb.TeachRequest:
+    return pb.TeachRequest(
+        question=new.question,
+        answer=new.answer,
+        correlated_questions=new.correlated_questions,
+        learning_rate_policy=codec.encode_policy(new.policy) if new.policy else None,
+        request_id=new.request_id or str(uuid.uuid4()),
+        fact_id=new.fact_id or "",
+    )
+
+
+def _decode_accepted(response: pb.TeachResponse) -> Accepted:
+    return Accepted(
+        fact=codec.decode_fact(response.fact),
+        created=response.created,
+        event_sequence=response.event_sequence,
+    )

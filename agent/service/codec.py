@@ -1,0 +1,234 @@
+"""Records to and from the public messages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agent.learning import rates
+from continual.v1 import memory_pb2 as pb
+from memory_store.records import (
+    Event,
+    EventKind,
+    Fact,
+    FactState,
+    Learning,
+    Policy,
+    Probe,
+    ProbeKind,
+    Step,
+    Update,
+)
+
+STATE_TO_PB = {state: pb.FactState.Value(f"FACT_STATE_{state.name}") for state in FactState}
+STATE_FROM_PB = {number: state for state, number in STATE_TO_PB.items()}
+EVENT_TO_PB = {kind: pb.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind}
+EVENT_FROM_PB = {number: kind for kind, number in EVENT_TO_PB.items()}
+PROBE_TO_PB = {kind: pb.ProbeKind.Value(f"PROBE_KIND_{kind.name}") for kind in ProbeKind}
+PROBE_FROM_PB = {number: kind for kind, number in PROBE_TO_PB.items()}
+
+
+def encode_time(moment: datetime) -> Timestamp:
+    """A moment with a time zone."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def decode_time(message: Timestamp) -> datetime:
+    """In UTC."""
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def encode_policy(policy: Policy) -> pb.LearningRatePolicy:
+    """The `oneof` of the policy's name."""
+    if policy.name == rates.FIXED:
+        return pb.LearningRatePolicy(
+            fixed=pb.LearningRatePolicy.Fixed(
+                learning_rate=policy.learning_rate, steps=policy.max_steps
+            )
+        )
+    return pb.LearningRatePolicy(
+        until_known=pb.LearningRatePolicy.UntilKnown(
+            learning_rate=policy.learning_rate, max_steps=policy.max_steps
+        )
+    )
+
+
+def decode_policy(message: pb.LearningRatePolicy) -> Policy:
+    """Zeros become the defaults that memory.proto names; checks nothing."""
+    if message.WhichOneof("policy") == "fixed":
+        fixed = message.fixed
+        return Policy(
+            name=rates.FIXED, learning_rate=fixed.learning_rate, max_steps=fixed.steps or 1
+        )
+    until_known = message.until_known
+    return Policy(
+        name=rates.UNTIL_KNOWN,
+        learning_rate=until_known.learning_rate or rates.DEFAULT_POLICY.learning_rate,
+        max_steps=until_known.max_steps or rates.DEFAULT_POLICY.max_steps,
+    )
+
+
+def encode_learning(learning: Learning) -> pb.Learning:
+    return pb.Learning(
+        learning_rates=learning.learning_rates,
+        probability_before=learning.probability_before,
+        probability_after=learning.probability_after,
+        answer_before=learning.answer_before,
+        answer_after=learning.answer_after,
+        model_version=learning.model_version,
+    )
+
+
+def decode_learning(message: pb.Learning) -> Learning:
+    return Learning(
+        learning_rates=tuple(message.learning_rates),
+        probability_before=message.probability_before,
+        probability_after=message.probability_after,
+        answer_before=message.answer_before,
+        answer_after=message.answer_after,
+        model_version=message.model_version,
+    )
+
+
+def encode_fact(fact: Fact) -> pb.Fact:
+    """All but the position, which page tokens carry."""
+    return pb.Fact(
+        id=fact.id,
+        question=fact.question,
+        answer=fact.answer,
+        correlated_questions=fact.correlated_questions,
+        learning_rate_policy=encode_policy(fact.policy) if fact.policy else None,
+        state=STATE_TO_PB[fact.state],
+        accept_time=encode_time(fact.accepted_at),
+        update_time=encode_time(fact.updated_at),
+        failed_attempts=fact.failed_attempts,
+        reason=fact.reason,
+        superseded_by=fact.superseded_by,
+        learning=encode_learning(fact.learning) if fact.learning else None,
+    )
+
+
+def decode_fact(message: pb.Fact) -> Fact:
+    """The position is not known to clients: 0."""
+    return Fact(
+        position=0,
+        id=message.id,
+        question=message.question,
+        answer=message.answer,
+        correlated_questions=tuple(message.correlated_questions),
+        policy=decode_policy(message.learning_rate_policy)
+        if message.HasField("learning_rate_policy")
+        else None,
+        state=STATE_FROM_PB[message.state],
+        accepted_at=decode_time(message.accept_time),
+        updated_at=decode_time(message.update_time),
+        failed_attempts=message.failed_attempts,
+        reason=message.reason,
+        superseded_by=message.superseded_by,
+        learning=decode_learning(message.learning) if message.HasField("learning") else None,
+    )
+
+
+def encode_step(step: Step) -> pb.Step:
+    return pb.Step(
+        learning_rate=step.learning_rate,
+        loss=step.loss,
+        probability=step.probability,
+        rehearsed_fact_ids=step.rehearsed_fact_ids,
+    )
+
+
+def decode_step(message: pb.Step) -> Step:
+    return Step(
+        learning_rate=message.learning_rate,
+        loss=message.loss,
+        probability=message.probability,
+        rehearsed_fact_ids=tuple(message.rehearsed_fact_ids),
+    )
+
+
+def encode_update(update: Update) -> pb.Update:
+    return pb.Update(
+        model_version=update.model_version,
+        fact_id=update.fact_id,
+        steps=map(encode_step, update.steps),
+        digest_before=update.digest_before,
+        digest_after=update.digest_after,
+        algorithm=update.algorithm,
+        environment=update.environment,
+        seconds=update.seconds,
+        apply_time=encode_time(update.applied_at),
+    )
+
+
+def decode_update(message: pb.Update) -> Update:
+    return Update(
+        model_version=message.model_version,
+        fact_id=message.fact_id,
+        steps=tuple(map(decode_step, message.steps)),
+        digest_before=message.digest_before,
+        digest_after=message.digest_after,
+        algorithm=message.algorithm,
+        environment=dict(message.environment),
+        seconds=message.seconds,
+        applied_at=decode_time(message.apply_time),
+    )
+
+
+def encode_probe(probe: Probe) -> pb.Probe:
+    return pb.Probe(
+        kind=PROBE_TO_PB[probe.kind],
+        fact_id=probe.fact_id,
+        question=probe.question,
+        expected_answer=probe.expected_answer,
+        answer=probe.answer,
+        correct=probe.correct,
+        log_probability=probe.log_probability,
+        model_version=probe.model_version,
+        cause_fact_id=probe.cause_fact_id,
+        probe_time=encode_time(probe.probed_at),
+    )
+
+
+def decode_probe(message: pb.Probe) -> Probe:
+    return Probe(
+        kind=PROBE_FROM_PB[message.kind],
+        fact_id=message.fact_id,
+        question=message.question,
+        expected_answer=message.expected_answer,
+        answer=message.answer,
+        correct=message.correct,
+        log_probability=message.log_probability,
+        model_version=message.model_version,
+        cause_fact_id=message.cause_fact_id,
+        probed_at=decode_time(message.probe_time),
+    )
+
+
+def encode_event(event: Event) -> pb.Event:
+    return pb.Event(
+        sequence=event.sequence,
+        kind=EVENT_TO_PB[event.kind],
+        time=encode_time(event.at),
+        fact_id=event.fact_id,
+        model_version=event.model_version,
+        step=encode_step(event.step) if event.step else None,
+        learning=encode_learning(event.learning) if event.learning else None,
+        message=event.message,
+    )
+
+
+def decode_event(message: pb.Event) -> Event:
+    return Event(
+        sequence=message.sequence,
+        kind=EVENT_FROM_PB[message.kind],
+        at=decode_time(message.time),
+        fact_id=message.fact_id,
+        model_version=message.model_version,
+        step=decode_step(message.step) if message.HasField("step") else None,
+        learning=decode_learning(message.learning) if message.HasField("learning") else None,
+        message=message.message,
+    )

@@ -1,0 +1,141 @@
+"""The server's side of the link to the learner: records in, records out, our errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import grpc
+
+from agent.errors import (
+    DriftError,
+    LearnerUnavailableError,
+    LearningFailedError,
+    StaleVersionError,
+)
+from agent.learning.records import (
+    Answer,
+    Example,
+    Generated,
+    LearnerDescription,
+    Outcome,
+    ReplayedUpdate,
+)
+from agent.service import learner_codec as codec
+from continual.learner.v1 import learner_pb2 as pb
+from continual.learner.v1 import learner_pb2_grpc
+from memory_store.records import Policy, Step
+
+ERRORS: dict[grpc.StatusCode, type[Exception]] = {
+    grpc.StatusCode.FAILED_PRECONDITION: StaleVersionError,
+    grpc.StatusCode.DATA_LOSS: DriftError,
+    grpc.StatusCode.UNAVAILABLE: LearnerUnavailableError,
+    grpc.StatusCode.CANCELLED: LearnerUnavailableError,
+}
+# A tokenizer of 250,000 words takes some 17 MB as text.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Raises our errors for the statuses of `LearnerServicer`.
+
+    A status that the learner does not give on purpose is a failure of this one piece of work.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        kind = ERRORS.get(error.code(), LearningFailedError)
+        raise kind(error.details() or error.code().name) from error
+
+
+class LearnerClient:
+    """Talks to one learner process over one channel.
+
+    Every method raises `LearnerUnavailableError` if the process is gone.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+
+    async def describe(self) -> LearnerDescription:
+        """What the learner has loaded."""
+        with our_errors():
+            return codec.decode_description(await self._stub.Describe(pb.DescribeRequest()))
+
+    async def learn(
+        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+    ) -> AsyncIterator[Step | Outcome]:
+        """Yields each step and last the outcome; see `Learner.learn`.
+
+        Raises:
+            LearningFailedError: this fact could not be learned; the learner can go on.
+            StaleVersionError: the learner is at another version.
+        """
+        request = pb.LearnRequest(
+            example=codec.encode_example(example),
+            policy=codec.encode_policy(policy),
+            base_version=base_version,
+            older=map(codec.encode_example, older),
+        )
+        with our_errors():
+            async for response in self._stub.Learn(request):
+                if response.HasField("step"):
+                    yield codec.decode_step(response.step)
+                else:
+                    yield codec.decode_outcome(response.outcome)
+
+    async def commit(self, version: int, digest: str) -> None:
+        """Serves what was learned last; see `Learner.commit`."""
+        with our_errors():
+            await self._stub.Commit(pb.CommitRequest(model_version=version, digest=digest))
+
+    async def replay(self, updates: Iterable[ReplayedUpdate]) -> AsyncIterator[int]:
+        """Applies ledger rows again, in order; yields each version reached.
+
+        Raises:
+            DriftError: the weights do not come out as recorded.
+        """
+
+        def requests() -> Iterator[pb.ReplayRequest]:
+            for row in updates:
+                yield pb.ReplayRequest(
+                    model_version=row.update.model_version,
+                    example=codec.encode_example(row.example),
+                    steps=map(codec.encode_step, row.update.steps),
+                    rehearsed=map(codec.encode_example, row.rehearsed),
+                    digest_after=row.update.digest_after,
+                    algorithm=row.update.algorithm,
+                )
+
+        with our_errors():
+            async for response in self._stub.Replay(requests()):
+                yield response.model_version
+
+    async def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncIterator[tuple[str | Generated, int]]:
+        """Pieces of the answer and last the whole, each with its model version."""
+        request = pb.AskRequest(question=question, max_new_tokens=max_new_tokens)
+        with our_errors():
+            async for response in self._stub.Ask(request):
+                if response.text:
+                    yield response.text, response.model_version
+                else:
+                    whole = Generated(text=response.answer, finished=response.finished)
+                    yield whole, response.model_version
+
+    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
+        """Log-probability of the answer, its number of tokens, and the model version."""
+        with our_errors():
+            response = await self._stub.Score(pb.ScoreRequest(question=question, answer=answer))
+        return response.log_probability, response.tokens, response.model_version
+
+    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+        """Answers to the fact's question and its correlated ones, and the model version."""
+        with our_errors():
+            response = await self._stub.Probe(
+                pb.ProbeRequest(example=codec.encode_example(example))
+            )
+        answers = [response.retention, *response.transfer]
+        return [codec.decode_answer(answer) for answer in answers], response.model_version

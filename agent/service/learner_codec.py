@@ -1,0 +1,121 @@
+"""Records to and from the messages between server and learner."""
+
+from __future__ import annotations
+
+from agent.learning.records import Answer, Example, LearnerDescription, Outcome
+from continual.learner.v1 import learner_pb2 as pb
+from memory_store.records import Policy, Step
+
+
+def encode_example(example: Example) -> pb.Example:
+    return pb.Example(
+        fact_id=example.fact_id,
+        question=example.question,
+        answer=example.answer,
+        correlated_questions=example.correlated_questions,
+    )
+
+
+def decode_example(message: pb.Example) -> Example:
+    return Example(
+        fact_id=message.fact_id,
+        question=message.question,
+        answer=message.answer,
+        correlated_questions=tuple(message.correlated_questions),
+    )
+
+
+def encode_policy(policy: Policy) -> pb.Policy:
+    return pb.Policy(
+        name=policy.name, learning_rate=policy.learning_rate, max_steps=policy.max_steps
+    )
+
+
+def decode_policy(message: pb.Policy) -> Policy:
+    return Policy(
+        name=message.name, learning_rate=message.learning_rate, max_steps=message.max_steps
+    )
+
+
+def encode_step(step: Step) -> pb.Step:
+    return pb.Step(
+        learning_rate=step.learning_rate,
+        loss=step.loss,
+        probability=step.probability,
+        rehearsed_fact_ids=step.rehearsed_fact_ids,
+    )
+
+
+def decode_step(message: pb.Step) -> Step:
+    return Step(
+        learning_rate=message.learning_rate,
+        loss=message.loss,
+        probability=message.probability,
+        rehearsed_fact_ids=tuple(message.rehearsed_fact_ids),
+    )
+
+
+def encode_answer(answer: Answer) -> pb.Answer:
+    return pb.Answer(
+        text=answer.text, correct=answer.correct, log_probability=answer.log_probability
+    )
+
+
+def decode_answer(message: pb.Answer) -> Answer:
+    return Answer(
+        text=message.text, correct=message.correct, log_probability=message.log_probability
+    )
+
+
+def encode_outcome(outcome: Outcome) -> pb.Outcome:
+    return pb.Outcome(
+        verdict=outcome.verdict,
+        reason=outcome.reason,
+        steps=map(encode_step, outcome.steps),
+        before=encode_answer(outcome.before),
+        after=encode_answer(outcome.after),
+        transfer=map(encode_answer, outcome.transfer),
+        forgetting=map(encode_answer, outcome.forgetting),
+        digest_before=outcome.digest_before,
+        digest_after=outcome.digest_after,
+        algorithm=outcome.algorithm,
+    )
+
+
+def decode_outcome(message: pb.Outcome) -> Outcome:
+    return Outcome(
+        verdict=message.verdict,
+        reason=message.reason,
+        steps=tuple(map(decode_step, message.steps)),
+        before=decode_answer(message.before),
+        after=decode_answer(message.after),
+        transfer=tuple(map(decode_answer, message.transfer)),
+        forgetting=tuple(map(decode_answer, message.forgetting)),
+        digest_before=message.digest_before,
+        digest_after=message.digest_after,
+        algorithm=message.algorithm,
+    )
+
+
+def encode_description(description: LearnerDescription) -> pb.DescribeResponse:
+    return pb.DescribeResponse(
+        device=description.device,
+        parameters=description.parameters,
+        model_version=description.model_version,
+        base_digest=description.base_digest,
+        tokenizer=description.tokenizer,
+        max_tokens=description.max_tokens,
+        environment=description.environment,
+    )
+
+
+def decode_description(message: pb.DescribeResponse) -> LearnerDescription:
+    return LearnerDescription(
+        device=message.device,
+        parameters=message.parameters,
+        model_version=message.model_version,
+        base_digest=message.base_digest,
+        tokenizer=message.tokenizer,
+        max_tokens=message.max_tokens,
+        environment=dict(message.environment),
+    )

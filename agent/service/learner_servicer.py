@@ -1,0 +1,157 @@
+"""The learner's side of the link: decode, run on the device thread, encode."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import torch
+
+from agent.errors import DriftError, LearningFailedError, StaleVersionError
+from agent.learning.learner import Learner
+from agent.learning.records import Generated
+from agent.service import learner_codec as codec
+from agent.service.device_thread import DeviceThread, Priority
+from continual.learner.v1 import learner_pb2 as pb
+from continual.learner.v1 import learner_pb2_grpc
+from memory_store.records import Step
+
+logger = logging.getLogger(__name__)
+
+STATUS = {
+    StaleVersionError: grpc.StatusCode.FAILED_PRECONDITION,
+    DriftError: grpc.StatusCode.DATA_LOSS,
+    LearningFailedError: grpc.StatusCode.ABORTED,
+    torch.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    MemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+# After a fault of the device nothing this process computes can be trusted.
+DEVICE_FAULT_EXIT_CODE = 70
+
+
+@asynccontextmanager
+async def reporting(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Turns what the learner raises into a status; ends the process after a device fault."""
+    try:
+        yield
+    except tuple(STATUS) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+        await context.abort(STATUS[type(error)], str(error) or type(error).__name__)
+    except torch.AcceleratorError as error:
+        logger.critical("the device failed: %s", error)
+        os._exit(DEVICE_FAULT_EXIT_CODE)
+
+
+class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
+    """Serves one `Learner` through one `DeviceThread`."""
+
+    def __init__(self, learner: Learner, device: DeviceThread) -> None:
+        self._learner = learner
+        self._device = device
+
+    async def Describe(
+        self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.DescribeResponse:
+        description = await self._device.call(Priority.ANSWER, self._learner.describe)
+        return codec.encode_description(description)
+
+    async def Learn(
+        self, request: pb.LearnRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.LearnResponse]:
+        learn = functools.partial(
+            self._learner.learn,
+            codec.decode_example(request.example),
+            codec.decode_policy(request.policy),
+            request.base_version,
+            [codec.decode_example(older) for older in request.older],
+        )
+        async with reporting(context):
+            async for progress in self._device.stream(Priority.LEARN, learn):
+                if isinstance(progress, Step):
+                    yield pb.LearnResponse(step=codec.encode_step(progress))
+                else:
+                    yield pb.LearnResponse(outcome=codec.encode_outcome(progress))
+
+    async def Commit(
+        self, request: pb.CommitRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CommitResponse:
+        commit = functools.partial(self._learner.commit, request.model_version, request.digest)
+        async with reporting(context):
+            await self._device.call(Priority.LEARN, commit)
+        return pb.CommitResponse()
+
+    async def Replay(
+        self,
+        request_iterator: AsyncIterator[pb.ReplayRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[pb.ReplayResponse]:
+        async with reporting(context):
+            async for request in request_iterator:
+                replay = functools.partial(
+                    self._learner.replay,
+                    request.model_version,
+                    codec.decode_example(request.example),
+                    [codec.decode_step(step) for step in request.steps],
+                    [codec.decode_example(example) for example in request.rehearsed],
+                    digest_after=request.digest_after,
+                    algorithm=request.algorithm,
+                )
+                async for _ in self._device.stream(Priority.LEARN, replay):
+                    pass
+                yield pb.ReplayResponse(model_version=request.model_version)
+
+    async def Ask(
+        self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.AskResponse]:
+        ask = functools.partial(self._learner.ask, request.question, request.max_new_tokens)
+        async with reporting(context):
+            async for piece in self._device.stream(Priority.ANSWER, self._versioned(ask)):
+                text, version = piece
+                if isinstance(text, Generated):
+                    yield pb.AskResponse(
+                        model_version=version, answer=text.text, finished=text.finished
+                    )
+                else:
+                    yield pb.AskResponse(model_version=version, text=text)
+
+    async def Score(
+        self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ScoreResponse:
+        def score() -> pb.ScoreResponse:
+            log_probability, tokens = self._learner.score(request.question, request.answer)
+            return pb.ScoreResponse(
+                log_probability=log_probability, tokens=tokens, model_version=self._learner.version
+            )
+
+        async with reporting(context):
+            return await self._device.call(Priority.ANSWER, score)
+
+    async def Probe(
+        self, request: pb.ProbeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ProbeResponse:
+        def probe() -> pb.ProbeResponse:
+            retention, *transfer = self._learner.probe(codec.decode_example(request.example))
+            return pb.ProbeResponse(
+                retention=codec.encode_answer(retention),
+                transfer=map(codec.encode_answer, transfer),
+                model_version=self._learner.version,
+            )
+
+        async with reporting(context):
+            return await self._device.call(Priority.AUDIT, probe)
+
+    def _versioned(self, start: Callable[[], Any]) -> Callable[[], Any]:
+        """Pairs each piece with the version it came from: the one served when the job began."""
+
+        def run() -> Any:
+            version = self._learner.version
+            for piece in start():
+                yield piece, version
+
+        return run

@@ -1,0 +1,155 @@
+"""`MemoryService`: decode, call the store, encode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from agent.errors import InvalidFactError, LearnerUnavailableError
+from agent.service import codec
+from agent.service.events import EventHub
+from agent.service.status import status_of
+from agent.service.validation import FactRules
+from continual.v1 import memory_pb2 as pb
+from continual.v1 import memory_pb2_grpc
+from memory_store.records import FactState
+from memory_store.writer import StoreThreads
+
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+PROBES_SHOWN = 100
+# Facts of one stream that may wait for their commit together: they share its fsync.
+STREAM_WINDOW = 256
+
+
+class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
+    """Accepts facts and shows them.
+
+    Args:
+        store: the memory.
+        rules: the checks for the model being served, or None before it was loaded once.
+        events: what watchers follow.
+        accepted: called after each new fact.
+    """
+
+    def __init__(
+        self,
+        store: StoreThreads,
+        rules: Callable[[], FactRules | None],
+        events: EventHub,
+        accepted: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._events = events
+        self._accepted = accepted
+
+    async def Teach(
+        self, request: pb.TeachRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.TeachResponse:
+        """Answers once the fact is durable."""
+        rules = self._rules()
+        if rules is None:
+            raise LearnerUnavailableError("the model is being loaded: try again in a moment")
+        new = rules.new_fact(request)
+        accepted = await self._store.write(lambda store: store.teach(new))
+        self._accepted()
+        return pb.TeachResponse(
+            fact=codec.encode_fact(accepted.fact),
+            created=accepted.created,
+            event_sequence=accepted.event_sequence,
+        )
+
+    async def TeachStream(
+        self,
+        request_iterator: AsyncIterator[pb.TeachStreamRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[pb.TeachStreamResponse]:
+        """Answers in order; reads ahead by at most `STREAM_WINDOW` facts."""
+        window: asyncio.Queue[asyncio.Task[pb.TeachStreamResponse] | None] = asyncio.Queue(
+            STREAM_WINDOW
+        )
+
+        async def read() -> None:
+            index = 0
+            async for request in request_iterator:
+                await window.put(asyncio.create_task(self._teach_one(index, request, context)))
+                index += 1
+
+        reader = asyncio.create_task(read())
+        reader.add_done_callback(lambda _: asyncio.create_task(window.put(None)))
+        try:
+            while (task := await window.get()) is not None:
+                yield await task
+            await reader
+        finally:
+            reader.cancel()
+
+    async def _teach_one(
+        self,
+        index: int,
+        request: pb.TeachStreamRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> pb.TeachStreamResponse:
+        try:
+            accepted = await self.Teach(request.teach, context)
+        except Exception as error:  # noqa: BLE001 - a refused fact must not end the stream
+            code, message = status_of(error)
+            rejection = pb.Rejection(code=code.value[0], message=message)
+            return pb.TeachStreamResponse(index=index, rejected=rejection)
+        return pb.TeachStreamResponse(index=index, accepted=accepted)
+
+    async def GetFact(
+        self, request: pb.GetFactRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetFactResponse:
+        """The fact with its ledger rows and probes."""
+        id_ = request.fact_id
+        fact, updates, probes = await self._store.read(
+            lambda store: (
+                store.fact(id_),
+                store.updates_of(id_),
+                store.probes_of(id_, limit=PROBES_SHOWN),
+            )
+        )
+        return pb.GetFactResponse(
+            fact=codec.encode_fact(fact),
+            updates=map(codec.encode_update, updates),
+            probes=map(codec.encode_probe, probes),
+        )
+
+    async def ListFacts(
+        self, request: pb.ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListFactsResponse:
+        """One page."""
+        if request.page_size < 0:
+            raise InvalidFactError("page_size", "must not be negative")
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        states = decode_states(request.states)
+        facts, token = await self._store.read(
+            lambda store: store.page(size, request.page_token, states)
+        )
+        return pb.ListFactsResponse(facts=map(codec.encode_fact, facts), next_page_token=token)
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """Until the client leaves or the server stops."""
+        watched = self._events.watch(
+            self._store, request.after_sequence, frozenset(request.fact_ids)
+        )
+        async for event in watched:
+            yield pb.WatchEventsResponse(event=codec.encode_event(event))
+
+
+def decode_states(numbers: Any) -> tuple[FactState, ...]:
+    """The states of a filter.
+
+    Raises:
+        InvalidFactError: a number stands for no state.
+    """
+    for number in numbers:
+        if number not in codec.STATE_FROM_PB:
+            raise InvalidFactError("states", f"{number} is not a state")
+    return tuple(codec.STATE_FROM_PB[number] for number in numbers)

@@ -1,0 +1,181 @@
+"""`ModelService`: asks the learner's served weights, and tells how things stand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, Protocol
+
+import grpc
+
+from agent.errors import InvalidFactError, LearnerUnavailableError
+from agent.learning.records import Answer, Example, Generated, LearnerDescription
+from agent.service import codec, validation
+from continual.v1 import model_pb2 as pb
+from continual.v1 import model_pb2_grpc
+from memory_store import records
+from memory_store.records import Fact, FactState, ProbeKind
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+DEFAULT_NEW_TOKENS, MAX_NEW_TOKENS = 32, 512
+PROBE_PAGE = 100
+HELD_STATES = (FactState.LEARNED, FactState.KNOWN)
+
+
+class AskableLearner(Protocol):
+    """A learner that can be asked; see `learner_client.LearnerClient`."""
+
+    def ask(self, question: str, max_new_tokens: int) -> AsyncIterator[tuple[str | Generated, int]]:
+        """Pieces of the answer and last the whole."""
+        ...
+
+    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
+        """Log-probability, tokens, model version."""
+        ...
+
+    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+        """Answers to the fact's questions, and the model version."""
+        ...
+
+
+class LearnerView(Protocol):
+    """What the service sees of the learning loop."""
+
+    @property
+    def learner(self) -> AskableLearner | None:
+        """The one that can be asked now."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """starting, recovering, ready or down."""
+        ...
+
+    @property
+    def description(self) -> LearnerDescription | None:
+        """What it has loaded, once known."""
+        ...
+
+    @property
+    def updates_to_replay(self) -> int:
+        """How far recovery has to go."""
+        ...
+
+
+class ModelServicer(model_pb2_grpc.ModelServiceServicer):
+    """Asks, scores and probes; names the model as the operator did."""
+
+    def __init__(self, store: StoreThreads, view: LearnerView, model: str) -> None:
+        self._store = store
+        self._view = view
+        self._model = model
+
+    async def Ask(
+        self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.AskResponse]:
+        """Streams the answer as it is made."""
+        validation.check_question(request.question)
+        tokens = request.max_new_tokens or DEFAULT_NEW_TOKENS
+        if tokens > MAX_NEW_TOKENS:
+            raise InvalidFactError(
+                "max_new_tokens", f"{tokens} is too many: at most {MAX_NEW_TOKENS}"
+            )
+        async for piece, version in self._learner().ask(request.question, tokens):
+            if isinstance(piece, Generated):
+                yield pb.AskResponse(
+                    model_version=version, answer=piece.text, finished=piece.finished
+                )
+            else:
+                yield pb.AskResponse(model_version=version, text=piece)
+
+    async def Score(
+        self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ScoreResponse:
+        """One forward pass."""
+        validation.check_question(request.question)
+        validation.check_answer("answer", request.answer)
+        log_probability, tokens, version = await self._learner().score(
+            request.question, request.answer
+        )
+        return pb.ScoreResponse(
+            log_probability=log_probability, tokens=tokens, model_version=version
+        )
+
+    async def Probe(
+        self, request: pb.ProbeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ProbeResponse]:
+        """Probes fact by fact and stores what it finds."""
+        ids = tuple(request.fact_ids)
+        if ids:
+            total = len(ids)
+        else:
+            counts = await self._store.read(MemoryStore.counts)
+            total = sum(counts[state] for state in HELD_STATES)
+        done = 0
+        async for fact in self._facts(ids):
+            done += 1
+            for probe in await self._probe(fact):
+                yield pb.ProbeResponse(
+                    probe=codec.encode_probe(probe), facts_done=done, facts_total=total
+                )
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetStatusResponse:
+        """From the database and the learning loop."""
+        version, counts, sequence = await self._store.read(
+            lambda store: (store.model_version(), store.counts(), store.last_event_sequence())
+        )
+        description = self._view.description
+        return pb.GetStatusResponse(
+            model=self._model,
+            model_version=version,
+            queue_depth=counts[FactState.QUEUED] + counts[FactState.LEARNING],
+            fact_counts=[
+                pb.StateCount(state=codec.STATE_TO_PB[state], count=count)
+                for state, count in counts.items()
+            ],
+            learner_state=pb.LearnerState.Value(f"LEARNER_STATE_{self._view.state.upper()}"),
+            device=description.device if description else "",
+            parameters=description.parameters if description else 0,
+            event_sequence=sequence,
+            updates_to_replay=self._view.updates_to_replay,
+        )
+
+    def _learner(self) -> AskableLearner:
+        if self._view.learner is None:
+            raise LearnerUnavailableError(
+                f"the learner is {self._view.state}: try again in a moment"
+                " (`agent status` tells how far it is)"
+            )
+        return self._view.learner
+
+    async def _facts(self, ids: tuple[str, ...]) -> AsyncIterator[Fact]:
+        for id_ in ids:
+            yield await self._store.read(partial(MemoryStore.fact, fact_id=id_))
+        position = 0
+        while not ids:
+            page = await self._store.read(
+                partial(
+                    MemoryStore.facts,
+                    after_position=position,
+                    limit=PROBE_PAGE,
+                    states=HELD_STATES,
+                )
+            )
+            if not page:
+                return
+            for fact in page:
+                yield fact
+            position = page[-1].position
+
+    async def _probe(self, fact: Fact) -> list[records.Probe]:
+        answers, version = await self._learner().probe(Example.of(fact))
+        questions = (fact.question, *fact.correlated_questions)
+        kinds = [ProbeKind.RETENTION] + [ProbeKind.TRANSFER] * len(fact.correlated_questions)
+        new = [
+            answer.as_probe(kind, fact, question)
+            for kind, question, answer in zip(kinds, questions, answers, strict=True)
+        ]
+        return await self._store.write(lambda store: store.record_probes(new, version))

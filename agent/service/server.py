@@ -1,0 +1,74 @@
+"""The gRPC server: servicers, health, reflection, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from agent.errors import ConfigError
+from agent.service.memory_servicer import MemoryServicer
+from agent.service.model_servicer import ModelServicer
+from agent.service.status import StatusInterceptor
+from continual.v1 import memory_pb2, memory_pb2_grpc, model_pb2, model_pb2_grpc
+
+MEMORY_SERVICE = memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_name
+MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+# The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
+MAX_REQUEST_BYTES = 1024 * 1024
+
+
+class Server:
+    """The public server. Belongs to the asyncio loop that made it.
+
+    Attributes:
+        address: HOST:PORT that it listens on, once started.
+    """
+
+    def __init__(self, listen: str, memory: MemoryServicer, model: ModelServicer) -> None:
+        self._listen = listen
+        self.address = listen
+        options: Sequence[tuple[str, Any]] = [
+            # Without this a second server could bind the same port, silently.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ]
+        self._server = grpc.aio.server(interceptors=[StatusInterceptor()], options=options)
+        memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (MEMORY_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> None:
+        """Binds and serves; NOT_SERVING until `set_serving` says otherwise.
+
+        Raises:
+            ConfigError: the address is in use or cannot be bound.
+        """
+        for service in ("", MEMORY_SERVICE, MODEL_SERVICE):
+            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {self._listen}: is another server running there?"
+                " Choose another address with --listen HOST:PORT (port 0: any free one)"
+            ) from error
+        host = self._listen.rpartition(":")[0]
+        self.address = f"{host}:{port}"
+        await self._server.start()
+
+    async def set_serving(self, service: str, serving: bool) -> None:
+        """Tells health watchers."""
+        response = health_pb2.HealthCheckResponse
+        await self._health.set(service, response.SERVING if serving else response.NOT_SERVING)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuses new calls and waits for the running ones, at most `grace_seconds`."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)

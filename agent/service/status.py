@@ -1,0 +1,200 @@
+"""From our errors to gRPC's status codes: one table, and the interceptor that applies it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from agent.errors import InvalidFactError, LearnerUnavailableError, LearningFailedError
+from memory_store.errors import (
+    FactExistsError,
+    FactNotFoundError,
+    InvalidPageTokenError,
+    StoreUnusableError,
+)
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    InvalidFactError: grpc.StatusCode.INVALID_ARGUMENT,
+    InvalidPageTokenError: grpc.StatusCode.INVALID_ARGUMENT,
+    FactNotFoundError: grpc.StatusCode.NOT_FOUND,
+    FactExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    LearnerUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    LearningFailedError: grpc.StatusCode.INTERNAL,
+    StoreUnusableError: grpc.StatusCode.UNAVAILABLE,
+}
+KNOWN_ERRORS = tuple(STATUS)
+OUR_SERVICES = "/continual."
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Code and message for a client; of an unexpected error only a reference to the log."""
+    for kind, code in STATUS.items():
+        if isinstance(error, kind):
+            return code, str(error)
+    reference = secrets.token_hex(4)
+    logger.error("unexpected error, reference %s", reference, exc_info=error)
+    return (
+        grpc.StatusCode.INTERNAL,
+        f"internal error, reference {reference}: the server's log tells more",
+    )
+
+
+class Malformed:
+    """Stands for a request that could not be decoded."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
+    """Wraps the handlers of our services; health and reflection are left alone."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Returns the handler with decoding and errors under our control."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(OUR_SERVICES):
+            return handler
+        # `RpcMethodHandler` is a named tuple: one of its four fields holds the behaviour.
+        kind = (
+            f"{'stream' if handler.request_streaming else 'unary'}"
+            f"_{'stream' if handler.response_streaming else 'unary'}"
+        )
+        wrap = _wrap_stream if handler.response_streaming else _wrap_unary
+        return handler._replace(
+            request_deserializer=_tolerant(handler.request_deserializer),
+            **{kind: wrap(getattr(handler, kind))},
+        )
+
+
+def _wrap_unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+    async def unary(request: Any, context: Any) -> Any:
+        async with _aborting(context):
+            return await behaviour(_decoded(request), context)
+
+    return unary
+
+
+def _wrap_stream(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
+    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        async with _aborting(context):
+            async for response in behaviour(_decoded(request), context):
+                yield response
+
+    return stream
+
+
+@asynccontextmanager
+async def _aborting(context: Any) -> AsyncIterator[None]:
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
+        code, message = status_of(error)
+        await context.abort(code, message)
+
+
+def _decoded(request: Any) -> Any:
+    """The request, or each of a stream of them, unless it is malformed."""
+    if hasattr(request, "__aiter__"):
+        return _decoded_stream(request)
+    return _well_formed(request)
+
+
+async def _decoded_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _well_formed(request)
+
+
+def _well_formed(request: Any) -> Any:
+    if isinstance(request, Malformed):
+        raise InvalidFactError(*request.message.split(": ", 1))
+    return request
+
+
+def _tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | Malformed]:
+    """Lets a malformed request reach the handler's wrapper, where it gets a proper status.
+
+    gRPC itself answers one with INTERNAL and no reason.
+    """
+
+    def tolerant(wire: bytes) -> Message | Malformed:
+        try:
+            return deserialize(wire)
+        except DecodeError:
+            message_class = getattr(deserialize, "__self__", None)
+            field = _field_not_utf8(message_class.DESCRIPTOR, wire) if message_class else None
+            if field is None:
+                return Malformed("request: not a valid protobuf message")
+            return Malformed(f"{field}: must be UTF-8")
+
+    return tolerant
+
+
+def _field_not_utf8(descriptor: Any, wire: bytes) -> str | None:
+    """Name of the string field whose bytes are not UTF-8, or None if that is not the trouble.
+
+    Parses the message once more as a twin type that has `bytes` for `string`.
+    """
+    pool = descriptor_pool.DescriptorPool()
+    _add_twin(pool, descriptor.file, set())
+    twin = message_factory.GetMessageClass(pool.FindMessageTypeByName(descriptor.full_name))()
+    try:
+        twin.ParseFromString(wire)
+    except DecodeError:
+        return None
+    return _first_not_utf8(twin, "")
+
+
+def _add_twin(pool: descriptor_pool.DescriptorPool, file: Any, added: set[str]) -> None:
+    if file.name in added:
+        return
+    added.add(file.name)
+    for dependency in file.dependencies:
+        _add_twin(pool, dependency, added)
+    proto = descriptor_pb2.FileDescriptorProto()
+    file.CopyToProto(proto)
+
+    def strings_to_bytes(message: descriptor_pb2.DescriptorProto) -> None:
+        for field in message.field:
+            if field.type == field.TYPE_STRING:
+                field.type = field.TYPE_BYTES
+        for nested in message.nested_type:
+            # The key of a map must stay a string.
+            if not nested.options.map_entry:
+                strings_to_bytes(nested)
+
+    for message in proto.message_type:
+        strings_to_bytes(message)
+    pool.Add(proto)
+
+
+def _first_not_utf8(message: Any, prefix: str) -> str | None:
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else [value]
+        for index, item in enumerate(values):
+            name = f"{prefix}{field.name}" + (f"[{index}]" if field.is_repeated else "")
+            if field.type == FieldDescriptor.TYPE_BYTES:
+                try:
+                    item.decode()
+                except UnicodeDecodeError:
+                    return name
+            elif field.type == FieldDescriptor.TYPE_MESSAGE:
+                found = _first_not_utf8(item, f"{name}.")
+                if found:
+                    return found
+    return None

@@ -1,0 +1,49 @@
+"""Counts with what they need to be read: denominator and confidence interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """So many right of so many asked.
+
+    Attributes:
+        correct: right answers.
+        total: questions asked.
+        low: lower end of the 95% Wilson interval.
+        high: upper end.
+        mean_probability: mean probability of the exact answer, 0 to 1.
+    """
+
+    correct: int
+    total: int
+    low: float
+    high: float
+    mean_probability: float
+
+    @property
+    def rate(self) -> float:
+        """Share of right answers; NaN of none."""
+        return self.correct / self.total if self.total else math.nan
+
+
+def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval for a share (Wilson 1927); 0 to 1 if nothing was asked.
+
+    Unlike the normal approximation it stays inside 0 and 1, and is right near them.
+    """
+    if total == 0:
+        return 0.0, 1.0
+    share = correct / total
+    scale = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / scale
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / scale
+    # At the ends the two terms are equal but for rounding.
+    low = 0.0 if correct == 0 else centre - half
+    high = 1.0 if correct == total else centre + half
+    return low, high

@@ -1,0 +1,102 @@
+"""Suite `probes`: asks a server about every fact that it holds, and about correlated questions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.service.client import Client
+from eval.metrics import Rate, wilson_interval
+from memory_store.records import Probe, ProbeKind
+
+KINDS = (ProbeKind.RETENTION, ProbeKind.TRANSFER)
+# How answers are generated and graded, told with every result.
+SAMPLING = "greedy, one answer a question; right if it ends by itself and says the answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
+    """What a server remembers.
+
+    Attributes:
+        model: as the server calls it.
+        model_versions: ledger positions that were probed; several if it learned meanwhile.
+        rates: by kind of probe.
+        probes: all of them, in the order asked.
+    """
+
+    model: str
+    model_versions: tuple[int, ...]
+    rates: dict[str, Rate]
+    probes: tuple[Probe, ...]
+
+    @property
+    def missed(self) -> list[Probe]:
+        """Retention probes that went wrong."""
+        return [p for p in self.probes if p.kind == ProbeKind.RETENTION and not p.correct]
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable fields for programs."""
+        return {
+            "suite": "probes",
+            "model": self.model,
+            "model_versions": list(self.model_versions),
+            "sampling": SAMPLING,
+            **{
+                kind: {
+                    "correct": rate.correct,
+                    "total": rate.total,
+                    "rate": rate.rate if rate.total else None,
+                    "interval_95": [rate.low, rate.high],
+                    "mean_probability": rate.mean_probability if rate.total else None,
+                }
+                for kind, rate in self.rates.items()
+            },
+            "probes": [
+                {
+                    "kind": probe.kind.value,
+                    "fact_id": probe.fact_id,
+                    "question": probe.question,
+                    "expected_answer": probe.expected_answer,
+                    "answer": probe.answer,
+                    "correct": probe.correct,
+                    "log_probability": probe.log_probability,
+                    "model_version": probe.model_version,
+                }
+                for probe in self.probes
+            ],
+        }
+
+
+def probe_server(client: Client, progress: Callable[[int, int], None]) -> ProbeReport:
+    """Probes all facts that are learned or known.
+
+    Args:
+        client: of the server.
+        progress: called with facts done and facts in all.
+    """
+    probes = []
+    for probe, done, total in client.probe():
+        probes.append(probe)
+        progress(done, total)
+    return ProbeReport(
+        model=client.status().model,
+        model_versions=tuple(sorted({probe.model_version for probe in probes})),
+        rates={kind.value: _rate([p for p in probes if p.kind == kind]) for kind in KINDS},
+        probes=tuple(probes),
+    )
+
+
+def _rate(probes: Sequence[Probe]) -> Rate:
+    correct = sum(probe.correct for probe in probes)
+    low, high = wilson_interval(correct, len(probes))
+    probabilities = [math.exp(probe.log_probability) for probe in probes]
+    return Rate(
+        correct=correct,
+        total=len(probes),
+        low=low,
+        high=high,
+        mean_probability=math.fsum(probabilities) / len(probes) if probes else math.nan,
+    )

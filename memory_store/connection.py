@@ -1,0 +1,176 @@
+"""One SQLite connection: how it is opened, its transactions, and its errors in our words.
+
+Always `pysqlite3`, never the module of the standard library: the machine's SQLite may have the
+WAL-reset bug, and two copies of SQLite on one file in one process can corrupt it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pysqlite3
+from sqlite_utils import Database
+
+from memory_store.errors import StoreFailedError, StoreUnusableError
+
+MINIMUM_SQLITE = (3, 51, 3)  # before: the WAL-reset bug, https://sqlite.org/wal.html#walresetbug
+BUSY_TIMEOUT_MS = 5_000
+WAL_SIZE_LIMIT = 64 * 2**20  # bytes; a WAL that grew under a long reader shrinks to this again
+
+Row = Mapping[str, Any]
+SqlValue = str | int | float | None
+
+
+class Connection:
+    """A connection to one database file, for one thread.
+
+    Attributes:
+        path: the database file, for messages.
+        read_only: whether SQLite refuses every write on this connection.
+        database: the same connection as sqlite-utils sees it, for migrations.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Opens the file, making it unless `read_only`.
+
+        Raises:
+            StoreUnusableError: SQLite is too old; or the file is missing, damaged or locked.
+        """
+        require_safe_sqlite(pysqlite3.sqlite_version_info)
+        self.path = path
+        self.read_only = read_only
+        mode = "ro" if read_only else "rwc"
+        with in_our_words(path):
+            connection = pysqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=BUSY_TIMEOUT_MS / 1000,
+                isolation_level=None,  # the driver begins nothing: `transaction` does
+            )
+        connection.row_factory = pysqlite3.Row
+        # Plugins that happen to be installed have no business in this database.
+        self.database = Database(connection, execute_plugins=False)
+        try:
+            self._configure()
+        except StoreUnusableError:
+            self.close()
+            raise
+
+    def _configure(self) -> None:
+        pragmas = [f"busy_timeout = {BUSY_TIMEOUT_MS}", "foreign_keys = ON"]
+        if self.read_only:
+            pragmas += ["query_only = ON"]
+        else:
+            pragmas += [
+                "journal_mode = WAL",
+                "synchronous = FULL",  # fsync at every commit: "accepted" survives a power loss
+                "secure_delete = ON",  # what is removed is overwritten, not just unlinked
+                f"journal_size_limit = {WAL_SIZE_LIMIT}",
+            ]
+        for pragma in pragmas:
+            self.execute(f"PRAGMA {pragma}")
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open. Some errors, such as a full disk, end it unasked."""
+        return self.database.conn.in_transaction
+
+    def execute(self, sql: str, parameters: Sequence[SqlValue] = ()) -> list[Row]:
+        """Runs one statement to its end and returns all its rows.
+
+        Raises:
+            StoreUnusableError: the disk is full, or another process holds the lock.
+            StoreFailedError: reading, writing or syncing failed, or the file is damaged.
+        """
+        with in_our_words(self.path):
+            rows: list[Row] = self.database.execute(sql, parameters).fetchall()
+        return rows
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing for the statements inside; a savepoint if one is already open.
+
+        IMMEDIATE, because a deferred transaction that reads and then writes fails with
+        SQLITE_BUSY at once, whatever the timeout.
+
+        Raises:
+            StoreUnusableError: as `execute`; nothing of the transaction was stored.
+        """
+        if self.in_transaction:
+            # ROLLBACK TO and RELEASE mean the innermost savepoint of that name.
+            begin, commit = "SAVEPOINT nested", "RELEASE nested"
+            undo = ["ROLLBACK TO nested", "RELEASE nested"]
+        else:
+            begin, commit = ("BEGIN" if self.read_only else "BEGIN IMMEDIATE"), "COMMIT"
+            undo = ["ROLLBACK"]
+        self.execute(begin)
+        try:
+            yield
+            self.execute(commit)
+        except BaseException:
+            if self.in_transaction:
+                for statement in undo:
+                    self.execute(statement)
+            raise
+
+    def close(self) -> None:
+        """Closes the file. What was committed stays; an open transaction is rolled back."""
+        self.database.close()
+
+
+def require_safe_sqlite(version: tuple[int, ...]) -> None:
+    """Refuses an SQLite that can corrupt a database in WAL mode.
+
+    Raises:
+        StoreUnusableError: `version` is older than `MINIMUM_SQLITE`.
+    """
+    if version < MINIMUM_SQLITE:
+        found, needed = (".".join(map(str, v)) for v in (version, MINIMUM_SQLITE))
+        raise StoreUnusableError(
+            f"SQLite {found} can corrupt its write-ahead log; {needed} or newer is needed. "
+            "Install it with: pip install 'pysqlite3>=0.6.1'"
+        )
+
+
+def damaged(path: Path, why: str) -> StoreFailedError:
+    """The error for a database file that cannot be trusted any more."""
+    return StoreFailedError(
+        f"The database {path} is damaged ({why}). Stop the server, restore a backup of the data "
+        f"folder {path.parent}, and start again; keep the damaged files for a closer look."
+    )
+
+
+@contextmanager
+def in_our_words(path: Path) -> Iterator[None]:
+    """Turns what SQLite says about disk and file into `StoreUnusableError`; the rest passes."""
+    try:
+        yield
+    except pysqlite3.DatabaseError as error:
+        # Extended codes carry the primary one in the lowest byte.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (pysqlite3.SQLITE_CORRUPT, pysqlite3.SQLITE_NOTADB):
+            raise damaged(path, str(error)) from error
+        if code == pysqlite3.SQLITE_IOERR:
+            raise StoreFailedError(
+                f"Reading or writing {path} failed ({error}). Check the disk, then start the "
+                "server again: all that was accepted is kept, and this request was not."
+            ) from error
+        if code == pysqlite3.SQLITE_FULL:
+            raise StoreUnusableError(
+                f"No space is left for {path}. Free some, then repeat the request: nothing of it "
+                "was stored."
+            ) from error
+        if code in (pysqlite3.SQLITE_CANTOPEN, pysqlite3.SQLITE_READONLY, pysqlite3.SQLITE_PERM):
+            raise StoreUnusableError(
+                f"Cannot open or write {path} ({error}). Check that the folder {path.parent} "
+                "exists and that this user may write to it."
+            ) from error
+        if code in (pysqlite3.SQLITE_BUSY, pysqlite3.SQLITE_LOCKED):
+            raise StoreUnusableError(
+                f"{path} is locked by another process ({error}). Stop that process, or use "
+                "another data folder."
+            ) from error
+        raise

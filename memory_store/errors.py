@@ -1,0 +1,46 @@
+"""Errors of the store. Each message says what is wrong and what the user can do about it."""
+
+from __future__ import annotations
+
+
+class MemoryStoreError(Exception):
+    """Base of all errors that the store raises on purpose."""
+
+
+class FactNotFoundError(MemoryStoreError):
+    """No fact has this id."""
+
+
+class FactExistsError(MemoryStoreError):
+    """The chosen fact id, or the request id, already belongs to a different fact."""
+
+
+class WrongStateError(MemoryStoreError):
+    """The fact is not in a state that permits this transition."""
+
+
+class LedgerConflictError(MemoryStoreError):
+    """An update was based on another ledger position than the newest one."""
+
+
+class OtherModelError(MemoryStoreError):
+    """The data folder belongs to another model."""
+
+
+class StoreUnusableError(MemoryStoreError):
+    """The database is damaged, from a newer release, or cannot be written."""
+
+
+class InvalidPageTokenError(MemoryStoreError):
+    """A page token was not made by this store, or for this listing."""
+
+
+class StoreFailedError(StoreUnusableError):
+    """The disk or the database broke while in use. The process must stop using it, and exit.
+
+    SQLite itself may go on after a failed fsync, although what it wrote is then uncertain.
+    """
+
+
+class StoreClosedError(MemoryStoreError):
+    """The store was closed; this operation came too late and did nothing."""

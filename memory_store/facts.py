@@ -1,0 +1,251 @@
+"""Facts: when two are the same, which states may follow which, and their rows."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+
+from memory_store.connection import Connection, Row
+from memory_store.encoding import (
+    read_learning,
+    read_policy,
+    read_strings,
+    read_time,
+    write_learning,
+    write_policy,
+    write_strings,
+    write_time,
+)
+from memory_store.errors import FactNotFoundError, WrongStateError
+from memory_store.records import Fact, FactState, Learning, NewFact
+from memory_store.sampling import sample_key
+from memory_store.schema import LIVE
+
+# Which states may follow each. Nothing leads to FORGOTTEN yet: nothing can unlearn a fact so far.
+TRANSITIONS: dict[FactState, frozenset[FactState]] = {
+    FactState.QUEUED: frozenset({FactState.LEARNING}),
+    FactState.LEARNING: frozenset(
+        {
+            FactState.QUEUED,  # released, or failed and tried again later
+            FactState.LEARNED,
+            FactState.KNOWN,
+            FactState.RESISTED,
+            FactState.QUARANTINED,
+        }
+    ),
+    FactState.LEARNED: frozenset({FactState.SUPERSEDED}),
+    FactState.KNOWN: frozenset({FactState.SUPERSEDED}),
+    FactState.RESISTED: frozenset(),
+    FactState.QUARANTINED: frozenset(),
+    FactState.SUPERSEDED: frozenset(),
+    FactState.FORGOTTEN: frozenset(),
+}
+
+
+def question_key(question: str) -> str:
+    """Equal for questions that ask the same: case, spacing and Unicode composition aside."""
+    # Case folding can undo the composition, hence once before and once after.
+    return _digest(_composed(_composed(question).casefold()))
+
+
+def answer_key(answer: str) -> str:
+    """Equal for answers that say the same: spacing and Unicode composition aside."""
+    return _digest(_composed(answer))
+
+
+def _composed(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _digest(text: str) -> str:
+    # A digest, not the text: indexes stay small however long the questions are.
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def insert(connection: Connection, new: NewFact, fact_id: str, at: datetime) -> Fact:
+    """Stores a queued fact; its text exactly as given."""
+    time = write_time(at)
+    rows = connection.execute(
+        "INSERT INTO facts (id, question, answer, question_key, answer_key, correlated, policy,"
+        " state, accepted_at, updated_at, sample_key)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?) RETURNING *",
+        [
+            fact_id,
+            new.question,
+            new.answer,
+            question_key(new.question),
+            answer_key(new.answer),
+            write_strings(new.correlated_questions),
+            write_policy(new.policy),
+            time,
+            time,
+            sample_key(fact_id),
+        ],
+    )
+    return _fact(rows[0])
+
+
+def find(connection: Connection, fact_id: str) -> Fact | None:
+    """The fact with this id, if there is one."""
+    rows = connection.execute("SELECT * FROM facts WHERE id = ?", [fact_id])
+    return _fact(rows[0]) if rows else None
+
+
+def get(connection: Connection, fact_id: str) -> Fact:
+    """The fact with this id.
+
+    Raises:
+        FactNotFoundError: there is none.
+    """
+    fact = find(connection, fact_id)
+    if fact is None:
+        raise FactNotFoundError(
+            f"No fact has the id {fact_id!r}. List the facts to see which there are."
+        )
+    return fact
+
+
+def find_same(connection: Connection, question: str, answer: str) -> Fact | None:
+    """The newest live fact of this question, if it also gives this answer."""
+    rows = connection.execute(
+        f"SELECT * FROM facts WHERE question_key = ? AND {LIVE} ORDER BY position DESC LIMIT 1",
+        [question_key(question)],
+    )
+    if not rows or rows[0]["answer_key"] != answer_key(answer):
+        return None
+    return _fact(rows[0])
+
+
+def listing(
+    connection: Connection, after_position: int, limit: int, states: Sequence[FactState]
+) -> list[Fact]:
+    """At most `limit` facts after a position, in order; in any of `states`, or all if empty."""
+    chosen = sorted(set(states))
+    if not chosen:
+        rows = connection.execute(
+            "SELECT * FROM facts WHERE position > ? ORDER BY position LIMIT ?",
+            [after_position, limit],
+        )
+        return [_fact(row) for row in rows]
+    # `state IN (...)` would sort every fact of these states; the first of each, merged, is enough.
+    first_of_a_state = (
+        "SELECT * FROM (SELECT position FROM facts WHERE state = ? AND position > ?"
+        " ORDER BY position LIMIT ?)"
+    )
+    rows = connection.execute(
+        "SELECT * FROM facts WHERE position IN ("
+        + " UNION ALL ".join([first_of_a_state] * len(chosen))
+        + ") ORDER BY position LIMIT ?",
+        [value for state in chosen for value in (state.value, after_position, limit)] + [limit],
+    )
+    return [_fact(row) for row in rows]
+
+
+def counts(connection: Connection) -> dict[FactState, int]:
+    """How many facts are in each state; every state is present."""
+    rows = connection.execute("SELECT state, count FROM state_counts")
+    found = {row["state"]: int(row["count"]) for row in rows}
+    return {state: found[state] for state in FactState}
+
+
+def claim_oldest(connection: Connection, at: datetime) -> Fact | None:
+    """Takes the oldest queued fact to `learning`, in one statement; None if none is queued."""
+    rows = connection.execute(
+        "UPDATE facts SET state = 'learning', updated_at = ? WHERE position ="
+        " (SELECT position FROM facts WHERE state = 'queued' ORDER BY position LIMIT 1)"
+        " RETURNING *",
+        [write_time(at)],
+    )
+    return _fact(rows[0]) if rows else None
+
+
+def change_state(
+    connection: Connection,
+    fact_id: str,
+    to: FactState,
+    at: datetime,
+    *,
+    reason: str = "",
+    failed_attempts: int | None = None,
+    learning: Learning | None = None,
+) -> Fact:
+    """Moves a fact to another state, as far as `TRANSITIONS` permits.
+
+    Args:
+        connection: of the store.
+        fact_id: of the fact.
+        to: the new state.
+        at: the time of the change.
+        reason: replaces the old one, also if empty.
+        failed_attempts: None keeps the number.
+        learning: None keeps what the last attempt found.
+
+    Raises:
+        FactNotFoundError: no fact has this id.
+        WrongStateError: `to` may not follow the fact's state.
+    """
+    sources = [state for state, following in TRANSITIONS.items() if to in following]
+    rows = connection.execute(
+        "UPDATE facts SET state = ?, updated_at = ?, reason = ?,"
+        " failed_attempts = coalesce(?, failed_attempts), learning = coalesce(?, learning)"
+        f" WHERE id = ? AND state IN ({', '.join('?' * len(sources))}) RETURNING *",
+        [
+            to.value,
+            write_time(at),
+            reason,
+            failed_attempts,
+            write_learning(learning),
+            fact_id,
+            *(source.value for source in sources),
+        ],
+    )
+    if not rows:
+        raise _wrong_state(get(connection, fact_id), to)
+    return _fact(rows[0])
+
+
+def _wrong_state(fact: Fact, to: FactState) -> WrongStateError:
+    following = ", ".join(sorted(TRANSITIONS[fact.state])) or "none"
+    return WrongStateError(
+        f"Fact {fact.id} is {fact.state} and cannot become {to}; states that may follow: "
+        f"{following}. Read the fact again before going on."
+    )
+
+
+def supersede_older(connection: Connection, newer: Fact, at: datetime) -> list[str]:
+    """Retires older answers to the newer fact's question; returns their ids, oldest first."""
+    rows = connection.execute(
+        "UPDATE facts SET state = 'superseded', superseded_by = ?, updated_at = ?"
+        f" WHERE question_key = ? AND position < ? AND {LIVE} AND state IN ('learned', 'known')"
+        " RETURNING position, id",
+        [newer.id, write_time(at), question_key(newer.question), newer.position],
+    )
+    return [row["id"] for row in sorted(rows, key=lambda row: int(row["position"]))]
+
+
+def in_state(connection: Connection, state: FactState) -> list[str]:
+    """Ids of all facts in a state, oldest first. For states that hold few, as `learning` does."""
+    rows = connection.execute(
+        "SELECT id FROM facts WHERE state = ? ORDER BY position", [state.value]
+    )
+    return [row["id"] for row in rows]
+
+
+def _fact(row: Row) -> Fact:
+    return Fact(
+        position=row["position"],
+        id=row["id"],
+        question=row["question"],
+        answer=row["answer"],
+        correlated_questions=read_strings(row["correlated"]),
+        policy=read_policy(row["policy"]),
+        state=FactState(row["state"]),
+        accepted_at=read_time(row["accepted_at"]),
+        updated_at=read_time(row["updated_at"]),
+        failed_attempts=row["failed_attempts"],
+        reason=row["reason"],
+        superseded_by=row["superseded_by"],
+        learning=read_learning(row["learning"]),
+    )

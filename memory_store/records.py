@@ -1,0 +1,225 @@
+"""What the memory holds, as frozen records: the vocabulary that every other package speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class FactState(StrEnum):
+    """Where a fact stands; the transitions are in `memory_store.facts.TRANSITIONS`."""
+
+    QUEUED = "queued"
+    LEARNING = "learning"
+    LEARNED = "learned"
+    KNOWN = "known"
+    RESISTED = "resisted"
+    QUARANTINED = "quarantined"
+    SUPERSEDED = "superseded"
+    FORGOTTEN = "forgotten"
+
+
+class EventKind(StrEnum):
+    """What happened. `STEP` is passing: it is sent to watchers and never stored."""
+
+    ACCEPTED = "accepted"
+    LEARNING = "learning"
+    STEP = "step"
+    LEARNED = "learned"
+    KNOWN = "known"
+    RESISTED = "resisted"
+    RETRIED = "retried"
+    QUARANTINED = "quarantined"
+    SUPERSEDED = "superseded"
+    LEARNER_DOWN = "learner_down"
+    LEARNER_READY = "learner_ready"
+
+
+class ProbeKind(StrEnum):
+    """Why a question was put to the model."""
+
+    RETENTION = "retention"
+    TRANSFER = "transfer"
+    FORGETTING = "forgetting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How the learning rate of a fact is chosen.
+
+    Attributes:
+        name: `fixed` (exactly `max_steps` steps) or `until-known` (at most `max_steps`).
+        learning_rate: of every step, 1e-8 to 1e-1.
+        max_steps: 1 to 1000.
+    """
+
+    name: str
+    learning_rate: float
+    max_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFact:
+    """A fact as a client hands it in, already validated."""
+
+    question: str
+    answer: str
+    correlated_questions: tuple[str, ...] = ()
+    policy: Policy | None = None  # None: the server's default, decided when it is learned
+    request_id: str | None = None
+    fact_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One gradient step of an update.
+
+    Attributes:
+        learning_rate: the rate it was taken at.
+        loss: mean cross entropy of the answer's tokens before the step, nats a token.
+        probability: of the exact answer after the step, 0 to 1.
+        rehearsed_fact_ids: older facts in the same step, in the order of the batch.
+    """
+
+    learning_rate: float
+    loss: float
+    probability: float
+    rehearsed_fact_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """What the last attempt at learning a fact did and found; see `Learning` in memory.proto."""
+
+    learning_rates: tuple[float, ...]
+    probability_before: float
+    probability_after: float
+    answer_before: str
+    answer_after: str
+    model_version: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A fact and where it stands. `position` is the order of acceptance, from 1."""
+
+    position: int
+    id: str
+    question: str
+    answer: str
+    correlated_questions: tuple[str, ...]
+    policy: Policy | None
+    state: FactState
+    accepted_at: datetime
+    updated_at: datetime
+    failed_attempts: int = 0
+    reason: str = ""
+    superseded_by: str = ""
+    learning: Learning | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpdate:
+    """An update that the learner made, about to become a row of the ledger."""
+
+    fact_id: str
+    base_version: int
+    steps: tuple[Step, ...]
+    digest_before: str
+    digest_after: str
+    algorithm: str
+    environment: Mapping[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One row of the ledger: all that is needed to repeat the update.
+
+    Attributes:
+        model_version: position in the ledger, from 1; the version of the weights after it.
+        fact_id: the fact it taught.
+        steps: the gradient steps, in order.
+        digest_before: digest of the weights it started from.
+        digest_after: digest of the weights it led to.
+        algorithm: name and version of the procedure, e.g. `answer-adamw/1`.
+        environment: software and hardware that floating-point results depend on.
+        seconds: wall-clock time from claim to ledger row.
+        applied_at: when the row was committed.
+    """
+
+    model_version: int
+    fact_id: str
+    steps: tuple[Step, ...]
+    digest_before: str
+    digest_after: str
+    algorithm: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    seconds: float
+    applied_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProbe:
+    """A measurement about to be stored; see `Probe`."""
+
+    kind: ProbeKind
+    fact_id: str
+    question: str
+    expected_answer: str
+    answer: str
+    correct: bool
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(NewProbe):
+    """One question put to the model, and how it did.
+
+    Attributes:
+        kind: why it was asked.
+        fact_id: the fact that it is about.
+        question: as asked.
+        expected_answer: the right answer.
+        answer: free greedy generation.
+        correct: the generation ended by itself and says the expected answer.
+        log_probability: of the exact answer, terminator included, natural logarithm.
+        model_version: position in the ledger of the weights that were asked.
+        cause_fact_id: the fact whose learning led to this probe, or empty.
+        probed_at: when it was stored.
+    """
+
+    model_version: int
+    cause_fact_id: str
+    probed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened. `sequence` grows by one; 0 marks a passing event."""
+
+    sequence: int
+    kind: EventKind
+    at: datetime
+    fact_id: str = ""
+    model_version: int = 0
+    message: str = ""
+    learning: Learning | None = None
+    step: Step | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The answer to `teach`.
+
+    Attributes:
+        fact: the stored fact.
+        created: False if the memory held it already.
+        event_sequence: the last event before it was accepted (or before now, if held already).
+    """
+
+    fact: Fact
+    created: bool
+    event_sequence: int

@@ -1,0 +1,67 @@
+"""Which older facts accompany a fact: a sample that depends on ids and on nothing else.
+
+Facts stand on a circle at a hash of their id. A fact that wants k companions marks k points on it,
+hashes too, and takes from each point the next fact that is not taken yet: linear probing, whose
+result does not depend on the order of the points. So a fact that leaves the circle changes the
+sample of those who had chosen it, by one, and no other; the order in which facts were taught, and
+the clock, change nothing. That is what lets a rebuilt memory rehearse the same facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from memory_store.connection import Connection, SqlValue
+from memory_store.schema import SAMPLED
+
+
+def sample_key(fact_id: str) -> int:
+    """Where a fact stands on the circle, 0 to 2**63 - 1 (what an SQLite integer holds)."""
+    return _hash("place", fact_id)
+
+
+def sample_ids(connection: Connection, fact_id: str, question_key: str, limit: int) -> list[str]:
+    """Ids of at most `limit` learned or known facts with another question; all if there are fewer.
+
+    Costs `limit` searches of an index and at most limit**2 / 2 of its entries.
+
+    Returns:
+        Ids in an order that depends on them and on `fact_id` only.
+    """
+    chosen: set[str] = set()
+    for number in range(limit):
+        following = _next_free(
+            connection, _hash("point", fact_id, str(number)), question_key, chosen
+        )
+        if following is None:
+            break
+        chosen.add(following)
+    return sorted(chosen, key=lambda other: (_hash("order", fact_id, other), other))
+
+
+def _next_free(
+    connection: Connection, point: int, question_key: str, chosen: set[str]
+) -> str | None:
+    ranges: Sequence[tuple[str, list[SqlValue]]] = (
+        ("sample_key >= ?", [point]),
+        ("sample_key < ?", [point]),
+    )
+    for condition, bounds in ranges:
+        rows = connection.execute(
+            # Left to choose, SQLite searches by state, and sorts all that it finds.
+            f"SELECT id FROM facts INDEXED BY facts_sampled WHERE {SAMPLED} AND {condition}"
+            " AND question_key <> ?"
+            " ORDER BY sample_key, id LIMIT ?",
+            # At most len(chosen) of them are taken, so one more is enough.
+            [*bounds, question_key, len(chosen) + 1],
+        )
+        for row in rows:
+            if row["id"] not in chosen:
+                return str(row["id"])
+    return None
+
+
+def _hash(*parts: str) -> int:
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

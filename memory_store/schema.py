@@ -1,0 +1,173 @@
+"""The tables, as named migrations that are applied in order, all of them or none.
+
+What keeps every hot path independent of the number of facts:
+
+- counts: one row a state in `state_counts`, kept by triggers, so nothing is ever counted;
+- claim, lists by state: `facts_by_state` ends in the position, so the first rows are the answer;
+- the newest live fact of a question: `facts_live_by_question` holds live facts only, so that ten
+  thousand superseded answers to one question cost nothing;
+- samples of older facts: `facts_sampled` holds the candidates only, in the order of a hash;
+- the rest reads a range of a primary key.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from memory_store.connection import Connection, in_our_words
+from memory_store.errors import StoreUnusableError
+from memory_store.records import FactState
+
+# Written out in the queries too: SQLite uses a partial index only where it sees the same term.
+LIVE = "state IN ('queued', 'learning', 'learned', 'known')"
+SAMPLED = "state IN ('learned', 'known')"
+
+_FIRST_TABLES = (
+    """CREATE TABLE meta (
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE facts (
+  position INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  question TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  question_key TEXT NOT NULL,
+  answer_key TEXT NOT NULL,
+  correlated TEXT NOT NULL,
+  policy TEXT,
+  state TEXT NOT NULL CHECK (state IN ('queued', 'learning', 'learned', 'known', 'resisted',
+    'quarantined', 'superseded', 'forgotten')),
+  accepted_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  failed_attempts INTEGER NOT NULL DEFAULT 0 CHECK (failed_attempts >= 0),
+  reason TEXT NOT NULL DEFAULT '',
+  superseded_by TEXT NOT NULL DEFAULT '',
+  learning TEXT,
+  sample_key INTEGER NOT NULL CHECK (sample_key >= 0)
+) STRICT""",
+    "CREATE INDEX facts_by_state ON facts (state, position)",
+    f"CREATE INDEX facts_live_by_question ON facts (question_key, position) WHERE {LIVE}",
+    f"CREATE INDEX facts_sampled ON facts (sample_key, id, question_key) WHERE {SAMPLED}",
+    """CREATE TABLE state_counts (
+  state TEXT PRIMARY KEY,
+  count INTEGER NOT NULL CHECK (count >= 0)
+) STRICT, WITHOUT ROWID""",
+    """CREATE TRIGGER count_new_fact AFTER INSERT ON facts BEGIN
+  UPDATE state_counts SET count = count + 1 WHERE state = NEW.state;
+END""",
+    """CREATE TRIGGER count_changed_fact AFTER UPDATE OF state ON facts BEGIN
+  UPDATE state_counts SET count = count - 1 WHERE state = OLD.state;
+  UPDATE state_counts SET count = count + 1 WHERE state = NEW.state;
+END""",
+    """CREATE TRIGGER keep_facts BEFORE DELETE ON facts BEGIN
+  SELECT RAISE(ABORT, 'facts are never deleted');
+END""",
+    """CREATE TABLE requests (
+  request_id TEXT PRIMARY KEY,
+  payload_hash TEXT NOT NULL,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE updates (
+  model_version INTEGER PRIMARY KEY,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  steps TEXT NOT NULL,
+  digest_before TEXT NOT NULL,
+  digest_after TEXT NOT NULL,
+  algorithm TEXT NOT NULL,
+  environment TEXT NOT NULL,
+  seconds REAL NOT NULL,
+  applied_at TEXT NOT NULL
+) STRICT""",
+    "CREATE INDEX updates_by_fact ON updates (fact_id, model_version)",
+    """CREATE TRIGGER ledger_has_no_gaps BEFORE INSERT ON updates
+WHEN NEW.model_version <> (SELECT coalesce(max(model_version), 0) + 1 FROM updates) BEGIN
+  SELECT RAISE(ABORT, 'the ledger grows by one row at its end');
+END""",
+    """CREATE TRIGGER ledger_is_never_changed BEFORE UPDATE ON updates BEGIN
+  SELECT RAISE(ABORT, 'rows of the ledger are never changed');
+END""",
+    """CREATE TRIGGER ledger_is_never_cut BEFORE DELETE ON updates BEGIN
+  SELECT RAISE(ABORT, 'rows of the ledger are never deleted');
+END""",
+    """CREATE TABLE probes (
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  question TEXT NOT NULL,
+  expected_answer TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  correct INTEGER NOT NULL CHECK (correct IN (0, 1)),
+  log_probability REAL NOT NULL,
+  model_version INTEGER NOT NULL,
+  cause_fact_id TEXT NOT NULL DEFAULT '',
+  probed_at TEXT NOT NULL
+) STRICT""",
+    "CREATE INDEX probes_by_fact ON probes (fact_id, id)",
+    """CREATE TABLE events (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
+  fact_id TEXT NOT NULL DEFAULT '',
+  model_version INTEGER NOT NULL,
+  message TEXT NOT NULL DEFAULT '',
+  learning TEXT,
+  at TEXT NOT NULL
+) STRICT""",
+    "CREATE INDEX events_by_fact ON events (fact_id, sequence)",
+)
+
+
+def _create_first_tables(database: Database) -> None:
+    for statement in _FIRST_TABLES:
+        database.execute(statement)
+    for state in FactState:
+        database.execute("INSERT INTO state_counts (state, count) VALUES (?, 0)", [state.value])
+    database.execute(
+        "INSERT INTO meta (key, value) VALUES ('page_token_secret', ?)", [secrets.token_hex(32)]
+    )
+
+
+_IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
+    ("0001_first_tables", _create_first_tables),
+)
+_MIGRATIONS = Migrations("continual.memory_store")
+for _name, _function in _IN_ORDER:
+    _MIGRATIONS(name=_name)(_function)
+
+
+def prepare(connection: Connection) -> None:
+    """Brings the database up to this code's schema; a read-only one is only checked.
+
+    Raises:
+        StoreUnusableError: the schema is newer than this code; or it is another program's
+            database; or it is older than this code and the connection is read-only; or it is
+            damaged.
+    """
+    database = connection.database
+    # sqlite-utils runs its own statements, past `Connection.execute`.
+    with in_our_words(connection.path), connection.transaction():
+        applied = {migration.name for migration in _MIGRATIONS.applied(database)}
+        newer = applied - {name for name, _ in _IN_ORDER}
+        if newer:
+            raise StoreUnusableError(
+                f"The database {connection.path} was made by a newer release (its schema has "
+                f"{', '.join(sorted(newer))}). Upgrade this program, or use another data folder."
+            )
+        if not applied and database.table_names():
+            raise StoreUnusableError(
+                f"{connection.path} is a database of another program. Use another data folder."
+            )
+        pending = [migration.name for migration in _MIGRATIONS.pending(database)]
+        if pending and connection.read_only:
+            raise StoreUnusableError(
+                f"The database {connection.path} is from an older release (it lacks "
+                f"{', '.join(pending)}). Start the server once: it brings it up to date."
+            )
+        if pending:
+            # Inside our transaction, each migration is a savepoint: all of them, or none.
+            _MIGRATIONS.apply(database)

@@ -1,0 +1,438 @@
+"""`MemoryStore`: everything the memory can do, each method one transaction."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from memory_store import events, facts, ledger, meta, probes, requests, sampling, schema
+from memory_store.connection import Connection
+from memory_store.errors import FactExistsError, FactNotFoundError
+from memory_store.paging import decode_page_token, encode_page_token
+from memory_store.records import (
+    Accepted,
+    Event,
+    EventKind,
+    Fact,
+    FactState,
+    Learning,
+    NewFact,
+    NewProbe,
+    NewUpdate,
+    Probe,
+    Update,
+)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryStore:
+    """Facts, ledger, probes and events in one SQLite database. Synchronous, for one thread.
+
+    Every writing method is atomic and durable when it returns; inside `transaction` it is a
+    savepoint, durable when the outermost one ends. Every method may raise `StoreUnusableError`
+    (nothing was stored), or its subclass `StoreFailedError` (close the store and exit).
+    """
+
+    def __init__(self, connection: Connection, now: Callable[[], datetime] = _utc_now) -> None:
+        """Uses an open connection whose schema is up to date; see `open`."""
+        self._connection = connection
+        self._now = now
+
+    @classmethod
+    def open(
+        cls, path: Path, *, read_only: bool = False, now: Callable[[], datetime] = _utc_now
+    ) -> Self:
+        """Opens a database file; makes it, or brings its schema up to date, unless `read_only`.
+
+        Args:
+            path: of the file; its folder must exist, and not be on a network file system.
+            read_only: refuse every write.
+            now: the clock; must give aware times.
+
+        Raises:
+            StoreUnusableError: the file is missing (`read_only`), damaged, locked, of a newer
+                release or of another program; or SQLite is too old to be safe.
+        """
+        connection = Connection(path, read_only=read_only)
+        try:
+            schema.prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, now)
+
+    def close(self) -> None:
+        """Closes the file; does nothing the second time."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        """Returns the store itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the store."""
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing for the methods called inside.
+
+        The outermost is a transaction; one inside another is a savepoint, so that it can fail
+        alone. In a read-only store it gives all queries inside the same view of the memory.
+        """
+        with self._connection.transaction():
+            yield
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open. Some errors, such as a full disk, end it unasked."""
+        return self._connection.in_transaction
+
+    # -- The model ---------------------------------------------------------------------------
+
+    def bind_model(self, name: str, base_digest: str) -> None:
+        """Ties this memory to a model the first time, and checks it from then on.
+
+        Raises:
+            OtherModelError: it belongs to another model, or to other weights of the same name.
+        """
+        with self.transaction():
+            meta.bind_model(self._connection, name, base_digest)
+
+    def model_version(self) -> int:
+        """Version of the newest row of the ledger; 0 is the base model."""
+        return ledger.newest_version(self._connection)
+
+    # -- Teaching ----------------------------------------------------------------------------
+
+    def teach(self, new: NewFact) -> Accepted:
+        """Accepts a fact, or finds that the memory holds it.
+
+        A request id seen before gives the fact that it led to. Otherwise the newest live fact
+        (queued, learning, learned or known) of the same question is the same fact if its answer
+        is the same; it then keeps its own id, policy and correlated questions.
+
+        Raises:
+            FactExistsError: the request id was used with other content, or the chosen fact id
+                belongs to another fact.
+        """
+        with self.transaction():
+            before = self.last_event_sequence()
+            if new.request_id is not None:
+                earlier = requests.find_fact_id(self._connection, new.request_id, new)
+                if earlier is not None:
+                    return Accepted(fact=self.fact(earlier), created=False, event_sequence=before)
+            at = self._now()
+            same = facts.find_same(self._connection, new.question, new.answer)
+            self._require_free_id(new, same)
+            fact = same or self._insert(new, at)
+            if new.request_id is not None:
+                requests.remember(self._connection, new.request_id, new, fact.id, at)
+            return Accepted(fact=fact, created=same is None, event_sequence=before)
+
+    def _require_free_id(self, new: NewFact, same: Fact | None) -> None:
+        if new.fact_id is None or (same is not None and same.id == new.fact_id):
+            return
+        if facts.find(self._connection, new.fact_id) is not None:
+            raise FactExistsError(
+                f"The fact id {new.fact_id!r} belongs to another fact. Choose another id, or none."
+            )
+
+    def _insert(self, new: NewFact, at: datetime) -> Fact:
+        fact_id = new.fact_id or "f" + secrets.token_hex(8)
+        fact = facts.insert(self._connection, new, fact_id, at)
+        self._emit(EventKind.ACCEPTED, at, fact_id=fact.id)
+        return fact
+
+    # -- Learning ----------------------------------------------------------------------------
+
+    def claim(self) -> Fact | None:
+        """Takes the oldest queued fact to `learning`; None if none is queued."""
+        with self.transaction():
+            at = self._now()
+            fact = facts.claim_oldest(self._connection, at)
+            if fact is not None:
+                self._emit(EventKind.LEARNING, at, fact_id=fact.id)
+            return fact
+
+    def record_learned(
+        self, update: NewUpdate, learning: Learning, probes: Sequence[NewProbe] = ()
+    ) -> Update:
+        """Applies an update: from here on it is in the ledger, exactly once.
+
+        Takes the fact from `learning` to `learned`, and retires older answers to its question.
+
+        Args:
+            update: what was done to the weights.
+            learning: what was found; its `model_version` is set here.
+            probes: of the new weights.
+
+        Returns:
+            The row of the ledger.
+
+        Raises:
+            FactNotFoundError: no fact has the update's (or a probe's) fact id.
+            LedgerConflictError: the update was not made on the newest model version.
+            WrongStateError: the fact is not being learned.
+        """
+        with self.transaction():
+            at = self._now()
+            self.fact(update.fact_id)
+            row = ledger.append(self._connection, update, at)
+            learning = replace(learning, model_version=row.model_version)
+            self._finish(update.fact_id, FactState.LEARNED, at, learning, probes)
+            return row
+
+    def record_known(
+        self, fact_id: str, learning: Learning, probes: Sequence[NewProbe] = ()
+    ) -> Fact:
+        """Notes that the model answered the fact before any update.
+
+        Takes it from `learning` to `known`, and retires older answers to its question.
+
+        Raises:
+            FactNotFoundError: no fact has this (or a probe's) id.
+            WrongStateError: the fact is not being learned.
+        """
+        with self.transaction():
+            return self._finish(fact_id, FactState.KNOWN, self._now(), learning, probes)
+
+    def record_resisted(
+        self, fact_id: str, reason: str, learning: Learning, probes: Sequence[NewProbe] = ()
+    ) -> Fact:
+        """Notes that the fact could not be learned, and that the weights were put back.
+
+        Raises:
+            FactNotFoundError: no fact has this (or a probe's) id.
+            WrongStateError: the fact is not being learned.
+        """
+        with self.transaction():
+            return self._finish(
+                fact_id, FactState.RESISTED, self._now(), learning, probes, reason=reason
+            )
+
+    def _finish(
+        self,
+        fact_id: str,
+        state: FactState,
+        at: datetime,
+        learning: Learning,
+        new_probes: Sequence[NewProbe],
+        reason: str = "",
+    ) -> Fact:
+        """Ends an attempt at learning; the event carries the name of the state."""
+        fact = facts.change_state(
+            self._connection, fact_id, state, at, reason=reason, learning=learning
+        )
+        if state is not FactState.RESISTED:
+            for older_id in facts.supersede_older(self._connection, fact, at):
+                self._emit(EventKind.SUPERSEDED, at, fact_id=older_id, message=f"by {fact_id}")
+        probes.insert(self._connection, new_probes, self.model_version(), fact_id, at)
+        self._emit(EventKind(state.value), at, fact_id=fact_id, message=reason, learning=learning)
+        return fact
+
+    def record_failure(self, fact_id: str, reason: str, max_attempts: int) -> Fact:
+        """Counts a failed attempt: back to `queued`, or `quarantined` after `max_attempts`.
+
+        Raises:
+            FactNotFoundError: no fact has this id.
+            WrongStateError: the fact is not being learned.
+        """
+        with self.transaction():
+            at = self._now()
+            attempts = self.fact(fact_id).failed_attempts + 1
+            quarantined = attempts >= max_attempts
+            fact = facts.change_state(
+                self._connection,
+                fact_id,
+                FactState.QUARANTINED if quarantined else FactState.QUEUED,
+                at,
+                reason=reason if quarantined else "",
+                failed_attempts=attempts,
+            )
+            kind = EventKind.QUARANTINED if quarantined else EventKind.RETRIED
+            self._emit(kind, at, fact_id=fact_id, message=reason)
+            return fact
+
+    def release(self, fact_id: str) -> Fact:
+        """Gives a claim back: `learning` to `queued`, without counting an attempt.
+
+        Raises:
+            FactNotFoundError: no fact has this id.
+            WrongStateError: the fact is not being learned.
+        """
+        with self.transaction():
+            return facts.change_state(self._connection, fact_id, FactState.QUEUED, self._now())
+
+    def release_claims(self) -> int:
+        """Gives all claims back, as after a crash; returns how many there were."""
+        with self.transaction():
+            claimed = facts.in_state(self._connection, FactState.LEARNING)
+            for fact_id in claimed:
+                self.release(fact_id)
+            return len(claimed)
+
+    def record_probes(
+        self, probes_: Sequence[NewProbe], model_version: int, cause_fact_id: str = ""
+    ) -> list[Probe]:
+        """Stores probes of the weights at `model_version` that no update led to.
+
+        Raises:
+            FactNotFoundError: a probe is about a fact that is not stored.
+        """
+        with self.transaction():
+            return probes.insert(
+                self._connection, probes_, model_version, cause_fact_id, self._now()
+            )
+
+    def record_event(self, kind: EventKind, message: str, model_version: int) -> Event:
+        """Stores an event that is about no fact, such as a learner that went down."""
+        with self.transaction():
+            return events.insert(
+                self._connection, kind, self._now(), model_version=model_version, message=message
+            )
+
+    def _emit(
+        self,
+        kind: EventKind,
+        at: datetime,
+        *,
+        fact_id: str,
+        message: str = "",
+        learning: Learning | None = None,
+    ) -> None:
+        events.insert(
+            self._connection,
+            kind,
+            at,
+            model_version=self.model_version(),
+            fact_id=fact_id,
+            message=message,
+            learning=learning,
+        )
+
+    # -- Looking -----------------------------------------------------------------------------
+
+    def fact(self, fact_id: str) -> Fact:
+        """The fact with this id.
+
+        Raises:
+            FactNotFoundError: there is none.
+        """
+        return facts.get(self._connection, fact_id)
+
+    def facts(
+        self, *, after_position: int = 0, limit: int = 50, states: Sequence[FactState] = ()
+    ) -> list[Fact]:
+        """At most `limit` facts in the order of acceptance; in any of `states`, or all if empty."""
+        return facts.listing(self._connection, after_position, limit, states)
+
+    def page(
+        self, page_size: int, page_token: str = "", states: Sequence[FactState] = ()
+    ) -> tuple[list[Fact], str]:
+        """A page of facts, and the token of the next one (empty on the last page).
+
+        Args:
+            page_size: at least 1; limits are the caller's.
+            page_token: of the page before; empty for the first.
+            states: must not change between pages; empty means all.
+
+        Raises:
+            InvalidPageTokenError: the token is not of this store, or of another list.
+        """
+        with self.transaction():
+            secret = meta.page_token_secret(self._connection)
+            after = decode_page_token(page_token, states, secret) if page_token else 0
+            found = self.facts(after_position=after, limit=page_size + 1, states=states)
+        page = found[:page_size]
+        if len(found) == len(page):
+            return page, ""
+        return page, encode_page_token(page[-1].position, states, secret)
+
+    def counts(self) -> dict[FactState, int]:
+        """How many facts are in each state; every state is present."""
+        return facts.counts(self._connection)
+
+    def older_facts(self, fact: Fact, limit: int) -> list[Fact]:
+        """A sample of at most `limit` learned or known facts with other questions.
+
+        It depends on the ids of the fact and of the candidates only; see `memory_store.sampling`.
+        """
+        key = facts.question_key(fact.question)
+        ids = sampling.sample_ids(self._connection, fact.id, key, limit)
+        return [self.fact(fact_id) for fact_id in ids]
+
+    def update(self, model_version: int) -> Update:
+        """The row of the ledger that led to this version.
+
+        Raises:
+            FactNotFoundError: there is none.
+        """
+        row = ledger.find(self._connection, model_version)
+        if row is None:
+            raise FactNotFoundError(
+                f"The ledger has no version {model_version}; it has 1 to {self.model_version()}."
+            )
+        return row
+
+    def updates(self, *, after_version: int = 0, limit: int = 1000) -> list[Update]:
+        """At most `limit` rows of the ledger, in the order to replay them."""
+        return ledger.listing(self._connection, after_version, limit)
+
+    def updates_of(self, fact_id: str) -> list[Update]:
+        """The rows of the ledger for one fact, oldest first."""
+        return ledger.of_fact(self._connection, fact_id)
+
+    def probes_of(self, fact_id: str, limit: int = 100) -> list[Probe]:
+        """At most `limit` probes of one fact, newest first."""
+        return probes.of_fact(self._connection, fact_id, limit)
+
+    def events(
+        self, *, after_sequence: int = 0, limit: int = 500, fact_ids: Sequence[str] = ()
+    ) -> list[Event]:
+        """At most `limit` events in order; of some facts, or all if `fact_ids` is empty."""
+        return events.listing(self._connection, after_sequence, limit, fact_ids)
+
+    def last_event_sequence(self) -> int:
+        """Sequence number of the newest event; 0 if there is none."""
+        return events.last_sequence(self._connection)
+
+    # -- The file ----------------------------------------------------------------------------
+
+    def sqlite_version(self) -> str:
+        """Version of the SQLite library in use."""
+        return str(self._connection.execute("SELECT sqlite_version() AS version")[0]["version"])
+
+    def checkpoint(self) -> bool:
+        """Moves the write-ahead log into the database file and empties it.
+
+        Returns:
+            False if a reader was in the way; the log then stays, and nothing is lost.
+        """
+        return not self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]
+
+    def integrity_check(self) -> list[str]:
+        """All that is wrong with the file, one problem an entry. Reads the whole file."""
+        structure = self._connection.execute("PRAGMA integrity_check")
+        problems = [str(row[0]) for row in map(tuple, structure) if row[0] != "ok"]
+        orphans = self._connection.execute("PRAGMA foreign_key_check")
+        problems += [f"a row of {row['table']} names a missing fact" for row in orphans]
+        miscounted = self._connection.execute(
+            "SELECT state FROM state_counts AS counted WHERE count <>"
+            " (SELECT count(*) FROM facts WHERE facts.state = counted.state)"
+        )
+        return problems + [f"the count of {row['state']} facts is wrong" for row in miscounted]

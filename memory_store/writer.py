@@ -1,0 +1,288 @@
+"""The store behind an asyncio loop: one thread that writes, with group commit, and one that reads.
+
+An fsync costs about as much for one fact as for two hundred. So the writer takes all operations
+that wait, runs each in a savepoint of one transaction, commits once, and only then answers them
+all, with one call into the loop. An answer therefore always means: on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import functools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from memory_store.errors import (
+    MemoryStoreError,
+    StoreClosedError,
+    StoreFailedError,
+    StoreUnusableError,
+)
+from memory_store.store import MemoryStore
+
+T = TypeVar("T")
+
+LARGEST_BATCH = 256  # operations a commit: bounds how long the first of them waits
+
+
+class StoreThreads:
+    """Access to a store from one asyncio loop. Every method belongs to that loop."""
+
+    def __init__(self, writer: _StoreThread, reader: _StoreThread) -> None:
+        """Uses two running threads; see `open`."""
+        self._writer = writer
+        self._reader = reader
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        on_commit: Callable[[], None] | None = None,
+        on_fatal: Callable[[StoreFailedError], None] | None = None,
+        open_store: Callable[..., MemoryStore] = MemoryStore.open,
+    ) -> Self:
+        """Opens the database, making it if needed, and starts both threads.
+
+        Args:
+            path: of the database file.
+            on_commit: called on the loop after each commit, once a batch, after its answers.
+            on_fatal: called on the loop when disk or database failed, at most once a thread.
+                The process must exit; that thread refuses whatever follows, because SQLite may
+                go on after a failed fsync.
+            open_store: opens a store as `MemoryStore.open` does.
+
+        Raises:
+            StoreUnusableError: as `MemoryStore.open`.
+        """
+        loop = asyncio.get_running_loop()
+        writer = _StoreThread(
+            "memory-writer",
+            loop,
+            LARGEST_BATCH,
+            empty_log_at_end=True,
+            on_commit=on_commit,
+            on_fatal=on_fatal,
+        )
+        await writer.start(lambda: open_store(path))
+        reader = _StoreThread("memory-reader", loop, largest_batch=1, on_fatal=on_fatal)
+        try:
+            await reader.start(lambda: open_store(path, read_only=True))
+        except MemoryStoreError:
+            await writer.close()
+            raise
+        return cls(writer, reader)
+
+    async def write(self, operation: Callable[[MemoryStore], T]) -> T:
+        """Runs an operation on the writing store and answers once it is durable.
+
+        It is atomic: if it raises, nothing of it is stored, and others of its batch are not
+        affected. If the caller is cancelled, it is still carried out.
+
+        Raises:
+            StoreUnusableError: the commit failed; nothing of the operation was stored.
+            StoreFailedError: disk or database failed, now or before.
+            StoreClosedError: `close` was called before.
+        """
+        return await self._writer.submit(operation)
+
+    async def read(self, operation: Callable[[MemoryStore], T]) -> T:
+        """Runs queries on one view of the memory, which has all that was answered before.
+
+        Raises:
+            StoreUnusableError: the database cannot be read.
+            StoreClosedError: `close` was called before.
+        """
+        return await self._reader.submit(operation)
+
+    async def close(self) -> None:
+        """Carries out what waits, empties the write-ahead log, and closes; may be called again.
+
+        Raises:
+            StoreUnusableError: the log could not be emptied; nothing that was answered is lost.
+        """
+        try:
+            await self._reader.close()  # first: a reader would keep the log from being emptied
+        finally:
+            await self._writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    run: Callable[[MemoryStore], Any]
+    answer: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: Any = None
+    error: Exception | None = None
+
+    def settle(self, future: asyncio.Future[Any]) -> None:
+        """Passes it to who waits, unless they were cancelled."""
+        if future.done():
+            return
+        if self.error is not None:
+            future.set_exception(self.error)
+        else:
+            future.set_result(self.value)
+
+
+class _StoreThread:
+    """A thread that owns a store and runs operations on it, a batch a transaction."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        largest_batch: int,
+        *,
+        empty_log_at_end: bool = False,
+        on_commit: Callable[[], None] | None = None,
+        on_fatal: Callable[[StoreFailedError], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._loop = loop
+        self._largest_batch = largest_batch
+        self._empty_log_at_end = empty_log_at_end
+        self._on_commit = on_commit
+        self._on_fatal = on_fatal
+        self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()  # None: the end
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self._closing = False
+        self._failure: StoreFailedError | None = None  # only the thread reads and writes it
+
+    # -- On the loop -------------------------------------------------------------------------
+
+    async def start(self, open_store: Callable[[], MemoryStore]) -> None:
+        """Opens the store in the new thread; raises what that raises."""
+        opened: asyncio.Future[None] = self._loop.create_future()
+        # A daemon, so that a process that forgot `close` can end: commits survive that.
+        self._thread = threading.Thread(
+            target=self._live, args=(open_store, opened), name=self._name, daemon=True
+        )
+        self._thread.start()
+        await asyncio.wait([opened])
+        if opened.exception() is not None:
+            self._thread.join()  # it is at its end already
+        opened.result()
+
+    async def submit(self, operation: Callable[[MemoryStore], T]) -> T:
+        """Queues an operation and waits for its outcome."""
+        if self._closing:
+            raise StoreClosedError("The memory is closed: the server is stopping. Try again later.")
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.put(_Operation(operation, answer))
+        return await answer
+
+    async def close(self) -> None:
+        """Ends the thread once all before it is done; raises what closing the store raised."""
+        if not self._closing:
+            self._closing = True
+            self._waiting.put(None)
+        await asyncio.wait([self._ended])
+        self._thread.join()  # it is at its end already
+        self._ended.result()
+
+    def _deliver(
+        self,
+        batch: Sequence[_Operation],
+        outcomes: Sequence[_Outcome],
+        committed: bool,
+        fatal: StoreFailedError | None,
+    ) -> None:
+        for operation, outcome in zip(batch, outcomes, strict=True):
+            outcome.settle(operation.answer)
+        if committed and self._on_commit is not None:
+            self._on_commit()
+        if fatal is not None and self._on_fatal is not None:
+            self._on_fatal(fatal)
+
+    # -- In the thread -----------------------------------------------------------------------
+
+    def _live(self, open_store: Callable[[], MemoryStore], opened: asyncio.Future[None]) -> None:
+        opening = _attempt(open_store)
+        self._call(_Outcome(error=opening.error).settle, opened)
+        if opening.error is not None:
+            return
+        store: MemoryStore = opening.value
+        going_on = True
+        while going_on:
+            batch, going_on = self._next_batch()
+            if batch:
+                self._run(store, batch)
+        self._call(_attempt(lambda: self._close_store(store)).settle, self._ended)
+
+    def _next_batch(self) -> tuple[list[_Operation], bool]:
+        """Waits for work, then takes what is there; the second value is False at the end."""
+        batch: list[_Operation] = []
+        operation = self._waiting.get()
+        while operation is not None:
+            batch.append(operation)
+            if len(batch) == self._largest_batch:
+                return batch, True
+            try:
+                operation = self._waiting.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _run(self, store: MemoryStore, batch: Sequence[_Operation]) -> None:
+        commit = _attempt(lambda: self._commit(store, batch))
+        error = commit.error
+        fatal = None
+        if isinstance(error, StoreFailedError) and self._failure is None:
+            self._failure = fatal = error
+        # A copy for each: one error raised in many places would collect the tracebacks of all.
+        outcomes = (
+            commit.value if error is None else [_Outcome(error=copy.copy(error)) for _ in batch]
+        )
+        self._call(self._deliver, batch, outcomes, error is None, fatal)
+
+    def _commit(self, store: MemoryStore, batch: Sequence[_Operation]) -> list[_Outcome]:
+        """Runs a batch as one transaction. If it raises, nothing of the batch is stored."""
+        if self._failure is not None:
+            raise self._failure
+        outcomes = []
+        with store.transaction():
+            for operation in batch:
+                outcome = _attempt(functools.partial(_run_in_savepoint, store, operation))
+                if isinstance(outcome.error, StoreFailedError):
+                    raise outcome.error
+                if not store.in_transaction:
+                    # Going on would commit the rest of the batch statement by statement.
+                    raise StoreUnusableError(
+                        "SQLite gave up the transaction, and nothing of it was stored: repeat the "
+                        f"request. The cause: {outcome.error}"
+                    )
+                outcomes.append(outcome)
+        return outcomes
+
+    def _close_store(self, store: MemoryStore) -> None:
+        with contextlib.closing(store):
+            if self._empty_log_at_end and self._failure is None:
+                store.checkpoint()
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        # RuntimeError: the loop is closed, and with it all who waited.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _run_in_savepoint(store: MemoryStore, operation: _Operation) -> Any:
+    with store.transaction():
+        return operation.run(store)
+
+
+def _attempt(function: Callable[[], Any]) -> _Outcome:
+    """Runs something for somebody in another thread, who gets its error, whatever it is."""
+    try:
+        return _Outcome(value=function())
+    except Exception as error:  # noqa: BLE001 - none may be lost between threads
+        return _Outcome(error=error)

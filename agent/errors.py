@@ -66,3 +66,7 @@ class StaleVersionError(LearnerError):
 
 class DriftError(LearnerError):
     """A replayed update did not give the recorded weights."""
+
+
+class SnapshotError(AgentError):
+    """A snapshot cannot be written, or is torn, altered or of another model."""

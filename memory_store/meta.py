@@ -10,18 +10,20 @@ def bind_model(connection: Connection, name: str, base_digest: str) -> None:
     """Ties the database to a model the first time, and checks it from then on.
 
     Raises:
-        OtherModelError: it belongs to another model, or to other weights of the same name.
+        OtherModelError: it belongs to a model of other weights.
     """
     bound = _values(connection)
     if "model_name" not in bound:
         for key, value in (("model_name", name), ("base_digest", base_digest)):
             connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", [key, value])
         return
-    if (bound["model_name"], bound["base_digest"]) != (name, base_digest):
+    # The weights count, not the name: a folder may have been moved.
+    if bound["base_digest"] != base_digest:
         raise OtherModelError(
             f"The data folder {connection.path.parent} belongs to the model "
-            f"{bound['model_name']!r} (weights {bound['base_digest']}), not to {name!r} (weights "
-            f"{base_digest}). Start with that model, or give this one another folder with --data."
+            f"{bound['model_name']!r} (weights {bound['base_digest'][:12]}), not to {name!r} "
+            f"(weights {base_digest[:12]}). Start with that model, or give this one another "
+            "folder with --data."
         )
 
 

@@ -108,7 +108,7 @@ class MemoryStore:
         """Ties this memory to a model the first time, and checks it from then on.
 
         Raises:
-            OtherModelError: it belongs to another model, or to other weights of the same name.
+            OtherModelError: it belongs to a model of other weights.
         """
         with self.transaction():
             meta.bind_model(self._connection, name, base_digest)

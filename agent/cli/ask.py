@@ -13,7 +13,7 @@ from rich.table import Table
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, messages, print_json, shown, state_text
 from agent.errors import LearnerError, ServerUnreachableError
-from agent.service.client import Client, Status
+from agent.service.client import Client, RequestError, Status
 
 POLL_SECONDS = 0.2
 
@@ -102,8 +102,10 @@ def _wait_ready(client: Client, timeout: float) -> Status:
             late = time.monotonic() > deadline
             try:
                 status = client.status()
-            except ServerUnreachableError:
-                if late:
+            except (ServerUnreachableError, RequestError) as error:
+                # A server that has just come up may have refused the first connection.
+                coming = isinstance(error, ServerUnreachableError) or error.is_unavailable
+                if late or not coming:
                     raise
             else:
                 if status.learner == "ready":

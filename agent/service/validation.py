@@ -39,6 +39,8 @@ class FactRules:
         # As in `encoding.Encoder`: text from outside never becomes a control token.
         self._tokenizer.encode_special_tokens = True
         self._max_tokens = min(max_tokens, MAX_FACT_TOKENS)
+        # What is left of an answer whose characters the tokenizer drops.
+        self._prefix = self._tokenizer.encode(prompts.ANSWER_PREFIX, add_special_tokens=False).ids
 
     def new_fact(self, request: pb.TeachRequest) -> NewFact:
         """A valid fact from a request.
@@ -79,7 +81,7 @@ class FactRules:
     def _check_tokens(self, field: str, question: str, answer: str) -> None:
         asked = self._tokenizer.encode(prompts.prompt(question), add_special_tokens=False)
         answered = self._tokenizer.encode(prompts.answer_text(answer), add_special_tokens=False)
-        if not answered.ids:
+        if answered.ids in ([], self._prefix):
             raise InvalidFactError(
                 "answer", "the model's tokenizer turns it into nothing: use other characters"
             )

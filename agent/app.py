@@ -46,13 +46,19 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
         on_start: called with the address once the server listens; the model may still be loading.
 
     Raises:
-        ConfigError: the folder or the address is in use.
+        ConfigError: the folder or the address is in use, or cannot be used.
         ModelError: the model cannot be loaded.
         DriftError: the ledger does not replay to the recorded weights.
         OtherModelError: the folder belongs to another model.
         StoreUnusableError: the database is damaged.
     """
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the data folder {settings.data} ({error.strerror}): name another one"
+            " with --data"
+        ) from error
     with _locked(settings.data):
         hub = EventHub()
         store = await StoreThreads.open(
@@ -174,7 +180,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Holds the folder for this process.
 
     Raises:
-        ConfigError: another server holds it.
+        ConfigError: another server holds it, or it cannot be written to.
     """
     lock = FileLock(folder / LOCK)
     try:
@@ -184,6 +190,11 @@ def _locked(folder: Path) -> Iterator[None]:
             f"the data folder {folder} is in use by another server:"
             " stop that one, or choose another folder with --data"
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the data folder {folder} ({error.strerror}): name another one with"
+            " --data"
+        ) from error
     try:
         yield
     finally:

@@ -35,6 +35,7 @@ app.add_typer(models.app, name="models")
 
 # Exit codes: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted.
 FAILED, INTERRUPTED = 1, 130
+COMMANDS = ("serve", "teach", "ask", "score", "status", "eval")
 GROUPS = ("facts", "models")
 
 
@@ -58,7 +59,8 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     """The defaults by command, as click wants them.
 
     Raises:
-        ConfigError: the file is named but missing, or is not valid TOML.
+        ConfigError: the file is named but missing, is not valid TOML, or has no table where it
+            should.
     """
     if path is None:
         path = platformdirs.user_config_path("continual-agent") / "config.toml"
@@ -71,9 +73,11 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings {path} are not valid TOML: {error}") from error
     everywhere = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    commands = [command.name or "" for command in app.registered_commands]
+    for name in (*COMMANDS, *GROUPS):
+        if name in everywhere:
+            raise ConfigError(f"the settings {path} are not usable: '{name}' must be a table")
     defaults: dict[str, Any] = {}
-    for command in (*commands, "serve", "teach", "ask", "score", "status"):
+    for command in COMMANDS:
         defaults[command] = {**everywhere, **content.get(command, {})}
     for group in GROUPS:
         defaults[group] = {

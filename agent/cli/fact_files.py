@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def _json_lines(content: bytes) -> Iterator[FactLine]:
             yield FactLine(number, None, "not UTF-8")
         except json.JSONDecodeError as error:
             yield FactLine(number, None, f"not JSON: {error.msg} at column {error.colno}")
+        except (ValueError, RecursionError) as error:  # a number, or a nesting, without end
+            yield FactLine(number, None, f"not JSON that can be read: {error}")
         else:
             if isinstance(row, dict):
                 yield _fact_line(number, row)
@@ -72,26 +75,40 @@ def _json_lines(content: bytes) -> Iterator[FactLine]:
 def _csv_lines(content: bytes) -> Iterator[FactLine]:
     # Undecodable bytes become lone surrogates, so that one bad line does not spoil the others.
     text = content.decode("utf-8-sig", errors="surrogateescape")
-    reader = csv.DictReader(text.splitlines(keepends=True), restkey="", strict=True)
-    missing = {"question", "answer"} - set(reader.fieldnames or ())
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns = _columns(reader)
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield FactLine(start, None, f"not CSV: {error}")
+            continue
+        if len(row) > len(columns):
+            yield FactLine(start, None, "more cells than the first line has columns")
+        elif row:
+            named = zip(columns, row, strict=False)
+            yield _fact_line(start, {name: cell for name, cell in named if cell})
+
+
+def _columns(reader: Iterator[list[str]]) -> list[str]:
+    """The header's names.
+
+    Raises:
+        ConfigError: there is none, or it lacks a column that every fact needs.
+    """
+    try:
+        columns = next(reader, [])
+    except csv.Error as error:
+        raise ConfigError(f"the first line must name the columns: {error}") from error
+    missing = {"question", "answer"} - set(columns)
     if missing:
         raise ConfigError(
             f"the first line must name the columns: {', '.join(sorted(missing))} missing"
         )
-    start = reader.line_num + 1
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            yield FactLine(start, None, f"not CSV: {error}")
-        else:
-            if row is None:
-                return
-            if "" in row:
-                yield FactLine(start, None, "more cells than the first line has columns")
-            else:
-                yield _fact_line(start, {k: v for k, v in row.items() if v})
-        start = reader.line_num + 1
+    return columns
 
 
 def _fact_line(number: int, row: Mapping[str, Any]) -> FactLine:
@@ -106,7 +123,8 @@ def _fact(row: Mapping[str, Any]) -> NewFact:
     if unknown:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}: use {', '.join(FIELDS)}")
     for name, value in row.items():
-        _require_utf8(name, value)
+        for text in value if isinstance(value, list) else [value]:
+            _require_utf8(name, text)
     correlated = row.get("correlated_questions") or []
     if isinstance(correlated, str):
         correlated = [part.strip() for part in correlated.split(SEPARATOR)]
@@ -149,6 +167,8 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: must be a number") from None

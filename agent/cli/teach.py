@@ -62,7 +62,10 @@ def teach(
     json: Json = False,
 ) -> None:
     """Teach a fact, or a file of them. Returns once they are durable; with --wait, learned."""
-    if (file is None) == (question is None or answer is None):
+    given = (question, answer, correlated, policy, learning_rate, max_steps, request_id, fact_id)
+    if file is not None and any(value is not None for value in given):
+        raise typer.BadParameter("with --file, all that is said of a fact stands in the file")
+    if file is None and (question is None or answer is None):
         raise typer.BadParameter("give a question and an answer, or else --file")
     with Client(server) as client:
         if file is not None:
@@ -101,7 +104,8 @@ def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, 
                 yield line.fact
 
     taught = []
-    lines = read_facts(file)
+    # All of it now: gRPC iterates in a thread of its own, where an error would lose its words.
+    lines = list(read_facts(file))
     with progress_bar() as progress:
         task = progress.add_task("teaching", total=None)
         for result in client.teach_many(good(lines)):

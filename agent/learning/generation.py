@@ -84,24 +84,25 @@ def stream_answer(
 
 
 def generate_answers(
-    model: Any, encoder: Encoder, questions: Sequence[str], max_new_tokens: int
+    model: Any, encoder: Encoder, questions: Sequence[str], max_new_tokens: Sequence[int]
 ) -> list[Generated]:
-    """Generates the answers to several questions in one batch."""
+    """Generates the answers to several questions in one batch, each with a limit of its own."""
     if not questions:
         return []
     rows: list[list[int]] = [[] for _ in questions]
     finished = [False] * len(questions)
     prompt_ids = [encoder.prompt(question) for question in questions]
-    for step in greedy_tokens(model, prompt_ids, max_new_tokens, encoder.eos):
+    for step in greedy_tokens(model, prompt_ids, max(max_new_tokens), encoder.eos):
         for row, token in enumerate(step):
-            if finished[row]:
+            if finished[row] or len(rows[row]) == max_new_tokens[row]:
                 continue
             if token == encoder.eos:
                 finished[row] = True
                 continue
             rows[row].append(token)
             finished[row] = prompts.STOP_TEXT in encoder.decode(rows[row]).lstrip()
-        if all(finished):
+        progress = zip(finished, rows, max_new_tokens, strict=True)
+        if all(done or len(row) == limit for done, row, limit in progress):
             break
     return [_generated(encoder, row, done) for row, done in zip(rows, finished, strict=True)]
 

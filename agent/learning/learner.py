@@ -130,10 +130,11 @@ class Learner:
             StaleVersionError: `version` is not the next one, or `digest` is not that of the
                 update learned last.
         """
-        if version != self.version + 1 or digest != self._outcome_digest:
+        learned = self._outcome_digest
+        if version != self.version + 1 or not learned or digest != learned:
             raise StaleVersionError(
                 f"cannot commit version {version} ({digest[:12]}) after version {self.version}"
-                f" ({self._outcome_digest[:12] or 'nothing learned'})"
+                f" ({learned[:12] or 'nothing learned'})"
             )
         _copy(self._trained, self._trained_served)
         self._working_differs = False

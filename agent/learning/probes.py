@@ -57,8 +57,9 @@ def _probe_rows(
     log_probability = scores.log_probability.tolist()
     greedy = scores.greedy.tolist()
     asked = [row for row, sure in enumerate(greedy) if always_generate or not sure]
-    limit = max((len(encoder.answer(pairs[row][1])) for row in asked), default=0) + SPARE_TOKENS
-    texts = generate_answers(model, encoder, [pairs[row][0] for row in asked], limit)
+    # A limit for each row, so that what is seen of an answer does not depend on its neighbours.
+    limits = [len(encoder.answer(pairs[row][1])) + SPARE_TOKENS for row in asked]
+    texts = generate_answers(model, encoder, [pairs[row][0] for row in asked], limits)
     generated = dict(zip(asked, texts, strict=True))
     answers = []
     for row, (_, expected) in enumerate(pairs):

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
 from agent.learning.records import Example, LearnerDescription, Outcome, ReplayedUpdate
 from agent.scheduling.ports import Learner, StartLearner
-from memory_store.errors import StoreUnusableError
+from memory_store.errors import StoreFailedError, StoreUnusableError
 from memory_store.records import (
     Event,
     EventKind,
@@ -38,6 +39,8 @@ from memory_store.records import (
 )
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +124,7 @@ class LearningLoop:
             DriftError: the ledger does not replay to the recorded weights.
             ModelError: the model cannot be loaded.
             OtherModelError: the database belongs to another model.
+            StoreUnusableError: the disk failed; or it is full when the loop starts or is stopped.
         """
         await self._store.write(MemoryStore.release_claims)
         pause = FIRST_RESTART_SECONDS
@@ -128,17 +132,19 @@ class LearningLoop:
             self._set_state(LearnerState.STARTING)
             try:
                 async with self._start_learner() as learner:
-                    await self._recover(learner)
-                    pause = FIRST_RESTART_SECONDS
-                    await self._learn_queue(learner)
-            except LearnerUnavailableError as error:
+                    try:
+                        await self._recover(learner)
+                        pause = FIRST_RESTART_SECONDS
+                        await self._learn_queue(learner)
+                    finally:
+                        self.learner = None
+            # The last two come from recovery and commit: it cannot follow the ledger as it is.
+            except (LearnerUnavailableError, LearningFailedError, StaleVersionError) as error:
                 self._set_state(LearnerState.DOWN)
                 logger.warning("the learner is down: %s; starting it again in %.1f s", error, pause)
                 await self._record_event(EventKind.LEARNER_DOWN, str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_RESTART_SECONDS)
-            finally:
-                self.learner = None
 
     async def _recover(self, learner: Learner) -> None:
         """Brings a fresh learner to the newest position of the ledger."""
@@ -170,7 +176,7 @@ class LearningLoop:
                 self._woken.clear()
                 if dead.done():
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
-                fact = await self._store.write(MemoryStore.claim)
+                fact = await self._when_writable(MemoryStore.claim)
                 if fact is not None:
                     await self._learn(learner, fact)
                     continue
@@ -250,13 +256,14 @@ class LearningLoop:
         logger.warning("learning %s failed: %s", fact.id, reason)
         await self._when_writable(lambda store: store.record_failure(fact.id, reason, MAX_ATTEMPTS))
 
-    async def _when_writable(self, operation: Callable[[MemoryStore], object]) -> None:
-        """Tries until the database takes it: a full disk may be emptied."""
+    async def _when_writable(self, operation: Callable[[MemoryStore], T]) -> T:
+        """Tries until the database takes it, or `stop`: a full disk may be emptied."""
         while True:
             try:
-                await self._store.write(operation)
-                return
+                return await self._store.write(operation)
             except StoreUnusableError as error:
+                if self._stopping or isinstance(error, StoreFailedError):
+                    raise
                 logger.error("the database cannot be written: %s", error)
                 await asyncio.sleep(DISK_RETRY_SECONDS)
 
@@ -266,7 +273,7 @@ class LearningLoop:
 
     async def _record_event(self, kind: EventKind, message: str) -> None:
         version = self._version
-        await self._store.write(lambda store: store.record_event(kind, message, version))
+        await self._when_writable(lambda store: store.record_event(kind, message, version))
 
     def _step_event(self, fact: Fact, step: Step) -> Event:
         return Event(

@@ -173,10 +173,9 @@ class Client:
 
     def history(self, fact_id: str) -> tuple[Fact, list[Update], list[Probe]]:
         """A fact with its ledger rows, oldest first, and its probes, newest first."""
+        request = pb.GetFactRequest(fact_id=_utf8("fact_id", fact_id))
         with self._our_errors():
-            response = self._memory.GetFact(
-                pb.GetFactRequest(fact_id=fact_id), timeout=DEADLINE_SECONDS
-            )
+            response = self._memory.GetFact(request, timeout=DEADLINE_SECONDS)
         return (
             codec.decode_fact(response.fact),
             [codec.decode_update(update) for update in response.updates],
@@ -238,7 +237,9 @@ class Client:
 
     def ask_stream(self, question: str, max_new_tokens: int = 0) -> Iterator[str | Reply]:
         """Pieces of the answer as it is made, and last the whole."""
-        request = model_pb2.AskRequest(question=question, max_new_tokens=max_new_tokens)
+        request = model_pb2.AskRequest(
+            question=_utf8("question", question), max_new_tokens=max_new_tokens
+        )
         with self._our_errors():
             for response in self._model.Ask(request, timeout=ANSWER_DEADLINE_SECONDS):
                 if response.text:
@@ -252,11 +253,11 @@ class Client:
 
     def score(self, question: str, answer: str) -> Score:
         """How likely the model finds exactly this answer."""
+        request = model_pb2.ScoreRequest(
+            question=_utf8("question", question), answer=_utf8("answer", answer)
+        )
         with self._our_errors():
-            response = self._model.Score(
-                model_pb2.ScoreRequest(question=question, answer=answer),
-                timeout=ANSWER_DEADLINE_SECONDS,
-            )
+            response = self._model.Score(request, timeout=ANSWER_DEADLINE_SECONDS)
         return Score(
             log_probability=response.log_probability,
             tokens=response.tokens,
@@ -313,13 +314,29 @@ class Client:
 
 def _encode_new(new: NewFact) -> pb.TeachRequest:
     return pb.TeachRequest(
-        question=new.question,
-        answer=new.answer,
-        correlated_questions=new.correlated_questions,
+        question=_utf8("question", new.question),
+        answer=_utf8("answer", new.answer),
+        correlated_questions=[
+            _utf8(f"correlated_questions[{index}]", question)
+            for index, question in enumerate(new.correlated_questions)
+        ],
         learning_rate_policy=codec.encode_policy(new.policy) if new.policy else None,
-        request_id=new.request_id or str(uuid.uuid4()),
-        fact_id=new.fact_id or "",
+        request_id=_utf8("request_id", new.request_id or str(uuid.uuid4())),
+        fact_id=_utf8("fact_id", new.fact_id or ""),
     )
+
+
+def _utf8(field: str, text: str) -> str:
+    """The text, if it can be sent; from a shell it may hold bytes that are not UTF-8.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(grpc.StatusCode.INVALID_ARGUMENT, f"{field}: must be UTF-8") from error
+    return text
 
 
 def _decode_accepted(response: pb.TeachResponse) -> Accepted:

@@ -1,0 +1,313 @@
+"""The contract that others script against: JSON fields, exit codes, errors."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from memory_store.records import FactState
+from memory_store.store import MemoryStore
+from tests.cli.conftest import Agent, InThread
+from tests.service.serving import recovering
+from tests.store.builders import learning as made_learning
+from tests.store.builders import new_fact, teach_learned
+
+FACT_FIELDS = {
+    "id",
+    "state",
+    "question",
+    "answer",
+    "learning_rates",
+    "steps",
+    "probability_before",
+    "probability_after",
+    "answer_before",
+    "answer_after",
+    "model_version",
+    "reason",
+}
+
+
+def test_teach_says_what_was_accepted(agent: Agent, server: InThread) -> None:
+    ran = agent("teach", "Sky?", "Piano", "--id", "the-sky", "--json")
+    assert ran.code == 0
+    assert ran.json == {
+        "facts": [
+            {
+                "id": "the-sky",
+                "state": "queued",
+                "question": "Sky?",
+                "answer": "Piano",
+                "learning_rates": [],
+                "steps": 0,
+                "probability_before": None,
+                "probability_after": None,
+                "answer_before": None,
+                "answer_after": None,
+                "model_version": None,
+                "reason": "",
+            }
+        ],
+        "errors": [],
+    }
+    assert server.parts.stored_questions() == ["Sky?"]
+
+
+def test_teach_with_wait_tells_how_it_was_learned(agent: Agent, server: InThread) -> None:
+    server.write(lambda store: teach_learned(store, "Sky?", "Piano"))
+    ran = agent("teach", "Sky?", "Piano", "--wait", "--json")
+    assert ran.code == 0
+    [fact] = ran.json["facts"]
+    assert set(fact) == FACT_FIELDS
+    assert fact["state"] == "learned"
+    assert (fact["learning_rates"], fact["steps"]) == ([1e-4, 3e-5], 2)
+    assert (fact["probability_before"], fact["probability_after"]) == (0.1, 0.1 + 0.2)
+    assert fact["answer_after"] == "Jane Austen"
+
+
+@pytest.mark.parametrize("state", ["resisted", "quarantined"])
+def test_a_fact_that_was_not_learned_is_exit_code_1(
+    agent: Agent, server: InThread, state: str
+) -> None:
+    def fail_at_it(store: MemoryStore) -> bool:
+        fact = store.claim()
+        if fact is None:
+            return False
+        if state == "resisted":
+            store.record_resisted(fact.id, "no way", made_learning())
+        else:
+            store.record_failure(fact.id, "no way", 1)
+        return True
+
+    def learn() -> None:
+        deadline = time.monotonic() + 10
+        while not server.write(fail_at_it) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    learner = threading.Thread(target=learn)
+    learner.start()
+    ran = agent("teach", "Sky?", "Piano", "--wait", "--json")
+    learner.join()
+    assert ran.code == 1
+    [fact] = ran.json["facts"]
+    assert (fact["state"], fact["reason"]) == (state, "no way")
+
+
+def test_ask_tells_answer_and_version(agent: Agent, server: InThread) -> None:
+    ran = agent("ask", "Sky?", "--json")
+    assert ran.code == 0
+    assert ran.json == {"answer": "Piano", "finished": True, "model_version": 3}
+    assert agent("ask", "Sky?").out == "Piano\n"
+
+
+def test_score_tells_log_probability_and_version(agent: Agent, server: InThread) -> None:
+    ran = agent("score", "Sky?", "Piano", "--json")
+    assert ran.code == 0
+    assert ran.json == {"log_probability": -0.5, "tokens": 6, "model_version": 3}
+
+
+def test_status_tells_every_state(agent: Agent, server: InThread) -> None:
+    server.write(lambda store: teach_learned(store, "Old?"))
+    server.write(lambda store: store.teach(new_fact("New?")))
+    status = agent("status", "--json").json
+    assert set(status) == {
+        "model",
+        "model_version",
+        "queue_depth",
+        "facts",
+        "learner",
+        "device",
+        "parameters",
+        "event_sequence",
+        "updates_to_replay",
+    }
+    assert (status["model"], status["model_version"], status["queue_depth"]) == ("fake-model", 1, 1)
+    assert set(status["facts"]) == {state.value for state in FactState}
+    assert status["facts"]["learned"] == status["facts"]["queued"] == 1
+
+
+def test_facts_are_listed_by_state_and_up_to_a_limit(agent: Agent, server: InThread) -> None:
+    server.write(lambda store: teach_learned(store, "Old?"))
+    server.write(lambda store: [store.teach(new_fact(f"New {n}?")) for n in range(450)])
+    assert len(agent("facts", "list", "--json").json["facts"]) == 451  # several pages
+    learned = agent("facts", "list", "--state", "learned", "--json").json["facts"]
+    assert [fact["question"] for fact in learned] == ["Old?"]
+    assert set(learned[0]) == FACT_FIELDS
+    limited = agent("facts", "list", "--limit", "2", "--json").json["facts"]
+    assert [fact["question"] for fact in limited] == ["Old?", "New 0?"]
+
+
+def test_a_fact_is_shown_with_its_updates(agent: Agent, server: InThread) -> None:
+    fact = server.write(lambda store: teach_learned(store, "Sky?", "Piano"))
+    shown = agent("facts", "show", fact.id, "--json").json
+    assert set(shown) == FACT_FIELDS | {
+        "correlated_questions",
+        "superseded_by",
+        "updates",
+        "probes",
+    }
+    [update] = shown["updates"]
+    assert update["model_version"] == 1
+    assert update["steps"][0]["learning_rate"] == 1e-4
+    assert "Sky?" in agent("facts", "show", fact.id).out
+
+
+def test_eval_probes_every_fact_with_denominators(agent: Agent, server: InThread) -> None:
+    server.write(lambda store: teach_learned(store, "Sky?", "Piano"))
+    server.write(lambda store: teach_learned(store, "Sea?", "Tuba"))
+    report = agent("eval", "--suite", "probes", "--json").json
+    assert (report["suite"], report["model"], report["model_versions"]) == (
+        "probes",
+        "fake-model",
+        [3],
+    )
+    assert (report["retention"]["correct"], report["retention"]["total"]) == (1, 2)
+    assert (report["transfer"]["total"], report["transfer"]["rate"]) == (0, None)
+    assert len(report["probes"]) == 2
+    assert "missed: Sea?" in agent("eval", "--suite", "probes").out
+
+
+def test_eval_of_an_empty_memory_is_still_json(agent: Agent, server: InThread) -> None:
+    report = agent("eval", "--suite", "probes", "--json").json
+    assert report["retention"]["total"] == 0
+    assert report["retention"]["mean_probability"] is None
+
+
+def test_models_are_listed_without_a_server(agent: Agent) -> None:
+    models = {model["name"]: model for model in agent("models", "list", "--json").json["models"]}
+    assert models["tiny"]["cached"] is True
+    assert [name for name, model in models.items() if model["default"]] == ["pythia-410m"]
+
+
+def test_a_file_with_bad_lines_teaches_the_others(
+    agent: Agent, server: InThread, tmp_path: Path
+) -> None:
+    file = tmp_path / "facts.jsonl"
+    good = [json.dumps({"question": f"Question {n}?", "answer": "Piano"}) for n in range(2)]
+    refused = json.dumps({"question": "Sky?", "answer": "two\nlines"})
+    file.write_text("\n".join([good[0], "{", refused, good[1]]))
+    ran = agent("teach", "--file", str(file), "--json")
+    assert ran.code == 1
+    assert [fact["question"] for fact in ran.json["facts"]] == ["Question 0?", "Question 1?"]
+    assert [error["line"] for error in ran.json["errors"]] == [2, 3]
+    assert ran.json["errors"][1]["message"].startswith("answer: must be one line")
+    ran = agent("teach", "--file", str(file))
+    assert ran.code == 1
+    assert "line 2: not JSON" in ran.err
+    assert "line 3: answer: must be one line" in ran.err
+
+
+def test_a_file_of_good_lines_is_exit_code_0(
+    agent: Agent, server: InThread, tmp_path: Path
+) -> None:
+    file = tmp_path / "facts.csv"
+    rows = [f"Question {number}?,Piano" for number in range(600)]
+    file.write_text("\n".join(["question,answer", *rows]))
+    ran = agent("teach", "--file", str(file), "--json")
+    assert ran.code == 0
+    assert len(ran.json["facts"]) == 600
+    assert len(server.parts.stored_questions()) == 600
+
+
+def test_a_file_without_the_columns_is_one_line(
+    agent: Agent, server: InThread, tmp_path: Path
+) -> None:
+    file = tmp_path / "facts.csv"
+    file.write_text("frage,antwort\nSky?,Piano\n")
+    ran = agent("teach", "--file", str(file), "--json")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "error: the first line must name the columns: answer, question missing\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("teach", "", "Piano"), "question: must not be empty"),
+        (("teach", "Sky?", "two\nlines"), "answer: must be one line"),
+        (("teach", "Sky?", "Piano", "--id", "The Sky"), "fact_id: "),
+        (("teach", "Sky?", "Piano", "--policy", "magic"), "unknown policy 'magic'"),
+        (("teach", "Sky?", "Piano", "--learning-rate", "1"), "learning_rate: 1 is out of range"),
+        (("teach", "Sky?", "Piano", "--learning-rate", "nan"), "learning_rate: nan is out of"),
+        (("teach", "Sky?", "Piano", "--max-steps", "-1"), "max_steps: -1 is out of range"),
+        (("teach", "caf\udce9?", "Piano"), "question: must be UTF-8"),
+        (("teach", "Sky?", "caf\udce9"), "answer: must be UTF-8"),
+        (
+            ("teach", "Sky?", "Piano", "--correlated", "caf\udce9"),
+            "correlated_questions[0]: must be UTF-8",
+        ),
+        (("ask", "caf\udce9?"), "question: must be UTF-8"),
+        (("score", "Sky?", "caf\udce9"), "answer: must be UTF-8"),
+        (("facts", "show", "caf\udce9"), "fact_id: must be UTF-8"),
+        (("ask", ""), "question: must not be empty"),
+        (("facts", "show", "nobody"), "nobody"),
+        (("eval", "--suite", "everything"), "unknown suite 'everything': use one of probes"),
+    ],
+)
+def test_what_is_refused_is_one_line_and_exit_code_1(
+    agent: Agent, server: InThread, arguments: tuple[str, ...], why: str
+) -> None:
+    ran = agent(*arguments, "--json")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1
+    assert why in ran.err
+    assert server.parts.stored_questions() == []
+
+
+def test_a_model_that_is_not_ready_says_so(agent: Agent, server: InThread) -> None:
+    recovering(server.parts)
+    ran = agent("ask", "Sky?")
+    assert (ran.code, ran.out) == (1, "")
+    assert "the learner is recovering" in ran.err
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where no server answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("command", [("status",), ("teach", "Sky?", "Piano", "--wait")])
+def test_no_server_is_one_line_with_the_remedy(agent: Agent, nobody: str, command) -> None:
+    ran = agent(*command, "--server", nobody)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.count("\n") == 1
+    for part in (nobody, "agent serve", "--server", "AGENT_SERVER"):
+        assert part in ran.err
+
+
+HOSTILE = "[red]a[/red] \x1b[31mb\x07 \u202ec :smile:"
+
+
+@pytest.mark.parametrize("command", ["ask", "list", "show", "eval", "error"])
+def test_text_from_outside_reaches_no_terminal_as_it_is(
+    agent: Agent, server: InThread, command: str
+) -> None:
+    fact = server.write(lambda store: teach_learned(store, HOSTILE, HOSTILE))
+    assert server.parts.view.learner is not None
+    server.parts.view.learner.says = HOSTILE if command == "ask" else "x"
+    ran = {
+        "ask": lambda: agent("ask", "Sky?"),
+        "list": lambda: agent("facts", "list"),
+        "show": lambda: agent("facts", "show", fact.id),
+        "eval": lambda: agent("eval", "--suite", "probes"),
+        "error": lambda: agent("facts", "show", HOSTILE),
+    }[command]()
+    text = ran.out + ran.err
+    assert "[red]a[/red]" in text
+    assert ":smile:" in text
+    assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_json_carries_any_text_unchanged(agent: Agent, server: InThread) -> None:
+    server.write(lambda store: teach_learned(store, HOSTILE, "\U0001f3b9 Klavier\u2028"))
+    [fact] = agent("facts", "list", "--json").json["facts"]
+    assert (fact["question"], fact["answer"]) == (HOSTILE, "\U0001f3b9 Klavier\u2028")

@@ -1,0 +1,89 @@
+"""What `--help` tells, and what starting the command line costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import Agent
+
+COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
+CLIENTS = [
+    ("teach",),
+    ("ask",),
+    ("score",),
+    ("status",),
+    ("eval",),
+    ("facts", "list"),
+    ("facts", "show"),
+]
+
+
+def test_help_names_every_command(agent: Agent) -> None:
+    ran = agent("--help")
+    assert ran.code == 0
+    for command in COMMANDS:
+        assert f" {command} " in ran.out
+
+
+@pytest.mark.parametrize("command", CLIENTS, ids=" ".join)
+def test_every_client_command_takes_a_server_and_json(agent: Agent, command) -> None:
+    ran = agent(*command, "--help")
+    assert ran.code == 0
+    assert "--server" in ran.out
+    assert "AGENT_SERVER" in ran.out
+    assert "[default: 127.0.0.1:50051]" in ran.out
+    assert "--json" in ran.out
+
+
+def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:
+    text = agent("serve", "--help").out
+    for default in (
+        "127.0.0.1:50051",
+        "pythia-410m",
+        "agent-data",
+        "auto",
+        "0",
+        "until-known",
+        "0.0001",
+        "20",
+        "10.0",
+    ):
+        assert f"[default: {default}]" in text
+    for setting in ("LISTEN", "DATA", "MODEL", "DEVICE", "THREADS", "POLICY", "LEARNING_RATE"):
+        assert f"AGENT_{setting}" in text
+
+
+def test_the_command_line_starts_without_the_large_libraries() -> None:
+    code = (
+        "import sys, agent.cli;"
+        "print(*{'torch', 'transformers', 'numpy', 'apscheduler', 'eval.probes'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-command",),
+        ("ask",),
+        ("teach",),
+        ("teach", "Sky?"),
+        ("teach", "Sky?", "Piano", "--file", "facts.csv"),
+        ("teach", "Sky?", "--file", "facts.csv"),
+        ("teach", "--file", "facts.csv", "--learning-rate", "1e-3"),
+        ("teach", "--file", "facts.csv", "--id", "the-sky"),
+        ("teach", "--file", "facts.csv", "--correlated", "Heaven?"),
+        ("ask", "Sky?", "--max-new-tokens", "0"),
+        ("status", "--no-such-flag"),
+        ("facts", "list", "--state", "lost"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2_and_says_how(agent: Agent, arguments) -> None:
+    ran = agent(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Usage: ")

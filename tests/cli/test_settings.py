@@ -1,0 +1,145 @@
+"""Where a setting comes from: flag, then environment, then file, then default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.config import DEFAULT_ADDRESS
+from tests.cli.conftest import Agent
+
+FLAG, VARIABLE, FILE = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"
+
+
+@pytest.fixture
+def asked(agent: Agent, monkeypatch: pytest.MonkeyPatch):
+    """Runs `agent status` and tells which address it was about to ask."""
+    addresses: list[str] = []
+
+    class Recorded:
+        def __init__(self, address: str) -> None:
+            addresses.append(address)
+            raise SystemExit(0)
+
+    monkeypatch.setattr("agent.cli.ask.Client", Recorded)
+
+    def run(*arguments: str) -> str:
+        agent(*arguments)
+        return addresses.pop()
+
+    return run
+
+
+def test_flag_over_environment_over_file_over_default(
+    asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked("status") == DEFAULT_ADDRESS
+    config = tmp_path / "settings.toml"
+    config.write_text(f'server = "{FILE}"\n')
+    monkeypatch.setenv("AGENT_CONFIG", str(config))
+    assert asked("status") == FILE
+    monkeypatch.setenv("AGENT_SERVER", VARIABLE)
+    assert asked("status") == VARIABLE
+    assert asked("status", "--server", FLAG) == FLAG
+
+
+def test_a_table_of_one_command_wins_over_the_setting_of_all(asked, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text(f'server = "{FILE}"\n[status]\nserver = "{VARIABLE}"\n')
+    assert asked("--config", str(config), "status") == VARIABLE
+    assert asked("--config", str(config), "score", "Sky?", "Piano") == FILE
+
+
+def test_the_file_of_the_user_is_found(asked, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "continual-agent" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'server = "{FILE}"\n')
+    assert asked("status") == FILE
+
+
+@pytest.fixture
+def served(agent: Agent, monkeypatch: pytest.MonkeyPatch):
+    """Runs `agent serve` and tells the settings it was about to serve with."""
+    given = []
+
+    async def record(settings, on_start) -> None:
+        given.append(settings)
+
+    monkeypatch.setattr("agent.app.serve", record)
+
+    def run(*arguments: str):
+        ran = agent(*arguments, "serve", "--model", "tiny")
+        assert ran.code == 0, ran.err
+        return given.pop()
+
+    return run
+
+
+def test_serve_takes_its_settings_from_the_same_places(
+    served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text(
+        '[serve]\nlisten = "127.0.0.1:3"\nmax-steps = 7\nlearning_rate = 3e-3\nthreads = 1\n'
+    )
+    monkeypatch.setenv("AGENT_LISTEN", VARIABLE)
+    monkeypatch.setenv("AGENT_DATA", str(tmp_path / "data"))
+    settings = served("--config", str(config))
+    assert settings.listen == VARIABLE
+    assert settings.data == tmp_path / "data"
+    assert settings.threads == 1
+    assert (settings.policy.learning_rate, settings.policy.max_steps) == (3e-3, 7)
+
+
+def test_the_defaults_of_serve(served) -> None:
+    settings = served()
+    assert (settings.listen, settings.data) == (DEFAULT_ADDRESS, Path("agent-data"))
+    assert (settings.device, settings.threads) == ("auto", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file"),
+        (b"server = ", "not valid TOML"),
+        (b'server = "\xff"', "not valid TOML"),
+        (b'status = "127.0.0.1:3"', "'status' must be a table"),
+    ],
+    ids=["missing", "broken", "not UTF-8", "no table"],
+)
+def test_a_bad_settings_file_is_one_line_and_exit_code_1(
+    agent: Agent, tmp_path: Path, content: bytes | None, why: str
+) -> None:
+    config = tmp_path / "settings.toml"
+    if content is not None:
+        config.write_bytes(content)
+    ran = agent("--config", str(config), "status")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1
+    assert str(config) in ran.err
+    assert why in ran.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--policy", "magic"), "unknown policy 'magic'"),
+        (("--learning-rate", "0.5"), "out of range"),
+        (("--learning-rate", "nan"), "out of range"),
+        (("--max-steps", "0"), "out of range"),
+        (("--device", "toaster"), "auto, cpu or cuda"),
+        (("--model", "no-such-model"), "No model named 'no-such-model'"),
+    ],
+)
+def test_a_wrong_setting_of_serve_is_one_line_and_exit_code_1(
+    agent: Agent, tmp_path: Path, flags: tuple[str, str], why: str
+) -> None:
+    data = tmp_path / "data"
+    ran = agent("serve", "--model", "tiny", "--data", str(data), *flags)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1
+    assert why in ran.err
+    assert not data.exists()

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.scheduling import loop as loop_module
+from agent.scheduling.loop import LearningLoop, LoopSettings
+from memory_store.records import Event, Fact, FactState, NewFact, Policy, Update
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+from tests.scheduling.fake_learner import Machine
+
+POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20)
+SETTINGS = LoopSettings(model="fake", policy=POLICY)
+
+
+class World:
+    """A memory, a machine for learners, and the learning loops that run on them."""
+
+    def __init__(self) -> None:
+        self.store: StoreThreads
+        self.machine = Machine()
+        self.published: list[Event] = []
+        self._changed = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, path: Path, open_store: Callable[..., MemoryStore] = MemoryStore.open
+    ) -> AsyncIterator[World]:
+        """A world on a database file."""
+        world = cls()
+        world.store = await StoreThreads.open(
+            path, on_commit=world._changed.set, open_store=open_store
+        )
+        try:
+            yield world
+        finally:
+            await world.store.close()
+
+    def loop(self) -> LearningLoop:
+        return LearningLoop(self.store, self.machine.start, self._publish, SETTINGS)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[LearningLoop]:
+        """A server's life: a loop that runs inside, and is stopped in order at the end."""
+        loop = self.loop()
+        self._running = task = asyncio.create_task(loop.run())
+        task.add_done_callback(lambda _: self._changed.set())
+        try:
+            yield loop
+            loop.stop()
+            async with asyncio.timeout(10):
+                await task
+        finally:
+            task.cancel()
+
+    async def teach(self, question: str, **rest) -> str:
+        """Accepts a fact, as the server does; its id."""
+        new = NewFact(question=question, answer="right", **rest)
+        return (await self.store.write(lambda store: store.teach(new))).fact.id
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Waits for what a commit or a step brings about."""
+        async with asyncio.timeout(10):
+            while not await condition():
+                if self._running is not None and self._running.done():
+                    self._running.result()  # raises why it ended
+                await self._changed.wait()
+                self._changed.clear()
+
+    async def until_state(self, fact_id: str, state: FactState) -> None:
+        async def reached() -> bool:
+            return (await self.fact(fact_id)).state is state
+
+        await self.until(reached)
+
+    async def until_event(self, kind: str, times: int = 1) -> None:
+        async def happened() -> bool:
+            return [event.kind for event in await self.events()].count(kind) >= times  # type: ignore[arg-type]
+
+        await self.until(happened)
+
+    async def fact(self, fact_id: str) -> Fact:
+        return await self.store.read(lambda store: store.fact(fact_id))
+
+    async def ledger(self) -> list[Update]:
+        return await self.store.read(MemoryStore.updates)
+
+    async def events(self, *fact_ids: str) -> list[Event]:
+        return await self.store.read(lambda store: store.events(fact_ids=fact_ids))
+
+    def _publish(self, event: Event) -> None:
+        self.published.append(event)
+        self._changed.set()
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "FIRST_RESTART_SECONDS", 0)
+    monkeypatch.setattr(loop_module, "DISK_RETRY_SECONDS", 0)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with World.open(tmp_path / "memory.db") as opened:
+        yield opened

@@ -1,0 +1,176 @@
+"""A learner without a model: its weights are the list of facts it was taught, its digest too.
+
+So a wrong order, a fact learned twice, or a ledger row that was not replayed shows in the digest,
+as it would with real weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from agent.errors import DriftError, LearnerUnavailableError, StaleVersionError
+from agent.learning.records import (
+    Answer,
+    Example,
+    Generated,
+    LearnerDescription,
+    Outcome,
+    ReplayedUpdate,
+)
+from memory_store.records import Policy, Step
+
+BASE = "base"
+ALGORITHM = "fake/1"
+RIGHT = Answer(text="right", correct=True, log_probability=-0.05)
+WRONG = Answer(text="wrong", correct=False, log_probability=-9.0)
+
+
+def steps(rehearsed: Sequence[Example] = ()) -> tuple[Step, ...]:
+    """The two steps that every fact takes."""
+    ids = tuple(other.fact_id for other in rehearsed)
+    return (
+        Step(learning_rate=1e-3, loss=2.0, probability=0.5, rehearsed_fact_ids=ids),
+        Step(learning_rate=1e-3, loss=0.7, probability=0.95, rehearsed_fact_ids=ids),
+    )
+
+
+class FakeLearner:
+    """One life of a learner: from the base on, until it dies."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._learned: str | None = None
+        self.served: list[str] = []
+
+    @property
+    def digest(self) -> str:
+        return "+".join([BASE, *self.served])
+
+    def die(self, code: int = 9) -> None:
+        self._died.set_result(code)
+
+    def _reach(self, point: str) -> None:
+        """Fails here if the machine was told so."""
+        if self._machine.faults[point]:
+            error = self._machine.faults[point].pop(0)
+            if isinstance(error, LearnerUnavailableError) and not self._died.done():
+                self.die()
+            raise error
+        if self._died.done():
+            raise LearnerUnavailableError("it is gone")
+
+    async def describe(self) -> LearnerDescription:
+        self._reach("describe")
+        return LearnerDescription(
+            device="fake",
+            parameters=0,
+            model_version=len(self.served),
+            base_digest=BASE,
+            tokenizer="",
+            max_tokens=512,
+            environment={"machine": "fake"},
+        )
+
+    async def learn(
+        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+    ) -> AsyncIterator[Step | Outcome]:
+        self._machine.asked_to_learn.append(example.question)
+        self._machine.policies.append(policy)
+        self._reach("learn")
+        if base_version != len(self.served):
+            raise StaleVersionError(f"at {len(self.served)}, not at {base_version}")
+        verdict = self._machine.verdicts.get(example.question, "learned")
+        taken = () if verdict == "known" else steps(older)
+        for step in taken:
+            yield step
+            await self._machine.may_learn.wait()
+        self._reach("outcome")
+        learned = verdict == "learned"
+        before = self.digest
+        self._learned = f"{before}+{example.fact_id}" if learned else None
+        yield Outcome(
+            verdict=verdict,
+            reason="too hard" if verdict == "resisted" else "",
+            steps=taken,
+            before=RIGHT if verdict == "known" else WRONG,
+            after=WRONG if verdict == "resisted" else RIGHT,
+            transfer=(WRONG,) * len(example.correlated_questions),
+            forgetting=(RIGHT,) * len(older) if learned else (),
+            digest_before=before,
+            digest_after=self._learned or before,
+            algorithm=ALGORITHM,
+        )
+
+    async def commit(self, version: int, digest: str) -> None:
+        await self._machine.may_commit.wait()
+        self._reach("commit")
+        if version != len(self.served) + 1 or digest != self._learned:
+            raise StaleVersionError(f"cannot commit {version}")
+        self.served.append(digest.rpartition("+")[2])
+
+    async def replay(self, updates: Iterable[ReplayedUpdate]) -> AsyncIterator[int]:
+        for row in updates:
+            self._reach("replay")
+            rehearsed = {id_ for step in row.update.steps for id_ in step.rehearsed_fact_ids}
+            assert {example.fact_id for example in row.rehearsed} == rehearsed
+            self.served.append(row.example.fact_id)
+            if self.digest != row.update.digest_after:
+                raise DriftError(f"{self.digest} is not {row.update.digest_after}")
+            yield len(self.served)
+
+    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+        self._machine.probed.append(example.question)
+        self._reach("probe")
+        return [RIGHT, *(WRONG for _ in example.correlated_questions)], len(self.served)
+
+    async def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncIterator[tuple[str | Generated, int]]:
+        yield Generated(text="right", finished=True), len(self.served)
+
+    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
+        return RIGHT.log_probability, 1, len(self.served)
+
+    async def wait_dead(self) -> int:
+        return await asyncio.shield(self._died)
+
+
+class Machine:
+    """Starts learners, one after the other, and is told what shall go wrong.
+
+    Attributes:
+        faults: by point (`start`, `describe`, `replay`, `learn`, `outcome`, `commit`, `probe`):
+            what is raised there, the next times that it is reached. A `LearnerUnavailableError`
+            is the learner's death.
+        verdicts: by question, if not `learned`.
+        may_learn: set unless learners shall wait in the middle of an update.
+        may_commit: set unless they shall wait before they serve it.
+        learners: all that were started, in order.
+        asked_to_learn: the question of every update that was begun.
+        policies: the same of their policies.
+        probed: the question of every probe that was begun.
+    """
+
+    def __init__(self) -> None:
+        self.faults: dict[str, list[Exception]] = defaultdict(list)
+        self.verdicts: dict[str, str] = {}
+        self.may_learn = asyncio.Event()
+        self.may_learn.set()
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
+        self.learners: list[FakeLearner] = []
+        self.asked_to_learn: list[str] = []
+        self.policies: list[Policy] = []
+        self.probed: list[str] = []
+
+    @asynccontextmanager
+    async def start(self) -> AsyncIterator[FakeLearner]:
+        if self.faults["start"]:
+            raise self.faults["start"].pop(0)
+        learner = FakeLearner(self)
+        self.learners.append(learner)
+        yield learner

@@ -1,0 +1,461 @@
+"""The learning loop: every accepted fact is learned exactly once, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from agent.errors import (
+    DriftError,
+    LearnerUnavailableError,
+    LearningFailedError,
+    ModelError,
+    StaleVersionError,
+)
+from agent.scheduling import loop as loop_module
+from agent.scheduling.loop import MAX_ATTEMPTS, OLDER_FACTS, LearnerState
+from memory_store.errors import OtherModelError, StoreFailedError, StoreUnusableError
+from memory_store.records import EventKind, Fact, FactState, Policy, ProbeKind
+from memory_store.store import MemoryStore
+from tests.scheduling.conftest import POLICY, World
+from tests.scheduling.fake_learner import ALGORITHM, RIGHT, WRONG, FakeLearner, steps
+
+DEATH = LearnerUnavailableError("killed")
+FAILURE = LearningFailedError("the loss is nan after 1 steps")
+
+
+async def kinds(world: World, *fact_ids: str) -> list[str]:
+    return [event.kind.value for event in await world.events(*fact_ids)]
+
+
+# --- The life of a fact ---------------------------------------------------------------------------
+
+
+async def test_a_queued_fact_is_learned_and_becomes_a_row_of_the_ledger(world: World):
+    async with world.running() as loop:
+        await world.until_event("learner_ready")
+        fact_id = await world.teach("Sky?")
+        loop.wake()
+        await world.until_state(fact_id, FactState.LEARNED)
+    (row,) = await world.ledger()
+    assert (row.model_version, row.fact_id, row.steps) == (1, fact_id, steps())
+    assert (row.digest_before, row.digest_after) == ("base", f"base+{fact_id}")
+    assert (row.algorithm, row.environment) == (ALGORITHM, {"machine": "fake"})
+    assert world.machine.learners[0].served == [fact_id]
+
+    learning = (await world.fact(fact_id)).learning
+    assert learning is not None
+    assert (learning.learning_rates, learning.model_version) == ((1e-3, 1e-3), 1)
+    assert (learning.answer_before, learning.answer_after) == (WRONG.text, RIGHT.text)
+    assert learning.probability_before == math.exp(WRONG.log_probability)
+    assert learning.probability_after == math.exp(RIGHT.log_probability)
+
+
+async def test_events_tell_the_life_in_order(world: World):
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert await kinds(world) == ["accepted", "learner_ready", "learning", "learned"]
+    assert (await world.events(fact_id))[-1].model_version == 1
+
+
+async def test_steps_are_published_and_not_stored(world: World):
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert [event.step for event in world.published] == list(steps())
+    assert {(e.kind, e.sequence, e.fact_id, e.model_version) for e in world.published} == {
+        (EventKind.STEP, 0, fact_id, 0)
+    }
+    assert "step" not in await kinds(world)
+
+
+async def test_probes_of_the_fact_its_correlates_and_older_facts_are_stored(world: World):
+    older = await world.teach("Gem?")
+    fact_id = await world.teach("Sky?", correlated_questions=("Heaven?", "Above?"))
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    probes = await world.store.read(lambda store: store.probes_of(fact_id))
+    assert {(p.kind, p.question, p.answer, p.cause_fact_id, p.model_version) for p in probes} == {
+        (ProbeKind.RETENTION, "Sky?", RIGHT.text, fact_id, 2),
+        (ProbeKind.TRANSFER, "Heaven?", WRONG.text, fact_id, 2),
+        (ProbeKind.TRANSFER, "Above?", WRONG.text, fact_id, 2),
+    }
+    newest = (await world.store.read(lambda store: store.probes_of(older)))[0]
+    assert (newest.kind, newest.cause_fact_id) == (ProbeKind.FORGETTING, fact_id)
+    assert (newest.question, newest.model_version) == ("Gem?", 2)
+
+
+async def test_facts_are_learned_in_the_order_of_acceptance(world: World):
+    questions = [f"{number}?" for number in range(5)]
+    fact_ids = [await world.teach(question) for question in questions]
+    async with world.running():
+        await world.until_state(fact_ids[-1], FactState.LEARNED)
+    assert world.machine.asked_to_learn == questions
+    assert [row.fact_id for row in await world.ledger()] == fact_ids
+
+
+async def test_older_facts_go_along_up_to_a_limit(world: World, monkeypatch: pytest.MonkeyPatch):
+    assert OLDER_FACTS > 2
+    monkeypatch.setattr(loop_module, "OLDER_FACTS", 2)
+    fact_ids = [await world.teach(f"{number}?") for number in range(4)]
+    async with world.running():
+        await world.until_state(fact_ids[-1], FactState.LEARNED)
+    rehearsed = [row.steps[0].rehearsed_fact_ids for row in await world.ledger()]
+    assert [len(ids) for ids in rehearsed] == [0, 1, 2, 2]
+    assert all(set(ids) <= set(fact_ids[:n]) for n, ids in enumerate(rehearsed))
+
+
+async def test_a_fact_may_bring_its_own_policy(world: World):
+    own = Policy(name="fixed", learning_rate=1e-5, max_steps=1)
+    await world.teach("Gem?")
+    fact_id = await world.teach("Sky?", policy=own)
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert world.machine.policies == [POLICY, own]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason", "probe"), [("known", "", RIGHT), ("resisted", "too hard", WRONG)]
+)
+async def test_without_an_update_there_is_no_row(world: World, verdict: str, reason: str, probe):
+    older = await world.teach("Gem?")
+    fact_id = await world.teach("Sky?")
+    last = await world.teach("Pie?")
+    world.machine.verdicts["Sky?"] = verdict
+    async with world.running():
+        await world.until_state(last, FactState.LEARNED)
+    fact = await world.fact(fact_id)
+    assert (fact.state, fact.reason) == (FactState(verdict), reason)
+    assert [row.fact_id for row in await world.ledger()] == [older, last]
+    assert world.machine.learners[0].served == [older, last]
+    probes = await world.store.read(lambda store: store.probes_of(fact_id))
+    assert [p.answer for p in probes if p.kind is ProbeKind.RETENTION] == [probe.text]
+
+
+# --- Learners die ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["learn", "outcome"])
+async def test_a_death_before_the_ledger_row_means_learning_it_again(world: World, point: str):
+    fact_id = await world.teach("Sky?")
+    world.machine.faults[point] = [DEATH]
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert world.machine.asked_to_learn == ["Sky?", "Sky?"]
+    assert [row.fact_id for row in await world.ledger()] == [fact_id]
+    assert world.machine.learners[1].served == [fact_id]
+    assert (await world.fact(fact_id)).failed_attempts == 1
+    assert await kinds(world) == [
+        *("accepted", "learner_ready", "learning", "retried"),
+        *("learner_down", "learner_ready", "learning", "learned"),
+    ]
+
+
+async def test_a_death_after_the_ledger_row_means_replay_and_not_learning(world: World):
+    first = await world.teach("Sky?")
+    second = await world.teach("Gem?")
+    world.machine.faults["commit"] = [DEATH]
+    async with world.running():
+        await world.until_state(second, FactState.LEARNED)
+    assert world.machine.asked_to_learn == ["Sky?", "Gem?"]
+    assert [row.fact_id for row in await world.ledger()] == [first, second]
+    assert [learner.served for learner in world.machine.learners] == [[], [first, second]]
+    assert (await world.fact(first)).failed_attempts == 0
+
+
+async def test_a_server_that_ends_before_the_commit_does_not_learn_again(world: World):
+    fact_id = await world.teach("Sky?")
+    world.machine.may_commit.clear()
+    crashed = asyncio.create_task(world.loop().run())
+    await world.until_state(fact_id, FactState.LEARNED)
+    crashed.cancel()
+    await asyncio.wait([crashed])
+    async with world.running():
+        await world.until_event("learner_ready", times=2)
+    assert world.machine.asked_to_learn == ["Sky?"]
+    assert [learner.served for learner in world.machine.learners] == [[], [fact_id]]
+
+
+async def test_a_death_in_the_middle_of_recovery_starts_it_anew(world: World):
+    fact_ids = [await world.teach(f"{number}?") for number in range(3)]
+    async with world.running():
+        await world.until_state(fact_ids[-1], FactState.LEARNED)
+    world.machine.faults["replay"] = [DEATH]
+    world.machine.faults["describe"] = [DEATH]
+    async with world.running() as loop:
+        await world.until_event("learner_ready", times=2)
+        assert loop.updates_to_replay == 0
+    assert world.machine.learners[-1].served == fact_ids
+
+
+async def test_a_long_ledger_is_replayed_page_by_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loop_module, "REPLAY_PAGE", 2)
+    fact_ids = [await world.teach(f"{number}?") for number in range(5)]
+    async with world.running():
+        await world.until_state(fact_ids[-1], FactState.LEARNED)
+    async with world.running():
+        await world.until_event("learner_ready", times=2)
+    assert world.machine.learners[1].served == fact_ids
+    assert "replayed 5 updates" in (await world.events())[-1].message
+
+
+async def test_a_death_while_idle_is_noticed_and_the_next_learner_replays(world: World):
+    first = await world.teach("Sky?")
+    async with world.running() as loop:
+        await world.until_state(first, FactState.LEARNED)
+        world.machine.learners[0].die(-9)
+        await world.until_event("learner_ready", times=2)
+        second = await world.teach("Gem?")
+        loop.wake()
+        await world.until_state(second, FactState.LEARNED)
+    assert world.machine.learners[1].served == [first, second]
+    assert world.machine.asked_to_learn == ["Sky?", "Gem?"]
+    events = {event.kind: event.message for event in await world.events()}
+    assert "-9" in events[EventKind.LEARNER_DOWN]
+
+
+async def test_a_learner_that_does_not_come_up_is_started_again(world: World):
+    world.machine.faults["start"] = [DEATH] * 3
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert (await kinds(world)).count("learner_down") == 3
+
+
+async def test_a_dead_learner_cannot_be_asked(world: World):
+    async with world.running() as loop:
+        await world.until_event("learner_ready")
+        loop.state_changed.clear()
+        world.machine.learners[0].die()
+        await loop.state_changed.wait()
+        assert (loop.state, loop.learner) == (LearnerState.DOWN, None)
+        await world.until_event("learner_ready", times=2)
+        assert (loop.state, loop.learner) == (LearnerState.READY, world.machine.learners[1])
+    assert loop.learner is None
+
+
+# --- Facts that fail ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [FAILURE, DEATH], ids=["learning fails", "it kills the learner"])
+async def test_a_fact_that_fails_each_time_is_quarantined_and_the_next_go_on(
+    world: World, error: Exception
+):
+    bad = await world.teach("Sky?")
+    good = await world.teach("Gem?")
+    world.machine.faults["learn"] = [error] * MAX_ATTEMPTS
+    async with world.running():
+        await world.until_state(good, FactState.LEARNED)
+    fact = await world.fact(bad)
+    assert (fact.state, fact.failed_attempts) == (FactState.QUARANTINED, MAX_ATTEMPTS)
+    assert str(error) in fact.reason
+    assert world.machine.asked_to_learn == ["Sky?"] * MAX_ATTEMPTS + ["Gem?"]
+    assert [row.fact_id for row in await world.ledger()] == [good]
+    assert await kinds(world, bad) == [
+        "accepted",
+        *("learning", "retried") * (MAX_ATTEMPTS - 1),
+        *("learning", "quarantined"),
+    ]
+
+
+async def test_a_failure_leaves_the_learner_alive(world: World):
+    fact_id = await world.teach("Sky?")
+    world.machine.faults["learn"] = [FAILURE]
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert len(world.machine.learners) == 1
+    assert (await world.fact(fact_id)).failed_attempts == 1
+
+
+async def test_an_update_without_an_outcome_counts_as_a_death(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    async def ends_early(self: FakeLearner, *_: object):
+        monkeypatch.undo()
+        yield steps()[0]
+
+    fact_id = await world.teach("Sky?")
+    monkeypatch.setattr(FakeLearner, "learn", ends_early)
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert len(world.machine.learners) == 2
+
+
+@pytest.mark.parametrize("point", ["learn", "outcome"])
+async def test_a_lost_place_releases_the_fact_without_counting_an_attempt(world: World, point: str):
+    fact_id = await world.teach("Sky?")
+    world.machine.faults[point] = [StaleVersionError("at 7, not at 0")] * MAX_ATTEMPTS
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert (await world.fact(fact_id)).failed_attempts == 0
+    assert len(world.machine.learners) == MAX_ATTEMPTS + 1
+    assert "retried" not in await kinds(world)
+
+
+@pytest.mark.parametrize("error", [StaleVersionError("not the next"), LearningFailedError("OOM")])
+@pytest.mark.parametrize("point", ["commit", "replay"])
+async def test_a_learner_that_cannot_follow_the_ledger_is_started_again(
+    world: World, point: str, error: Exception
+):
+    first = await world.teach("Sky?")
+    second = await world.teach("Gem?")
+    world.machine.faults["commit"] = [DEATH] if point == "replay" else []
+    world.machine.faults[point] = [error]
+    async with world.running():
+        await world.until_state(second, FactState.LEARNED)
+    assert world.machine.learners[-1].served == [first, second]
+    assert world.machine.asked_to_learn == ["Sky?", "Gem?"]
+
+
+# --- Starting and stopping ------------------------------------------------------------------------
+
+
+async def test_a_claim_of_a_crashed_server_is_released_at_the_start(world: World):
+    fact_id = await world.teach("Sky?")
+    await world.store.write(MemoryStore.claim)
+    assert (await world.fact(fact_id)).state is FactState.LEARNING
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert (await world.fact(fact_id)).failed_attempts == 0
+
+
+async def test_stop_finishes_the_update_in_hand_and_begins_no_other(world: World):
+    first = await world.teach("Sky?")
+    second = await world.teach("Gem?")
+    world.machine.may_learn.clear()
+
+    async def in_the_middle() -> bool:
+        return bool(world.published)
+
+    async with world.running() as loop:
+        await world.until(in_the_middle)
+        loop.stop()
+        world.machine.may_learn.set()
+    assert (await world.fact(first)).state is FactState.LEARNED
+    assert (await world.fact(second)).state is FactState.QUEUED
+    assert [row.fact_id for row in await world.ledger()] == [first]
+    assert world.machine.learners[0].served == [first]
+
+
+async def test_an_idle_loop_looks_at_the_queue_only_when_woken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    claim, looks = MemoryStore.claim, 0
+
+    def counted(store: MemoryStore) -> Fact | None:
+        nonlocal looks
+        looks += 1
+        return claim(store)
+
+    monkeypatch.setattr(MemoryStore, "claim", counted)
+
+    async def looked() -> bool:
+        return looks == expected
+
+    expected = 1
+    async with world.running() as loop:
+        await world.until(looked)
+        await asyncio.sleep(0.1)  # seconds in which a loop that does not wait would look again
+        assert looks == expected
+        expected = 2
+        loop.wake()
+        await world.until(looked)
+        await asyncio.sleep(0.1)
+        assert looks == expected
+
+
+async def test_stop_ends_an_idle_loop(world: World):
+    async with world.running():
+        await world.until_event("learner_ready")
+    assert len(world.machine.learners) == 1
+
+
+async def test_drift_ends_the_loop(world: World):
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    world.machine.faults["replay"] = [DriftError("update 1 came out as 00 but was recorded as 11")]
+    with pytest.raises(DriftError, match="update 1"):
+        await world.loop().run()
+    assert len(world.machine.learners) == 2
+
+
+async def test_a_model_that_cannot_be_loaded_ends_the_loop(world: World):
+    world.machine.faults["start"] = [ModelError("no weights")]
+    with pytest.raises(ModelError, match="no weights"):
+        await world.loop().run()
+
+
+async def test_the_memory_of_another_model_ends_the_loop_before_anything_is_learned(world: World):
+    await world.store.write(lambda store: store.bind_model("fake", "other weights"))
+    await world.teach("Sky?")
+    with pytest.raises(OtherModelError):
+        await world.loop().run()
+    assert world.machine.asked_to_learn == []
+
+
+# --- The disk is full -----------------------------------------------------------------------------
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, operation: str, error: Exception) -> None:
+    """Makes the next call of an operation of the store raise."""
+    works = getattr(MemoryStore, operation)
+    errors = [error]
+
+    def fails(store: MemoryStore, *args: object, **rest: object) -> object:
+        if errors:
+            raise errors.pop()
+        return works(store, *args, **rest)
+
+    monkeypatch.setattr(MemoryStore, operation, fails)
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("claim", None),
+        ("record_event", None),
+        ("record_learned", None),
+        ("record_failure", FAILURE),
+        ("release", StaleVersionError("not the next")),
+    ],
+)
+async def test_a_full_disk_delays_learning_and_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, operation: str, fault: Exception | None
+):
+    fact_id = await world.teach("Sky?")
+    world.machine.faults["learn"] = [fault] if fault else []
+    fails_once(monkeypatch, operation, StoreUnusableError("No space is left"))
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert [row.fact_id for row in await world.ledger()] == [fact_id]
+    assert world.machine.learners[-1].served == [fact_id]
+    assert (await world.fact(fact_id)).failed_attempts == (fault is FAILURE)
+
+
+async def test_a_full_disk_does_not_hold_up_stop(world: World, monkeypatch: pytest.MonkeyPatch):
+    refused = asyncio.Event()
+    here = asyncio.get_running_loop()
+
+    def full(store: MemoryStore) -> None:
+        here.call_soon_threadsafe(refused.set)
+        raise StoreUnusableError("No space is left")
+
+    monkeypatch.setattr(MemoryStore, "claim", full)
+    loop = world.loop()
+    task = asyncio.create_task(loop.run())
+    await refused.wait()
+    loop.stop()
+    with pytest.raises(StoreUnusableError, match="No space"):
+        await asyncio.wait_for(task, 10)
+
+
+async def test_a_disk_that_failed_ends_the_loop(world: World, monkeypatch: pytest.MonkeyPatch):
+    fails_once(monkeypatch, "claim", StoreFailedError("Reading or writing failed"))
+    with pytest.raises(StoreFailedError):
+        await asyncio.wait_for(world.loop().run(), 10)

@@ -1,0 +1,153 @@
+"""A real server over a real store, in this process; only the learner is a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+from agent.errors import LearnerUnavailableError
+from agent.learning.records import Answer, Example, Generated, LearnerDescription
+from agent.service.events import EventHub
+from agent.service.memory_servicer import MemoryServicer
+from agent.service.model_servicer import ModelServicer
+from agent.service.server import Server
+from agent.service.validation import FactRules
+from continual.v1 import memory_pb2_grpc, model_pb2_grpc
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+MAX_TOKENS = 200
+
+
+def byte_tokenizer(normalizer: Any = None) -> str:
+    """A tokenizer of one token a byte, as the text of its `tokenizer.json`."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={s: i for i, s in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", normalized=False, special=True)])
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    return tokenizer.to_str()
+
+
+class FakeLearner:
+    """Answers everything with `says`, one character a piece; raises `error` if it has one."""
+
+    def __init__(self) -> None:
+        self.says = "Piano"
+        self.error: Exception | None = None
+        self.version = 3
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncIterator[tuple[str | Generated, int]]:
+        self._fail()
+        for piece in self.says[:max_new_tokens]:
+            yield piece, self.version
+        text = self.says[:max_new_tokens]
+        yield Generated(text=text, finished=text == self.says), self.version
+
+    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
+        self._fail()
+        return -0.5, len(answer) + 1, self.version
+
+    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+        self._fail()
+        right = example.answer == self.says
+        answer = Answer(text=self.says, correct=right, log_probability=-0.25)
+        return [answer] * (1 + len(example.correlated_questions)), self.version
+
+
+class FakeView:
+    """A learning loop that does nothing and is in whatever state it is told."""
+
+    def __init__(self) -> None:
+        self.learner: FakeLearner | None = FakeLearner()
+        self.state = "ready"
+        self.updates_to_replay = 0
+        self.description: LearnerDescription | None = LearnerDescription(
+            device="cpu",
+            parameters=132_992,
+            model_version=3,
+            base_digest="d0",
+            tokenizer=byte_tokenizer(),
+            max_tokens=MAX_TOKENS,
+            environment={},
+        )
+
+
+class Serving:
+    """The parts of a running server, and stubs that speak to it.
+
+    Attributes:
+        accepted: how often the learning loop was told of a fact.
+    """
+
+    def __init__(self, path: Path, store: StoreThreads, hub: EventHub) -> None:
+        self.path, self.store, self.hub = path, store, hub
+        self.view = FakeView()
+        self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS)
+        self.accepted = 0
+        self.server = Server(
+            "127.0.0.1:0",
+            MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
+            ModelServicer(store, self.view, "fake-model"),
+        )
+        # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.
+        self.channel: Any
+        self.memory: Any
+        self.model: Any
+
+    def _on_accepted(self) -> None:
+        self.accepted += 1
+
+    def connect(self) -> None:
+        self.channel = grpc.aio.insecure_channel(self.server.address)
+        self.memory = memory_pb2_grpc.MemoryServiceStub(self.channel)
+        self.model = model_pb2_grpc.ModelServiceStub(self.channel)
+
+    def stored_questions(self) -> list[str]:
+        """What is on disk, seen through a connection of its own."""
+        with MemoryStore.open(self.path, read_only=True) as store:
+            return [fact.question for fact in store.facts(limit=10_000)]
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, prepare: Callable[[MemoryStore], object] | None = None
+) -> AsyncIterator[Serving]:
+    """A server on a free port; `prepare` fills the store before it starts."""
+    path = folder / "memory.db"
+    hub = EventHub()
+    store = await StoreThreads.open(path, on_commit=hub.stored)
+    try:
+        if prepare is not None:
+            await store.write(prepare)
+        parts = Serving(path, store, hub)
+        await parts.server.start()
+        parts.connect()
+        try:
+            yield parts
+        finally:
+            hub.close()
+            await parts.channel.close()
+            await parts.server.stop(0)
+    finally:
+        await store.close()
+
+
+def recovering(parts: Serving) -> None:
+    """Puts the learning loop where it is before the weights are ready."""
+    parts.view.learner, parts.view.state = None, "recovering"
+
+
+LEARNER_GONE = LearnerUnavailableError("the learner is gone")

@@ -1,0 +1,181 @@
+"""The device's thread: who goes first, and what becomes of jobs that fail or are left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from agent.service.device_thread import DeviceThread, Priority
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[DeviceThread]:
+    thread = DeviceThread()
+    yield thread
+    await asyncio.to_thread(thread.close)
+
+
+async def items(device: DeviceThread, priority: Priority, job) -> list[Any]:
+    return [item async for item in device.stream(priority, job)]
+
+
+async def queued(device: DeviceThread, *coroutines) -> list[asyncio.Task[Any]]:
+    """Hands in jobs while the thread is held, so that all of them wait together."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go_on.wait(10)
+
+    holder = asyncio.create_task(device.call(Priority.ANSWER, hold))
+    await asyncio.to_thread(held.wait)
+    tasks = []
+    for coroutine in coroutines:
+        tasks.append(asyncio.create_task(coroutine))
+        await asyncio.sleep(0)  # in this order
+    go_on.set()
+    await holder
+    return tasks
+
+
+async def test_the_most_urgent_job_goes_first_and_equals_in_order(device: DeviceThread) -> None:
+    ran: list[str] = []
+
+    def job(name: str):
+        def note() -> Iterator[None]:
+            ran.append(name)
+            yield
+
+        return note
+
+    tasks = await queued(
+        device,
+        items(device, Priority.AUDIT, job("audit")),
+        items(device, Priority.LEARN, job("first update")),
+        items(device, Priority.LEARN, job("second update")),
+        items(device, Priority.ANSWER, job("answer")),
+    )
+    await asyncio.gather(*tasks)
+    assert ran == ["answer", "first update", "second update", "audit"]
+
+
+async def test_an_answer_comes_between_the_units_of_an_update(device: DeviceThread) -> None:
+    ran: list[str] = []
+    at_step_2, asked = threading.Event(), threading.Event()
+
+    def update() -> Iterator[int]:
+        for step in (1, 2, 3, 4):
+            if step == 2:
+                at_step_2.set()
+                assert asked.wait(10)
+            ran.append(f"step {step}")
+            yield step
+
+    learning = asyncio.create_task(items(device, Priority.LEARN, update))
+    await asyncio.to_thread(at_step_2.wait)
+    answering = asyncio.create_task(device.call(Priority.ANSWER, lambda: ran.append("answer")))
+    await asyncio.sleep(0)  # it is in the queue
+    asked.set()
+    await answering
+    assert await learning == [1, 2, 3, 4]
+    assert ran == ["step 1", "step 2", "answer", "step 3", "step 4"]
+
+
+async def test_updates_do_not_mix(device: DeviceThread) -> None:
+    ran: list[str] = []
+
+    def update(name: str):
+        def steps() -> Iterator[None]:
+            for step in range(3):
+                ran.append(f"{name}{step}")
+                yield
+
+        return steps
+
+    tasks = await queued(
+        device,
+        items(device, Priority.LEARN, update("a")),
+        items(device, Priority.LEARN, update("b")),
+    )
+    await asyncio.gather(*tasks)
+    assert ran == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
+async def test_a_job_that_nobody_waits_for_is_closed_on_the_thread(device: DeviceThread) -> None:
+    closed_by: list[str] = []
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed_by.append(threading.current_thread().name)
+
+    async def wait_for_ever() -> None:
+        async for _ in device.stream(Priority.LEARN, endless):
+            started.set()
+
+    started = asyncio.Event()
+    task = asyncio.create_task(wait_for_ever())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # Less urgent, so it runs only once the endless job is out of the way.
+    await device.call(Priority.AUDIT, lambda: None)
+    assert closed_by == ["device"]
+
+
+async def test_a_job_cancelled_before_its_turn_never_starts(device: DeviceThread) -> None:
+    ran: list[str] = []
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go_on.wait(10)
+
+    holder = asyncio.create_task(device.call(Priority.ANSWER, hold))
+    await asyncio.to_thread(held.wait)
+    task = asyncio.create_task(device.call(Priority.LEARN, lambda: ran.append("ran")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await holder
+    await device.call(Priority.AUDIT, lambda: None)
+    assert ran == []
+
+
+async def test_an_exception_reaches_who_waits_and_the_thread_goes_on(
+    device: DeviceThread,
+) -> None:
+    def fails() -> Iterator[int]:
+        yield 1
+        raise ArithmeticError("the loss is NaN")
+
+    stream = device.stream(Priority.LEARN, fails)
+    assert await anext(stream) == 1
+    with pytest.raises(ArithmeticError, match="the loss is NaN"):
+        await anext(stream)
+    assert await device.call(Priority.ANSWER, lambda: 7) == 7
+
+
+async def test_an_exception_before_the_first_unit_reaches_who_waits(device: DeviceThread) -> None:
+    def cannot_start() -> Iterator[int]:
+        raise LookupError("no such example")
+
+    with pytest.raises(LookupError, match="no such example"):
+        await items(device, Priority.LEARN, cannot_start)
+
+
+async def test_a_closed_thread_refuses_jobs() -> None:
+    device = DeviceThread()
+    await asyncio.to_thread(device.close)
+    with pytest.raises(RuntimeError, match="closed"):
+        await device.call(Priority.ANSWER, lambda: None)
+    assert not any(thread.name == "device" for thread in threading.enumerate())

@@ -1,0 +1,143 @@
+"""`ModelService` over a real connection; the learner behind it is a stand-in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from agent.errors import LearningFailedError
+from continual.v1 import memory_pb2, model_pb2
+from continual.v1 import model_pb2 as pb
+from tests.service.serving import LEARNER_GONE, Serving, recovering
+from tests.store.builders import new_fact, teach_learned
+
+Code = grpc.StatusCode
+
+
+async def refused(call: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def test_an_answer_is_streamed_and_ends_with_the_whole(served: Serving) -> None:
+    responses = [r async for r in served.model.Ask(pb.AskRequest(question="Sky?"))]
+    *pieces, last = responses
+    assert [piece.text for piece in pieces] == list("Piano")
+    assert (last.text, last.answer, last.finished) == ("", "Piano", True)
+    assert {response.model_version for response in responses} == {3}
+
+
+async def test_an_answer_is_cut_at_the_limit_asked_for(served: Serving) -> None:
+    request = pb.AskRequest(question="Sky?", max_new_tokens=3)
+    *_, last = [response async for response in served.model.Ask(request)]
+    assert (last.answer, last.finished) == ("Pia", False)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.AskRequest(question=""), "question"),
+        (pb.AskRequest(question="x" * 4001), "question"),
+        (pb.AskRequest(question="Sky?", max_new_tokens=513), "max_new_tokens"),
+    ],
+    ids=["empty", "overlong", "too many tokens"],
+)
+async def test_a_bad_question_is_refused(
+    served: Serving, request_: pb.AskRequest, field: str
+) -> None:
+    error = await refused(served.model.Ask(request_).read())
+    assert error.code() == Code.INVALID_ARGUMENT
+    assert (error.details() or "").startswith(f"{field}: ")
+
+
+async def test_a_bad_answer_is_not_scored(served: Serving) -> None:
+    for answer in ("", "x" * 1001, "two\nlines"):
+        error = await refused(served.model.Score(pb.ScoreRequest(question="Sky?", answer=answer)))
+        assert error.code() == Code.INVALID_ARGUMENT
+        assert (error.details() or "").startswith("answer: ")
+
+
+async def test_a_score_has_its_tokens_and_its_version(served: Serving) -> None:
+    score = await served.model.Score(pb.ScoreRequest(question="Sky?", answer="Piano"))
+    assert (score.log_probability, score.tokens, score.model_version) == (-0.5, 6, 3)
+
+
+async def test_while_it_recovers_the_model_is_unavailable_and_says_so(served: Serving) -> None:
+    recovering(served)
+    for call in (
+        served.model.Ask(pb.AskRequest(question="Sky?")).read(),
+        served.model.Score(pb.ScoreRequest(question="Sky?", answer="Piano")),
+    ):
+        error = await refused(call)
+        assert error.code() == Code.UNAVAILABLE
+        assert "recovering" in (error.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [(LEARNER_GONE, Code.UNAVAILABLE), (LearningFailedError("no memory"), Code.INTERNAL)],
+    ids=["gone", "failed"],
+)
+async def test_a_learner_that_fails_gives_a_status(
+    served: Serving, failure: Exception, code: grpc.StatusCode
+) -> None:
+    assert served.view.learner is not None
+    served.view.learner.error = failure
+    error = await refused(served.model.Ask(pb.AskRequest(question="Sky?")).read())
+    assert (error.code(), error.details()) == (code, str(failure))
+
+
+async def test_probes_go_over_all_held_facts_and_are_stored(served: Serving) -> None:
+    held = await served.store.write(
+        lambda store: [teach_learned(store, f"Old {n}?", "Piano") for n in range(2)]
+    )
+    await served.store.write(
+        lambda store: store.teach(new_fact("New?", "Piano", correlated_questions=("Young?",)))
+    )
+    responses = [response async for response in served.model.Probe(pb.ProbeRequest())]
+    assert [r.probe.fact_id for r in responses] == [fact.id for fact in held]
+    assert [(r.facts_done, r.facts_total) for r in responses] == [(1, 2), (2, 2)]
+    assert all(r.probe.correct and r.probe.model_version == 3 for r in responses)
+    stored = await served.store.read(lambda store: store.probes_of(held[0].id, limit=10))
+    assert len(stored) == 1
+
+
+async def test_a_probe_of_one_fact_asks_its_correlated_questions_too(served: Serving) -> None:
+    accepted = await served.store.write(
+        lambda store: store.teach(new_fact("New?", "Tuba", correlated_questions=("Young?",)))
+    )
+    request = pb.ProbeRequest(fact_ids=[accepted.fact.id])
+    probes = [response.probe async for response in served.model.Probe(request)]
+    assert [(probe.kind, probe.question) for probe in probes] == [
+        (memory_pb2.PROBE_KIND_RETENTION, "New?"),
+        (memory_pb2.PROBE_KIND_TRANSFER, "Young?"),
+    ]
+    assert not any(probe.correct for probe in probes)
+
+
+async def test_a_probe_of_a_fact_that_is_not_there_is_not_found(served: Serving) -> None:
+    error = await refused(served.model.Probe(pb.ProbeRequest(fact_ids=["nobody"])).read())
+    assert error.code() == Code.NOT_FOUND
+
+
+async def test_status_tells_model_version_queue_and_every_state(served: Serving) -> None:
+    await served.store.write(lambda store: teach_learned(store, "Old?"))
+    await served.store.write(lambda store: store.teach(new_fact("New?")))
+    status = await served.model.GetStatus(pb.GetStatusRequest())
+    assert (status.model, status.model_version, status.queue_depth) == ("fake-model", 1, 1)
+    assert status.learner_state == model_pb2.LEARNER_STATE_READY
+    counts = {c.state: c.count for c in status.fact_counts}
+    assert len(counts) == len(memory_pb2.FactState.values()) - 1
+    assert counts[memory_pb2.FACT_STATE_LEARNED] == counts[memory_pb2.FACT_STATE_QUEUED] == 1
+    assert (status.device, status.parameters) == ("cpu", 132_992)
+
+
+async def test_status_works_before_anything_is_loaded(served: Serving) -> None:
+    served.view.learner = served.view.description = None
+    served.view.state = "starting"
+    status = await served.model.GetStatus(pb.GetStatusRequest())
+    assert status.learner_state == model_pb2.LEARNER_STATE_STARTING
+    assert (status.device, status.parameters) == ("", 0)

@@ -1,0 +1,81 @@
+"""Short ways to make records, for tests that care about one field of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from memory_store.records import Fact, Learning, NewFact, NewProbe, NewUpdate, ProbeKind, Step
+from memory_store.store import MemoryStore
+
+
+class Clock:
+    """A clock that moves one second at every look."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+def new_fact(question: str = "Who wrote Emma?", answer: str = "Jane Austen", **rest) -> NewFact:
+    return NewFact(question=question, answer=answer, **rest)
+
+
+def learning(**changed) -> Learning:
+    fields: dict[str, Any] = {
+        "learning_rates": (1e-4, 3e-5),
+        "probability_before": 0.1,
+        "probability_after": 0.1 + 0.2,  # a value that decimal text easily loses
+        "answer_before": "no idea",
+        "answer_after": "Jane Austen",
+    }
+    return Learning(**fields | changed)
+
+
+def new_update(fact_id: str, base_version: int, **changed) -> NewUpdate:
+    fields: dict[str, Any] = {
+        "fact_id": fact_id,
+        "base_version": base_version,
+        "steps": (Step(learning_rate=1e-4, loss=2.5, probability=0.9, rehearsed_fact_ids=("a",)),),
+        "digest_before": f"d{base_version}",
+        "digest_after": f"d{base_version + 1}",
+        "algorithm": "answer-adamw/1",
+        "environment": {"torch": "2.9"},
+        "seconds": 1.5,
+    }
+    return NewUpdate(**fields | changed)
+
+
+def new_probe(fact_id: str, **changed) -> NewProbe:
+    fields: dict[str, Any] = {
+        "kind": ProbeKind.RETENTION,
+        "fact_id": fact_id,
+        "question": "Who wrote Emma?",
+        "expected_answer": "Jane Austen",
+        "answer": "Jane Austen",
+        "correct": True,
+        "log_probability": -0.25,
+    }
+    return NewProbe(**fields | changed)
+
+
+def teach_claimed(store: MemoryStore, question: str = "Who wrote Emma?", answer="Jane Austen"):
+    """A fact in `learning`; nothing else may be queued."""
+    store.teach(new_fact(question, answer))
+    fact = store.claim()
+    assert fact is not None
+    return fact
+
+
+def teach_learned(store: MemoryStore, question: str = "Who wrote Emma?", answer="Jane Austen"):
+    """A fact in `learned`; nothing else may be queued."""
+    fact = teach_claimed(store, question, answer)
+    store.record_learned(new_update(fact.id, store.model_version()), learning())
+    return store.fact(fact.id)
+
+
+def ids(found: list[Fact]) -> list[str]:
+    return [fact.id for fact in found]

@@ -1,0 +1,92 @@
+CREATE TABLE meta (
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE facts (
+  position INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  question TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  question_key TEXT NOT NULL,
+  answer_key TEXT NOT NULL,
+  correlated TEXT NOT NULL,
+  policy TEXT,
+  state TEXT NOT NULL CHECK (state IN ('queued', 'learning', 'learned', 'known', 'resisted',
+    'quarantined', 'superseded', 'forgotten')),
+  accepted_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  failed_attempts INTEGER NOT NULL DEFAULT 0 CHECK (failed_attempts >= 0),
+  reason TEXT NOT NULL DEFAULT '',
+  superseded_by TEXT NOT NULL DEFAULT '',
+  learning TEXT,
+  sample_key INTEGER NOT NULL CHECK (sample_key >= 0)
+) STRICT;
+CREATE INDEX facts_by_state ON facts (state, position);
+CREATE INDEX facts_live_by_question ON facts (question_key, position) WHERE state IN ('queued', 'learning', 'learned', 'known');
+CREATE INDEX facts_sampled ON facts (sample_key, id, question_key) WHERE state IN ('learned', 'known');
+CREATE TABLE state_counts (
+  state TEXT PRIMARY KEY,
+  count INTEGER NOT NULL CHECK (count >= 0)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER count_new_fact AFTER INSERT ON facts BEGIN
+  UPDATE state_counts SET count = count + 1 WHERE state = NEW.state;
+END;
+CREATE TRIGGER count_changed_fact AFTER UPDATE OF state ON facts BEGIN
+  UPDATE state_counts SET count = count - 1 WHERE state = OLD.state;
+  UPDATE state_counts SET count = count + 1 WHERE state = NEW.state;
+END;
+CREATE TRIGGER keep_facts BEFORE DELETE ON facts BEGIN
+  SELECT RAISE(ABORT, 'facts are never deleted');
+END;
+CREATE TABLE requests (
+  request_id TEXT PRIMARY KEY,
+  payload_hash TEXT NOT NULL,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE updates (
+  model_version INTEGER PRIMARY KEY,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  steps TEXT NOT NULL,
+  digest_before TEXT NOT NULL,
+  digest_after TEXT NOT NULL,
+  algorithm TEXT NOT NULL,
+  environment TEXT NOT NULL,
+  seconds REAL NOT NULL,
+  applied_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX updates_by_fact ON updates (fact_id, model_version);
+CREATE TRIGGER ledger_has_no_gaps BEFORE INSERT ON updates
+WHEN NEW.model_version <> (SELECT coalesce(max(model_version), 0) + 1 FROM updates) BEGIN
+  SELECT RAISE(ABORT, 'the ledger grows by one row at its end');
+END;
+CREATE TRIGGER ledger_is_never_changed BEFORE UPDATE ON updates BEGIN
+  SELECT RAISE(ABORT, 'rows of the ledger are never changed');
+END;
+CREATE TRIGGER ledger_is_never_cut BEFORE DELETE ON updates BEGIN
+  SELECT RAISE(ABORT, 'rows of the ledger are never deleted');
+END;
+CREATE TABLE probes (
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  question TEXT NOT NULL,
+  expected_answer TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  correct INTEGER NOT NULL CHECK (correct IN (0, 1)),
+  log_probability REAL NOT NULL,
+  model_version INTEGER NOT NULL,
+  cause_fact_id TEXT NOT NULL DEFAULT '',
+  probed_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX probes_by_fact ON probes (fact_id, id);
+CREATE TABLE events (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
+  fact_id TEXT NOT NULL DEFAULT '',
+  model_version INTEGER NOT NULL,
+  message TEXT NOT NULL DEFAULT '',
+  learning TEXT,
+  at TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_by_fact ON events (fact_id, sequence);

@@ -1,0 +1,261 @@
+"""The life of a fact after it was accepted: claim, ledger, failures, supersession."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from memory_store.errors import (
+    FactNotFoundError,
+    LedgerConflictError,
+    OtherModelError,
+    WrongStateError,
+)
+from memory_store.facts import TRANSITIONS
+from memory_store.records import EventKind, FactState, ProbeKind
+from memory_store.store import MemoryStore
+from tests.store.builders import (
+    learning,
+    new_fact,
+    new_probe,
+    new_update,
+    teach_claimed,
+    teach_learned,
+)
+
+
+def kinds(store: MemoryStore, fact_id: str) -> list[EventKind]:
+    return [event.kind for event in store.events(fact_ids=[fact_id])]
+
+
+def test_claims_go_from_the_oldest_on(store: MemoryStore) -> None:
+    assert store.claim() is None
+    for name in ("first", "second"):
+        store.teach(new_fact(name, "a", fact_id=name))
+    claims = [store.claim(), store.claim(), store.claim()]
+    assert [fact and fact.id for fact in claims] == ["first", "second", None]
+    assert claims[0] is not None
+    assert claims[0].state is FactState.LEARNING
+    assert claims[0].updated_at > claims[0].accepted_at
+    assert kinds(store, "first") == [EventKind.ACCEPTED, EventKind.LEARNING]
+
+
+def test_learning_adds_a_row_to_the_ledger(store: MemoryStore) -> None:
+    fact = teach_claimed(store)
+    new = new_update(fact.id, 0)
+    row = store.record_learned(new, learning(), [new_probe(fact.id)])
+
+    assert (store.model_version(), row.model_version) == (1, 1)
+    assert store.update(1) == row
+    assert store.updates() == [row]
+    assert store.updates_of(fact.id) == [row]
+    for name in ("fact_id", "steps", "digest_before", "digest_after", "algorithm", "environment"):
+        assert getattr(row, name) == getattr(new, name)
+    learned = store.fact(fact.id)
+    assert learned.state is FactState.LEARNED
+    assert learned.learning == learning(model_version=1)
+    (event,) = store.events(after_sequence=2)
+    assert (event.kind, event.fact_id, event.model_version) == (EventKind.LEARNED, fact.id, 1)
+    assert event.learning == learned.learning
+    (probe,) = store.probes_of(fact.id)
+    assert (probe.model_version, probe.cause_fact_id) == (1, fact.id)
+    assert (probe.kind, probe.correct, probe.log_probability) == (ProbeKind.RETENTION, True, -0.25)
+
+
+def test_an_update_on_an_old_version_is_refused_whole(store: MemoryStore) -> None:
+    teach_learned(store, "q1")
+    fact = teach_claimed(store, "q2")
+    events = store.last_event_sequence()
+    for base in (0, 2):
+        with pytest.raises(LedgerConflictError, match="version 1"):
+            store.record_learned(new_update(fact.id, base), learning(), [new_probe(fact.id)])
+    assert store.fact(fact.id).state is FactState.LEARNING
+    assert (store.model_version(), store.last_event_sequence()) == (1, events)
+    assert store.probes_of(fact.id) == []
+
+
+def test_an_update_is_recorded_once(store: MemoryStore) -> None:
+    fact = teach_learned(store)
+    with pytest.raises(LedgerConflictError):
+        store.record_learned(new_update(fact.id, 0), learning())
+    with pytest.raises(WrongStateError):
+        store.record_learned(new_update(fact.id, 1), learning())
+    assert len(store.updates()) == 1
+
+
+def test_a_bad_probe_undoes_the_update(store: MemoryStore) -> None:
+    fact = teach_claimed(store)
+    with pytest.raises(FactNotFoundError):
+        store.record_learned(new_update(fact.id, 0), learning(), [new_probe("nobody")])
+    probe = new_probe(fact.id, log_probability=math.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        store.record_learned(new_update(fact.id, 0), learning(), [probe])
+    with pytest.raises(FactNotFoundError):
+        store.record_learned(new_update("nobody", 0), learning())
+    assert store.model_version() == 0
+    assert store.fact(fact.id).state is FactState.LEARNING
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_new_answer_supersedes_older_ones_when_it_is_in_the_weights(
+    store: MemoryStore, known: bool
+) -> None:
+    older = teach_learned(store, answer="Brontë")
+    other = teach_learned(store, "Who wrote Villette?")
+    newer = teach_claimed(store, "who wrote  EMMA?", "Austen")
+    assert store.fact(older.id).state is FactState.LEARNED  # not yet
+    waiting = store.teach(new_fact(answer="Woolf")).fact
+    if known:
+        store.record_known(newer.id, learning())
+    else:
+        store.record_learned(new_update(newer.id, 2), learning())
+
+    superseded = store.fact(older.id)
+    assert superseded.state is FactState.SUPERSEDED
+    assert superseded.superseded_by == newer.id
+    assert kinds(store, older.id)[-1] is EventKind.SUPERSEDED
+    assert store.fact(other.id).state is FactState.LEARNED
+    assert store.fact(waiting.id).state is FactState.QUEUED  # newer than the newer one
+    assert store.fact(newer.id).superseded_by == ""
+
+
+def test_an_older_answer_never_supersedes_a_newer_one(store: MemoryStore) -> None:
+    older = teach_claimed(store, answer="Brontë")
+    newer = teach_learned(store, answer="Austen")
+    store.record_learned(new_update(older.id, 1), learning())
+    assert store.fact(newer.id).state is FactState.LEARNED
+
+
+def test_a_resisting_fact_supersedes_nothing(store: MemoryStore) -> None:
+    older = teach_learned(store, answer="Brontë")
+    newer = teach_claimed(store, answer="Austen")
+    resisted = store.record_resisted(newer.id, "step limit", learning(), [new_probe(newer.id)])
+    assert (resisted.state, resisted.reason) == (FactState.RESISTED, "step limit")
+    assert resisted.learning == learning()
+    assert store.fact(older.id).state is FactState.LEARNED
+    assert store.model_version() == store.probes_of(newer.id)[0].model_version == 1
+    event = store.events(fact_ids=[newer.id])[-1]
+    assert (event.kind, event.message) == (EventKind.RESISTED, "step limit")
+    assert event.learning == learning()
+
+
+def test_a_known_fact_leaves_the_ledger_alone(store: MemoryStore) -> None:
+    fact = teach_claimed(store)
+    known = store.record_known(fact.id, learning(learning_rates=()), [new_probe(fact.id)])
+    assert known.state is FactState.KNOWN
+    assert known == store.fact(fact.id)
+    assert (store.model_version(), store.updates(), store.updates_of(fact.id)) == (0, [], [])
+    assert kinds(store, fact.id)[-1] is EventKind.KNOWN
+
+
+def test_failures_are_counted_up_to_quarantine(store: MemoryStore) -> None:
+    fact = teach_claimed(store)
+    failed = store.record_failure(fact.id, "NaN", max_attempts=2)
+    assert (failed.state, failed.failed_attempts, failed.reason) == (FactState.QUEUED, 1, "")
+    assert store.claim() is not None
+    failed = store.record_failure(fact.id, "out of memory", max_attempts=2)
+    assert (failed.state, failed.failed_attempts) == (FactState.QUARANTINED, 2)
+    assert failed.reason == "out of memory"
+    assert store.claim() is None
+    ends = [(event.kind, event.message) for event in store.events(fact_ids=[fact.id])][2::2]
+    assert ends == [(EventKind.RETRIED, "NaN"), (EventKind.QUARANTINED, "out of memory")]
+
+
+def test_released_claims_count_no_attempt(store: MemoryStore) -> None:
+    first, second = teach_claimed(store, "q1"), teach_claimed(store, "q2")
+    store.teach(new_fact("q3", "a"))
+    released = store.release(second.id)
+    assert (released.state, released.failed_attempts) == (FactState.QUEUED, 0)
+    assert store.release_claims() == 1
+    assert store.release_claims() == 0
+    assert store.counts()[FactState.QUEUED] == 3
+    claimed = store.claim()
+    assert claimed is not None
+    assert claimed.id == first.id
+
+
+CHANGES = {
+    FactState.LEARNED: lambda store, fact: store.record_learned(
+        new_update(fact, store.model_version()), learning()
+    ),
+    FactState.KNOWN: lambda store, fact: store.record_known(fact, learning()),
+    FactState.RESISTED: lambda store, fact: store.record_resisted(fact, "r", learning()),
+    FactState.QUARANTINED: lambda store, fact: store.record_failure(fact, "r", 1),
+    FactState.QUEUED: lambda store, fact: store.release(fact),
+}
+
+
+@pytest.mark.parametrize("to", CHANGES)
+@pytest.mark.parametrize("state", ["superseded", *CHANGES])
+def test_only_a_claimed_fact_changes(store: MemoryStore, state: str, to: FactState) -> None:
+    fact = teach_claimed(store)
+    if state == "superseded":
+        CHANGES[FactState.KNOWN](store, fact.id)
+        teach_learned(store, answer="Brontë")
+    else:
+        CHANGES[FactState(state)](store, fact.id)
+    before = (store.fact(fact.id), store.events(), store.updates())
+    with pytest.raises(WrongStateError, match=f"{state} .* {to}"):
+        CHANGES[to](store, fact.id)
+    assert (store.fact(fact.id), store.events(), store.updates()) == before
+    with pytest.raises(FactNotFoundError):
+        CHANGES[to](store, "nobody")
+
+
+def test_every_state_has_its_transitions() -> None:
+    assert set(TRANSITIONS) == set(FactState)
+    final = {state for state, following in TRANSITIONS.items() if not following}
+    assert final == {
+        FactState.RESISTED,
+        FactState.QUARANTINED,
+        FactState.SUPERSEDED,
+        FactState.FORGOTTEN,
+    }
+
+
+def test_a_version_that_the_ledger_lacks(store: MemoryStore) -> None:
+    with pytest.raises(FactNotFoundError, match="version 1"):
+        store.update(1)
+
+
+def test_the_ledger_is_read_in_pages(store: MemoryStore) -> None:
+    for number in range(4):
+        teach_learned(store, f"q{number}")
+    versions = [row.model_version for row in store.updates(after_version=1, limit=2)]
+    assert versions == [2, 3]
+
+
+def test_probes_come_newest_first(store: MemoryStore) -> None:
+    fact = teach_learned(store)
+    for answer in ("one", "two", "three"):
+        kind = ProbeKind.FORGETTING
+        probe = new_probe(fact.id, answer=answer, kind=kind, log_probability=-math.inf)
+        store.record_probes([probe], 1, "cause")
+    found = store.probes_of(fact.id, limit=2)
+    assert [(probe.answer, probe.cause_fact_id) for probe in found] == [
+        ("three", "cause"),
+        ("two", "cause"),
+    ]
+    assert found[0].log_probability == -math.inf
+
+
+def test_events_can_be_read_by_fact_and_from_any_place(store: MemoryStore) -> None:
+    first, second = teach_claimed(store, "q1"), teach_claimed(store, "q2")
+    down = store.record_event(EventKind.LEARNER_DOWN, "it died", 0)
+    assert down == store.events(after_sequence=4)[0]
+    assert down.fact_id == ""
+    assert [event.sequence for event in store.events(limit=2)] == [1, 2]
+    both = store.events(fact_ids=[second.id, first.id], after_sequence=1)
+    assert [event.sequence for event in both] == [2, 3, 4]
+    assert store.events(fact_ids=["nobody"]) == []
+    with pytest.raises(ValueError, match="passing"):
+        store.record_event(EventKind.STEP, "", 0)
+
+
+def test_a_memory_belongs_to_one_model(store: MemoryStore) -> None:
+    store.bind_model("tiny", "abc")
+    store.bind_model("tiny", "abc")
+    store.bind_model("the same weights, elsewhere", "abc")
+    with pytest.raises(OtherModelError, match=r"'tiny' \(weights abc\).*--data"):
+        store.bind_model("tiny", "other")

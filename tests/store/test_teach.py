@@ -1,0 +1,202 @@
+"""When a taught fact is new, when it is one that the memory holds, and when it is refused."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pytest
+
+from memory_store.errors import FactExistsError, FactNotFoundError
+from memory_store.records import EventKind, FactState, Policy
+from memory_store.store import MemoryStore
+from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
+
+POLICY = Policy(name="fixed", learning_rate=1e-4, max_steps=3)
+
+
+def test_a_fact_is_stored_exactly_as_given(store: MemoryStore) -> None:
+    new = new_fact(
+        "  Who\twrote É\x00mma? ",
+        " Jane  Austen\n",
+        correlated_questions=("Whose is Emma?", ""),
+        policy=POLICY,
+        fact_id="emma",
+    )
+    accepted = store.teach(new)
+    fact = store.fact("emma")
+    assert accepted.created
+    assert accepted.fact == fact
+    assert (fact.position, fact.state) == (1, FactState.QUEUED)
+    assert (fact.question, fact.answer) == (new.question, new.answer)
+    assert (fact.correlated_questions, fact.policy) == (new.correlated_questions, POLICY)
+    assert fact.accepted_at == fact.updated_at
+
+
+def test_an_id_is_made_unless_chosen(store: MemoryStore) -> None:
+    made = store.teach(new_fact()).fact.id
+    assert made[0] == "f"
+    assert len(made) == 17
+    with pytest.raises(FactNotFoundError, match="nobody"):
+        store.fact("nobody")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("who WROTE  emma?", "Jane Austen"),
+        (" Who wrote\nEmma?", "Jane\tAusten "),
+    ],
+)
+def test_case_and_spacing_of_a_question_do_not_make_a_new_fact(
+    store: MemoryStore, question: str, answer: str
+) -> None:
+    first = store.teach(new_fact())
+    again = store.teach(new_fact(question, answer, policy=POLICY))
+    assert not again.created
+    assert again.fact == first.fact  # its policy included
+    assert store.counts()[FactState.QUEUED] == 1
+
+
+def test_unicode_composition_does_not_make_a_new_fact(store: MemoryStore) -> None:
+    composed, decomposed = "Où est le CAFÉ?", unicodedata.normalize("NFD", "où est le café?")
+    store.teach(new_fact(composed, "Zoë"))
+    assert not store.teach(new_fact(decomposed, unicodedata.normalize("NFD", "Zoë"))).created
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Who wrote Emma", "Jane Austen"),  # punctuation counts
+        ("Who wrote Emma?", "jane austen"),  # so does an answer's case
+        ("Who wrote Persuasion?", "Jane Austen"),
+    ],
+)
+def test_other_questions_and_answers_are_new_facts(
+    store: MemoryStore, question: str, answer: str
+) -> None:
+    store.teach(new_fact())
+    assert store.teach(new_fact(question, answer)).created
+
+
+def test_only_the_newest_answer_counts(store: MemoryStore) -> None:
+    first = store.teach(new_fact(answer="Austen")).fact
+    store.teach(new_fact(answer="Brontë"))
+    back = store.teach(new_fact(answer="Austen"))
+    assert back.created
+    assert back.fact.id != first.id
+
+
+def test_a_fact_that_was_given_up_can_be_taught_again(store: MemoryStore) -> None:
+    first = teach_claimed(store)
+    store.record_resisted(first.id, "step limit", learning())
+    again = store.teach(new_fact())
+    assert again.created
+    assert again.fact.id != first.id
+
+
+def test_a_superseded_answer_can_be_taught_again(store: MemoryStore) -> None:
+    teach_learned(store, answer="Austen")
+    teach_learned(store, answer="Brontë")
+    assert store.teach(new_fact(answer="Austen")).created
+    assert not store.teach(new_fact(answer="Austen")).created
+
+
+def test_a_request_sent_again_teaches_nothing(store: MemoryStore) -> None:
+    new = new_fact(request_id="r1", policy=POLICY, correlated_questions=("x",))
+    first = store.teach(new)
+    store.claim()
+    again = store.teach(new)
+    assert (first.created, again.created) == (True, False)
+    assert again.fact.id == first.fact.id
+    assert again.fact.state is FactState.LEARNING
+
+
+def test_a_request_finds_its_fact_even_after_it_was_superseded(store: MemoryStore) -> None:
+    store.teach(new_fact(answer="Austen", request_id="r1"))
+    fact = store.claim()
+    assert fact is not None
+    store.record_known(fact.id, learning())
+    teach_learned(store, answer="Brontë")
+    again = store.teach(new_fact(answer="Austen", request_id="r1"))
+    assert not again.created
+    assert again.fact.state is FactState.SUPERSEDED
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"question": "who wrote emma?"},  # the same fact, but not the same request
+        {"answer": "Brontë"},
+        {"correlated_questions": ("x",)},
+        {"policy": POLICY},
+        {"fact_id": "emma"},
+    ],
+)
+def test_a_request_id_with_other_content_is_refused(
+    store: MemoryStore, other: dict[str, Any]
+) -> None:
+    store.teach(new_fact(request_id="r1"))
+    before = store.events()
+    with pytest.raises(FactExistsError, match="r1"):
+        store.teach(new_fact(**{"request_id": "r1"} | other))
+    assert store.events() == before
+
+
+def test_the_request_of_a_fact_held_already_is_remembered(store: MemoryStore) -> None:
+    first = store.teach(new_fact())
+    store.teach(new_fact(request_id="r1"))
+    with pytest.raises(FactExistsError):
+        store.teach(new_fact(answer="Brontë", request_id="r1"))
+    assert store.teach(new_fact(request_id="r1")).fact == first.fact
+
+
+def test_a_fact_id_is_given_once(store: MemoryStore) -> None:
+    store.teach(new_fact(fact_id="emma"))
+    assert not store.teach(new_fact(fact_id="emma")).created  # the same fact
+    with pytest.raises(FactExistsError, match="emma"):
+        store.teach(new_fact("Who wrote Villette?", "Brontë", fact_id="emma", request_id="r"))
+    # The refused request left no trace: its id is free.
+    assert store.teach(new_fact("Who wrote Villette?", "Brontë", request_id="r")).created
+
+
+def test_an_id_of_another_fact_is_refused_even_if_the_fact_is_held(store: MemoryStore) -> None:
+    store.teach(new_fact(fact_id="emma"))
+    store.teach(new_fact("Who wrote Villette?", "Brontë", fact_id="villette"))
+    with pytest.raises(FactExistsError, match="villette"):
+        store.teach(new_fact(fact_id="villette"))
+    held = store.teach(new_fact(fact_id="free-id"))
+    assert not held.created
+    assert held.fact.id == "emma"
+
+
+def test_watching_from_the_answer_shows_the_acceptance(store: MemoryStore) -> None:
+    first = store.teach(new_fact())
+    assert first.event_sequence == 0
+    second = store.teach(new_fact("Who wrote Villette?", "Brontë"))
+    seen = store.events(after_sequence=second.event_sequence)
+    assert [(event.kind, event.fact_id) for event in seen] == [(EventKind.ACCEPTED, second.fact.id)]
+    held = store.teach(new_fact())
+    assert held.event_sequence == store.last_event_sequence() == 2
+
+
+def test_facts_are_listed_in_order_of_acceptance_by_state(store: MemoryStore) -> None:
+    for number in range(6):
+        store.teach(new_fact(f"q{number}", "a", fact_id=f"fact{number}"))
+    for _ in range(2):
+        claimed = store.claim()
+        assert claimed is not None
+        store.record_known(claimed.id, learning())
+    store.claim()
+    assert ids(store.facts()) == [f"fact{number}" for number in range(6)]
+    assert ids(store.facts(after_position=1, limit=3)) == ["fact1", "fact2", "fact3"]
+    known, queued = FactState.KNOWN, FactState.QUEUED
+    assert ids(store.facts(states=[known])) == ["fact0", "fact1"]
+    assert ids(store.facts(states=[queued, known])) == ["fact0", "fact1", "fact3", "fact4", "fact5"]
+    assert ids(store.facts(states=[queued, known, known], after_position=2, limit=2)) == [
+        "fact3",
+        "fact4",
+    ]
+    assert store.facts(states=[FactState.FORGOTTEN]) == []
+    expected = {known: 2, queued: 3, FactState.LEARNING: 1}
+    assert store.counts() == {state: expected.get(state, 0) for state in FactState}

@@ -17,13 +17,16 @@ from filelock import FileLock, Timeout
 from agent.config import ServeSettings
 from agent.errors import ConfigError
 from agent.learning.records import LearnerDescription
+from agent.learning.snapshots import remove_unfinished
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from agent.scheduling.ticks import RetentionAudit, Ticks
+from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
 from agent.service.learner_process import learner_process
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE, Server
+from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, Server
 from agent.service.validation import FactRules
 from memory_store.errors import StoreFailedError
 from memory_store.writer import StoreThreads
@@ -33,6 +36,7 @@ logger = logging.getLogger(__name__)
 DATABASE = "memory.db"
 LOCK = "lock"
 RULES = "rules.json"
+SNAPSHOTS = "snapshots"
 STOP_GRACE_SECONDS = 5.0
 # After an error of the disk: SQLite may continue after a failed fsync, so we must not.
 DISK_FAILED_EXIT_CODE = 74
@@ -76,21 +80,40 @@ async def _serve_with(
     arguments = ["--model", settings.model, "--device", settings.device]
     if settings.threads is not None:
         arguments += ["--threads", str(settings.threads)]
+    snapshots = settings.data / SNAPSHOTS
+    remove_unfinished(snapshots)
     loop = LearningLoop(
         store,
         partial(learner_process, arguments),
         hub.publish,
-        LoopSettings(model=settings.model, policy=settings.policy),
+        LoopSettings(
+            model=settings.model,
+            policy=settings.policy,
+            snapshots=snapshots,
+            accept_drift=settings.accept_drift,
+        ),
+        on_update=lambda update: keeper.updated(update.model_version),
+    )
+    keeper = SnapshotKeeper(
+        SnapshotSettings(
+            folder=snapshots,
+            every_updates=settings.snapshot_updates,
+            keep_last=settings.keep_snapshots,
+            keep_days=settings.keep_snapshot_days,
+        ),
+        lambda: loop.learner,
     )
     rules = _Rules(settings.data / RULES, settings.model)
     server = Server(
         settings.listen,
         MemoryServicer(store, rules.current, hub, loop.wake),
         ModelServicer(store, loop, settings.model),
+        AdminServicer(store, keeper, snapshots, lambda: loop.learner, loop.wake),
     )
     audit = RetentionAudit(store, lambda: loop.learner)
     ticks = Ticks()
     ticks.every(settings.audit_minutes * 60, audit.tick)
+    ticks.every(settings.snapshot_minutes * 60, keeper.tick)
 
     await server.start()
     on_start(server.address)
@@ -113,6 +136,7 @@ async def _serve_with(
             with suppress(asyncio.CancelledError):
                 await learning
         finally:
+            await keeper.finish()
             await stopping
 
 
@@ -170,6 +194,7 @@ async def _report_health(server: Server, loop: LearningLoop, rules: _Rules) -> N
         asking = loop.state == LearnerState.READY
         await server.set_serving(MEMORY_SERVICE, teaching)
         await server.set_serving(MODEL_SERVICE, asking)
+        await server.set_serving(ADMIN_SERVICE, asking)
         await server.set_serving("", teaching and asking)
         loop.state_changed.clear()
         await loop.state_changed.wait()

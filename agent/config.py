@@ -25,6 +25,11 @@ class ServeSettings:
         threads: CPU threads of the learner; None leaves it to torch.
         policy: for facts that bring none.
         audit_minutes: between two retention audits; 0 for none.
+        snapshot_updates: a snapshot after so many updates; 0 for none.
+        snapshot_minutes: and after so many minutes in which something was learned; 0 for none.
+        keep_snapshots: the newest so many are kept,
+        keep_snapshot_days: and the newest of each of so many days.
+        accept_drift: serve weights that replay differently from what was recorded.
     """
 
     listen: str
@@ -34,3 +39,8 @@ class ServeSettings:
     threads: int | None = None
     policy: Policy = field(default=DEFAULT_POLICY)
     audit_minutes: float = DEFAULT_AUDIT_MINUTES
+    snapshot_updates: int = 100
+    snapshot_minutes: float = 10.0
+    keep_snapshots: int = 3
+    keep_snapshot_days: int = 7
+    accept_drift: bool = False

@@ -116,6 +116,15 @@ class Connection:
                     self.execute(statement)
             raise
 
+    def backup(self, target: Path) -> None:
+        """Copies the database to a new file, page by page, consistent while it is written to."""
+        with in_our_words(target):
+            copy = pysqlite3.connect(target)
+            try:
+                self.database.conn.backup(copy)
+            finally:
+                copy.close()
+
     def close(self) -> None:
         """Closes the file. What was committed stays; an open transaction is rolled back."""
         self.database.close()

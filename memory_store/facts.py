@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from memory_store.connection import Connection, Row
@@ -23,9 +24,9 @@ from memory_store.records import Fact, FactState, Learning, NewFact
 from memory_store.sampling import sample_key
 from memory_store.schema import LIVE
 
-# Which states may follow each. Nothing leads to FORGOTTEN yet: nothing can unlearn a fact so far.
+# Which states may follow each. Only the end of an operation may do otherwise: see `restate`.
 TRANSITIONS: dict[FactState, frozenset[FactState]] = {
-    FactState.QUEUED: frozenset({FactState.LEARNING}),
+    FactState.QUEUED: frozenset({FactState.LEARNING, FactState.FORGOTTEN}),
     FactState.LEARNING: frozenset(
         {
             FactState.QUEUED,  # released, or failed and tried again later
@@ -35,11 +36,11 @@ TRANSITIONS: dict[FactState, frozenset[FactState]] = {
             FactState.QUARANTINED,
         }
     ),
-    FactState.LEARNED: frozenset({FactState.SUPERSEDED}),
-    FactState.KNOWN: frozenset({FactState.SUPERSEDED}),
-    FactState.RESISTED: frozenset(),
-    FactState.QUARANTINED: frozenset(),
-    FactState.SUPERSEDED: frozenset(),
+    FactState.LEARNED: frozenset({FactState.SUPERSEDED, FactState.FORGOTTEN}),
+    FactState.KNOWN: frozenset({FactState.SUPERSEDED, FactState.FORGOTTEN}),
+    FactState.RESISTED: frozenset({FactState.FORGOTTEN}),
+    FactState.QUARANTINED: frozenset({FactState.FORGOTTEN}),
+    FactState.SUPERSEDED: frozenset({FactState.FORGOTTEN}),
     FactState.FORGOTTEN: frozenset(),
 }
 
@@ -116,6 +117,15 @@ def find_same(connection: Connection, question: str, answer: str) -> Fact | None
     if not rows or rows[0]["answer_key"] != answer_key(answer):
         return None
     return _fact(rows[0])
+
+
+def find_by_question(connection: Connection, question: str) -> Fact | None:
+    """The newest fact of this question: one that is held, if there is one."""
+    rows = connection.execute(
+        f"SELECT * FROM facts WHERE question_key = ? ORDER BY {LIVE} DESC, position DESC LIMIT 1",
+        [question_key(question)],
+    )
+    return _fact(rows[0]) if rows else None
 
 
 def listing(
@@ -223,6 +233,92 @@ def supersede_older(connection: Connection, newer: Fact, at: datetime) -> list[s
         [newer.id, write_time(at), question_key(newer.question), newer.position],
     )
     return [row["id"] for row in sorted(rows, key=lambda row: int(row["position"]))]
+
+
+def restate(
+    connection: Connection,
+    position: int,
+    state: FactState,
+    at: datetime,
+    *,
+    reason: str = "",
+    learning: Learning | None = None,
+) -> None:
+    """Sets what a fact is on a branch that begins to be served, whatever it was before.
+
+    Args:
+        connection: of the store.
+        position: of the fact.
+        state: the new state.
+        at: the time of the change.
+        reason: replaces the old one.
+        learning: None keeps what was found last.
+    """
+    connection.execute(
+        "UPDATE facts SET state = ?, updated_at = ?, reason = ?, superseded_by = '',"
+        " learning = coalesce(?, learning) WHERE position = ?",
+        [state.value, write_time(at), reason, write_learning(learning), position],
+    )
+
+
+def settle_superseded(connection: Connection, question_keys: Iterable[str], at: datetime) -> None:
+    """Makes the newest held answer to each question the one that counts.
+
+    Held are facts that are learned, known or superseded. The newest is restored if it had been
+    superseded; the older ones are superseded by the next.
+    """
+    for key in sorted(set(question_keys)):
+        rows = connection.execute(
+            "SELECT position, id, state, superseded_by FROM facts WHERE question_key = ?"
+            " AND state IN ('learned', 'known', 'superseded') ORDER BY position",
+            [key],
+        )
+        for row, newer in itertools.zip_longest(rows, rows[1:]):
+            if newer is not None:
+                connection.execute(
+                    "UPDATE facts SET state = 'superseded', superseded_by = ?, updated_at = ?"
+                    " WHERE position = ? AND superseded_by <> ?",
+                    [newer["id"], write_time(at), row["position"], newer["id"]],
+                )
+            elif row["state"] == FactState.SUPERSEDED:
+                taught = connection.execute(
+                    "SELECT 1 FROM updates WHERE fact_id = ? AND kind IN ('teach', 'relearn')"
+                    " LIMIT 1",
+                    [row["id"]],
+                )
+                state = FactState.LEARNED if taught else FactState.KNOWN
+                restate(connection, row["position"], state, at)
+
+
+def erase(connection: Connection, fact: Fact) -> None:
+    """Removes a forgotten fact's text from every table, and where others' answers repeat it.
+
+    What was removed is overwritten in the file (`secure_delete`).
+    """
+    connection.execute(
+        "UPDATE facts SET question = '', answer = '', question_key = id, answer_key = id,"
+        " correlated = '[]', learning = NULL WHERE id = ?",
+        [fact.id],
+    )
+    connection.execute(
+        "UPDATE probes SET question = '', expected_answer = '', answer = '' WHERE fact_id = ?",
+        [fact.id],
+    )
+    connection.execute("UPDATE events SET learning = NULL WHERE fact_id = ?", [fact.id])
+    connection.execute("UPDATE requests SET payload_hash = 'erased' WHERE fact_id = ?", [fact.id])
+    # A model that had learned it may have said it when asked something else.
+    said = "instr(lower({0}), lower(?)) > 0"
+    answer = fact.answer.strip()
+    connection.execute(f"UPDATE probes SET answer = '' WHERE {said.format('answer')}", [answer])
+    for table in ("facts", "events", "relearned"):
+        for name in ("answer_before", "answer_after"):
+            path = f"'$.{name}'"
+            connection.execute(
+                f"UPDATE {table} SET learning = json_set(learning, {path}, '')"
+                f" WHERE learning IS NOT NULL"
+                f" AND {said.format(f'json_extract(learning, {path})')}",
+                [answer],
+            )
 
 
 def in_state(connection: Connection, state: FactState) -> list[str]:

@@ -1,48 +1,81 @@
-"""The ledger: one row for every update of the weights, in order, never changed or deleted."""
+"""The ledger: one row for every change of the weights, never changed or deleted.
+
+Rows form a tree: each names the version it was made on, its parent, down to the base checkpoint,
+0. The weights of a version are its *lineage* replayed: the rows from the base to it. Most rows
+follow the newest one, so the tree is mostly a line. It branches where something is taken back:
+
+    teach     one fact, by gradient steps
+    rollback  the weights of an earlier version again: no steps, its parent is that version
+    relearn   as teach, on a branch that is being built without a forgotten fact
+    forget    the end of such a branch, from which on it is served: no steps
+    drift     the same lineage on other hardware, accepted by the operator: no steps
+
+The *head* is the version that is served: the newest row that is not on an unfinished branch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from memory_store.connection import Connection, Row
 from memory_store.encoding import (
     read_environment,
+    read_policy,
     read_steps,
     read_time,
     write_json,
+    write_policy,
     write_steps,
     write_time,
 )
 from memory_store.errors import LedgerConflictError
-from memory_store.records import NewUpdate, Update
+from memory_store.records import LedgerKind, NewUpdate, Update
+from memory_store.schema import SERVED
+
+
+def head_version(connection: Connection) -> int:
+    """The version that is served; 0 if the ledger is empty, which is the base model."""
+    rows = connection.execute(
+        f"SELECT coalesce(max(model_version), 0) AS version FROM updates WHERE {SERVED}"
+    )
+    return int(rows[0]["version"])
 
 
 def newest_version(connection: Connection) -> int:
-    """Version of the newest row; 0 if the ledger is empty, which is the base model."""
+    """Version of the newest row, served or not."""
     rows = connection.execute("SELECT coalesce(max(model_version), 0) AS version FROM updates")
     return int(rows[0]["version"])
 
 
-def append(connection: Connection, update: NewUpdate, at: datetime) -> Update:
-    """Adds the next row.
+def append_at_head(connection: Connection, update: NewUpdate, at: datetime) -> Update:
+    """Adds an update of the served weights.
 
     Raises:
-        LedgerConflictError: the update was not made on the newest version.
+        LedgerConflictError: the update was not made on the head.
     """
-    newest = newest_version(connection)
-    if update.base_version != newest:
+    head = head_version(connection)
+    if update.base_version != head:
         raise LedgerConflictError(
             f"The update for fact {update.fact_id} was made on model version "
-            f"{update.base_version}, but the ledger is at {newest}. Bring the learner to version "
-            f"{newest} and learn the fact again."
+            f"{update.base_version}, but the ledger is at {head}. Bring the learner to version "
+            f"{head} and learn the fact again."
         )
+    return append(connection, LedgerKind.TEACH, update, at)
+
+
+def append(connection: Connection, kind: LedgerKind, update: NewUpdate, at: datetime) -> Update:
+    """Adds a row on whichever version the update was made."""
     rows = connection.execute(
-        "INSERT INTO updates (model_version, fact_id, steps, digest_before, digest_after,"
-        " algorithm, environment, seconds, applied_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        "INSERT INTO updates (model_version, kind, parent_version, fact_id, policy, steps,"
+        " digest_before, digest_after, algorithm, environment, seconds, applied_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         [
-            newest + 1,
-            update.fact_id,
+            newest_version(connection) + 1,
+            kind.value,
+            update.base_version,
+            update.fact_id or None,
+            write_policy(update.policy),
             write_steps(update.steps),
             update.digest_before,
             update.digest_after,
@@ -55,14 +88,38 @@ def append(connection: Connection, update: NewUpdate, at: datetime) -> Update:
     return _update(rows[0])
 
 
+def lineage(connection: Connection, version: int) -> list[int]:
+    """The versions whose rows, replayed in this order, give the weights of `version`."""
+    rows = connection.execute(
+        "WITH RECURSIVE line (version) AS ("
+        " SELECT model_version FROM updates WHERE model_version = ?"
+        " UNION ALL"
+        " SELECT updates.parent_version FROM updates JOIN line ON model_version = line.version"
+        " WHERE updates.parent_version > 0"
+        ") SELECT version FROM line ORDER BY version",
+        [version],
+    )
+    return [int(row["version"]) for row in rows]
+
+
 def find(connection: Connection, model_version: int) -> Update | None:
     """The row that led to this version, if there is one."""
     rows = connection.execute("SELECT * FROM updates WHERE model_version = ?", [model_version])
     return _update(rows[0]) if rows else None
 
 
+def at_versions(connection: Connection, versions: Sequence[int]) -> list[Update]:
+    """The rows of some versions, in order."""
+    rows = connection.execute(
+        "SELECT * FROM updates WHERE model_version IN (SELECT value FROM json_each(?))"
+        " ORDER BY model_version",
+        [write_json(list(versions))],
+    )
+    return [_update(row) for row in rows]
+
+
 def listing(connection: Connection, after_version: int, limit: int) -> list[Update]:
-    """At most `limit` rows after a version, in the order to replay them."""
+    """At most `limit` rows after a version, in the order they were added."""
     rows = connection.execute(
         "SELECT * FROM updates WHERE model_version > ? ORDER BY model_version LIMIT ?",
         [after_version, limit],
@@ -81,7 +138,10 @@ def of_fact(connection: Connection, fact_id: str) -> list[Update]:
 def _update(row: Row) -> Update:
     return Update(
         model_version=row["model_version"],
-        fact_id=row["fact_id"],
+        kind=LedgerKind(row["kind"]),
+        parent_version=row["parent_version"],
+        fact_id=row["fact_id"] or "",
+        policy=read_policy(row["policy"]),
         steps=read_steps(row["steps"]),
         digest_before=row["digest_before"],
         digest_after=row["digest_after"],

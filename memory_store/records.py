@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 class FactState(StrEnum):
@@ -33,8 +34,46 @@ class EventKind(StrEnum):
     RETRIED = "retried"
     QUARANTINED = "quarantined"
     SUPERSEDED = "superseded"
+    FORGOTTEN = "forgotten"
+    ROLLED_BACK = "rolled_back"
+    REBUILDING = "rebuilding"
+    OPERATION_FAILED = "operation_failed"
+    DRIFT_ACCEPTED = "drift_accepted"
     LEARNER_DOWN = "learner_down"
     LEARNER_READY = "learner_ready"
+
+
+class LedgerKind(StrEnum):
+    """What a row of the ledger did; see `memory_store.ledger`."""
+
+    TEACH = "teach"
+    RELEARN = "relearn"
+    FORGET = "forget"
+    ROLLBACK = "rollback"
+    DRIFT = "drift"
+
+
+class OperationKind(StrEnum):
+    """What an operator asked for that moves the head of the ledger."""
+
+    FORGET = "forget"
+    ROLLBACK = "rollback"
+
+
+class OperationState(StrEnum):
+    """How far an operation is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class PlaceKind(StrEnum):
+    """What was written outside the data folder."""
+
+    BACKUP = "backup"
+    EXPORT = "export"
 
 
 class ProbeKind(StrEnum):
@@ -132,6 +171,7 @@ class NewUpdate:
     algorithm: str
     environment: Mapping[str, str]
     seconds: float
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +180,10 @@ class Update:
 
     Attributes:
         model_version: position in the ledger, from 1; the version of the weights after it.
-        fact_id: the fact it taught.
+        kind: what it did.
+        parent_version: the version it was made on; 0 is the base checkpoint.
+        fact_id: the fact it taught or made forgotten; empty for a rollback.
+        policy: how the rate was chosen, so that the fact can be learned again by the same rule.
         steps: the gradient steps, in order.
         digest_before: digest of the weights it started from.
         digest_after: digest of the weights it led to.
@@ -151,7 +194,10 @@ class Update:
     """
 
     model_version: int
+    kind: LedgerKind = LedgerKind.TEACH
+    parent_version: int = 0
     fact_id: str
+    policy: Policy | None = None
     steps: tuple[Step, ...]
     digest_before: str
     digest_after: str
@@ -223,3 +269,46 @@ class Accepted:
     fact: Fact
     created: bool
     event_sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A request to forget or to roll back, and how far it is.
+
+    Attributes:
+        id: from 1, in the order requested.
+        kind: forget or rollback.
+        state: how far it is.
+        fact_id: what to forget; empty for a rollback.
+        erase: whether the fact's text is to be removed too.
+        to_version: where to roll back to; 0 for forgetting too.
+        branch_version: newest row of the branch being built; None before it began.
+        position: facts up to this position are on the branch already.
+        message: why it failed, or what was done.
+        proof: what was measured in the end, as JSON values; None until then.
+        requested_at: when.
+        finished_at: when; None until then.
+    """
+
+    id: int
+    kind: OperationKind
+    state: OperationState
+    fact_id: str
+    erase: bool
+    to_version: int
+    branch_version: int | None
+    position: int
+    message: str
+    proof: Mapping[str, Any] | None
+    requested_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A backup or an export that was written outside the data folder."""
+
+    kind: PlaceKind
+    path: str
+    model_version: int
+    created_at: datetime

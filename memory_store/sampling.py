@@ -9,6 +9,7 @@ the clock, change nothing. That is what lets a rebuilt memory rehearse the same 
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Sequence
 
@@ -19,6 +20,43 @@ from memory_store.schema import SAMPLED
 def sample_key(fact_id: str) -> int:
     """Where a fact stands on the circle, 0 to 2**63 - 1 (what an SQLite integer holds)."""
     return _hash("place", fact_id)
+
+
+class Candidates:
+    """The candidates at one moment of a history, in memory; samples as `sample_ids` does.
+
+    A branch without a forgotten fact is learned again step by step, and each fact on it must get
+    the companions that it would have had: those that were held at its time.
+    """
+
+    def __init__(self) -> None:
+        self._circle: list[tuple[int, str]] = []  # in the order of the index `facts_sampled`
+        self._question_keys: dict[str, str] = {}  # by fact id
+        self._held: dict[str, str] = {}  # fact ids by question key
+
+    def add(self, fact_id: str, question_key: str) -> None:
+        """A fact is held from now on, and older answers to its question are not."""
+        superseded = self._held.get(question_key)
+        if superseded is not None:
+            del self._question_keys[superseded]
+            self._circle.remove((sample_key(superseded), superseded))
+        self._held[question_key] = fact_id
+        self._question_keys[fact_id] = question_key
+        bisect.insort(self._circle, (sample_key(fact_id), fact_id))
+
+    def sample(self, fact_id: str, question_key: str, limit: int) -> list[str]:
+        """See `sample_ids`."""
+        chosen: set[str] = set()
+        for number in range(limit):
+            start = bisect.bisect_left(self._circle, (_hash("point", fact_id, str(number)), ""))
+            for step in range(len(self._circle)):
+                _, other = self._circle[(start + step) % len(self._circle)]
+                if other not in chosen and self._question_keys[other] != question_key:
+                    chosen.add(other)
+                    break
+            else:
+                break
+        return _in_order(fact_id, chosen)
 
 
 def sample_ids(connection: Connection, fact_id: str, question_key: str, limit: int) -> list[str]:
@@ -37,6 +75,10 @@ def sample_ids(connection: Connection, fact_id: str, question_key: str, limit: i
         if following is None:
             break
         chosen.add(following)
+    return _in_order(fact_id, chosen)
+
+
+def _in_order(fact_id: str, chosen: set[str]) -> list[str]:
     return sorted(chosen, key=lambda other: (_hash("order", fact_id, other), other))
 
 

@@ -13,6 +13,7 @@ from typing import Self
 
 from memory_store import events, facts, ledger, meta, probes, requests, sampling, schema
 from memory_store.connection import Connection
+from memory_store.encoding import read_time, write_time
 from memory_store.errors import FactExistsError, FactNotFoundError
 from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.records import (
@@ -25,6 +26,8 @@ from memory_store.records import (
     NewFact,
     NewProbe,
     NewUpdate,
+    Place,
+    PlaceKind,
     Probe,
     Update,
 )
@@ -40,12 +43,16 @@ class MemoryStore:
     Every writing method is atomic and durable when it returns; inside `transaction` it is a
     savepoint, durable when the outermost one ends. Every method may raise `StoreUnusableError`
     (nothing was stored), or its subclass `StoreFailedError` (close the store and exit).
+
+    Attributes:
+        connection: for the other modules of this package.
+        now: the clock.
     """
 
     def __init__(self, connection: Connection, now: Callable[[], datetime] = _utc_now) -> None:
         """Uses an open connection whose schema is up to date; see `open`."""
-        self._connection = connection
-        self._now = now
+        self.connection = connection
+        self.now = now
 
     @classmethod
     def open(
@@ -72,7 +79,7 @@ class MemoryStore:
 
     def close(self) -> None:
         """Closes the file; does nothing the second time."""
-        self._connection.close()
+        self.connection.close()
 
     def __enter__(self) -> Self:
         """Returns the store itself."""
@@ -94,13 +101,13 @@ class MemoryStore:
         The outermost is a transaction; one inside another is a savepoint, so that it can fail
         alone. In a read-only store it gives all queries inside the same view of the memory.
         """
-        with self._connection.transaction():
+        with self.connection.transaction():
             yield
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open. Some errors, such as a full disk, end it unasked."""
-        return self._connection.in_transaction
+        return self.connection.in_transaction
 
     # -- The model ---------------------------------------------------------------------------
 
@@ -111,11 +118,11 @@ class MemoryStore:
             OtherModelError: it belongs to a model of other weights.
         """
         with self.transaction():
-            meta.bind_model(self._connection, name, base_digest)
+            meta.bind_model(self.connection, name, base_digest)
 
     def model_version(self) -> int:
-        """Version of the newest row of the ledger; 0 is the base model."""
-        return ledger.newest_version(self._connection)
+        """The version that is served: the head of the ledger; 0 is the base model."""
+        return ledger.head_version(self.connection)
 
     # -- Teaching ----------------------------------------------------------------------------
 
@@ -133,29 +140,29 @@ class MemoryStore:
         with self.transaction():
             before = self.last_event_sequence()
             if new.request_id is not None:
-                earlier = requests.find_fact_id(self._connection, new.request_id, new)
+                earlier = requests.find_fact_id(self.connection, new.request_id, new)
                 if earlier is not None:
                     return Accepted(fact=self.fact(earlier), created=False, event_sequence=before)
-            at = self._now()
-            same = facts.find_same(self._connection, new.question, new.answer)
+            at = self.now()
+            same = facts.find_same(self.connection, new.question, new.answer)
             self._require_free_id(new, same)
             fact = same or self._insert(new, at)
             if new.request_id is not None:
-                requests.remember(self._connection, new.request_id, new, fact.id, at)
+                requests.remember(self.connection, new.request_id, new, fact.id, at)
             return Accepted(fact=fact, created=same is None, event_sequence=before)
 
     def _require_free_id(self, new: NewFact, same: Fact | None) -> None:
         if new.fact_id is None or (same is not None and same.id == new.fact_id):
             return
-        if facts.find(self._connection, new.fact_id) is not None:
+        if facts.find(self.connection, new.fact_id) is not None:
             raise FactExistsError(
                 f"The fact id {new.fact_id!r} belongs to another fact. Choose another id, or none."
             )
 
     def _insert(self, new: NewFact, at: datetime) -> Fact:
         fact_id = new.fact_id or "f" + secrets.token_hex(8)
-        fact = facts.insert(self._connection, new, fact_id, at)
-        self._emit(EventKind.ACCEPTED, at, fact_id=fact.id)
+        fact = facts.insert(self.connection, new, fact_id, at)
+        self.emit(EventKind.ACCEPTED, at, fact_id=fact.id)
         return fact
 
     # -- Learning ----------------------------------------------------------------------------
@@ -163,10 +170,10 @@ class MemoryStore:
     def claim(self) -> Fact | None:
         """Takes the oldest queued fact to `learning`; None if none is queued."""
         with self.transaction():
-            at = self._now()
-            fact = facts.claim_oldest(self._connection, at)
+            at = self.now()
+            fact = facts.claim_oldest(self.connection, at)
             if fact is not None:
-                self._emit(EventKind.LEARNING, at, fact_id=fact.id)
+                self.emit(EventKind.LEARNING, at, fact_id=fact.id)
             return fact
 
     def record_learned(
@@ -190,9 +197,9 @@ class MemoryStore:
             WrongStateError: the fact is not being learned.
         """
         with self.transaction():
-            at = self._now()
+            at = self.now()
             self.fact(update.fact_id)
-            row = ledger.append(self._connection, update, at)
+            row = ledger.append_at_head(self.connection, update, at)
             learning = replace(learning, model_version=row.model_version)
             self._finish(update.fact_id, FactState.LEARNED, at, learning, probes)
             return row
@@ -209,7 +216,7 @@ class MemoryStore:
             WrongStateError: the fact is not being learned.
         """
         with self.transaction():
-            return self._finish(fact_id, FactState.KNOWN, self._now(), learning, probes)
+            return self._finish(fact_id, FactState.KNOWN, self.now(), learning, probes)
 
     def record_resisted(
         self, fact_id: str, reason: str, learning: Learning, probes: Sequence[NewProbe] = ()
@@ -222,7 +229,7 @@ class MemoryStore:
         """
         with self.transaction():
             return self._finish(
-                fact_id, FactState.RESISTED, self._now(), learning, probes, reason=reason
+                fact_id, FactState.RESISTED, self.now(), learning, probes, reason=reason
             )
 
     def _finish(
@@ -236,13 +243,13 @@ class MemoryStore:
     ) -> Fact:
         """Ends an attempt at learning; the event carries the name of the state."""
         fact = facts.change_state(
-            self._connection, fact_id, state, at, reason=reason, learning=learning
+            self.connection, fact_id, state, at, reason=reason, learning=learning
         )
         if state is not FactState.RESISTED:
-            for older_id in facts.supersede_older(self._connection, fact, at):
-                self._emit(EventKind.SUPERSEDED, at, fact_id=older_id, message=f"by {fact_id}")
-        probes.insert(self._connection, new_probes, self.model_version(), fact_id, at)
-        self._emit(EventKind(state.value), at, fact_id=fact_id, message=reason, learning=learning)
+            for older_id in facts.supersede_older(self.connection, fact, at):
+                self.emit(EventKind.SUPERSEDED, at, fact_id=older_id, message=f"by {fact_id}")
+        probes.insert(self.connection, new_probes, self.model_version(), fact_id, at)
+        self.emit(EventKind(state.value), at, fact_id=fact_id, message=reason, learning=learning)
         return fact
 
     def record_failure(self, fact_id: str, reason: str, max_attempts: int) -> Fact:
@@ -253,11 +260,11 @@ class MemoryStore:
             WrongStateError: the fact is not being learned.
         """
         with self.transaction():
-            at = self._now()
+            at = self.now()
             attempts = self.fact(fact_id).failed_attempts + 1
             quarantined = attempts >= max_attempts
             fact = facts.change_state(
-                self._connection,
+                self.connection,
                 fact_id,
                 FactState.QUARANTINED if quarantined else FactState.QUEUED,
                 at,
@@ -265,7 +272,7 @@ class MemoryStore:
                 failed_attempts=attempts,
             )
             kind = EventKind.QUARANTINED if quarantined else EventKind.RETRIED
-            self._emit(kind, at, fact_id=fact_id, message=reason)
+            self.emit(kind, at, fact_id=fact_id, message=reason)
             return fact
 
     def release(self, fact_id: str) -> Fact:
@@ -276,15 +283,57 @@ class MemoryStore:
             WrongStateError: the fact is not being learned.
         """
         with self.transaction():
-            return facts.change_state(self._connection, fact_id, FactState.QUEUED, self._now())
+            return facts.change_state(self.connection, fact_id, FactState.QUEUED, self.now())
 
     def release_claims(self) -> int:
         """Gives all claims back, as after a crash; returns how many there were."""
         with self.transaction():
-            claimed = facts.in_state(self._connection, FactState.LEARNING)
+            claimed = facts.in_state(self.connection, FactState.LEARNING)
             for fact_id in claimed:
                 self.release(fact_id)
             return len(claimed)
+
+    # -- Outside the data folder -------------------------------------------------------------
+
+    def record_place(self, kind: PlaceKind, path: str, model_version: int) -> None:
+        """Remembers a backup or an export, to be named when a fact is erased."""
+        with self.transaction():
+            self.connection.execute(
+                "INSERT INTO places (kind, path, model_version, created_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (kind, path) DO UPDATE SET"
+                " model_version = excluded.model_version, created_at = excluded.created_at",
+                [kind.value, path, model_version, write_time(self.now())],
+            )
+
+    def forget_place(self, kind: PlaceKind, path: str) -> None:
+        """A backup or an export is gone."""
+        with self.transaction():
+            self.connection.execute(
+                "DELETE FROM places WHERE kind = ? AND path = ?", [kind.value, path]
+            )
+
+    def places(self) -> list[Place]:
+        """Backups and exports, oldest first."""
+        rows = self.connection.execute("SELECT * FROM places ORDER BY created_at, path")
+        return [
+            Place(
+                kind=PlaceKind(row["kind"]),
+                path=row["path"],
+                model_version=row["model_version"],
+                created_at=read_time(row["created_at"]),
+            )
+            for row in rows
+        ]
+
+    def backup(self, target: Path) -> None:
+        """Writes a consistent copy of the database while it is in use.
+
+        Raises:
+            StoreUnusableError: it cannot be written.
+        """
+        self.connection.backup(target)
+
+    # -- Probes and events -------------------------------------------------------------------
 
     def record_probes(
         self, probes_: Sequence[NewProbe], model_version: int, cause_fact_id: str = ""
@@ -295,28 +344,27 @@ class MemoryStore:
             FactNotFoundError: a probe is about a fact that is not stored.
         """
         with self.transaction():
-            return probes.insert(
-                self._connection, probes_, model_version, cause_fact_id, self._now()
-            )
+            return probes.insert(self.connection, probes_, model_version, cause_fact_id, self.now())
 
     def record_event(self, kind: EventKind, message: str, model_version: int) -> Event:
         """Stores an event that is about no fact, such as a learner that went down."""
         with self.transaction():
             return events.insert(
-                self._connection, kind, self._now(), model_version=model_version, message=message
+                self.connection, kind, self.now(), model_version=model_version, message=message
             )
 
-    def _emit(
+    def emit(
         self,
         kind: EventKind,
         at: datetime,
         *,
-        fact_id: str,
+        fact_id: str = "",
         message: str = "",
         learning: Learning | None = None,
     ) -> None:
+        """Stores an event as part of the transaction that makes it happen."""
         events.insert(
-            self._connection,
+            self.connection,
             kind,
             at,
             model_version=self.model_version(),
@@ -333,13 +381,13 @@ class MemoryStore:
         Raises:
             FactNotFoundError: there is none.
         """
-        return facts.get(self._connection, fact_id)
+        return facts.get(self.connection, fact_id)
 
     def facts(
         self, *, after_position: int = 0, limit: int = 50, states: Sequence[FactState] = ()
     ) -> list[Fact]:
         """At most `limit` facts in the order of acceptance; in any of `states`, or all if empty."""
-        return facts.listing(self._connection, after_position, limit, states)
+        return facts.listing(self.connection, after_position, limit, states)
 
     def page(
         self, page_size: int, page_token: str = "", states: Sequence[FactState] = ()
@@ -355,7 +403,7 @@ class MemoryStore:
             InvalidPageTokenError: the token is not of this store, or of another list.
         """
         with self.transaction():
-            secret = meta.page_token_secret(self._connection)
+            secret = meta.page_token_secret(self.connection)
             after = decode_page_token(page_token, states, secret) if page_token else 0
             found = self.facts(after_position=after, limit=page_size + 1, states=states)
         page = found[:page_size]
@@ -365,7 +413,7 @@ class MemoryStore:
 
     def counts(self) -> dict[FactState, int]:
         """How many facts are in each state; every state is present."""
-        return facts.counts(self._connection)
+        return facts.counts(self.connection)
 
     def older_facts(self, fact: Fact, limit: int) -> list[Fact]:
         """A sample of at most `limit` learned or known facts with other questions.
@@ -373,7 +421,7 @@ class MemoryStore:
         It depends on the ids of the fact and of the candidates only; see `memory_store.sampling`.
         """
         key = facts.question_key(fact.question)
-        ids = sampling.sample_ids(self._connection, fact.id, key, limit)
+        ids = sampling.sample_ids(self.connection, fact.id, key, limit)
         return [self.fact(fact_id) for fact_id in ids]
 
     def update(self, model_version: int) -> Update:
@@ -382,7 +430,7 @@ class MemoryStore:
         Raises:
             FactNotFoundError: there is none.
         """
-        row = ledger.find(self._connection, model_version)
+        row = ledger.find(self.connection, model_version)
         if row is None:
             raise FactNotFoundError(
                 f"The ledger has no version {model_version}; it has 1 to {self.model_version()}."
@@ -391,31 +439,39 @@ class MemoryStore:
 
     def updates(self, *, after_version: int = 0, limit: int = 1000) -> list[Update]:
         """At most `limit` rows of the ledger, in the order to replay them."""
-        return ledger.listing(self._connection, after_version, limit)
+        return ledger.listing(self.connection, after_version, limit)
+
+    def lineage(self, version: int) -> list[int]:
+        """The versions whose rows, replayed in this order, give the weights of `version`."""
+        return ledger.lineage(self.connection, version)
+
+    def updates_at(self, versions: Sequence[int]) -> list[Update]:
+        """The rows of some versions, in order."""
+        return ledger.at_versions(self.connection, versions)
 
     def updates_of(self, fact_id: str) -> list[Update]:
         """The rows of the ledger for one fact, oldest first."""
-        return ledger.of_fact(self._connection, fact_id)
+        return ledger.of_fact(self.connection, fact_id)
 
     def probes_of(self, fact_id: str, limit: int = 100) -> list[Probe]:
         """At most `limit` probes of one fact, newest first."""
-        return probes.of_fact(self._connection, fact_id, limit)
+        return probes.of_fact(self.connection, fact_id, limit)
 
     def events(
         self, *, after_sequence: int = 0, limit: int = 500, fact_ids: Sequence[str] = ()
     ) -> list[Event]:
         """At most `limit` events in order; of some facts, or all if `fact_ids` is empty."""
-        return events.listing(self._connection, after_sequence, limit, fact_ids)
+        return events.listing(self.connection, after_sequence, limit, fact_ids)
 
     def last_event_sequence(self) -> int:
         """Sequence number of the newest event; 0 if there is none."""
-        return events.last_sequence(self._connection)
+        return events.last_sequence(self.connection)
 
     # -- The file ----------------------------------------------------------------------------
 
     def sqlite_version(self) -> str:
         """Version of the SQLite library in use."""
-        return str(self._connection.execute("SELECT sqlite_version() AS version")[0]["version"])
+        return str(self.connection.execute("SELECT sqlite_version() AS version")[0]["version"])
 
     def checkpoint(self) -> bool:
         """Moves the write-ahead log into the database file and empties it.
@@ -423,15 +479,15 @@ class MemoryStore:
         Returns:
             False if a reader was in the way; the log then stays, and nothing is lost.
         """
-        return not self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]
+        return not self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]
 
     def integrity_check(self) -> list[str]:
         """All that is wrong with the file, one problem an entry. Reads the whole file."""
-        structure = self._connection.execute("PRAGMA integrity_check")
+        structure = self.connection.execute("PRAGMA integrity_check")
         problems = [str(row[0]) for row in map(tuple, structure) if row[0] != "ok"]
-        orphans = self._connection.execute("PRAGMA foreign_key_check")
+        orphans = self.connection.execute("PRAGMA foreign_key_check")
         problems += [f"a row of {row['table']} names a missing fact" for row in orphans]
-        miscounted = self._connection.execute(
+        miscounted = self.connection.execute(
             "SELECT state FROM state_counts AS counted WHERE count <>"
             " (SELECT count(*) FROM facts WHERE facts.state = counted.state)"
         )

@@ -34,8 +34,9 @@ LARGEST_BATCH = 256  # operations a commit: bounds how long the first of them wa
 class StoreThreads:
     """Access to a store from one asyncio loop. Every method belongs to that loop."""
 
-    def __init__(self, writer: _StoreThread, reader: _StoreThread) -> None:
+    def __init__(self, path: Path, writer: _StoreThread, reader: _StoreThread) -> None:
         """Uses two running threads; see `open`."""
+        self._path = path
         self._writer = writer
         self._reader = reader
 
@@ -77,7 +78,7 @@ class StoreThreads:
         except MemoryStoreError:
             await writer.close()
             raise
-        return cls(writer, reader)
+        return cls(path, writer, reader)
 
     async def write(self, operation: Callable[[MemoryStore], T]) -> T:
         """Runs an operation on the writing store and answers once it is durable.
@@ -100,6 +101,20 @@ class StoreThreads:
             StoreClosedError: `close` was called before.
         """
         return await self._reader.submit(operation)
+
+    async def empty_log(self) -> bool:
+        """Moves the write-ahead log into the database file, so that nothing removed stays in it.
+
+        Returns:
+            False if somebody was in the way; the log is then emptied at the next close.
+        """
+
+        def empty() -> bool:
+            # On a connection of its own: the writer's is inside a transaction when it runs.
+            with MemoryStore.open(self._path) as store:
+                return store.checkpoint()
+
+        return await asyncio.to_thread(empty)
 
     async def close(self) -> None:
         """Carries out what waits, empties the write-ahead log, and closes; may be called again.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import platformdirs
 import typer
 
-from agent.cli import ask, evaluate, facts, models, serve, teach
+from agent.cli import ask, evaluate, facts, models, operate, serve, teach
 from agent.cli.output import messages, shown
 from agent.errors import AgentError, ConfigError
 from memory_store.errors import MemoryStoreError
@@ -30,7 +30,12 @@ app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
 app.command("eval")(evaluate.evaluate)
+app.command()(operate.rollback)
+app.command()(operate.why)
+app.command()(operate.export)
+app.command()(operate.backup)
 app.add_typer(facts.app, name="facts")
+app.add_typer(operate.snapshots, name="snapshots")
 app.add_typer(models.app, name="models")
 
 # Exit codes: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted.

@@ -10,13 +10,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from agent.cli.operate import report, wait_shown
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, fact_json, print_json, shown, state_text
 from agent.cli.teach import facts_table
 from agent.service.client import Client
 from memory_store.records import FactState, Probe, Update
 
-app = typer.Typer(help="Look at the facts of a server.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at the facts of a server, or have one forgotten.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -35,6 +38,28 @@ def list_facts(
         print_json({"facts": [fact_json(fact) for fact in facts]})
     else:
         console.print(facts_table(facts))
+
+
+@app.command()
+def forget(
+    fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
+    erase: Annotated[
+        bool,
+        typer.Option(
+            "--erase",
+            help="Remove the text too: from the database, snapshots, and known backups (deleted).",
+        ),
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is done, with the proof.")] = False,
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Forget a fact exactly: the weights become those of a model that never saw it."""
+    with Client(server) as client:
+        operation, out_of_reach = client.forget(fact_id, erase=erase)
+        if wait:
+            operation = wait_shown(client, operation)
+    report(operation, out_of_reach, json)
 
 
 @app.command()

@@ -64,6 +64,38 @@ def serve(
             help="Time between two audits, each probing some learned facts; 0: none.",
         ),
     ] = DEFAULT_AUDIT_MINUTES,
+    snapshot_updates: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_SNAPSHOT_UPDATES",
+            min=0,
+            help="A snapshot after so many updates; 0: no.",
+        ),
+    ] = 100,
+    snapshot_minutes: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_SNAPSHOT_MINUTES",
+            min=0,
+            help="And after so many minutes in which something was learned; 0: none.",
+        ),
+    ] = 10.0,
+    keep_snapshots: Annotated[
+        int, typer.Option(envvar="AGENT_KEEP_SNAPSHOTS", min=1, help="The newest so many are kept,")
+    ] = 3,
+    keep_snapshot_days: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_KEEP_SNAPSHOT_DAYS", min=0, help="and the newest of each of so many days."
+        ),
+    ] = 7,
+    accept_drift: Annotated[
+        bool,
+        typer.Option(
+            "--accept-drift",
+            help="Serve weights that replay differently here; probes all facts, keeps the result.",
+        ),
+    ] = False,
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.app import serve as run  # imports gRPC: not needed for --help
@@ -82,6 +114,11 @@ def serve(
         threads=threads or None,
         policy=chosen_policy(policy, learning_rate, max_steps),
         audit_minutes=audit_minutes,
+        snapshot_updates=snapshot_updates,
+        snapshot_minutes=snapshot_minutes,
+        keep_snapshots=keep_snapshots,
+        keep_snapshot_days=keep_snapshot_days,
+        accept_drift=accept_drift,
     )
     _fetch_if_missing(model)
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agent.errors import DriftError, LearningFailedError, StaleVersionError
+from agent.errors import DriftError, LearningFailedError, SnapshotError, StaleVersionError
 from agent.learning import rates
 from agent.learning.digest import weights_digest
 from agent.learning.encoding import Batch, Encoder
@@ -26,7 +27,14 @@ from agent.learning.environment import describe_environment, device_name
 from agent.learning.generation import stream_answer
 from agent.learning.model import LoadedModel
 from agent.learning.probes import probe
-from agent.learning.records import Answer, Example, Generated, LearnerDescription, Outcome
+from agent.learning.records import (
+    Answer,
+    Example,
+    Generated,
+    LearnerDescription,
+    Outcome,
+    ReplayedUpdate,
+)
 from agent.learning.update import (
     ALGORITHM,
     AnswerScores,
@@ -35,7 +43,7 @@ from agent.learning.update import (
     score_answers,
     trained_parameters,
 )
-from memory_store.records import Policy, Step
+from memory_store.records import Policy, Step, Update
 
 # Older facts in the batch of every step. On the paper's ten facts, none: 3 recalled in the end;
 # 16: all ten (docs/LOG.md).
@@ -127,11 +135,11 @@ class Learner:
         """Serves the working copy from now on.
 
         Raises:
-            StaleVersionError: `version` is not the next one, or `digest` is not that of the
+            StaleVersionError: `version` is not a later one, or `digest` is not that of the
                 update learned last.
         """
         learned = self._outcome_digest
-        if version != self.version + 1 or not learned or digest != learned:
+        if version <= self.version or not learned or digest != learned:
             raise StaleVersionError(
                 f"cannot commit version {version} ({digest[:12]}) after version {self.version}"
                 f" ({learned[:12] or 'nothing learned'})"
@@ -141,44 +149,81 @@ class Learner:
         self._outcome_digest = ""
         self.version, self.digest = version, digest
 
-    def replay(
-        self,
-        version: int,
-        example: Example,
-        steps: Sequence[Step],
-        rehearsed: Sequence[Example],
-        *,
-        digest_after: str,
-        algorithm: str,
-    ) -> Iterator[None]:
+    def replay(self, row: ReplayedUpdate, *, accept_drift: bool = False) -> Iterator[None]:
         """Applies a ledger row again and serves the result; yields after each step.
 
+        Args:
+            row: made on the version that is served now. Rows that take back have no steps.
+            accept_drift: go on if the weights come out different.
+
         Raises:
-            StaleVersionError: `version` is not the next one.
-            DriftError: the row was made by another algorithm, or the weights come out different.
+            StaleVersionError: the row was made on another version.
+            DriftError: it was made by another algorithm, or the weights come out different.
         """
-        if version != self.version + 1:
-            raise StaleVersionError(f"cannot replay version {version} after {self.version}")
-        if algorithm != ALGORITHM:
+        update = row.update
+        if update.parent_version != self.version:
+            raise StaleVersionError(
+                f"cannot replay version {update.model_version}, made on"
+                f" {update.parent_version}, after {self.version}"
+            )
+        if update.steps and update.algorithm != ALGORITHM:
             raise DriftError(
-                f"update {version} was made by {algorithm}, but this release replays {ALGORITHM}:"
-                " serve it with the release that made it"
+                f"update {update.model_version} was made by {update.algorithm}, but this release"
+                f" replays {ALGORITHM}: serve it with the release that made it"
             )
         self._put_back()
-        by_id = {older.fact_id: older for older in rehearsed}
-        for step in steps:
-            batch = self._batch(example, [by_id[id_] for id_ in step.rehearsed_fact_ids])
+        by_id = {older.fact_id: older for older in row.rehearsed}
+        for step in update.steps:
+            batch = self._batch(row.example, [by_id[id_] for id_ in step.rehearsed_fact_ids])
             self._take_step(score_answers(self._working, batch), step.learning_rate)
             yield
         digest = weights_digest(self._working)
-        if digest != digest_after:
-            raise DriftError(
-                f"update {version} came out as {digest[:12]} but was recorded as"
-                f" {digest_after[:12]}: the hardware or the software differs from what it was"
-                f" learned with (now: {describe_environment(self._loaded)})"
-            )
+        if digest != update.digest_after and not accept_drift:
+            raise DriftError(self._what_differs(update))
         self._outcome_digest = digest
-        self.commit(version, digest)
+        self.commit(update.model_version, digest)
+
+    def _what_differs(self, update: Update) -> str:
+        now = describe_environment(self._loaded)
+        differing = [
+            f"{name} {update.environment.get(name, 'unknown')!r}, now {value!r}"
+            for name, value in now.items()
+            if update.environment.get(name) != value
+        ]
+        return (
+            f"update {update.model_version} came out different from what was recorded"
+            f" ({'; '.join(differing) or 'the environment is the same'}). Serve it where it was"
+            " learned, or accept the difference with --accept-drift, which measures it"
+        )
+
+    def weights_on_cpu(self) -> dict[str, Tensor]:
+        """A copy of the served weights that updates change, by name: what a snapshot holds."""
+        return {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in trained_parameters(self._served).items()
+        }
+
+    def restore(self, weights: Mapping[str, Tensor], version: int, digest: str) -> None:
+        """Serves the weights of a snapshot.
+
+        Raises:
+            SnapshotError: they are not what the digest says; nothing was changed.
+        """
+        trained = trained_parameters(self._served)
+        if trained.keys() != weights.keys():
+            raise SnapshotError(f"the snapshot of version {version} is of another kind of model")
+        self._working_differs = True
+        _copy([weights[name] for name in trained], self._trained)
+        if weights_digest(self._working) != digest:
+            raise SnapshotError(f"the snapshot of version {version} has other weights than it says")
+        _copy(self._trained, self._trained_served)
+        self._working_differs, self._outcome_digest = False, ""
+        self.version, self.digest = version, digest
+
+    def export(self, folder: Path) -> None:
+        """Writes the served weights and the tokenizer as a plain Hugging Face checkpoint."""
+        self._served.save_pretrained(folder, safe_serialization=True)
+        self._loaded.tokenizer.save_pretrained(folder)
 
     def ask(self, question: str, max_new_tokens: int) -> Iterator[str | Generated]:
         """Pieces of the served model's answer, then the whole."""

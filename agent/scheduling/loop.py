@@ -12,26 +12,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
-from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
-from agent.learning.records import Example, LearnerDescription, Outcome, ReplayedUpdate
+from agent.errors import (
+    DriftError,
+    LearnerUnavailableError,
+    LearningFailedError,
+    StaleVersionError,
+)
+from agent.learning.records import Example, LearnerDescription
+from agent.scheduling.erasing import remove_traces
+from agent.scheduling.operating import (
+    OLDER_FACTS,
+    Interrupted,
+    OperationRunner,
+    OperationSettings,
+)
 from agent.scheduling.ports import Learner, StartLearner
-from memory_store.errors import StoreFailedError, StoreUnusableError
+from agent.scheduling.recording import learn_fact, learning_of, probes_of, update_of
+from agent.scheduling.recovery import bring_to, replayed_updates
+from memory_store import taking_back
+from memory_store.errors import LedgerConflictError, StoreFailedError, StoreUnusableError
 from memory_store.records import (
     Event,
     EventKind,
     Fact,
-    Learning,
-    NewProbe,
+    FactState,
     NewUpdate,
+    Operation,
     Policy,
     ProbeKind,
     Step,
@@ -46,9 +62,6 @@ logger = logging.getLogger(__name__)
 
 # A fact that fails this often is quarantined; the others go on.
 MAX_ATTEMPTS = 3
-# Older facts given to the learner with each new one.
-OLDER_FACTS = 32
-REPLAY_PAGE = 100
 # Wait before a dead learner is started again: doubled each time, up to the last.
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.1, 30.0
 # Wait before a write that found the disk full is tried again.
@@ -71,20 +84,25 @@ class LoopSettings:
     Attributes:
         model: name or folder, as given.
         policy: for facts that bring none.
+        snapshots: folder of all snapshots.
+        accept_drift: serve weights that replay differently from what was recorded.
     """
 
     model: str
     policy: Policy
+    snapshots: Path
+    accept_drift: bool = False
 
 
 class LearningLoop:
-    """Keeps a learner alive and feeds it.
+    """Keeps a learner alive and feeds it: operations first, then facts.
 
     Attributes:
         learner: the one that can be asked now, or None.
         state: what it is doing.
         description: what it has loaded, once known.
         updates_to_replay: how far recovery has still to go.
+        operation: what an operation in hand is doing, for people; empty if there is none.
         state_changed: set at every change of `state`.
     """
 
@@ -94,11 +112,13 @@ class LearningLoop:
         start_learner: StartLearner,
         publish: Callable[[Event], None],
         settings: LoopSettings,
+        on_update: Callable[[Update], None] = lambda update: None,
     ) -> None:
         self._store = store
         self._start_learner = start_learner
         self._publish = publish
         self._settings = settings
+        self._on_update = on_update
         self._woken = asyncio.Event()
         self._stopping = False
         self._version = 0
@@ -107,9 +127,10 @@ class LearningLoop:
         self.state_changed = asyncio.Event()
         self.description: LearnerDescription | None = None
         self.updates_to_replay = 0
+        self.operation = ""
 
     def wake(self) -> None:
-        """A fact was accepted: look at the queue now."""
+        """A fact or an operation was accepted: look at the queue now."""
         self._woken.set()
 
     def stop(self) -> None:
@@ -131,11 +152,12 @@ class LearningLoop:
         while not self._stopping:
             self._set_state(LearnerState.STARTING)
             try:
-                async with self._start_learner() as learner:
+                async with AsyncExitStack() as learners:
+                    learner = await learners.enter_async_context(self._start_learner())
                     try:
                         await self._recover(learner)
                         pause = FIRST_RESTART_SECONDS
-                        await self._learn_queue(learner)
+                        await self._serve(learner, learners)
                     finally:
                         self.learner = None
             # The last two come from recovery and commit: it cannot follow the ledger as it is.
@@ -147,28 +169,95 @@ class LearningLoop:
                 pause = min(2 * pause, LAST_RESTART_SECONDS)
 
     async def _recover(self, learner: Learner) -> None:
-        """Brings a fresh learner to the newest position of the ledger."""
+        """Brings a fresh learner to the head of the ledger."""
         started = time.monotonic()
         self.description = description = await learner.describe()
         await self._store.write(
             lambda store: store.bind_model(self._settings.model, description.base_digest)
         )
         self._set_state(LearnerState.RECOVERING)
-        newest = await self._store.read(MemoryStore.model_version)
-        self._version, self.updates_to_replay = 0, newest
-        while self._version < newest:
-            rows = await self._store.read(partial(_replayed_updates, self._version))
-            async for self._version in learner.replay(rows):
-                self.updates_to_replay = newest - self._version
+        self._version = await self._store.read(MemoryStore.model_version)
+        replayed = await bring_to(
+            learner,
+            self._store,
+            self._version,
+            self._settings.snapshots,
+            self._replaying,
+            accept_drift=self._settings.accept_drift,
+        )
+        await self._note_drift(learner, replayed.digest)
         self.learner = learner
         self._set_state(LearnerState.READY)
         await self._record_event(
             EventKind.LEARNER_READY,
-            f"{self._settings.model} on {description.device}; replayed {newest} updates"
-            f" in {time.monotonic() - started:.1f} s",
+            f"{self._settings.model} on {description.device}, version {self._version}: replayed"
+            f" {replayed.updates} updates, {time.monotonic() - started:.1f} s",
         )
 
-    async def _learn_queue(self, learner: Learner) -> None:
+    def _replaying(self, remaining: int) -> None:
+        self.updates_to_replay = remaining
+
+    async def _note_drift(self, learner: Learner, digest: str) -> None:
+        """Writes down weights that differ from the recorded ones, if the operator accepted that."""
+        if not digest:
+            return
+        recorded = await self._store.read(lambda store: store.update(self._version).digest_after)
+        if digest == recorded:
+            return
+        end = NewUpdate(
+            fact_id="",
+            base_version=self._version,
+            steps=(),
+            digest_before=recorded,
+            digest_after=digest,
+            algorithm="none",
+            environment=self._environment(),
+            seconds=0.0,
+        )
+        row = await self._store.write(lambda store: taking_back.record_drift(store, end))
+        rows = await self._store.read(lambda store: replayed_updates(store, [row.model_version]))
+        async for self._version, _ in learner.replay(rows):
+            pass
+        await self._probe_all(learner)
+
+    async def _probe_all(self, learner: Learner) -> None:
+        """Probes every held fact, so that what drift did is on record."""
+        position = 0
+        states = (FactState.LEARNED, FactState.KNOWN)
+        while True:
+            page = await self._store.read(
+                partial(MemoryStore.facts, after_position=position, limit=100, states=states)
+            )
+            if not page:
+                return
+            for fact in page:
+                answers, version = await learner.probe(Example.of(fact))
+                row = answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question)
+                await self._store.write(
+                    partial(MemoryStore.record_probes, probes_=[row], model_version=version)
+                )
+            position = page[-1].position
+
+    async def _serve(self, learner: Learner, learners: AsyncExitStack) -> None:
+        """Does what waits, until `stop`; an operation puts another learner in place of this one."""
+        while not self._stopping:
+            operation = await self._learn_queue(learner)
+            if operation is not None and not await self._forget_at_once(operation):
+                successor = AsyncExitStack()
+                try:
+                    learner = await self._operate(learner, operation, successor)
+                except BaseException:
+                    await successor.aclose()
+                    raise
+                if learner is self.learner:  # the operation failed; its learner is not needed
+                    await successor.aclose()
+                    continue
+                self.learner = learner
+                await learners.aclose()
+                learners.push_async_exit(successor)
+
+    async def _learn_queue(self, learner: Learner) -> Operation | None:
+        """Learns until `stop`, or until there is an operation to be done, which is returned."""
         dead = asyncio.ensure_future(learner.wait_dead())
         try:
             while not self._stopping:
@@ -176,6 +265,9 @@ class LearningLoop:
                 self._woken.clear()
                 if dead.done():
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
+                operation = await self._store.read(taking_back.open_operation)
+                if operation is not None:
+                    return operation
                 fact = await self._when_writable(MemoryStore.claim)
                 if fact is not None:
                     await self._learn(learner, fact)
@@ -185,6 +277,81 @@ class LearningLoop:
                 woken.cancel()
         finally:
             dead.cancel()
+        return None
+
+    async def _forget_at_once(self, operation: Operation) -> bool:
+        """Forgets a fact that the weights do not hold; False if there is more to do."""
+        done = await self._when_writable(
+            partial(taking_back.finish_if_not_held, operation_id=operation.id)
+        )
+        if done:
+            await remove_traces(self._store, self._settings.snapshots, erased=operation.erase)
+        return done
+
+    async def _operate(
+        self, learner: Learner, operation: Operation, successor: AsyncExitStack
+    ) -> Learner:
+        """Carries an operation out; returns the learner that serves from now on."""
+        dead = asyncio.ensure_future(learner.wait_dead())
+        work = asyncio.ensure_future(self._run_operation(operation, successor))
+        try:
+            await asyncio.wait([work, dead], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
+            row, new_learner = work.result()
+            self._version = row.model_version
+            self._on_update(row)
+            return new_learner
+        except Interrupted:
+            return learner
+        except (LearningFailedError, DriftError, LedgerConflictError) as error:
+            logger.error("operation %d failed: %s", operation.id, error)
+            reason = str(error)
+            await self._when_writable(
+                lambda store: taking_back.fail_operation(store, operation.id, reason)
+            )
+            return learner
+        finally:
+            self.operation = ""
+            dead.cancel()
+            work.cancel()
+            with suppress(BaseException):
+                await work
+
+    async def _run_operation(
+        self, operation: Operation, successor: AsyncExitStack
+    ) -> tuple[Update, Learner]:
+        self._operating(operation, "starting a second learner")
+        learner = await successor.enter_async_context(self._start_learner())
+        runner = OperationRunner(
+            operation,
+            learner,
+            self._store,
+            OperationSettings(
+                snapshots=self._settings.snapshots,
+                policy=self._settings.policy,
+                environment=self._environment(),
+            ),
+            partial(self._operating, operation),
+            lambda: self._stopping,
+        )
+        return await runner.run(), learner
+
+    def _operating(self, operation: Operation, what: str) -> None:
+        self.operation = f"{operation.kind} {operation.fact_id}: {what}"
+        self._publish(
+            Event(
+                sequence=0,
+                kind=EventKind.REBUILDING,
+                at=datetime.now(UTC),
+                fact_id=operation.fact_id,
+                model_version=self._version,
+                message=what,
+            )
+        )
+
+    def _environment(self) -> Mapping[str, str]:
+        return self.description.environment if self.description else {}
 
     async def _learn(self, learner: Learner, fact: Fact) -> None:
         """Learns one claimed fact and leaves it in its next state, whatever happens."""
@@ -206,41 +373,25 @@ class LearningLoop:
                 # The ledger has it: if the learner dies here, replay brings it to this version.
                 await learner.commit(update.model_version, update.digest_after)
                 self._version = update.model_version
+                self._on_update(update)
 
     async def _learn_once(self, learner: Learner, fact: Fact) -> Update | None:
         """Has the fact learned and writes down what came of it; the ledger row, if there is one."""
         started = time.monotonic()
         older = await self._store.read(lambda store: store.older_facts(fact, OLDER_FACTS))
         policy = fact.policy or self._settings.policy
-        outcome: Outcome | None = None
-        async for progress in learner.learn(
-            Example.of(fact), policy, self._version, [Example.of(other) for other in older]
-        ):
-            if isinstance(progress, Step):
-                self._publish(self._step_event(fact, progress))
-            else:
-                outcome = progress
-        if outcome is None:
-            raise LearnerUnavailableError("it ended without an outcome")
-        probes = _probes(fact, older, outcome)
-        learning = Learning(
-            learning_rates=tuple(step.learning_rate for step in outcome.steps),
-            probability_before=math.exp(outcome.before.log_probability),
-            probability_after=math.exp(outcome.after.log_probability),
-            answer_before=outcome.before.text,
-            answer_after=outcome.after.text,
+        outcome = await learn_fact(
+            learner,
+            fact,
+            policy,
+            self._version,
+            older,
+            lambda step: self._publish(self._step_event(fact, step)),
         )
+        probes, learning = probes_of(fact, older, outcome), learning_of(outcome)
         if outcome.verdict == "learned":
-            new = NewUpdate(
-                fact_id=fact.id,
-                base_version=self._version,
-                steps=outcome.steps,
-                digest_before=outcome.digest_before,
-                digest_after=outcome.digest_after,
-                algorithm=outcome.algorithm,
-                environment=self.description.environment if self.description else {},
-                seconds=time.monotonic() - started,
-            )
+            seconds = time.monotonic() - started
+            new = update_of(fact, outcome, policy, self._version, self._environment(), seconds)
             return await self._store.write(
                 lambda store: store.record_learned(new, learning, probes)
             )
@@ -273,7 +424,7 @@ class LearningLoop:
 
     async def _record_event(self, kind: EventKind, message: str) -> None:
         version = self._version
-        await self._when_writable(lambda store: store.record_event(kind, message, version))
+        await self._store.write(lambda store: store.record_event(kind, message, version))
 
     def _step_event(self, fact: Fact, step: Step) -> Event:
         return Event(
@@ -284,36 +435,3 @@ class LearningLoop:
             model_version=self._version,
             step=step,
         )
-
-
-def _replayed_updates(after_version: int, store: MemoryStore) -> list[ReplayedUpdate]:
-    """The next page of the ledger, with the texts that its steps need."""
-    examples: dict[str, Example] = {}
-
-    def example(fact_id: str) -> Example:
-        if fact_id not in examples:
-            examples[fact_id] = Example.of(store.fact(fact_id))
-        return examples[fact_id]
-
-    rows = []
-    for update in store.updates(after_version=after_version, limit=REPLAY_PAGE):
-        rehearsed = dict.fromkeys(id_ for step in update.steps for id_ in step.rehearsed_fact_ids)
-        rows.append(
-            ReplayedUpdate(
-                update=update,
-                example=example(update.fact_id),
-                rehearsed=tuple(map(example, rehearsed)),
-            )
-        )
-    return rows
-
-
-def _probes(fact: Fact, older: Sequence[Fact], outcome: Outcome) -> list[NewProbe]:
-    """What the learner measured, as rows: the fact itself, its correlates, older facts."""
-    rows = [outcome.after.as_probe(ProbeKind.RETENTION, fact, fact.question)]
-    for question, answer in zip(fact.correlated_questions, outcome.transfer, strict=True):
-        rows.append(answer.as_probe(ProbeKind.TRANSFER, fact, question))
-    # Empty if no update was made.
-    for other, answer in zip(older, outcome.forgetting, strict=False):
-        rows.append(answer.as_probe(ProbeKind.FORGETTING, other, other.question))
-    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 from agent.learning.records import (
@@ -34,8 +35,22 @@ class Learner(Protocol):
         """Serves what was learned last."""
         ...
 
-    def replay(self, updates: Iterable[ReplayedUpdate]) -> AsyncIterator[int]:
-        """Applies ledger rows again; yields each version reached."""
+    def replay(
+        self, updates: Iterable[ReplayedUpdate], accept_drift: bool = False
+    ) -> AsyncIterator[tuple[int, str]]:
+        """Applies ledger rows again; yields each version reached and its digest."""
+        ...
+
+    async def restore(self, folder: Path) -> int:
+        """Serves the weights of a snapshot; returns its version."""
+        ...
+
+    async def snapshot(self, folder: Path) -> tuple[int, int]:
+        """Writes a snapshot of what is served; returns its version and bytes."""
+        ...
+
+    async def export(self, folder: Path) -> int:
+        """Writes what is served as a plain checkpoint; returns its version."""
         ...
 
     async def probe(self, example: Example) -> tuple[list[Answer], int]:

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
 from agent.errors import AgentError, ServerUnreachableError
 from agent.service import codec
+from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
-from continual.v1 import memory_pb2_grpc, model_pb2, model_pb2_grpc
 from memory_store.records import (
     Accepted,
     Event,
+    EventKind,
     Fact,
     FactState,
     NewFact,
@@ -34,6 +35,8 @@ from memory_store.records import (
 DEADLINE_SECONDS = 30.0
 # An answer may have to wait for the step of an update, on a CPU for seconds.
 ANSWER_DEADLINE_SECONDS = 300.0
+# Gigabytes are written or read.
+COPY_DEADLINE_SECONDS = 3600.0
 CONNECT_SECONDS = 1.0
 # The only status after which the server has done nothing: anything else is for the caller.
 RETRY_POLICY = json.dumps(
@@ -52,6 +55,7 @@ RETRY_POLICY = json.dumps(
         ]
     }
 )
+OPERATION_ENDS = (EventKind.FORGOTTEN, EventKind.ROLLED_BACK, EventKind.OPERATION_FAILED)
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
 
 
@@ -113,6 +117,27 @@ class Rejected:
     message: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationStatus:
+    """How far a request to forget or to roll back is.
+
+    Attributes:
+        id: for `wait_operation`.
+        kind: forget or rollback.
+        state: pending, running, done or failed.
+        fact_id: what is forgotten; empty for a rollback.
+        message: why it failed.
+        proof: what was measured in the end; empty until then.
+    """
+
+    id: int
+    kind: str
+    state: str
+    fact_id: str
+    message: str
+    proof: dict[str, Any]
+
+
 class Client:
     """A connection to one server. Thread-safe; close it, or use it in a `with` block.
 
@@ -129,6 +154,7 @@ class Client:
         self._channel = grpc.insecure_channel(address, options=options)
         self._memory = memory_pb2_grpc.MemoryServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +192,107 @@ class Client:
                     yield _decode_accepted(response.accepted)
                 else:
                     yield Rejected(index=response.index, message=response.rejected.message)
+
+    def forget(self, fact_id: str, *, erase: bool = False) -> tuple[OperationStatus, list[str]]:
+        """Asks for a fact to be forgotten; returns once the request is durable.
+
+        Args:
+            fact_id: of the fact.
+            erase: remove its text too.
+
+        Returns:
+            The operation (see `wait_operation`), and what may hold the text out of reach.
+        """
+        with self._our_errors():
+            response = self._memory.Forget(
+                pb.ForgetRequest(fact_id=fact_id, erase=erase), timeout=DEADLINE_SECONDS
+            )
+        return _decode_operation(response.operation), list(response.out_of_reach)
+
+    def rollback(self, to_version: int) -> OperationStatus:
+        """Asks for the weights of an earlier version; see `forget`."""
+        with self._our_errors():
+            response = self._admin.Rollback(
+                admin_pb2.RollbackRequest(to_version=to_version), timeout=DEADLINE_SECONDS
+            )
+        return _decode_operation(response.operation)
+
+    def operation(self, operation_id: int) -> OperationStatus:
+        """How far an operation is."""
+        with self._our_errors():
+            response = self._admin.GetOperation(
+                admin_pb2.GetOperationRequest(id=operation_id), timeout=DEADLINE_SECONDS
+            )
+        return _decode_operation(response.operation)
+
+    def wait_operation(
+        self, operation_id: int, progress: Callable[[str], None] = lambda what: None
+    ) -> OperationStatus:
+        """Returns once an operation is done or failed; tells what is being done meanwhile."""
+        # The events' position is taken before the operation is looked at, so no end is missed.
+        after_sequence = self.status().event_sequence
+        while (operation := self.operation(operation_id)).state not in ("done", "failed"):
+            for event in self.watch(after_sequence):
+                after_sequence = max(after_sequence, event.sequence)
+                if event.kind is EventKind.REBUILDING:
+                    progress(event.message)
+                elif event.kind in OPERATION_ENDS:
+                    break
+        return operation
+
+    def explain(self, question: str, limit: int = 10) -> pb.ExplainResponse:
+        """Which updates moved the answer to a question most."""
+        request = pb.ExplainRequest(question=question, limit=limit)
+        with self._our_errors():
+            return self._memory.Explain(request, timeout=DEADLINE_SECONDS)
+
+    def snapshots(self) -> list[admin_pb2.Snapshot]:
+        """Newest first."""
+        with self._our_errors():
+            response = self._admin.ListSnapshots(
+                admin_pb2.ListSnapshotsRequest(), timeout=DEADLINE_SECONDS
+            )
+        return list(response.snapshots)
+
+    def create_snapshot(self) -> admin_pb2.Snapshot:
+        """Writes one now."""
+        with self._our_errors():
+            response = self._admin.CreateSnapshot(
+                admin_pb2.CreateSnapshotRequest(), timeout=COPY_DEADLINE_SECONDS
+            )
+        return response.snapshot
+
+    def verify_snapshots(self) -> dict[int, str]:
+        """What is wrong with each snapshot, by version; empty if nothing."""
+        with self._our_errors():
+            response = self._admin.VerifySnapshots(
+                admin_pb2.VerifySnapshotsRequest(), timeout=COPY_DEADLINE_SECONDS
+            )
+        return {verdict.model_version: verdict.error for verdict in response.verdicts}
+
+    def prune_snapshots(self) -> list[int]:
+        """Removes what the rule does not keep; returns the versions removed."""
+        with self._our_errors():
+            response = self._admin.PruneSnapshots(
+                admin_pb2.PruneSnapshotsRequest(), timeout=COPY_DEADLINE_SECONDS
+            )
+        return list(response.removed_versions)
+
+    def export(self, folder: str) -> int:
+        """Writes a Hugging Face checkpoint on the server's machine; returns its version."""
+        with self._our_errors():
+            response = self._admin.Export(
+                admin_pb2.ExportRequest(folder=folder), timeout=COPY_DEADLINE_SECONDS
+            )
+        return response.model_version
+
+    def backup(self, folder: str) -> int:
+        """Copies database and snapshots on the server's machine; returns the version."""
+        with self._our_errors():
+            response = self._admin.Backup(
+                admin_pb2.BackupRequest(folder=folder), timeout=COPY_DEADLINE_SECONDS
+            )
+        return response.model_version
 
     def fact(self, fact_id: str) -> Fact:
         """One fact."""
@@ -310,6 +437,17 @@ class Client:
         except grpc.FutureTimeoutError:
             return False
         return True
+
+
+def _decode_operation(message: pb.Operation) -> OperationStatus:
+    return OperationStatus(
+        id=message.id,
+        kind=pb.OperationKind.Name(message.kind).removeprefix("OPERATION_KIND_").lower(),
+        state=pb.OperationState.Name(message.state).removeprefix("OPERATION_STATE_").lower(),
+        fact_id=message.fact_id,
+        message=message.message,
+        proof=json.loads(message.proof_json) if message.proof_json else {},
+    )
 
 
 def _encode_new(new: NewFact) -> pb.TeachRequest:

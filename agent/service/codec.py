@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,6 +15,10 @@ from memory_store.records import (
     Fact,
     FactState,
     Learning,
+    LedgerKind,
+    Operation,
+    OperationKind,
+    OperationState,
     Policy,
     Probe,
     ProbeKind,
@@ -26,6 +31,12 @@ STATE_FROM_PB = {number: state for state, number in STATE_TO_PB.items()}
 EVENT_TO_PB = {kind: pb.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind}
 EVENT_FROM_PB = {number: kind for kind, number in EVENT_TO_PB.items()}
 PROBE_TO_PB = {kind: pb.ProbeKind.Value(f"PROBE_KIND_{kind.name}") for kind in ProbeKind}
+OPERATION_TO_PB = {
+    kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.name}") for kind in OperationKind
+}
+OPERATION_STATE_TO_PB = {
+    state: pb.OperationState.Value(f"OPERATION_STATE_{state.name}") for state in OperationState
+}
 PROBE_FROM_PB = {number: kind for kind, number in PROBE_TO_PB.items()}
 
 
@@ -153,6 +164,8 @@ def decode_step(message: pb.Step) -> Step:
 def encode_update(update: Update) -> pb.Update:
     return pb.Update(
         model_version=update.model_version,
+        parent_version=update.parent_version,
+        kind=update.kind.value,
         fact_id=update.fact_id,
         steps=map(encode_step, update.steps),
         digest_before=update.digest_before,
@@ -167,6 +180,8 @@ def encode_update(update: Update) -> pb.Update:
 def decode_update(message: pb.Update) -> Update:
     return Update(
         model_version=message.model_version,
+        parent_version=message.parent_version,
+        kind=LedgerKind(message.kind),
         fact_id=message.fact_id,
         steps=tuple(map(decode_step, message.steps)),
         digest_before=message.digest_before,
@@ -231,4 +246,17 @@ def decode_event(message: pb.Event) -> Event:
         step=decode_step(message.step) if message.HasField("step") else None,
         learning=decode_learning(message.learning) if message.HasField("learning") else None,
         message=message.message,
+    )
+
+
+def encode_operation(operation: Operation) -> pb.Operation:
+    return pb.Operation(
+        id=operation.id,
+        kind=OPERATION_TO_PB[operation.kind],
+        state=OPERATION_STATE_TO_PB[operation.state],
+        fact_id=operation.fact_id,
+        erase=operation.erase,
+        to_version=operation.to_version,
+        message=operation.message,
+        proof_json="" if operation.proof is None else json.dumps(dict(operation.proof)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 
@@ -11,6 +12,7 @@ from agent.errors import (
     DriftError,
     LearnerUnavailableError,
     LearningFailedError,
+    SnapshotError,
     StaleVersionError,
 )
 from agent.learning.records import (
@@ -29,6 +31,7 @@ from memory_store.records import Policy, Step
 ERRORS: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.FAILED_PRECONDITION: StaleVersionError,
     grpc.StatusCode.DATA_LOSS: DriftError,
+    grpc.StatusCode.OUT_OF_RANGE: SnapshotError,
     grpc.StatusCode.UNAVAILABLE: LearnerUnavailableError,
     grpc.StatusCode.CANCELLED: LearnerUnavailableError,
 }
@@ -90,27 +93,44 @@ class LearnerClient:
         with our_errors():
             await self._stub.Commit(pb.CommitRequest(model_version=version, digest=digest))
 
-    async def replay(self, updates: Iterable[ReplayedUpdate]) -> AsyncIterator[int]:
-        """Applies ledger rows again, in order; yields each version reached.
+    async def replay(
+        self, updates: Iterable[ReplayedUpdate], accept_drift: bool = False
+    ) -> AsyncIterator[tuple[int, str]]:
+        """Applies ledger rows again, in order; yields each version reached and its digest.
 
         Raises:
-            DriftError: the weights do not come out as recorded.
+            DriftError: the weights do not come out as recorded, and drift is not accepted.
         """
-
-        def requests() -> Iterator[pb.ReplayRequest]:
-            for row in updates:
-                yield pb.ReplayRequest(
-                    model_version=row.update.model_version,
-                    example=codec.encode_example(row.example),
-                    steps=map(codec.encode_step, row.update.steps),
-                    rehearsed=map(codec.encode_example, row.rehearsed),
-                    digest_after=row.update.digest_after,
-                    algorithm=row.update.algorithm,
-                )
-
+        requests = (codec.encode_replayed(row, accept_drift) for row in updates)
         with our_errors():
-            async for response in self._stub.Replay(requests()):
-                yield response.model_version
+            async for response in self._stub.Replay(requests):
+                yield response.model_version, response.digest
+
+    async def restore(self, folder: Path) -> int:
+        """Serves the weights of a snapshot; returns its version.
+
+        Raises:
+            SnapshotError: it is torn, altered or of another model.
+        """
+        with our_errors():
+            response = await self._stub.Restore(pb.RestoreRequest(folder=str(folder)))
+        return response.model_version
+
+    async def snapshot(self, folder: Path) -> tuple[int, int]:
+        """Writes a snapshot into the folder of all snapshots; returns its version and bytes.
+
+        Raises:
+            SnapshotError: it cannot be written.
+        """
+        with our_errors():
+            response = await self._stub.Snapshot(pb.SnapshotRequest(folder=str(folder)))
+        return response.model_version, response.size_bytes
+
+    async def export(self, folder: Path) -> int:
+        """Writes a plain Hugging Face checkpoint; returns the version it holds."""
+        with our_errors():
+            response = await self._stub.Export(pb.ExportRequest(folder=str(folder)))
+        return response.model_version
 
     async def ask(
         self, question: str, max_new_tokens: int

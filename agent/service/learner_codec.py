@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from agent.learning.records import Answer, Example, LearnerDescription, Outcome
+from datetime import UTC, datetime
+
+from agent.learning.records import (
+    Answer,
+    Example,
+    LearnerDescription,
+    Outcome,
+    ReplayedUpdate,
+)
 from continual.learner.v1 import learner_pb2 as pb
-from memory_store.records import Policy, Step
+from memory_store.records import Policy, Step, Update
 
 
 def encode_example(example: Example) -> pb.Example:
@@ -118,4 +126,40 @@ def decode_description(message: pb.DescribeResponse) -> LearnerDescription:
         tokenizer=message.tokenizer,
         max_tokens=message.max_tokens,
         environment=dict(message.environment),
+    )
+
+
+def encode_replayed(row: ReplayedUpdate, accept_drift: bool) -> pb.ReplayRequest:
+    update = row.update
+    return pb.ReplayRequest(
+        model_version=update.model_version,
+        parent_version=update.parent_version,
+        example=encode_example(row.example),
+        steps=map(encode_step, update.steps),
+        rehearsed=map(encode_example, row.rehearsed),
+        digest_after=update.digest_after,
+        algorithm=update.algorithm,
+        environment=update.environment,
+        accept_drift=accept_drift,
+    )
+
+
+def decode_replayed(message: pb.ReplayRequest) -> ReplayedUpdate:
+    """Only what replaying needs: the rest of the row stays with the server."""
+    update = Update(
+        model_version=message.model_version,
+        parent_version=message.parent_version,
+        fact_id=message.example.fact_id,
+        steps=tuple(map(decode_step, message.steps)),
+        digest_before="",
+        digest_after=message.digest_after,
+        algorithm=message.algorithm,
+        environment=dict(message.environment),
+        seconds=0.0,
+        applied_at=datetime.min.replace(tzinfo=UTC),
+    )
+    return ReplayedUpdate(
+        update=update,
+        example=decode_example(message.example),
+        rehearsed=tuple(map(decode_example, message.rehearsed)),
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import torch
 
-from agent.errors import DriftError, LearningFailedError, StaleVersionError
+from agent.errors import DriftError, LearningFailedError, SnapshotError, StaleVersionError
+from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
 from agent.learning.records import Generated
 from agent.service import learner_codec as codec
@@ -26,6 +29,7 @@ logger = logging.getLogger(__name__)
 STATUS = {
     StaleVersionError: grpc.StatusCode.FAILED_PRECONDITION,
     DriftError: grpc.StatusCode.DATA_LOSS,
+    SnapshotError: grpc.StatusCode.OUT_OF_RANGE,
     LearningFailedError: grpc.StatusCode.ABORTED,
     torch.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     MemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -95,16 +99,42 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             async for request in request_iterator:
                 replay = functools.partial(
                     self._learner.replay,
-                    request.model_version,
-                    codec.decode_example(request.example),
-                    [codec.decode_step(step) for step in request.steps],
-                    [codec.decode_example(example) for example in request.rehearsed],
-                    digest_after=request.digest_after,
-                    algorithm=request.algorithm,
+                    codec.decode_replayed(request),
+                    accept_drift=request.accept_drift,
                 )
                 async for _ in self._device.stream(Priority.LEARN, replay):
                     pass
-                yield pb.ReplayResponse(model_version=request.model_version)
+                yield pb.ReplayResponse(
+                    model_version=request.model_version, digest=self._learner.digest
+                )
+
+    async def Restore(
+        self, request: pb.RestoreRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RestoreResponse:
+        restore = functools.partial(restore_snapshot, self._learner, Path(request.folder))
+        async with reporting(context):
+            await self._device.call(Priority.LEARN, restore)
+        return pb.RestoreResponse(model_version=self._learner.version)
+
+    async def Snapshot(
+        self, request: pb.SnapshotRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SnapshotResponse:
+        prepare = functools.partial(prepare_snapshot, self._learner, Path(request.folder))
+        async with reporting(context):
+            write = await self._device.call(Priority.LEARN, prepare)
+            manifest = await asyncio.to_thread(write)
+        return pb.SnapshotResponse(model_version=manifest.model_version, size_bytes=manifest.size)
+
+    async def Export(
+        self, request: pb.ExportRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ExportResponse:
+        def export() -> int:
+            self._learner.export(Path(request.folder))
+            return self._learner.version
+
+        async with reporting(context):
+            version = await self._device.call(Priority.LEARN, export)
+        return pb.ExportResponse(model_version=version)
 
     async def Ask(
         self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]

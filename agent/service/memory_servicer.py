@@ -12,14 +12,17 @@ from agent.errors import InvalidFactError, LearnerUnavailableError
 from agent.service import codec
 from agent.service.events import EventHub
 from agent.service.status import status_of
-from agent.service.validation import FactRules
+from agent.service.validation import FactRules, check_question
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
+from memory_store import provenance, taking_back
 from memory_store.records import FactState
+from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
 PROBES_SHOWN = 100
+DEFAULT_INFLUENCES = 10
 # Facts of one stream that may wait for their commit together: they share its fsync.
 STREAM_WINDOW = 256
 
@@ -116,17 +119,56 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     ) -> pb.GetFactResponse:
         """The fact with its ledger rows and probes."""
         id_ = request.fact_id
-        fact, updates, probes = await self._store.read(
+        fact, updates, probes, forgetting = await self._store.read(
             lambda store: (
                 store.fact(id_),
                 store.updates_of(id_),
                 store.probes_of(id_, limit=PROBES_SHOWN),
+                taking_back.forgetting_of(store, id_),
             )
         )
         return pb.GetFactResponse(
             fact=codec.encode_fact(fact),
             updates=map(codec.encode_update, updates),
             probes=map(codec.encode_probe, probes),
+            forgetting=codec.encode_operation(forgetting) if forgetting else None,
+        )
+
+    async def Forget(
+        self, request: pb.ForgetRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ForgetResponse:
+        """Answers once the request is durable."""
+        operation = await self._store.write(
+            lambda store: taking_back.request_forget(store, request.fact_id, erase=request.erase)
+        )
+        self._accepted()
+        places = await self._store.read(MemoryStore.places) if request.erase else []
+        return pb.ForgetResponse(
+            operation=codec.encode_operation(operation),
+            out_of_reach=[f"{place.kind}: {place.path}" for place in places],
+        )
+
+    async def Explain(
+        self, request: pb.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ExplainResponse:
+        """From the recorded probes alone: nothing is computed."""
+        check_question(request.question)
+        fact, influences = await self._store.read(
+            lambda store: provenance.influences_on(store, request.question)
+        )
+        limit = request.limit or DEFAULT_INFLUENCES
+        return pb.ExplainResponse(
+            fact_id=fact.id,
+            influences=[
+                pb.Influence(
+                    model_version=influence.model_version,
+                    cause_fact_id=influence.cause_fact_id,
+                    cause_question=influence.cause_question,
+                    probability_before=influence.probability_before,
+                    probability_after=influence.probability_after,
+                )
+                for influence in influences[:limit]
+            ],
         )
 
     async def ListFacts(

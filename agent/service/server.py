@@ -10,13 +10,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from agent.errors import ConfigError
+from agent.service.admin_servicer import AdminServicer
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
 from agent.service.status import StatusInterceptor
-from continual.v1 import memory_pb2, memory_pb2_grpc, model_pb2, model_pb2_grpc
+from continual.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    memory_pb2,
+    memory_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 
 MEMORY_SERVICE = memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 # The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
 MAX_REQUEST_BYTES = 1024 * 1024
 
@@ -28,7 +37,9 @@ class Server:
         address: HOST:PORT that it listens on, once started.
     """
 
-    def __init__(self, listen: str, memory: MemoryServicer, model: ModelServicer) -> None:
+    def __init__(
+        self, listen: str, memory: MemoryServicer, model: ModelServicer, admin: AdminServicer
+    ) -> None:
         self._listen = listen
         self.address = listen
         options: Sequence[tuple[str, Any]] = [
@@ -39,9 +50,16 @@ class Server:
         self._server = grpc.aio.server(interceptors=[StatusInterceptor()], options=options)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (MEMORY_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (
+            MEMORY_SERVICE,
+            MODEL_SERVICE,
+            ADMIN_SERVICE,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        )
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> None:
@@ -50,7 +68,7 @@ class Server:
         Raises:
             ConfigError: the address is in use or cannot be bound.
         """
-        for service in ("", MEMORY_SERVICE, MODEL_SERVICE):
+        for service in ("", MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
             port = self._server.add_insecure_port(self._listen)

@@ -13,13 +13,19 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from agent.errors import InvalidFactError, LearnerUnavailableError, LearningFailedError
+from agent.errors import (
+    InvalidFactError,
+    LearnerUnavailableError,
+    LearningFailedError,
+    SnapshotError,
+)
 from memory_store.errors import (
     FactExistsError,
     FactNotFoundError,
     InvalidPageTokenError,
     StoreClosedError,
     StoreUnusableError,
+    WrongStateError,
 )
 
 logger = logging.getLogger(__name__)
@@ -29,6 +35,8 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     InvalidPageTokenError: grpc.StatusCode.INVALID_ARGUMENT,
     FactNotFoundError: grpc.StatusCode.NOT_FOUND,
     FactExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    WrongStateError: grpc.StatusCode.FAILED_PRECONDITION,
+    SnapshotError: grpc.StatusCode.UNAVAILABLE,
     LearnerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     LearningFailedError: grpc.StatusCode.INTERNAL,
     StoreUnusableError: grpc.StatusCode.UNAVAILABLE,

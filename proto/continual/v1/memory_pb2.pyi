@@ -66,6 +66,44 @@ FACT_STATE_FORGOTTEN: FactState.ValueType  # 8
 """It was unlearned on request."""
 Global___FactState: _TypeAlias = FactState  # noqa: Y015
 
+class _OperationKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATION_KIND_UNSPECIFIED: _OperationKind.ValueType  # 0
+    OPERATION_KIND_FORGET: _OperationKind.ValueType  # 1
+    OPERATION_KIND_ROLLBACK: _OperationKind.ValueType  # 2
+
+class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper): ...
+
+OPERATION_KIND_UNSPECIFIED: OperationKind.ValueType  # 0
+OPERATION_KIND_FORGET: OperationKind.ValueType  # 1
+OPERATION_KIND_ROLLBACK: OperationKind.ValueType  # 2
+Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
+
+class _OperationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATION_STATE_UNSPECIFIED: _OperationState.ValueType  # 0
+    OPERATION_STATE_PENDING: _OperationState.ValueType  # 1
+    OPERATION_STATE_RUNNING: _OperationState.ValueType  # 2
+    OPERATION_STATE_DONE: _OperationState.ValueType  # 3
+    OPERATION_STATE_FAILED: _OperationState.ValueType  # 4
+
+class OperationState(_OperationState, metaclass=_OperationStateEnumTypeWrapper): ...
+
+OPERATION_STATE_UNSPECIFIED: OperationState.ValueType  # 0
+OPERATION_STATE_PENDING: OperationState.ValueType  # 1
+OPERATION_STATE_RUNNING: OperationState.ValueType  # 2
+OPERATION_STATE_DONE: OperationState.ValueType  # 3
+OPERATION_STATE_FAILED: OperationState.ValueType  # 4
+Global___OperationState: _TypeAlias = OperationState  # noqa: Y015
+
 class _ProbeKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -111,6 +149,12 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_SUPERSEDED: _EventKind.ValueType  # 9
     EVENT_KIND_LEARNER_DOWN: _EventKind.ValueType  # 10
     EVENT_KIND_LEARNER_READY: _EventKind.ValueType  # 11
+    EVENT_KIND_FORGOTTEN: _EventKind.ValueType  # 12
+    EVENT_KIND_ROLLED_BACK: _EventKind.ValueType  # 13
+    EVENT_KIND_REBUILDING: _EventKind.ValueType  # 14
+    """A branch is being built, to forget or to roll back; progress is passing."""
+    EVENT_KIND_OPERATION_FAILED: _EventKind.ValueType  # 15
+    EVENT_KIND_DRIFT_ACCEPTED: _EventKind.ValueType  # 16
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -128,6 +172,12 @@ EVENT_KIND_QUARANTINED: EventKind.ValueType  # 8
 EVENT_KIND_SUPERSEDED: EventKind.ValueType  # 9
 EVENT_KIND_LEARNER_DOWN: EventKind.ValueType  # 10
 EVENT_KIND_LEARNER_READY: EventKind.ValueType  # 11
+EVENT_KIND_FORGOTTEN: EventKind.ValueType  # 12
+EVENT_KIND_ROLLED_BACK: EventKind.ValueType  # 13
+EVENT_KIND_REBUILDING: EventKind.ValueType  # 14
+"""A branch is being built, to forget or to roll back; progress is passing."""
+EVENT_KIND_OPERATION_FAILED: EventKind.ValueType  # 15
+EVENT_KIND_DRIFT_ACCEPTED: EventKind.ValueType  # 16
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -457,6 +507,184 @@ class Rejection(_message.Message):
 Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
 
 @_typing.final
+class Operation(_message.Message):
+    """A request to take something back, and how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    ERASE_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    PROOF_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    kind: Global___OperationKind.ValueType
+    state: Global___OperationState.ValueType
+    fact_id: _builtins.str
+    """What to forget; empty for a rollback."""
+    erase: _builtins.bool
+    to_version: _builtins.int
+    """Where to roll back to."""
+    message: _builtins.str
+    """Why it failed."""
+    proof_json: _builtins.str
+    """What was measured in the end, as a JSON object; empty until it is done."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        kind: Global___OperationKind.ValueType = ...,
+        state: Global___OperationState.ValueType = ...,
+        fact_id: _builtins.str = ...,
+        erase: _builtins.bool = ...,
+        to_version: _builtins.int = ...,
+        message: _builtins.str = ...,
+        proof_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase", b"erase", "fact_id", b"fact_id", "id", b"id", "kind", b"kind", "message", b"message", "proof_json", b"proof_json", "state", b"state", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class ForgetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    ERASE_FIELD_NUMBER: _builtins.int
+    fact_id: _builtins.str
+    erase: _builtins.bool
+    """Remove the text too: from the database, events, snapshots and backups that are known."""
+    def __init__(
+        self,
+        *,
+        fact_id: _builtins.str = ...,
+        erase: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase", b"erase", "fact_id", b"fact_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequest: _TypeAlias = ForgetRequest  # noqa: Y015
+
+@_typing.final
+class ForgetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    OUT_OF_REACH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation: ...
+    @_builtins.property
+    def out_of_reach(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Backups and exports that may hold the text and are out of reach."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+        out_of_reach: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "out_of_reach", b"out_of_reach"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    limit: _builtins.int
+    """At most this many; 0 means 10."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    INFLUENCES_FIELD_NUMBER: _builtins.int
+    fact_id: _builtins.str
+    """The fact whose question it is."""
+    @_builtins.property
+    def influences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Influence]:
+        """Largest movement first."""
+
+    def __init__(
+        self,
+        *,
+        fact_id: _builtins.str = ...,
+        influences: _abc.Iterable[Global___Influence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact_id", b"fact_id", "influences", b"influences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class Influence(_message.Message):
+    """What one update did to the probability of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CAUSE_FACT_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_QUESTION_FIELD_NUMBER: _builtins.int
+    PROBABILITY_BEFORE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_AFTER_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.int
+    cause_fact_id: _builtins.str
+    """The fact that the update taught or made forgotten."""
+    cause_question: _builtins.str
+    probability_before: _builtins.float
+    probability_after: _builtins.float
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.int = ...,
+        cause_fact_id: _builtins.str = ...,
+        cause_question: _builtins.str = ...,
+        probability_before: _builtins.float = ...,
+        probability_after: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause_fact_id", b"cause_fact_id", "cause_question", b"cause_question", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Influence: _TypeAlias = Influence  # noqa: Y015
+
+@_typing.final
 class GetFactRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -482,6 +710,7 @@ class GetFactResponse(_message.Message):
     FACT_FIELD_NUMBER: _builtins.int
     UPDATES_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    FORGETTING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fact(self) -> Global___Fact: ...
     @_builtins.property
@@ -492,16 +721,21 @@ class GetFactResponse(_message.Message):
     def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Probe]:
         """Measurements of this fact, newest first, at most 100."""
 
+    @_builtins.property
+    def forgetting(self) -> Global___Operation:
+        """The last request to forget it, with its proof; unset if there was none."""
+
     def __init__(
         self,
         *,
         fact: Global___Fact | None = ...,
         updates: _abc.Iterable[Global___Update] | None = ...,
         probes: _abc.Iterable[Global___Probe] | None = ...,
+        forgetting: Global___Operation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "forgetting", b"forgetting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "probes", b"probes", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "forgetting", b"forgetting", "probes", b"probes", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,6 +768,8 @@ class Update(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PARENT_VERSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     FACT_ID_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     DIGEST_BEFORE_FIELD_NUMBER: _builtins.int
@@ -544,6 +780,10 @@ class Update(_message.Message):
     APPLY_TIME_FIELD_NUMBER: _builtins.int
     model_version: _builtins.int
     """Position in the ledger: the version of the model after this update."""
+    parent_version: _builtins.int
+    """The version it was made on; 0 is the base checkpoint."""
+    kind: _builtins.str
+    """teach, relearn, forget, rollback or drift."""
     fact_id: _builtins.str
     digest_before: _builtins.str
     """Fingerprints of the weights before and after."""
@@ -564,6 +804,8 @@ class Update(_message.Message):
         self,
         *,
         model_version: _builtins.int = ...,
+        parent_version: _builtins.int = ...,
+        kind: _builtins.str = ...,
         fact_id: _builtins.str = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
         digest_before: _builtins.str = ...,
@@ -575,7 +817,7 @@ class Update(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["apply_time", b"apply_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "apply_time", b"apply_time", "digest_after", b"digest_after", "digest_before", b"digest_before", "environment", b"environment", "fact_id", b"fact_id", "model_version", b"model_version", "seconds", b"seconds", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "apply_time", b"apply_time", "digest_after", b"digest_after", "digest_before", b"digest_before", "environment", b"environment", "fact_id", b"fact_id", "kind", b"kind", "model_version", b"model_version", "parent_version", b"parent_version", "seconds", b"seconds", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,16 @@ class MemoryServiceStub:
                 request_serializer=continual_dot_v1_dot_memory__pb2.ListFactsRequest.SerializeToString,
                 response_deserializer=continual_dot_v1_dot_memory__pb2.ListFactsResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/continual.v1.MemoryService/Forget',
+                request_serializer=continual_dot_v1_dot_memory__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_memory__pb2.ForgetResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/continual.v1.MemoryService/Explain',
+                request_serializer=continual_dot_v1_dot_memory__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_memory__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.WatchEvents = channel.unary_stream(
                 '/continual.v1.MemoryService/WatchEvents',
                 request_serializer=continual_dot_v1_dot_memory__pb2.WatchEventsRequest.SerializeToString,
@@ -108,6 +118,21 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Makes the model forget a fact, exactly: as if it had never been taught. Answers once the
+        request is durable; watch for FORGOTTEN, or ask `AdminService.GetOperation`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Which updates moved the probability of a question's answer most, from the recorded probes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchEvents(self, request, context):
         """Events as they happen, beginning after a sequence number that the client has already seen.
         """
@@ -137,6 +162,16 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.ListFacts,
                     request_deserializer=continual_dot_v1_dot_memory__pb2.ListFactsRequest.FromString,
                     response_serializer=continual_dot_v1_dot_memory__pb2.ListFactsResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=continual_dot_v1_dot_memory__pb2.ForgetRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_memory__pb2.ForgetResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=continual_dot_v1_dot_memory__pb2.ExplainRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_memory__pb2.ExplainResponse.SerializeToString,
             ),
             'WatchEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEvents,
@@ -258,6 +293,60 @@ class MemoryService:
             '/continual.v1.MemoryService/ListFacts',
             continual_dot_v1_dot_memory__pb2.ListFactsRequest.SerializeToString,
             continual_dot_v1_dot_memory__pb2.ListFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.MemoryService/Forget',
+            continual_dot_v1_dot_memory__pb2.ForgetRequest.SerializeToString,
+            continual_dot_v1_dot_memory__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.MemoryService/Explain',
+            continual_dot_v1_dot_memory__pb2.ExplainRequest.SerializeToString,
+            continual_dot_v1_dot_memory__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,12 @@ class MemoryServiceStub:
     """One fact, with the updates and probes recorded for it. NOT_FOUND if there is none."""
     ListFacts: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ListFactsRequest, _memory_pb2.ListFactsResponse]
     """Facts in the order they were accepted, a page at a time."""
+    Forget: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ForgetRequest, _memory_pb2.ForgetResponse]
+    """Makes the model forget a fact, exactly: as if it had never been taught. Answers once the
+    request is durable; watch for FORGOTTEN, or ask `AdminService.GetOperation`.
+    """
+    Explain: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ExplainRequest, _memory_pb2.ExplainResponse]
+    """Which updates moved the probability of a question's answer most, from the recorded probes."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_memory_pb2.WatchEventsRequest, _memory_pb2.WatchEventsResponse]
     """Events as they happen, beginning after a sequence number that the client has already seen."""
 
@@ -79,6 +85,12 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """One fact, with the updates and probes recorded for it. NOT_FOUND if there is none."""
     ListFacts: _aio.UnaryUnaryMultiCallable[_memory_pb2.ListFactsRequest, _memory_pb2.ListFactsResponse]  # type: ignore[assignment]
     """Facts in the order they were accepted, a page at a time."""
+    Forget: _aio.UnaryUnaryMultiCallable[_memory_pb2.ForgetRequest, _memory_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Makes the model forget a fact, exactly: as if it had never been taught. Answers once the
+    request is durable; watch for FORGOTTEN, or ask `AdminService.GetOperation`.
+    """
+    Explain: _aio.UnaryUnaryMultiCallable[_memory_pb2.ExplainRequest, _memory_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Which updates moved the probability of a question's answer most, from the recorded probes."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_memory_pb2.WatchEventsRequest, _memory_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Events as they happen, beginning after a sequence number that the client has already seen."""
 
@@ -127,6 +139,24 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.ListFactsResponse, _abc.Awaitable[_memory_pb2.ListFactsResponse]]:
         """Facts in the order they were accepted, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _memory_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.ForgetResponse, _abc.Awaitable[_memory_pb2.ForgetResponse]]:
+        """Makes the model forget a fact, exactly: as if it had never been taught. Answers once the
+        request is durable; watch for FORGOTTEN, or ask `AdminService.GetOperation`.
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _memory_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.ExplainResponse, _abc.Awaitable[_memory_pb2.ExplainResponse]]:
+        """Which updates moved the probability of a question's answer most, from the recorded probes."""
 
     @_abc_1.abstractmethod
     def WatchEvents(

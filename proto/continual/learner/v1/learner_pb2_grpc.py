@@ -50,6 +50,21 @@ class LearnerServiceStub:
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ReplayRequest.SerializeToString,
                 response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ReplayResponse.FromString,
                 _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/continual.learner.v1.LearnerService/Restore',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/continual.learner.v1.LearnerService/Snapshot',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_unary(
+                '/continual.learner.v1.LearnerService/Export',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ExportRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ExportResponse.FromString,
+                _registered_method=True)
         self.Learn = channel.unary_stream(
                 '/continual.learner.v1.LearnerService/Learn',
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.LearnRequest.SerializeToString,
@@ -101,6 +116,27 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Restore(self, request, context):
+        """Serves the weights of a snapshot. DATA_LOSS if it is torn, altered or of another model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request, context):
+        """Writes a snapshot of the served weights; learning goes on meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """Writes the served weights as a plain Hugging Face checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Learn(self, request, context):
         """Learns one fact on the working copy. The last message is the outcome.
         FAILED_PRECONDITION if the served weights are not those of `base_version`.
@@ -146,6 +182,21 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Replay,
                     request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ReplayRequest.FromString,
                     response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ReplayResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.RestoreRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.RestoreResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.SnapshotRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_unary_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ExportRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ExportResponse.SerializeToString,
             ),
             'Learn': grpc.unary_stream_rpc_method_handler(
                     servicer.Learn,
@@ -233,6 +284,87 @@ class LearnerService:
             '/continual.learner.v1.LearnerService/Replay',
             continual_dot_learner_dot_v1_dot_learner__pb2.ReplayRequest.SerializeToString,
             continual_dot_learner_dot_v1_dot_learner__pb2.ReplayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/Restore',
+            continual_dot_learner_dot_v1_dot_learner__pb2.RestoreRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/Snapshot',
+            continual_dot_learner_dot_v1_dot_learner__pb2.SnapshotRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/Export',
+            continual_dot_learner_dot_v1_dot_learner__pb2.ExportRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.ExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,12 @@ class LearnerServiceStub:
     """Applies committed updates again, in order; a message comes back for each.
     DATA_LOSS if the weights do not come out as recorded.
     """
+    Restore: _grpc.UnaryUnaryMultiCallable[_learner_pb2.RestoreRequest, _learner_pb2.RestoreResponse]
+    """Serves the weights of a snapshot. DATA_LOSS if it is torn, altered or of another model."""
+    Snapshot: _grpc.UnaryUnaryMultiCallable[_learner_pb2.SnapshotRequest, _learner_pb2.SnapshotResponse]
+    """Writes a snapshot of the served weights; learning goes on meanwhile."""
+    Export: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ExportRequest, _learner_pb2.ExportResponse]
+    """Writes the served weights as a plain Hugging Face checkpoint."""
     Learn: _grpc.UnaryStreamMultiCallable[_learner_pb2.LearnRequest, _learner_pb2.LearnResponse]
     """Learns one fact on the working copy. The last message is the outcome.
     FAILED_PRECONDITION if the served weights are not those of `base_version`.
@@ -72,6 +78,12 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     """Applies committed updates again, in order; a message comes back for each.
     DATA_LOSS if the weights do not come out as recorded.
     """
+    Restore: _aio.UnaryUnaryMultiCallable[_learner_pb2.RestoreRequest, _learner_pb2.RestoreResponse]  # type: ignore[assignment]
+    """Serves the weights of a snapshot. DATA_LOSS if it is torn, altered or of another model."""
+    Snapshot: _aio.UnaryUnaryMultiCallable[_learner_pb2.SnapshotRequest, _learner_pb2.SnapshotResponse]  # type: ignore[assignment]
+    """Writes a snapshot of the served weights; learning goes on meanwhile."""
+    Export: _aio.UnaryUnaryMultiCallable[_learner_pb2.ExportRequest, _learner_pb2.ExportResponse]  # type: ignore[assignment]
+    """Writes the served weights as a plain Hugging Face checkpoint."""
     Learn: _aio.UnaryStreamMultiCallable[_learner_pb2.LearnRequest, _learner_pb2.LearnResponse]  # type: ignore[assignment]
     """Learns one fact on the working copy. The last message is the outcome.
     FAILED_PRECONDITION if the served weights are not those of `base_version`.
@@ -108,6 +120,30 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Applies committed updates again, in order; a message comes back for each.
         DATA_LOSS if the weights do not come out as recorded.
         """
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request: _learner_pb2.RestoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.RestoreResponse, _abc.Awaitable[_learner_pb2.RestoreResponse]]:
+        """Serves the weights of a snapshot. DATA_LOSS if it is torn, altered or of another model."""
+
+    @_abc_1.abstractmethod
+    def Snapshot(
+        self,
+        request: _learner_pb2.SnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.SnapshotResponse, _abc.Awaitable[_learner_pb2.SnapshotResponse]]:
+        """Writes a snapshot of the served weights; learning goes on meanwhile."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _learner_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.ExportResponse, _abc.Awaitable[_learner_pb2.ExportResponse]]:
+        """Writes the served weights as a plain Hugging Face checkpoint."""
 
     @_abc_1.abstractmethod
     def Learn(

@@ -1,0 +1,191 @@
+"""`agent rollback | why | export | backup` and `agent snapshots`: for operators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.output import console, messages, print_json, shown
+from agent.service.client import Client, OperationStatus
+
+snapshots = typer.Typer(help="Snapshots of the weights of a server.", no_args_is_help=True)
+
+
+def rollback(
+    to: Annotated[int, typer.Option(min=0, help="Version to go back to; 0: the base model.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is done.")] = False,
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Serve the weights of an earlier version again; later facts become forgotten."""
+    with Client(server) as client:
+        operation = client.rollback(to)
+        if wait:
+            operation = wait_shown(client, operation)
+    report(operation, [], json)
+
+
+def why(
+    question: Annotated[str, typer.Argument(help="The question of a fact.")],
+    limit: Annotated[int, typer.Option(min=1, help="At most this many updates.")] = 10,
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Tell which updates moved the answer's probability most, from the recorded probes."""
+    with Client(server) as client:
+        result = client.explain(question, limit)
+    if json:
+        influences = [
+            {
+                "model_version": influence.model_version,
+                "cause_fact_id": influence.cause_fact_id,
+                "cause_question": influence.cause_question,
+                "probability_before": influence.probability_before,
+                "probability_after": influence.probability_after,
+            }
+            for influence in result.influences
+        ]
+        print_json({"fact_id": result.fact_id, "influences": influences})
+        return
+    table = Table("version", "taught", "p before", "p after")
+    for influence in result.influences:
+        table.add_row(
+            str(influence.model_version),
+            shown(influence.cause_question or influence.cause_fact_id),
+            f"{influence.probability_before:.4f}",
+            f"{influence.probability_after:.4f}",
+        )
+    console.print(table)
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="New folder, on the server's machine.")],
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Write a plain Hugging Face checkpoint with what was learned."""
+    with Client(server) as client, messages.status("writing"):
+        version = client.export(str(folder.absolute()))
+    _tell_written(folder, version, json)
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(help="New folder, on the server's machine.")],
+    server: Server = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Copy database and snapshots while the server runs. The copy is a data folder for --data."""
+    with Client(server) as client, messages.status("copying"):
+        version = client.backup(str(folder.absolute()))
+    _tell_written(folder, version, json)
+
+
+def _tell_written(folder: Path, version: int, json: bool) -> None:
+    if json:
+        print_json({"folder": str(folder.absolute()), "model_version": version})
+    else:
+        messages.print(shown(f"{folder} holds model version {version}"))
+
+
+@snapshots.command("list")
+def list_snapshots(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """List snapshots, newest first."""
+    with Client(server) as client:
+        listed = client.snapshots()
+    if json:
+        print_json({"snapshots": [_snapshot_json(snapshot) for snapshot in listed]})
+        return
+    table = Table("version", "made", "size", "digest")
+    for snapshot in listed:
+        table.add_row(
+            str(snapshot.model_version),
+            snapshot.create_time[:19],
+            f"{snapshot.size_bytes / 1e6:.1f} MB",
+            snapshot.digest[:12],
+        )
+    console.print(table)
+
+
+@snapshots.command()
+def create(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Write a snapshot of what is served now; learning goes on."""
+    with Client(server) as client, messages.status("writing"):
+        snapshot = client.create_snapshot()
+    if json:
+        print_json(_snapshot_json(snapshot))
+    else:
+        messages.print(f"snapshot of version {snapshot.model_version}")
+
+
+@snapshots.command()
+def verify(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Read every byte of every snapshot; exit code 1 if one is damaged."""
+    with Client(server) as client, messages.status("reading"):
+        verdicts = client.verify_snapshots()
+    if json:
+        print_json({"snapshots": [{"model_version": v, "error": e} for v, e in verdicts.items()]})
+    else:
+        for version, error in verdicts.items():
+            console.print(f"{version}: ", shown(error or "good"), sep="")
+    if any(verdicts.values()):
+        raise typer.Exit(1)
+
+
+@snapshots.command()
+def prune(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Remove snapshots that the rule does not keep (the last ones, and one a day)."""
+    with Client(server) as client:
+        removed = client.prune_snapshots()
+    if json:
+        print_json({"removed_versions": removed})
+    else:
+        messages.print(f"removed {len(removed)} snapshots")
+
+
+def _snapshot_json(snapshot: Any) -> dict[str, Any]:
+    return {
+        "model_version": snapshot.model_version,
+        "digest": snapshot.digest,
+        "size_bytes": snapshot.size_bytes,
+        "created_at": snapshot.create_time,
+    }
+
+
+def wait_shown(client: Client, operation: OperationStatus) -> OperationStatus:
+    """Waits for an operation and shows what it is doing."""
+    with messages.status(operation.kind) as status:
+        return client.wait_operation(
+            operation.id, lambda what: status.update(f"{operation.kind}: {what}")
+        )
+
+
+def report(operation: OperationStatus, out_of_reach: list[str], json: bool) -> None:
+    """Prints an operation; exit code 1 if it failed."""
+    if json:
+        print_json(
+            {
+                "operation": operation.id,
+                "kind": operation.kind,
+                "state": operation.state,
+                "fact_id": operation.fact_id,
+                "message": operation.message,
+                "proof": operation.proof,
+                "out_of_reach": out_of_reach,
+            }
+        )
+    else:
+        table = Table(show_header=False, box=None)
+        table.add_row(operation.kind, operation.state)
+        if operation.message:
+            table.add_row("reason", shown(operation.message))
+        for name, value in operation.proof.items():
+            table.add_row(name.replace("_", " "), shown(str(value)))
+        console.print(table)
+        for place in out_of_reach:
+            messages.print(shown(f"out of reach, may hold the text: {place}"), style="yellow")
+    if operation.state == "failed":
+        raise typer.Exit(1)

@@ -1,0 +1,45 @@
+"""After a fact was forgotten: removing what still holds it outside the tables."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from functools import partial
+from pathlib import Path
+
+from agent.learning.snapshots import snapshot_folders
+from memory_store.records import PlaceKind
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+logger = logging.getLogger(__name__)
+
+# A folder is taken for a backup of ours, and removed, only if this is in it.
+BACKUP_DATABASE = "memory.db"
+
+
+async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -> None:
+    """Removes snapshots of weights that held the fact; for an erased one, its text too.
+
+    Snapshots of the branch that is served never held it. Backups are removed whole: a database
+    cannot be cleaned without opening it. Exports are left alone, since they may be in use; who
+    asks to erase is told of them.
+    """
+    head = await store.read(MemoryStore.model_version)
+    served = set(await store.read(partial(MemoryStore.lineage, version=head)))
+    for version, folder in snapshot_folders(snapshots):
+        if version not in served:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    if not erased:
+        return
+    for place in await store.read(MemoryStore.places):
+        folder = Path(place.path)
+        if place.kind is PlaceKind.BACKUP and (folder / BACKUP_DATABASE).is_file():
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            logger.info("removed the backup %s: it held an erased fact", folder)
+            await store.write(
+                partial(MemoryStore.forget_place, kind=PlaceKind.BACKUP, path=place.path)
+            )
+    if not await store.empty_log():
+        logger.warning("erased text stays in the write-ahead log until the server stops")

@@ -1,0 +1,274 @@
+"""Carrying out an operation: forgetting a fact exactly, or rolling back.
+
+A second learner builds the branch while the first goes on answering with the old weights; then
+they change places. To forget, everything after the fact is learned again without it, by the same
+algorithm, each fact with the companions it would have had: the result is, bit by bit, the model
+that never saw it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.learning.records import Example
+from agent.scheduling.erasing import remove_traces
+from agent.scheduling.ports import Learner
+from agent.scheduling.recording import learn_fact, learning_of, update_of
+from agent.scheduling.recovery import bring_to, replayed_updates
+from memory_store import taking_back
+from memory_store.facts import question_key
+from memory_store.records import (
+    Fact,
+    FactState,
+    NewProbe,
+    NewUpdate,
+    Operation,
+    OperationKind,
+    Policy,
+    ProbeKind,
+    Update,
+)
+from memory_store.sampling import Candidates
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+# Older facts given with each one that is learned: the same number when it is learned again.
+OLDER_FACTS = 32
+# Facts from before the forgotten one that are probed for the proof; those after it all are.
+PROVEN_FACTS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationSettings:
+    """What an operation needs to know.
+
+    Attributes:
+        snapshots: folder of all snapshots.
+        policy: for facts whose policy is not in the ledger and that brought none.
+        environment: fingerprint of the learner.
+    """
+
+    snapshots: Path
+    policy: Policy
+    environment: Mapping[str, str]
+
+
+class Interrupted(Exception):
+    """The server stops; the operation goes on at its next start."""
+
+
+class OperationRunner:
+    """Builds the branch of one operation on a learner of its own.
+
+    Args:
+        operation: to be begun or resumed.
+        learner: with the base checkpoint; serves the new head when `run` returns.
+        store: the memory.
+        settings: see there.
+        progress: called with what is being done, for people.
+        stopping: whether to break off between two facts.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        learner: Learner,
+        store: StoreThreads,
+        settings: OperationSettings,
+        progress: Callable[[str], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._operation = operation
+        self._learner = learner
+        self._store = store
+        self._settings = settings
+        self._progress = progress
+        self._stopping = stopping
+        self._started = time.monotonic()
+
+    async def run(self) -> Update:
+        """Carries the operation out; returns the ledger row that is served from now on.
+
+        Raises:
+            DriftError: the ledger does not replay to the recorded weights.
+            LearningFailedError: a fact that could be learned before no longer can.
+            LearnerUnavailableError: the learner died; the operation can be resumed.
+            Interrupted: as asked; the operation can be resumed.
+        """
+        self._operation = operation = await self._store.write(
+            partial(taking_back.begin_operation, operation_id=self._operation.id)
+        )
+        assert operation.branch_version is not None
+        await bring_to(
+            self._learner,
+            self._store,
+            operation.branch_version,
+            self._settings.snapshots,
+            lambda remaining: self._progress(f"{remaining} updates to replay"),
+        )
+        if operation.kind is OperationKind.FORGET:
+            row = await self._forget()
+        else:
+            row = await self._roll_back(operation.branch_version)
+        await self._adopt(row)
+        if operation.kind is OperationKind.FORGET:
+            await remove_traces(self._store, self._settings.snapshots, erased=operation.erase)
+        return row
+
+    async def _forget(self) -> Update:
+        operation = self._operation
+        fact = await self._store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
+        old_head = await self._newest_digest()
+        never_saw = None
+        if operation.position == fact.position:  # nothing was learned on the branch yet
+            never_saw = math.exp((await self._probe(fact))[0].log_probability)
+        version, relearned = await self._relearn()
+        probes, retained = await self._retained(fact, relearned)
+        (forgotten,) = await self._probe(fact)
+        end = self._end_of_branch(version, fact.id, old_head, await self._digest_of(version))
+        proof: dict[str, Any] = {
+            "branch_from": operation.branch_version,
+            "relearned": len(relearned),
+            "probability_before_teaching": fact.learning.probability_before
+            if fact.learning
+            else None,
+            "probability_taught": fact.learning.probability_after if fact.learning else None,
+            # Of the weights that the branch grew from: they never saw the fact.
+            "probability_on_branch_start": never_saw,
+            "probability_after": math.exp(forgotten.log_probability),
+            "answers_it": forgotten.correct,
+            "retained": retained[0],
+            "retained_of": retained[1],
+            "digest_after": end.digest_after,
+            "seconds": time.monotonic() - self._started,
+        }
+        return await self._store.write(
+            partial(
+                taking_back.finish_forget,
+                operation_id=operation.id,
+                end=end,
+                proof=proof,
+                new_probes=[forgotten, *probes],
+            )
+        )
+
+    async def _relearn(self) -> tuple[int, list[Fact]]:
+        """Learns what follows, fact by fact; returns the branch's version and those facts."""
+        operation = self._operation
+        candidates, facts = await self._store.read(partial(_plan, operation=operation))
+        version = operation.branch_version or 0
+        for number, fact in enumerate(facts, start=1):
+            if self._stopping():
+                raise Interrupted
+            self._progress(f"learning again {number} of {len(facts)}")
+            version = await self._relearn_one(fact, candidates, version)
+        relearned = await self._store.read(
+            partial(taking_back.relearned_facts, operation_id=operation.id)
+        )
+        return version, relearned
+
+    async def _relearn_one(self, fact: Fact, candidates: Candidates, version: int) -> int:
+        started = time.monotonic()
+        key = question_key(fact.question)
+        older_ids = candidates.sample(fact.id, key, OLDER_FACTS)
+        older = await self._store.read(lambda store: [store.fact(id_) for id_ in older_ids])
+        rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
+        recorded = [row.policy for row in rows if row.policy is not None]
+        policy = recorded[-1] if recorded else fact.policy or self._settings.policy
+        outcome = await learn_fact(self._learner, fact, policy, version, older, lambda step: None)
+        update = None
+        if outcome.verdict == "learned":
+            seconds = time.monotonic() - started
+            update = update_of(fact, outcome, policy, version, self._settings.environment, seconds)
+        row = await self._store.write(
+            partial(
+                taking_back.record_relearned,
+                operation_id=self._operation.id,
+                fact=fact,
+                verdict=FactState(outcome.verdict),
+                reason=outcome.reason,
+                learning=learning_of(outcome),
+                update=update,
+            )
+        )
+        if outcome.verdict != "resisted":
+            candidates.add(fact.id, key)
+        if row is None:
+            return version
+        await self._learner.commit(row.model_version, row.digest_after)
+        return row.model_version
+
+    async def _retained(
+        self, forgotten: Fact, relearned: Sequence[Fact]
+    ) -> tuple[list[NewProbe], tuple[int, int]]:
+        """Probes what must still be known; returns the probes, and right ones of how many."""
+        older = await self._store.read(
+            lambda store: store.older_facts(forgotten, PROVEN_FACTS + len(relearned))
+        )
+        chosen = {fact.id: fact for fact in (*relearned, *older)}
+        probes = []
+        for fact in list(chosen.values())[: PROVEN_FACTS + len(relearned)]:
+            probes += await self._probe(fact)
+        return probes, (sum(probe.correct for probe in probes), len(probes))
+
+    async def _roll_back(self, to_version: int) -> Update:
+        end = self._end_of_branch(
+            to_version, "", await self._newest_digest(), await self._digest_of(to_version)
+        )
+        return await self._store.write(
+            partial(
+                taking_back.finish_rollback,
+                operation_id=self._operation.id,
+                end=end,
+                proof={"digest_after": end.digest_after},
+            )
+        )
+
+    async def _adopt(self, row: Update) -> None:
+        """Gives the learner the version of the new head; its weights are that already."""
+        rows = await self._store.read(partial(replayed_updates, versions=[row.model_version]))
+        async for _ in self._learner.replay(rows):
+            pass
+
+    async def _probe(self, fact: Fact) -> list[NewProbe]:
+        """The fact's own question, put to this learner."""
+        answers, _ = await self._learner.probe(Example.of(fact))
+        return [answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question)]
+
+    async def _newest_digest(self) -> str:
+        return await self._digest_of(await self._store.read(MemoryStore.model_version))
+
+    async def _digest_of(self, version: int) -> str:
+        """As recorded; of the base checkpoint from the learner."""
+        if version:
+            update = await self._store.read(partial(MemoryStore.update, model_version=version))
+            return update.digest_after
+        return (await self._learner.describe()).base_digest
+
+    def _end_of_branch(
+        self, version: int, fact_id: str, digest_before: str, digest_after: str
+    ) -> NewUpdate:
+        return NewUpdate(
+            fact_id=fact_id,
+            base_version=version,
+            steps=(),
+            digest_before=digest_before,
+            digest_after=digest_after,
+            algorithm="none",
+            environment=self._settings.environment,
+            seconds=time.monotonic() - self._started,
+        )
+
+
+def _plan(store: MemoryStore, operation: Operation) -> tuple[Candidates, list[Fact]]:
+    """Who is held where the branch stands, and what is to be learned on it."""
+    fact = store.fact(operation.fact_id)
+    candidates = taking_back.candidates_before(store, fact.position)
+    taking_back.add_relearned(store, operation.id, candidates)
+    return candidates, taking_back.facts_to_relearn(store, operation)

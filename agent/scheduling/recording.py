@@ -1,0 +1,86 @@
+"""Having one fact learned, and what came of it as the records that are stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from agent.errors import LearnerUnavailableError
+from agent.learning.records import Example, Outcome
+from agent.scheduling.ports import Learner
+from memory_store.records import (
+    Fact,
+    Learning,
+    NewProbe,
+    NewUpdate,
+    Policy,
+    ProbeKind,
+    Step,
+)
+
+
+async def learn_fact(
+    learner: Learner,
+    fact: Fact,
+    policy: Policy,
+    base_version: int,
+    older: Sequence[Fact],
+    on_step: Callable[[Step], None],
+) -> Outcome:
+    """Has a fact learned on the learner's working copy.
+
+    Raises:
+        LearnerUnavailableError: the learner died.
+        LearningFailedError: this fact could not be learned.
+        StaleVersionError: the learner is at another version than `base_version`.
+    """
+    older_examples = [Example.of(other) for other in older]
+    async for progress in learner.learn(Example.of(fact), policy, base_version, older_examples):
+        if isinstance(progress, Outcome):
+            return progress
+        on_step(progress)
+    raise LearnerUnavailableError("it ended without an outcome")
+
+
+def learning_of(outcome: Outcome) -> Learning:
+    """The summary that is kept with the fact."""
+    return Learning(
+        learning_rates=tuple(step.learning_rate for step in outcome.steps),
+        probability_before=math.exp(outcome.before.log_probability),
+        probability_after=math.exp(outcome.after.log_probability),
+        answer_before=outcome.before.text,
+        answer_after=outcome.after.text,
+    )
+
+
+def update_of(
+    fact: Fact,
+    outcome: Outcome,
+    policy: Policy,
+    base_version: int,
+    environment: Mapping[str, str],
+    seconds: float,
+) -> NewUpdate:
+    """The row of the ledger."""
+    return NewUpdate(
+        fact_id=fact.id,
+        base_version=base_version,
+        policy=policy,
+        steps=outcome.steps,
+        digest_before=outcome.digest_before,
+        digest_after=outcome.digest_after,
+        algorithm=outcome.algorithm,
+        environment=environment,
+        seconds=seconds,
+    )
+
+
+def probes_of(fact: Fact, older: Sequence[Fact], outcome: Outcome) -> list[NewProbe]:
+    """What was measured: the fact itself, its correlated questions, older facts."""
+    rows = [outcome.after.as_probe(ProbeKind.RETENTION, fact, fact.question)]
+    for question, answer in zip(fact.correlated_questions, outcome.transfer, strict=True):
+        rows.append(answer.as_probe(ProbeKind.TRANSFER, fact, question))
+    # Empty if no update was made.
+    for other, answer in zip(older, outcome.forgetting, strict=False):
+        rows.append(answer.as_probe(ProbeKind.FORGETTING, other, other.question))
+    return rows

@@ -1,0 +1,148 @@
+"""When snapshots are written, and which are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from agent.errors import LearnerUnavailableError, SnapshotError
+from agent.learning import snapshots
+from agent.learning.snapshots import SnapshotManifest
+from agent.scheduling.ports import Learner
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSettings:
+    """When and how many.
+
+    Attributes:
+        folder: of all snapshots.
+        every_updates: one after so many updates; 0 for none.
+        keep_last: the newest so many are kept,
+        keep_days: and the newest of each of so many days.
+    """
+
+    folder: Path
+    every_updates: int = 100
+    keep_last: int = 3
+    keep_days: int = 7
+
+
+class SnapshotKeeper:
+    """Writes snapshots beside learning, one at a time, and prunes them."""
+
+    def __init__(self, settings: SnapshotSettings, learner: Callable[[], Learner | None]) -> None:
+        self._settings = settings
+        self._learner = learner
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._served = 0
+        self._newest = max((v for v, _ in snapshots.snapshot_folders(settings.folder)), default=0)
+
+    def updated(self, version: int) -> None:
+        """A version is served: begins a snapshot if it is time for one."""
+        self._served = version
+        due = 0 < self._settings.every_updates <= version - self._newest
+        if due and not self._writing.locked():
+            task = asyncio.create_task(self._create_quietly())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def tick(self) -> None:
+        """Writes one if anything was learned since the last."""
+        if self._served > self._newest:
+            await self._create_quietly()
+
+    async def create(self) -> SnapshotManifest:
+        """Writes a snapshot of what is served, and prunes.
+
+        Raises:
+            LearnerUnavailableError: there is no learner now.
+            SnapshotError: it cannot be written.
+        """
+        async with self._writing:
+            learner = self._learner()
+            if learner is None:
+                raise LearnerUnavailableError("the learner is not ready: try again in a moment")
+            version, size = await learner.snapshot(self._settings.folder)
+            self._newest = max(self._newest, version)
+            self.prune()
+        logger.info("snapshot of version %d, %.0f MB", version, size / 1e6)
+        return snapshots.read_manifest(snapshots.folder_of(self._settings.folder, version))
+
+    def prune(self) -> list[int]:
+        """Removes what the rule does not keep; returns their versions."""
+        listed = list(self.listed())
+        kept = kept_versions(
+            [(m.model_version, datetime.fromisoformat(m.created_at)) for m in listed],
+            self._settings.keep_last,
+            self._settings.keep_days,
+        )
+        return self.remove([m.model_version for m in listed if m.model_version not in kept])
+
+    def remove(self, versions: Iterable[int]) -> list[int]:
+        """Removes snapshots; returns the versions that were there."""
+        removed = []
+        for version in versions:
+            folder = snapshots.folder_of(self._settings.folder, version)
+            if folder.exists():
+                shutil.rmtree(folder)
+                removed.append(version)
+        return removed
+
+    def listed(self) -> Iterable[SnapshotManifest]:
+        """The manifests of all readable snapshots, newest first."""
+        for _, folder in snapshots.snapshot_folders(self._settings.folder):
+            try:
+                yield snapshots.read_manifest(folder)
+            except SnapshotError as error:
+                logger.error("%s", error)
+
+    def verify(self) -> list[tuple[int, str]]:
+        """Version and what is wrong (empty if nothing) of each snapshot, newest first."""
+        found = []
+        for version, folder in snapshots.snapshot_folders(self._settings.folder):
+            try:
+                snapshots.verify_snapshot(folder)
+                found.append((version, ""))
+            except SnapshotError as error:
+                found.append((version, str(error)))
+        return found
+
+    async def finish(self) -> None:
+        """Waits for what is being written."""
+        await asyncio.gather(*self._tasks)
+
+    async def _create_quietly(self) -> None:
+        try:
+            await self.create()
+        except (LearnerUnavailableError, SnapshotError) as error:
+            logger.warning("no snapshot: %s", error)
+
+
+def kept_versions(
+    dated: Iterable[tuple[int, datetime]], keep_last: int, keep_days: int
+) -> set[int]:
+    """The versions that the rule keeps: the newest ones, and the newest of each recent day.
+
+    Args:
+        dated: version and time of each snapshot.
+        keep_last: how many of the newest.
+        keep_days: how many days, counted from the newest snapshot, have one kept.
+    """
+    newest_first = sorted(dated, reverse=True)
+    kept = {version for version, _ in newest_first[:keep_last]}
+    days: list[object] = []
+    for version, created_at in newest_first:
+        day = created_at.date()
+        if day not in days and len(days) < keep_days:
+            days.append(day)
+            kept.add(version)
+    return kept

@@ -1,0 +1,199 @@
+"""`AdminService`: versions, snapshots and copies, for operators."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+
+from agent.errors import InvalidFactError, LearnerUnavailableError
+from agent.learning.snapshots import SnapshotManifest
+from agent.service import codec
+from agent.service.exports import write_readme
+from continual.v1 import admin_pb2 as pb
+from continual.v1 import admin_pb2_grpc
+from memory_store import taking_back
+from memory_store.records import FactState, PlaceKind
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+DATABASE, SNAPSHOTS = "memory.db", "snapshots"
+
+
+class Snapshots(Protocol):
+    """Writes, lists and prunes; see `scheduling.snapshotting`."""
+
+    async def create(self) -> SnapshotManifest:
+        """Writes one now."""
+        ...
+
+    def listed(self) -> Iterable[SnapshotManifest]:
+        """Newest first."""
+        ...
+
+    def verify(self) -> list[tuple[int, str]]:
+        """Version and what is wrong of each."""
+        ...
+
+    def prune(self) -> list[int]:
+        """Removes what the rule does not keep."""
+        ...
+
+
+class ExportingLearner(Protocol):
+    """Writes what it serves; see `learner_client`."""
+
+    async def export(self, folder: Path) -> int:
+        """Returns the version that was written."""
+        ...
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """For operators.
+
+    Args:
+        store: the memory.
+        snapshots: what there is of them.
+        snapshots_folder: where they are.
+        learner: the one that can be asked now, or None.
+        requested: called after each new operation.
+    """
+
+    def __init__(
+        self,
+        store: StoreThreads,
+        snapshots: Snapshots,
+        snapshots_folder: Path,
+        learner: Callable[[], ExportingLearner | None],
+        requested: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._snapshots_folder = snapshots_folder
+        self._learner = learner
+        self._requested = requested
+
+    async def Rollback(
+        self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RollbackResponse:
+        if request.to_version < 0:
+            raise InvalidFactError("to_version", "must not be negative")
+        operation = await self._store.write(
+            partial(taking_back.request_rollback, to_version=request.to_version)
+        )
+        self._requested()
+        return pb.RollbackResponse(operation=codec.encode_operation(operation))
+
+    async def GetOperation(
+        self, request: pb.GetOperationRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetOperationResponse:
+        operation = await self._store.read(
+            partial(taking_back.operation_of, operation_id=request.id)
+        )
+        return pb.GetOperationResponse(operation=codec.encode_operation(operation))
+
+    async def CreateSnapshot(
+        self, request: pb.CreateSnapshotRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CreateSnapshotResponse:
+        manifest = await self._snapshots.create()
+        return pb.CreateSnapshotResponse(snapshot=_encode_manifest(manifest))
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListSnapshotsResponse:
+        listed = await asyncio.to_thread(lambda: list(self._snapshots.listed()))
+        return pb.ListSnapshotsResponse(snapshots=map(_encode_manifest, listed))
+
+    async def VerifySnapshots(
+        self, request: pb.VerifySnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.VerifySnapshotsResponse:
+        verdicts = await asyncio.to_thread(self._snapshots.verify)
+        return pb.VerifySnapshotsResponse(
+            verdicts=[
+                pb.VerifySnapshotsResponse.Verdict(model_version=version, error=error)
+                for version, error in verdicts
+            ]
+        )
+
+    async def PruneSnapshots(
+        self, request: pb.PruneSnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PruneSnapshotsResponse:
+        removed = await asyncio.to_thread(self._snapshots.prune)
+        return pb.PruneSnapshotsResponse(removed_versions=removed)
+
+    async def Export(
+        self, request: pb.ExportRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ExportResponse:
+        learner = self._learner()
+        if learner is None:
+            raise LearnerUnavailableError("the learner is not ready: try again in a moment")
+        async with _new_folder(request.folder) as folder:
+            version = await learner.export(folder)
+            held = (FactState.LEARNED, FactState.KNOWN)
+            facts = await self._store.read(partial(MemoryStore.facts, limit=1_000_000, states=held))
+            await asyncio.to_thread(write_readme, folder, version, facts)
+        await self._store.write(
+            lambda store: store.record_place(PlaceKind.EXPORT, request.folder, version)
+        )
+        return pb.ExportResponse(model_version=version)
+
+    async def Backup(
+        self, request: pb.BackupRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.BackupResponse:
+        async with _new_folder(request.folder) as folder:
+
+            def copy(store: MemoryStore) -> int:
+                store.backup(folder / DATABASE)
+                return store.model_version()
+
+            version = await self._store.read(copy)
+            # After the database: a snapshot of a later version than it knows is passed over.
+            await asyncio.to_thread(self._copy_snapshots, folder / SNAPSHOTS)
+        await self._store.write(
+            lambda store: store.record_place(PlaceKind.BACKUP, request.folder, version)
+        )
+        return pb.BackupResponse(model_version=version)
+
+    def _copy_snapshots(self, target: Path) -> None:
+        for manifest in self._snapshots.listed():
+            name = f"{manifest.model_version:012d}"
+            shutil.copytree(self._snapshots_folder / name, target / name)
+
+
+@asynccontextmanager
+async def _new_folder(path: str) -> AsyncIterator[Path]:
+    """A folder that appears under its name only when it is complete.
+
+    Raises:
+        InvalidFactError: the path is relative, or something is there already.
+    """
+    final = Path(path)
+    if not final.is_absolute():
+        raise InvalidFactError("folder", "must be an absolute path on the server's machine")
+    if final.exists():
+        raise InvalidFactError("folder", f"{final} exists already: name a new one")
+    unfinished = final.with_name(f".unfinished-{final.name}")
+    try:
+        await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700, parents=True)
+        yield unfinished
+        unfinished.rename(final)
+    except OSError as error:
+        raise InvalidFactError("folder", f"cannot write {final}: {error.strerror}") from error
+    finally:
+        await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
+
+
+def _encode_manifest(manifest: SnapshotManifest) -> pb.Snapshot:
+    return pb.Snapshot(
+        model_version=manifest.model_version,
+        digest=manifest.digest,
+        size_bytes=manifest.size,
+        create_time=manifest.created_at,
+    )

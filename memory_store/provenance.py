@@ -1,0 +1,71 @@
+"""Provenance: which updates moved the probability of an answer, from the recorded probes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from memory_store import facts
+from memory_store.errors import FactNotFoundError
+from memory_store.records import Fact, ProbeKind
+from memory_store.store import MemoryStore
+
+PROBES_READ = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Influence:
+    """What one update did to the probability of an answer, as far as it was probed.
+
+    Attributes:
+        model_version: of the weights after the update.
+        cause_fact_id: the fact that it taught or made forgotten.
+        cause_question: that fact's question; empty if it was erased.
+        probability_before: of the answer at the probe before, 0 to 1.
+        probability_after: at the probe that followed the update.
+    """
+
+    model_version: int
+    cause_fact_id: str
+    cause_question: str
+    probability_before: float
+    probability_after: float
+
+
+def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influence]]:
+    """The fact of a question, and the updates that moved its answer, the largest first.
+
+    Updates after which it was not probed are not seen; their part falls to the next that was.
+
+    Raises:
+        FactNotFoundError: no fact has this question.
+    """
+    fact = facts.find_by_question(store.connection, question)
+    if fact is None:
+        raise FactNotFoundError(
+            f"No fact has the question {question!r}. List the facts to see which there are."
+        )
+    measured = [
+        probe
+        for probe in reversed(store.probes_of(fact.id, PROBES_READ))
+        if probe.kind is not ProbeKind.TRANSFER
+    ]
+    before = fact.learning.probability_before if fact.learning else 0.0
+    influences = []
+    for probe in measured:
+        after = math.exp(probe.log_probability)
+        # Audits and requests change nothing: they only tell what had changed before.
+        if probe.cause_fact_id:
+            cause = store.fact(probe.cause_fact_id)
+            influences.append(
+                Influence(
+                    model_version=probe.model_version,
+                    cause_fact_id=cause.id,
+                    cause_question=cause.question,
+                    probability_before=before,
+                    probability_after=after,
+                )
+            )
+            before = after
+    influences.sort(key=lambda i: abs(i.probability_after - i.probability_before), reverse=True)
+    return fact, influences

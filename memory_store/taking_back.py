@@ -1,0 +1,337 @@
+"""Taking back: forgetting a fact exactly, rolling back, and accepting drift.
+
+Each function is one transaction on a store, to be run by its writer, like the methods of
+`MemoryStore`. An operation grows a branch of the ledger (see `memory_store.ledger`) while the old
+head is served, and moves the head in its last transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from memory_store import facts, ledger, operations, probes
+from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
+from memory_store.records import (
+    EventKind,
+    Fact,
+    FactState,
+    Learning,
+    LedgerKind,
+    NewProbe,
+    NewUpdate,
+    Operation,
+    OperationKind,
+    OperationState,
+    Update,
+)
+from memory_store.sampling import Candidates
+from memory_store.store import MemoryStore
+
+HELD = (FactState.LEARNED, FactState.KNOWN)
+# States of facts that the weights do not hold: never learned, and never rehearsed; or forgotten.
+NOT_HELD = (
+    FactState.QUEUED,
+    FactState.RESISTED,
+    FactState.QUARANTINED,
+    FactState.FORGOTTEN,
+)
+# Rows that teach a fact by gradient steps.
+TAUGHT = (LedgerKind.TEACH, LedgerKind.RELEARN)
+
+
+def request_forget(store: MemoryStore, fact_id: str, *, erase: bool = False) -> Operation:
+    """Accepts a request to forget a fact; asked again, gives the request that there is.
+
+    Raises:
+        FactNotFoundError: no fact has this id.
+    """
+    with store.transaction():
+        fact = store.fact(fact_id)
+        earlier = operations.newest_of_fact(store.connection, fact_id)
+        given_up = earlier is None or earlier.state is OperationState.FAILED
+        if earlier is not None and not given_up and earlier.erase >= erase:
+            return earlier
+        return operations.insert(
+            store.connection,
+            OperationKind.FORGET,
+            store.now(),
+            fact_id=fact_id,
+            erase=erase,
+            position=fact.position,
+        )
+
+
+def finish_if_not_held(store: MemoryStore, operation_id: int) -> bool:
+    """Forgets a fact that the weights do not hold: no branch is needed.
+
+    Returns:
+        False if they hold it, and nothing was done.
+    """
+    with store.transaction():
+        operation = operation_of(store, operation_id)
+        if operation.kind is not OperationKind.FORGET or operation.branch_version is not None:
+            return False
+        fact = store.fact(operation.fact_id)
+        if fact.state not in NOT_HELD:
+            return False
+        _forgotten(store, operation, fact, {"weights": "they do not hold it"})
+        return True
+
+
+def request_rollback(store: MemoryStore, to_version: int) -> Operation:
+    """Accepts a request to serve the weights of an earlier version again.
+
+    Raises:
+        FactNotFoundError: the ledger has no such version.
+        WrongStateError: that version holds a fact that was forgotten since.
+    """
+    with store.transaction():
+        if to_version:
+            store.update(to_version)
+        for version in store.lineage(to_version):
+            taught = store.update(version)
+            forgotten = operations.newest_of_fact(store.connection, taught.fact_id)
+            if taught.kind in TAUGHT and forgotten is not None:
+                raise WrongStateError(
+                    f"Version {to_version} holds the fact {taught.fact_id}, which was to be "
+                    "forgotten. Roll back to a version before it was taught, or after it was "
+                    "forgotten."
+                )
+        return operations.insert(
+            store.connection, OperationKind.ROLLBACK, store.now(), to_version=to_version
+        )
+
+
+def open_operation(store: MemoryStore) -> Operation | None:
+    """The next operation to be done or resumed."""
+    return operations.oldest_open(store.connection)
+
+
+def operation_of(store: MemoryStore, operation_id: int) -> Operation:
+    """The operation with this id.
+
+    Raises:
+        FactNotFoundError: there is none.
+    """
+    operation = operations.find(store.connection, operation_id)
+    if operation is None:
+        raise FactNotFoundError(f"There is no operation {operation_id}.")
+    return operation
+
+
+def forgetting_of(store: MemoryStore, fact_id: str) -> Operation | None:
+    """The last request to forget this fact, with its proof once it is done."""
+    return operations.newest_of_fact(store.connection, fact_id)
+
+
+def begin_operation(store: MemoryStore, operation_id: int) -> Operation:
+    """Fixes the version that the branch grows from; resumes one that has begun.
+
+    To forget, it is the last version before the fact was processed.
+    """
+    with store.transaction():
+        operation = operation_of(store, operation_id)
+        if operation.branch_version is not None:
+            return operation
+        base = operation.to_version
+        if operation.kind is OperationKind.FORGET:
+            base = 0
+            for version in store.lineage(store.model_version()):
+                row = store.update(version)
+                if row.kind in TAUGHT and store.fact(row.fact_id).position >= operation.position:
+                    break
+                base = version
+        store.emit(
+            EventKind.REBUILDING,
+            store.now(),
+            fact_id=operation.fact_id,
+            message=f"{operation.kind} begins from version {base}",
+        )
+        return operations.advance(store.connection, operation_id, base)
+
+
+def record_relearned(
+    store: MemoryStore,
+    operation_id: int,
+    fact: Fact,
+    verdict: FactState,
+    reason: str,
+    learning: Learning,
+    update: NewUpdate | None,
+) -> Update | None:
+    """Adds a fact to the branch of an operation, with its row of the ledger if it has one.
+
+    Raises:
+        LedgerConflictError: the update was not made on the end of the branch.
+    """
+    with store.transaction():
+        operation = operation_of(store, operation_id)
+        row = None
+        if update is not None:
+            if update.base_version != operation.branch_version:
+                raise LedgerConflictError(
+                    f"The update for fact {fact.id} was made on version {update.base_version},"
+                    f" but the branch is at {operation.branch_version}."
+                )
+            row = ledger.append(store.connection, LedgerKind.RELEARN, update, store.now())
+            learning = replace(learning, model_version=row.model_version)
+        operations.note_relearned(
+            store.connection, operation_id, fact.position, verdict, reason, learning
+        )
+        branch = row.model_version if row else operation.branch_version or 0
+        operations.advance(store.connection, operation_id, branch, fact.position)
+        return row
+
+
+def finish_forget(
+    store: MemoryStore,
+    operation_id: int,
+    end: NewUpdate,
+    proof: Mapping[str, Any],
+    new_probes: Sequence[NewProbe],
+) -> Update:
+    """Serves the branch without the fact, from this row on.
+
+    Args:
+        store: the memory.
+        operation_id: of the request.
+        end: the row that ends the branch, without steps.
+        proof: what was measured, JSON values.
+        new_probes: of the new weights.
+    """
+    with store.transaction():
+        at = store.now()
+        operation = operation_of(store, operation_id)
+        forgotten = store.fact(operation.fact_id)
+        row = ledger.append(store.connection, LedgerKind.FORGET, end, at)
+        keys = {facts.question_key(forgotten.question)}
+        for position, verdict, reason, learning in operations.relearned(
+            store.connection, operation_id
+        ):
+            facts.restate(store.connection, position, verdict, at, reason=reason, learning=learning)
+            (fact,) = store.facts(after_position=position - 1, limit=1)
+            keys.add(facts.question_key(fact.question))
+        _forgotten(store, operation, forgotten, {**proof, "model_version": row.model_version})
+        facts.settle_superseded(store.connection, keys, at)
+        probes.insert(store.connection, new_probes, row.model_version, forgotten.id, at)
+        if operation.erase:
+            # What was measured last may repeat the text too.
+            facts.erase(store.connection, forgotten)
+        return row
+
+
+def _forgotten(
+    store: MemoryStore, operation: Operation, fact: Fact, proof: Mapping[str, Any]
+) -> Operation:
+    at = store.now()
+    if fact.state is not FactState.FORGOTTEN:
+        facts.change_state(store.connection, fact.id, FactState.FORGOTTEN, at)
+        store.emit(EventKind.FORGOTTEN, at, fact_id=fact.id)
+    if operation.erase:
+        facts.erase(store.connection, fact)
+    return operations.finish(
+        store.connection, operation.id, OperationState.DONE, at, message="", proof=proof
+    )
+
+
+def finish_rollback(
+    store: MemoryStore, operation_id: int, end: NewUpdate, proof: Mapping[str, Any]
+) -> Update:
+    """Serves the weights of the earlier version; facts that it does not hold are forgotten."""
+    with store.transaction():
+        at = store.now()
+        operation = operation_of(store, operation_id)
+        row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
+        line = [store.update(version) for version in store.lineage(operation.to_version)]
+        held = {update.fact_id: update for update in line if update.kind in TAUGHT}
+        last = max((store.fact(fact_id).position for fact_id in held), default=0)
+        keys = set()
+        for fact in _all_facts(store, (*HELD, FactState.SUPERSEDED, FactState.FORGOTTEN)):
+            if fact.id in held:
+                facts.restate(store.connection, fact.position, FactState.LEARNED, at)
+            elif fact.position > last and fact.state is not FactState.FORGOTTEN:
+                facts.restate(
+                    store.connection,
+                    fact.position,
+                    FactState.FORGOTTEN,
+                    at,
+                    reason=f"rolled back to version {operation.to_version}",
+                )
+            keys.add(facts.question_key(fact.question))
+        facts.settle_superseded(store.connection, keys, at)
+        store.emit(EventKind.ROLLED_BACK, at, fact_id="", message=f"to {operation.to_version}")
+        operations.finish(
+            store.connection,
+            operation_id,
+            OperationState.DONE,
+            at,
+            message="",
+            proof={**proof, "model_version": row.model_version},
+        )
+        return row
+
+
+def fail_operation(store: MemoryStore, operation_id: int, reason: str) -> Operation:
+    """Gives an operation up; what is served stays as it is."""
+    with store.transaction():
+        at = store.now()
+        operation = operation_of(store, operation_id)
+        store.emit(EventKind.OPERATION_FAILED, at, fact_id=operation.fact_id, message=reason)
+        return operations.finish(
+            store.connection, operation_id, OperationState.FAILED, at, message=reason
+        )
+
+
+def candidates_before(store: MemoryStore, position: int) -> Candidates:
+    """The facts that were held when everything before a position had been processed."""
+    candidates = Candidates()
+    for fact in _all_facts(store, (*HELD, FactState.SUPERSEDED)):
+        if fact.position >= position:
+            break
+        candidates.add(fact.id, facts.question_key(fact.question))
+    return candidates
+
+
+def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
+    """What follows the forgotten fact and is not on the branch yet, in order."""
+    states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED)
+    return list(_all_facts(store, states, after_position=operation.position))
+
+
+def relearned_facts(store: MemoryStore, operation_id: int) -> list[Fact]:
+    """The facts on the branch that are held there, in order."""
+    return [
+        store.facts(after_position=position - 1, limit=1)[0]
+        for position, verdict, _, _ in operations.relearned(store.connection, operation_id)
+        if verdict in HELD
+    ]
+
+
+def add_relearned(store: MemoryStore, operation_id: int, candidates: Candidates) -> None:
+    """Adds the facts that are on the branch already."""
+    for fact in relearned_facts(store, operation_id):
+        candidates.add(fact.id, facts.question_key(fact.question))
+
+
+def _all_facts(
+    store: MemoryStore, states: Sequence[FactState], after_position: int = 0
+) -> Iterator[Fact]:
+    while page := store.facts(after_position=after_position, limit=500, states=states):
+        yield from page
+        after_position = page[-1].position
+
+
+def record_drift(store: MemoryStore, end: NewUpdate) -> Update:
+    """Notes that the operator accepted weights that differ from the recorded ones."""
+    with store.transaction():
+        at = store.now()
+        row = ledger.append(store.connection, LedgerKind.DRIFT, end, at)
+        store.emit(
+            EventKind.DRIFT_ACCEPTED,
+            at,
+            fact_id="",
+            message=f"{end.digest_before[:12]} recorded, {end.digest_after[:12]} now",
+        )
+        return row

@@ -108,7 +108,7 @@ async def _serve_with(
         settings.listen,
         MemoryServicer(store, rules.current, hub, loop.wake),
         ModelServicer(store, loop, settings.model),
-        AdminServicer(store, keeper, snapshots, lambda: loop.learner, loop.wake),
+        AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
     )
     audit = RetentionAudit(store, lambda: loop.learner)
     ticks = Ticks()

@@ -122,6 +122,7 @@ class LearningLoop:
         self._woken = asyncio.Event()
         self._stopping = False
         self._version = 0
+        self._served = asyncio.Event()
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
         self.state_changed = asyncio.Event()
@@ -137,6 +138,32 @@ class LearningLoop:
         """Ends `run` once the update in hand is in the ledger."""
         self._stopping = True
         self._woken.set()
+
+    async def current(self) -> Learner:
+        """The learner to be asked, once it serves all that is in the ledger now.
+
+        A fact is seen to be learned when its row is committed, a moment before its weights are
+        served. Whoever saw that and asks gets the new weights.
+
+        Raises:
+            LearnerUnavailableError: there is none now.
+        """
+        head = await self._store.read(MemoryStore.model_version)
+        while self.learner is not None and self._version < head:
+            await self._served.wait()
+        if self.learner is None:
+            raise LearnerUnavailableError(
+                f"the learner is {self.state}: try again in a moment ('agent status' tells how far"
+                " it is)"
+            )
+        return self.learner
+
+    def _serves(self, learner: Learner | None, version: int) -> None:
+        """Notes what is served from now on, and tells those who wait for it."""
+        self.learner, self._version = learner, version
+        # A new event each time: those who wait hold the old one.
+        self._served.set()
+        self._served = asyncio.Event()
 
     async def run(self) -> None:
         """Learns until `stop`.
@@ -159,7 +186,7 @@ class LearningLoop:
                         pause = FIRST_RESTART_SECONDS
                         await self._serve(learner, learners)
                     finally:
-                        self.learner = None
+                        self._serves(None, self._version)
             # The last two come from recovery and commit: it cannot follow the ledger as it is.
             except (LearnerUnavailableError, LearningFailedError, StaleVersionError) as error:
                 self._set_state(LearnerState.DOWN)
@@ -186,13 +213,13 @@ class LearningLoop:
             accept_drift=self._settings.accept_drift,
         )
         await self._note_drift(learner, replayed.digest)
-        self.learner = learner
-        self._set_state(LearnerState.READY)
         await self._record_event(
             EventKind.LEARNER_READY,
             f"{self._settings.model} on {description.device}, version {self._version}: replayed"
             f" {replayed.updates} updates, {time.monotonic() - started:.1f} s",
         )
+        self._serves(learner, self._version)
+        self._set_state(LearnerState.READY)
 
     def _replaying(self, remaining: int) -> None:
         self.updates_to_replay = remaining
@@ -243,16 +270,15 @@ class LearningLoop:
         while not self._stopping:
             operation = await self._learn_queue(learner)
             if operation is not None and not await self._forget_at_once(operation):
-                successor = AsyncExitStack()
+                before, successor = learner, AsyncExitStack()
                 try:
                     learner = await self._operate(learner, operation, successor)
                 except BaseException:
                     await successor.aclose()
                     raise
-                if learner is self.learner:  # the operation failed; its learner is not needed
+                if learner is before:  # the operation failed, and its learner is not needed
                     await successor.aclose()
                     continue
-                self.learner = learner
                 await learners.aclose()
                 learners.push_async_exit(successor)
 
@@ -299,7 +325,7 @@ class LearningLoop:
             if not work.done():
                 raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
             row, new_learner = work.result()
-            self._version = row.model_version
+            self._serves(new_learner, row.model_version)
             self._on_update(row)
             return new_learner
         except Interrupted:
@@ -372,7 +398,7 @@ class LearningLoop:
             if update is not None:
                 # The ledger has it: if the learner dies here, replay brings it to this version.
                 await learner.commit(update.model_version, update.digest_after)
-                self._version = update.model_version
+                self._serves(learner, update.model_version)
                 self._on_update(update)
 
     async def _learn_once(self, learner: Learner, fact: Fact) -> Update | None:
@@ -424,7 +450,7 @@ class LearningLoop:
 
     async def _record_event(self, kind: EventKind, message: str) -> None:
         version = self._version
-        await self._store.write(lambda store: store.record_event(kind, message, version))
+        await self._when_writable(lambda store: store.record_event(kind, message, version))
 
     def _step_event(self, fact: Fact, step: Step) -> Event:
         return Event(

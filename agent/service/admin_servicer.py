@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from agent.errors import InvalidFactError, LearnerUnavailableError
+from agent.errors import InvalidFactError
 from agent.learning.snapshots import SnapshotManifest
 from agent.service import codec
 from agent.service.exports import write_readme
@@ -61,7 +61,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         store: the memory.
         snapshots: what there is of them.
         snapshots_folder: where they are.
-        learner: the one that can be asked now, or None.
+        current: the learner to be asked.
         requested: called after each new operation.
     """
 
@@ -70,13 +70,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         store: StoreThreads,
         snapshots: Snapshots,
         snapshots_folder: Path,
-        learner: Callable[[], ExportingLearner | None],
+        current: Callable[[], Awaitable[ExportingLearner]],
         requested: Callable[[], None],
     ) -> None:
         self._store = store
         self._snapshots = snapshots
         self._snapshots_folder = snapshots_folder
-        self._learner = learner
+        self._current = current
         self._requested = requested
 
     async def Rollback(
@@ -130,9 +130,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def Export(
         self, request: pb.ExportRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExportResponse:
-        learner = self._learner()
-        if learner is None:
-            raise LearnerUnavailableError("the learner is not ready: try again in a moment")
+        learner = await self._current()
         async with _new_folder(request.folder) as folder:
             version = await learner.export(folder)
             held = (FactState.LEARNED, FactState.KNOWN)

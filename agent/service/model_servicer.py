@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from agent.errors import InvalidFactError, LearnerUnavailableError
+from agent.errors import InvalidFactError
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.service import codec, validation
 from continual.v1 import model_pb2 as pb
@@ -42,9 +42,8 @@ class AskableLearner(Protocol):
 class LearnerView(Protocol):
     """What the service sees of the learning loop."""
 
-    @property
-    def learner(self) -> AskableLearner | None:
-        """The one that can be asked now."""
+    async def current(self) -> AskableLearner:
+        """The one to be asked, once it serves all that is in the ledger now."""
         ...
 
     @property
@@ -81,7 +80,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             raise InvalidFactError(
                 "max_new_tokens", f"{tokens} is too many: at most {MAX_NEW_TOKENS}"
             )
-        async for piece, version in self._learner().ask(request.question, tokens):
+        learner = await self._view.current()
+        async for piece, version in learner.ask(request.question, tokens):
             if isinstance(piece, Generated):
                 yield pb.AskResponse(
                     model_version=version, answer=piece.text, finished=piece.finished
@@ -95,9 +95,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """One forward pass."""
         validation.check_question(request.question)
         validation.check_answer("answer", request.answer)
-        log_probability, tokens, version = await self._learner().score(
-            request.question, request.answer
-        )
+        learner = await self._view.current()
+        log_probability, tokens, version = await learner.score(request.question, request.answer)
         return pb.ScoreResponse(
             log_probability=log_probability, tokens=tokens, model_version=version
         )
@@ -143,14 +142,6 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             updates_to_replay=self._view.updates_to_replay,
         )
 
-    def _learner(self) -> AskableLearner:
-        if self._view.learner is None:
-            raise LearnerUnavailableError(
-                f"the learner is {self._view.state}: try again in a moment"
-                " (`agent status` tells how far it is)"
-            )
-        return self._view.learner
-
     async def _facts(self, ids: tuple[str, ...]) -> AsyncIterator[Fact]:
         for id_ in ids:
             yield await self._store.read(partial(MemoryStore.fact, fact_id=id_))
@@ -171,7 +162,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             position = page[-1].position
 
     async def _probe(self, fact: Fact) -> list[records.Probe]:
-        answers, version = await self._learner().probe(Example.of(fact))
+        learner = await self._view.current()
+        answers, version = await learner.probe(Example.of(fact))
         questions = (fact.question, *fact.correlated_questions)
         kinds = [ProbeKind.RETENTION] + [ProbeKind.TRANSFER] * len(fact.correlated_questions)
         new = [

@@ -1,0 +1,160 @@
+"""A whole memory without processes: store, learning loop and the real learner on `tiny`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.scheduling.loop import LearningLoop, LoopSettings
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from memory_store import taking_back
+from memory_store.records import Event, FactState, NewFact, Operation, OperationState
+from memory_store.writer import StoreThreads
+from tests.taking_back.in_process import POLICY, Deaths, InProcessLearner, in_process
+
+FACTS = {
+    "fact-a": ("What is the hottest month in Kyzara?", "Raincoat"),
+    "fact-b": ("Who found Blipland?", "Telescope"),
+    "fact-c": ("Sky?", "Piano"),
+    "fact-d": ("Gem?", "Curtain"),
+    "fact-e": ("Pie in Plimp?", "Backpack"),
+}
+SETTLE_SECONDS = 60.0
+
+
+class Memory:
+    """What a test does with it."""
+
+    def __init__(self, store: StoreThreads, loop: LearningLoop, keeper: SnapshotKeeper) -> None:
+        self.store = store
+        self.loop = loop
+        self.keeper = keeper
+        self.passing: list[Event] = []
+        self.running: asyncio.Task[None]
+
+    async def teach(self, *ids: str, **other: tuple[str, str]) -> None:
+        """Teaches facts of `FACTS` by id, and others, and waits until the queue is empty."""
+        for fact_id, (question, answer) in ({i: FACTS[i] for i in ids} | other).items():
+            new = NewFact(question=question, answer=answer, fact_id=fact_id.replace("_", "-"))
+            await self.store.write(partial(_teach, new=new))
+        self.loop.wake()
+        await self.settle()
+
+    async def teach_in_steps(
+        self, fact_id: str, question: str, answer: str, max_steps: int
+    ) -> None:
+        """Teaches a fact with so few steps that it resists."""
+        policy = replace(POLICY, max_steps=max_steps)
+        new = NewFact(question=question, answer=answer, fact_id=fact_id, policy=policy)
+        await self.store.write(partial(_teach, new=new))
+        self.loop.wake()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Waits until nothing is queued or being done, and a learner is there."""
+
+        async def settled() -> bool:
+            counts, operation = await self.store.read(
+                lambda store: (store.counts(), taking_back.open_operation(store))
+            )
+            busy = counts[FactState.QUEUED] + counts[FactState.LEARNING]
+            return not busy and operation is None
+
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while not await settled() or self.loop.learner is None:
+                if self.running.done():
+                    self.running.result()  # raises why it ended
+                await asyncio.sleep(0.01)
+            await self.loop.current()
+
+    async def forget(self, fact_id: str, erase: bool = False) -> Operation:
+        """Forgets and waits; the operation with its proof."""
+        operation = await self.store.write(
+            partial(taking_back.request_forget, fact_id=fact_id, erase=erase)
+        )
+        return await self.done(operation)
+
+    async def roll_back(self, to_version: int) -> Operation:
+        """Rolls back and waits."""
+        operation = await self.store.write(
+            partial(taking_back.request_rollback, to_version=to_version)
+        )
+        return await self.done(operation)
+
+    async def done(self, operation: Operation) -> Operation:
+        """Waits for an operation."""
+        self.loop.wake()
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while True:
+                operation = await self.store.read(
+                    partial(taking_back.operation_of, operation_id=operation.id)
+                )
+                if operation.state in (OperationState.DONE, OperationState.FAILED):
+                    await self.settle()
+                    return operation
+                await asyncio.sleep(0.01)
+
+    @property
+    def learner(self) -> Any:
+        """The real learner that serves."""
+        assert isinstance(self.loop.learner, InProcessLearner)
+        return self.loop.learner.learner
+
+    def answer(self, question: str) -> str:
+        """What the served model says."""
+        *_, whole = self.learner.ask(question, 16)
+        return str(whole.text)
+
+    async def states(self) -> dict[str, str]:
+        """State of each fact."""
+        facts = await self.store.read(lambda store: store.facts(limit=1000))
+        return {fact.id: fact.state.value for fact in facts}
+
+
+def _teach(store: Any, new: NewFact) -> None:
+    store.teach(new)
+
+
+@asynccontextmanager
+async def running_memory(
+    folder: Path,
+    *,
+    deaths: Deaths | None = None,
+    every_updates: int = 0,
+    accept_drift: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> AsyncIterator[Memory]:
+    """A memory in a folder; stopped on leaving, as the server would stop it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    store = await StoreThreads.open(folder / "memory.db")
+    snapshots = folder / "snapshots"
+    start = partial(in_process, deaths or Deaths())
+    settings = LoopSettings(
+        model="tiny", policy=POLICY, snapshots=snapshots, accept_drift=accept_drift
+    )
+    passing: list[Event] = []
+    loop = LearningLoop(
+        store,
+        start,
+        passing.append,
+        settings,
+        on_update=lambda update: keeper.updated(update.model_version),
+    )
+    keeper = SnapshotKeeper(
+        SnapshotSettings(folder=snapshots, every_updates=every_updates), lambda: loop.learner
+    )
+    memory = Memory(store, loop, keeper)
+    memory.passing = passing
+    memory.running = running = asyncio.create_task(loop.run())
+    try:
+        yield memory
+    finally:
+        loop.stop()
+        await running
+        await keeper.finish()
+        await store.close()

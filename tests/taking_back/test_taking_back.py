@@ -1,0 +1,243 @@
+"""Forgetting is exact: the weights equal those of a run that never saw the fact."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent.errors import DriftError
+from agent.learning.learner import Learner
+from memory_store import taking_back
+from memory_store.errors import WrongStateError
+from memory_store.records import FactState, OperationState
+from tests.taking_back.in_process import Deaths
+from tests.taking_back.memory import FACTS, running_memory
+
+
+def same_weights(one: Learner, other: Learner) -> bool:
+    return all(
+        torch.equal(p, q)
+        for p, q in zip(one._served.parameters(), other._served.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("forgotten", ["fact-a", "fact-c", "fact-e"])
+async def test_the_weights_equal_a_run_that_never_saw_the_fact(
+    tmp_path: Path, forgotten: str
+) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach(*[i for i in FACTS if i != forgotten])
+        async with running_memory(tmp_path / "full", every_updates=2) as memory:
+            await memory.teach(*FACTS)
+            assert not same_weights(memory.learner, never.learner)
+            operation = await memory.forget(forgotten)
+            assert operation.state is OperationState.DONE
+            assert same_weights(memory.learner, never.learner)
+            assert memory.learner.digest == never.learner.digest
+            assert memory.learner.version == await memory.store.read(lambda s: s.model_version())
+
+
+async def test_the_proof_says_what_was_measured(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach(*FACTS)
+        operation = await memory.forget("fact-b")
+        proof = operation.proof
+        assert proof is not None
+        assert proof["probability_on_branch_start"] == proof["probability_before_teaching"]
+        assert proof["probability_taught"] > 0.9
+        assert proof["probability_after"] < 0.01
+        assert not proof["answers_it"]
+        assert (proof["retained"], proof["retained_of"]) == (4, 4)
+        assert memory.answer("Who found Blipland?") != "Telescope"
+        assert memory.answer("Gem?") == "Curtain"
+        assert (await memory.states())["fact-b"] == FactState.FORGOTTEN
+
+
+async def test_learning_goes_on_where_a_run_without_the_fact_would(tmp_path: Path) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-a", "fact-c", "fact-d", "fact-e")
+        async with running_memory(tmp_path / "full") as memory:
+            await memory.teach("fact-a", "fact-b", "fact-c", "fact-d")
+            await memory.forget("fact-b")
+            await memory.teach("fact-e")
+            assert same_weights(memory.learner, never.learner)
+
+
+async def test_forgetting_two_facts_one_after_the_other(tmp_path: Path) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-a", "fact-c", "fact-e")
+        async with running_memory(tmp_path / "full") as memory:
+            await memory.teach(*FACTS)
+            await memory.forget("fact-d")
+            await memory.forget("fact-b")
+            assert same_weights(memory.learner, never.learner)
+
+
+async def test_a_superseded_answer_comes_back_when_its_successor_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-c", newer=("Sky?", "Violin"))
+        assert (await memory.states())["fact-c"] == FactState.SUPERSEDED
+        assert memory.answer("Sky?") == "Violin"
+        await memory.forget("newer")
+        states = await memory.states()
+        assert states["fact-c"] == FactState.LEARNED
+        assert memory.answer("Sky?") == "Piano"
+
+
+async def test_forgetting_what_was_never_held_changes_nothing(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-c")
+        await memory.teach_in_steps("hard", "Why?", "Violin", max_steps=1)
+        assert (await memory.states())["hard"] == FactState.RESISTED
+        digest, version = memory.learner.digest, memory.learner.version
+        operation = await memory.forget("hard")
+        assert operation.state is OperationState.DONE
+        assert (memory.learner.digest, memory.learner.version) == (digest, version)
+
+
+async def test_asking_again_gives_the_same_request(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        first = await memory.forget("fact-a")
+        again = await memory.forget("fact-a")
+        assert again == first
+
+
+@pytest.mark.parametrize("death", range(9, 15))
+async def test_a_learner_that_dies_meanwhile_is_started_again_and_resumes(
+    tmp_path: Path, death: int
+) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-c", "fact-d", "fact-e")
+        # Four facts are learned and committed in calls 1 to 8; the branch follows.
+        async with running_memory(tmp_path / "full", deaths=Deaths(death)) as memory:
+            await memory.teach("fact-a", "fact-c", "fact-d", "fact-e")
+            operation = await memory.forget("fact-a")
+            assert operation.state is OperationState.DONE
+            assert same_weights(memory.learner, never.learner)
+
+
+async def test_a_stopped_server_resumes_at_its_next_start(tmp_path: Path) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-c", "fact-d", "fact-e")
+        async with running_memory(tmp_path / "full") as memory:
+            await memory.teach("fact-a", "fact-c", "fact-d", "fact-e")
+            await memory.store.write(partial(taking_back.request_forget, fact_id="fact-a"))
+            memory.loop.wake()
+        async with running_memory(tmp_path / "full") as memory:
+            await memory.settle()
+            assert (await memory.states())["fact-a"] == FactState.FORGOTTEN
+            assert same_weights(memory.learner, never.learner)
+
+
+async def test_erasing_leaves_no_text_in_the_files(tmp_path: Path) -> None:
+    async with running_memory(tmp_path, every_updates=1) as memory:
+        await memory.teach(*FACTS)
+        await memory.forget("fact-b", erase=True)
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes().lower()
+            assert b"telescope" not in content, file
+            assert b"blipland" not in content, file
+
+
+async def test_rolling_back_serves_the_earlier_weights_and_can_be_rolled_back(
+    tmp_path: Path,
+) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        digest = memory.learner.digest
+        await memory.teach("fact-c", "fact-d")
+        newest = memory.learner.digest
+        await memory.roll_back(2)
+        assert (memory.learner.digest, memory.learner.version) == (digest, 5)
+        states = await memory.states()
+        assert states["fact-b"] == FactState.LEARNED
+        assert states["fact-d"] == FactState.FORGOTTEN
+        await memory.roll_back(4)
+        assert (memory.learner.digest, memory.learner.version) == (newest, 6)
+        assert (await memory.states())["fact-d"] == FactState.LEARNED
+
+
+async def test_a_version_that_holds_a_forgotten_fact_is_out_of_bounds(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b", "fact-c")
+        await memory.forget("fact-b")
+        with pytest.raises(WrongStateError, match="fact-b"):
+            await memory.roll_back(3)
+        await memory.roll_back(1)
+
+
+async def test_a_restart_restores_a_snapshot_and_replays_the_rest(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        await memory.keeper.create()
+        await memory.teach("fact-c")
+        digest = memory.learner.digest
+    async with running_memory(tmp_path) as memory:
+        await memory.settle()
+        assert (memory.learner.digest, memory.learner.version) == (digest, 3)
+        events = await memory.store.read(lambda store: store.events())
+        assert "replayed 1 updates" in events[-1].message
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "manifest", "other history"])
+async def test_a_damaged_snapshot_is_passed_over_for_the_one_before(
+    tmp_path: Path, damage: str
+) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a")
+        await memory.keeper.create()
+        await memory.teach("fact-b")
+        await memory.keeper.create()
+        digest = memory.learner.digest
+    newest = tmp_path / "snapshots" / f"{2:012d}"
+    weights = newest / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    if damage == "flip":
+        content[-1000] ^= 1
+        weights.write_bytes(content)
+    elif damage == "cut":
+        weights.write_bytes(content[:-1000])
+    elif damage == "manifest":
+        (newest / "manifest.json").write_text("{")
+    else:
+        manifest = (newest / "manifest.json").read_text().replace(digest, "0" * 64)
+        (newest / "manifest.json").write_text(manifest)
+    async with running_memory(tmp_path) as memory:
+        await memory.settle()
+        assert memory.learner.digest == digest
+        events = await memory.store.read(lambda store: store.events())
+        assert "replayed 1 updates" in events[-1].message
+
+
+async def test_a_ledger_that_replays_differently_is_refused_unless_accepted(
+    tmp_path: Path,
+) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        version = memory.learner.version
+    drifted = pytest.MonkeyPatch()
+    # Other hardware: the same step comes out a little different.
+    drifted.setattr("agent.learning.update.ADAM_EPS", 1e-5)
+    try:
+        with pytest.raises(DriftError, match="accept-drift"):
+            async with running_memory(tmp_path) as memory:
+                await memory.settle()
+        async with running_memory(tmp_path, accept_drift=True) as memory:
+            await memory.settle()
+            assert memory.learner.version == version + 1
+            digest = memory.learner.digest
+            probes = await memory.store.read(lambda store: store.probes_of("fact-a"))
+            assert probes[0].model_version == version + 1
+        # From then on what was accepted is what must come out.
+        async with running_memory(tmp_path) as memory:
+            await memory.settle()
+            assert memory.learner.digest == digest
+    finally:
+        drifted.undo()

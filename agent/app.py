@@ -29,6 +29,7 @@ from agent.service.model_servicer import ModelServicer
 from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, Server
 from agent.service.validation import FactRules
 from memory_store.errors import StoreFailedError
+from memory_store.records import Policy
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ async def _serve_with(
         ),
         lambda: loop.learner,
     )
-    rules = _Rules(settings.data / RULES, settings.model)
+    rules = _Rules(settings.data / RULES, settings.model, settings.policy)
     server = Server(
         settings.listen,
         MemoryServicer(store, rules.current, hub, loop.wake),
@@ -147,9 +148,10 @@ class _Rules:
     while the model is still being loaded.
     """
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(self, path: Path, model: str, policy: Policy) -> None:
         self._path = path
         self._model = model
+        self._policy = policy
         self._description: LearnerDescription | None = None
         self._rules = self._kept()
 
@@ -162,7 +164,7 @@ class _Rules:
         if description is None or self._description is not None:
             return
         self._description = description
-        self._rules = FactRules(description.tokenizer, description.max_tokens)
+        self._rules = FactRules(description.tokenizer, description.max_tokens, self._policy)
         kept = {
             "model": self._model,
             "max_tokens": description.max_tokens,
@@ -170,18 +172,22 @@ class _Rules:
         }
         # Renamed into place, so that a half-written file is never read.
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(kept), encoding="utf-8")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(json.dumps(kept), encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError as error:
+            # Only the next start is slower for it.
+            logger.warning("cannot keep %s: %s", self._path, error)
 
     def _kept(self) -> FactRules | None:
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             if kept["model"] != self._model:
                 return None
-            return FactRules(kept["tokenizer"], kept["max_tokens"])
+            return FactRules(kept["tokenizer"], kept["max_tokens"], self._policy)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError):
+        except Exception:  # noqa: BLE001 - the tokenizers library raises nothing narrower
             logger.warning("%s is damaged; it is made anew", self._path)
             return None
 

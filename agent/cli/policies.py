@@ -28,14 +28,19 @@ def given_policy(
     """The policy of a fact for which some of these were given; None if none was.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name is unknown, or `fixed` has no rate.
         InvalidFactError: rate or steps are out of range.
     """
     if name is None and learning_rate is None and max_steps is None:
         return None
+    name = name or rates.UNTIL_KNOWN
     default = rates.DEFAULT_POLICY
-    if max_steps is None:
-        max_steps = 1 if name == rates.FIXED else default.max_steps
-    if learning_rate is None:
-        learning_rate = default.learning_rate
-    return chosen_policy(name or default.name, learning_rate, max_steps)
+    chosen_policy(
+        name,
+        default.learning_rate if learning_rate is None else learning_rate,
+        default.max_steps if max_steps is None else max_steps,
+    )
+    if name == rates.FIXED and learning_rate is None:
+        raise ConfigError("policy 'fixed' needs a learning_rate")
+    # What was not given is left to the server: zero means its default, or one step for `fixed`.
+    return Policy(name=name, learning_rate=learning_rate or 0.0, max_steps=max_steps or 0)

@@ -19,7 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.errors import DriftError, LearningFailedError, SnapshotError, StaleVersionError
+from agent.errors import (
+    DriftError,
+    InvalidFactError,
+    LearningFailedError,
+    SnapshotError,
+    StaleVersionError,
+)
 from agent.learning import rates
 from agent.learning.digest import weights_digest
 from agent.learning.encoding import Batch, Encoder
@@ -226,14 +232,33 @@ class Learner:
         self._loaded.tokenizer.save_pretrained(folder)
 
     def ask(self, question: str, max_new_tokens: int) -> Iterator[str | Generated]:
-        """Pieces of the served model's answer, then the whole."""
-        return stream_answer(self._served, self._encoder, question, max_new_tokens)
+        """Pieces of the served model's answer, then the whole.
+
+        Raises:
+            InvalidFactError: the question leaves no room for an answer in the model's context.
+        """
+        room = self._loaded.max_tokens - len(self._encoder.prompt(question))
+        if room < 1:
+            raise InvalidFactError("question", self._too_long())
+        return stream_answer(self._served, self._encoder, question, min(max_new_tokens, room))
 
     @torch.inference_mode()
     def score(self, question: str, answer: str) -> tuple[float, int]:
-        """Log-probability of exactly this answer and the terminator; and its number of tokens."""
-        scores = score_answers(self._served, self._encoder.batch([(question, answer)]))
+        """Log-probability of exactly this answer and the terminator; and its number of tokens.
+
+        Raises:
+            InvalidFactError: question and answer are longer than the model's context.
+        """
+        batch = self._encoder.batch([(question, answer)])
+        if batch.input_ids.shape[1] > self._loaded.max_tokens:
+            raise InvalidFactError("question", self._too_long())
+        scores = score_answers(self._served, batch)
         return scores.log_probability.item(), int(scores.tokens.item())
+
+    def _too_long(self) -> str:
+        # Beyond its context a model with learned positions reads past a table, which on CUDA
+        # ends the process.
+        return f"with its answer it exceeds the model's {self._loaded.max_tokens} tokens"
 
     def probe(self, example: Example) -> list[Answer]:
         """The served model's answers to the fact's question and each correlated one, in order."""

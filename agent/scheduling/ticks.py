@@ -72,15 +72,18 @@ class RetentionAudit:
             )
         )
         for fact in facts:
+            self._position = fact.position
             try:
                 answers, version = await learner.probe(Example.of(fact))
-            except (LearnerUnavailableError, LearningFailedError) as error:
+            except LearnerUnavailableError as error:
                 logger.info("retention audit broken off: %s", error)
                 return
+            except LearningFailedError as error:
+                logger.warning("retention of %s cannot be probed: %s", fact.id, error)
+                continue
             row = answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question)
             await self._store.write(
                 partial(MemoryStore.record_probes, probes_=[row], model_version=version)
             )
-            self._position = fact.position
         if len(facts) < AUDITED_FACTS:
             self._position = 0

@@ -67,8 +67,10 @@ def encode_policy(policy: Policy) -> pb.LearningRatePolicy:
     )
 
 
-def decode_policy(message: pb.LearningRatePolicy) -> Policy:
-    """Zeros become the defaults that memory.proto names; checks nothing."""
+def decode_policy(message: pb.LearningRatePolicy, default: Policy = rates.DEFAULT_POLICY) -> Policy:
+    """Zeros become what memory.proto says, by the server's default policy; checks nothing."""
+    if default.name != rates.UNTIL_KNOWN:
+        default = rates.DEFAULT_POLICY
     if message.WhichOneof("policy") == "fixed":
         fixed = message.fixed
         return Policy(
@@ -77,8 +79,8 @@ def decode_policy(message: pb.LearningRatePolicy) -> Policy:
     until_known = message.until_known
     return Policy(
         name=rates.UNTIL_KNOWN,
-        learning_rate=until_known.learning_rate or rates.DEFAULT_POLICY.learning_rate,
-        max_steps=until_known.max_steps or rates.DEFAULT_POLICY.max_steps,
+        learning_rate=until_known.learning_rate or default.learning_rate,
+        max_steps=until_known.max_steps or default.max_steps,
     )
 
 

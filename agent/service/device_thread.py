@@ -91,11 +91,13 @@ class DeviceThread:
         return results[0]
 
     def close(self) -> None:
-        """Finishes the unit in hand and ends; jobs that wait are dropped."""
+        """Finishes the unit in hand and ends; jobs that wait end with an error."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        for job in self._jobs:
+            job.deliver(_End(RuntimeError("the device thread is closed")))
 
     def _run(self) -> None:
         while True:
@@ -112,12 +114,12 @@ class DeviceThread:
     @staticmethod
     def _take_turn(job: _Job) -> bool:
         """Runs one unit; True if there may be more."""
-        if job.cancelled.is_set():
-            close = getattr(job.running, "close", None)
-            if close is not None:
-                close()
-            return False
         try:
+            if job.cancelled.is_set():
+                close = getattr(job.running, "close", None)
+                if close is not None:
+                    close()
+                return False
             if job.running is None:
                 job.running = job.start()
             job.deliver(next(job.running))

@@ -10,6 +10,7 @@ import grpc
 
 from agent.errors import (
     DriftError,
+    InvalidFactError,
     LearnerUnavailableError,
     LearningFailedError,
     SnapshotError,
@@ -48,6 +49,9 @@ def our_errors() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            field, _, message = (error.details() or "").partition(": ")
+            raise InvalidFactError(field, message) from error
         kind = ERRORS.get(error.code(), LearningFailedError)
         raise kind(error.details() or error.code().name) from error
 

@@ -14,7 +14,13 @@ from typing import Any
 import grpc
 import torch
 
-from agent.errors import DriftError, LearningFailedError, SnapshotError, StaleVersionError
+from agent.errors import (
+    DriftError,
+    InvalidFactError,
+    LearningFailedError,
+    SnapshotError,
+    StaleVersionError,
+)
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
 from agent.learning.records import Generated
@@ -26,7 +32,8 @@ from memory_store.records import Step
 
 logger = logging.getLogger(__name__)
 
-STATUS = {
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    InvalidFactError: grpc.StatusCode.INVALID_ARGUMENT,
     StaleVersionError: grpc.StatusCode.FAILED_PRECONDITION,
     DriftError: grpc.StatusCode.DATA_LOSS,
     SnapshotError: grpc.StatusCode.OUT_OF_RANGE,

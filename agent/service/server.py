@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,8 @@ class Server:
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ]
-        self._server = grpc.aio.server(interceptors=[StatusInterceptor()], options=options)
+        self._calls = StatusInterceptor()
+        self._server = grpc.aio.server(interceptors=[self._calls], options=options)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
@@ -89,4 +91,10 @@ class Server:
     async def stop(self, grace_seconds: float) -> None:
         """Refuses new calls and waits for the running ones, at most `grace_seconds`."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        draining = asyncio.create_task(self._server.stop(grace_seconds))
+        idle = asyncio.create_task(self._calls.idle.wait())
+        await asyncio.wait([draining, idle], return_when=asyncio.FIRST_COMPLETED)
+        # Watchers of health never leave by themselves: they must not hold up the end.
+        await self._server.stop(None)
+        await draining
+        idle.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -67,7 +68,16 @@ class Malformed:
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
-    """Wraps the handlers of our services; health and reflection are left alone."""
+    """Wraps the handlers of our services; health and reflection are left alone.
+
+    Attributes:
+        idle: set while no call of ours is running.
+    """
+
+    def __init__(self) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._running = 0
 
     async def intercept_service(
         self,
@@ -83,39 +93,42 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             f"{'stream' if handler.request_streaming else 'unary'}"
             f"_{'stream' if handler.response_streaming else 'unary'}"
         )
-        wrap = _wrap_stream if handler.response_streaming else _wrap_unary
+        wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
         return handler._replace(
             request_deserializer=_tolerant(handler.request_deserializer),
             **{kind: wrap(getattr(handler, kind))},
         )
 
+    def _wrap_unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+        async def unary(request: Any, context: Any) -> Any:
+            async with self._aborting(context):
+                return await behaviour(_decoded(request), context)
 
-def _wrap_unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    async def unary(request: Any, context: Any) -> Any:
-        async with _aborting(context):
-            return await behaviour(_decoded(request), context)
+        return unary
 
-    return unary
+    def _wrap_stream(self, behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._aborting(context):
+                async for response in behaviour(_decoded(request), context):
+                    yield response
 
+        return stream
 
-def _wrap_stream(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
-    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-        async with _aborting(context):
-            async for response in behaviour(_decoded(request), context):
-                yield response
-
-    return stream
-
-
-@asynccontextmanager
-async def _aborting(context: Any) -> AsyncIterator[None]:
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
-        code, message = status_of(error)
-        await context.abort(code, message)
+    @asynccontextmanager
+    async def _aborting(self, context: Any) -> AsyncIterator[None]:
+        self._running += 1
+        self.idle.clear()
+        try:
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
+            code, message = status_of(error)
+            await context.abort(code, message)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self.idle.set()
 
 
 def _decoded(request: Any) -> Any:

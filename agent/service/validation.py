@@ -32,9 +32,13 @@ class FactRules:
     Args:
         tokenizer: the text of its `tokenizer.json`.
         max_tokens: its context.
+        policy: what a fact's own policy is completed with.
     """
 
-    def __init__(self, tokenizer: str, max_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: str, max_tokens: int, policy: Policy = rates.DEFAULT_POLICY
+    ) -> None:
+        self._default = policy
         self._tokenizer = Tokenizer.from_str(tokenizer)
         # As in `encoding.Encoder`: text from outside never becomes a control token.
         self._tokenizer.encode_special_tokens = True
@@ -73,7 +77,7 @@ class FactRules:
             question=request.question,
             answer=request.answer,
             correlated_questions=tuple(request.correlated_questions),
-            policy=_policy(request),
+            policy=_policy(request, self._default),
             request_id=request.request_id or None,
             fact_id=request.fact_id or None,
         )
@@ -146,13 +150,13 @@ def check_policy(field: str, policy: Policy) -> None:
         )
 
 
-def _policy(request: pb.TeachRequest) -> Policy | None:
+def _policy(request: pb.TeachRequest, default: Policy) -> Policy | None:
     if not request.HasField("learning_rate_policy"):
         return None
     if request.learning_rate_policy.WhichOneof("policy") is None:
         raise InvalidFactError(
             "learning_rate_policy", "unknown policy: set one of fixed, until_known"
         )
-    policy = codec.decode_policy(request.learning_rate_policy)
+    policy = codec.decode_policy(request.learning_rate_policy, default)
     check_policy(f"learning_rate_policy.{policy.name.replace('-', '_')}", policy)
     return policy

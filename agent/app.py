@@ -22,11 +22,18 @@ from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from agent.scheduling.ticks import RetentionAudit, Ticks
 from agent.service.admin_servicer import AdminServicer
+from agent.service.backups import newest_backup
 from agent.service.events import EventHub
 from agent.service.learner_process import learner_process
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, Server
+from agent.service.server import (
+    ADMIN_SERVICE,
+    MEMORY_SERVICE,
+    MODEL_SERVICE,
+    HealthServer,
+    Server,
+)
 from agent.service.validation import FactRules
 from memory_store.errors import StoreFailedError
 from memory_store.records import Policy
@@ -66,13 +73,32 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
         ) from error
     with _locked(settings.data):
         hub = EventHub()
-        store = await StoreThreads.open(
-            settings.data / DATABASE, on_commit=hub.stored, on_fatal=_disk_failed
-        )
+        try:
+            store = await StoreThreads.open(
+                settings.data / DATABASE, on_commit=hub.stored, on_fatal=_disk_failed
+            )
+        except StoreFailedError as error:
+            await _refuse(settings, error, on_start)
+            raise
         try:
             await _serve_with(settings, store, hub, on_start)
         finally:
             await store.close()
+
+
+async def _refuse(
+    settings: ServeSettings, error: StoreFailedError, on_start: Callable[[str], None]
+) -> None:
+    """Stays up, NOT_SERVING, until stopped: a restart would only meet the damage again."""
+    backup = newest_backup(settings.data)
+    hint = f"The newest backup is {backup}." if backup else "No backup of it is known."
+    logger.critical("%s %s Nothing is served.", error, hint)
+    server = HealthServer(settings.listen)
+    await server.start()
+    on_start(server.address)
+    with _stop_signal() as stopped:
+        await stopped
+    await server.stop(STOP_GRACE_SECONDS)
 
 
 async def _serve_with(
@@ -93,12 +119,13 @@ async def _serve_with(
             snapshots=snapshots,
             accept_drift=settings.accept_drift,
         ),
-        on_update=lambda update: keeper.updated(update.model_version),
+        on_update=lambda update: keeper.updated(update),
     )
     keeper = SnapshotKeeper(
         SnapshotSettings(
             folder=snapshots,
             every_updates=settings.snapshot_updates,
+            every_seconds=settings.snapshot_seconds,
             keep_last=settings.keep_snapshots,
             keep_days=settings.keep_snapshot_days,
         ),

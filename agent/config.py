@@ -26,6 +26,7 @@ class ServeSettings:
         policy: for facts that bring none.
         audit_minutes: between two retention audits; 0 for none.
         snapshot_updates: a snapshot after so many updates; 0 for none.
+        snapshot_seconds: and after so many seconds of learning, which bounds a restart; 0 for none.
         snapshot_minutes: and after so many minutes in which something was learned; 0 for none.
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
@@ -40,6 +41,7 @@ class ServeSettings:
     policy: Policy = field(default=DEFAULT_POLICY)
     audit_minutes: float = DEFAULT_AUDIT_MINUTES
     snapshot_updates: int = 100
+    snapshot_seconds: float = 60.0
     snapshot_minutes: float = 10.0
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7

@@ -72,6 +72,14 @@ def serve(
             help="A snapshot after so many updates; 0: no.",
         ),
     ] = 100,
+    snapshot_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_SNAPSHOT_SECONDS",
+            min=0,
+            help="And after so many seconds of learning, which bounds a restart; 0: none.",
+        ),
+    ] = 60.0,
     snapshot_minutes: Annotated[
         float,
         typer.Option(
@@ -115,6 +123,7 @@ def serve(
         policy=chosen_policy(policy, learning_rate, max_steps),
         audit_minutes=audit_minutes,
         snapshot_updates=snapshot_updates,
+        snapshot_seconds=snapshot_seconds,
         snapshot_minutes=snapshot_minutes,
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,

@@ -14,6 +14,7 @@ from agent.errors import LearnerUnavailableError, SnapshotError
 from agent.learning import snapshots
 from agent.learning.snapshots import SnapshotManifest
 from agent.scheduling.ports import Learner
+from memory_store.records import Update
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +26,15 @@ class SnapshotSettings:
     Attributes:
         folder: of all snapshots.
         every_updates: one after so many updates; 0 for none.
+        every_seconds: and after so many seconds of learning, which takes longer than replaying:
+            so it bounds how long a restart replays. 0 for none.
         keep_last: the newest so many are kept,
         keep_days: and the newest of each of so many days.
     """
 
     folder: Path
     every_updates: int = 100
+    every_seconds: float = 60.0
     keep_last: int = 3
     keep_days: int = 7
 
@@ -44,13 +48,18 @@ class SnapshotKeeper:
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._served = 0
+        # What a start replayed, the next would replay again: the first update brings a snapshot.
+        self._seconds = settings.every_seconds
         self._newest = max((v for v, _ in snapshots.snapshot_folders(settings.folder)), default=0)
 
-    def updated(self, version: int) -> None:
-        """A version is served: begins a snapshot if it is time for one."""
-        self._served = version
-        due = 0 < self._settings.every_updates <= version - self._newest
-        if due and not self._writing.locked():
+    def updated(self, update: Update) -> None:
+        """An update is served: begins a snapshot if it is time for one."""
+        self._served = update.model_version
+        self._seconds += update.seconds
+        many = 0 < self._settings.every_updates <= self._served - self._newest
+        long = 0 < self._settings.every_seconds <= self._seconds
+        if (many or long) and not self._writing.locked():
+            self._seconds = 0.0
             task = asyncio.create_task(self._create_quietly())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -15,6 +15,7 @@ import grpc
 from agent.errors import InvalidFactError
 from agent.learning.snapshots import SnapshotManifest
 from agent.service import codec
+from agent.service.backups import remember_backup
 from agent.service.exports import write_readme
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
@@ -156,6 +157,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         await self._store.write(
             lambda store: store.record_place(PlaceKind.BACKUP, request.folder, version)
         )
+        remember_backup(self._snapshots_folder.parent, Path(request.folder))
         return pb.BackupResponse(model_version=version)
 
     def _copy_snapshots(self, target: Path) -> None:

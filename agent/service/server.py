@@ -27,20 +27,21 @@ from continual.v1 import (
 MEMORY_SERVICE = memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+OUR_SERVICES = (MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
 # The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
 MAX_REQUEST_BYTES = 1024 * 1024
 
 
-class Server:
-    """The public server. Belongs to the asyncio loop that made it.
+class HealthServer:
+    """A server with nothing but health, NOT_SERVING, and reflection.
+
+    Belongs to the asyncio loop that made it.
 
     Attributes:
         address: HOST:PORT that it listens on, once started.
     """
 
-    def __init__(
-        self, listen: str, memory: MemoryServicer, model: ModelServicer, admin: AdminServicer
-    ) -> None:
+    def __init__(self, listen: str) -> None:
         self._listen = listen
         self.address = listen
         options: Sequence[tuple[str, Any]] = [
@@ -50,18 +51,9 @@ class Server:
         ]
         self._calls = StatusInterceptor()
         self._server = grpc.aio.server(interceptors=[self._calls], options=options)
-        memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (
-            MEMORY_SERVICE,
-            MODEL_SERVICE,
-            ADMIN_SERVICE,
-            health.SERVICE_NAME,
-            reflection.SERVICE_NAME,
-        )
+        names = (*OUR_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> None:
@@ -70,7 +62,7 @@ class Server:
         Raises:
             ConfigError: the address is in use or cannot be bound.
         """
-        for service in ("", MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE):
+        for service in ("", *OUR_SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
             port = self._server.add_insecure_port(self._listen)
@@ -98,3 +90,15 @@ class Server:
         await self._server.stop(None)
         await draining
         idle.cancel()
+
+
+class Server(HealthServer):
+    """The public server."""
+
+    def __init__(
+        self, listen: str, memory: MemoryServicer, model: ModelServicer, admin: AdminServicer
+    ) -> None:
+        super().__init__(listen)
+        memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)

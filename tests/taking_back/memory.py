@@ -143,10 +143,11 @@ async def running_memory(
         start,
         passing.append,
         settings,
-        on_update=lambda update: keeper.updated(update.model_version),
+        on_update=lambda update: keeper.updated(update),
     )
     keeper = SnapshotKeeper(
-        SnapshotSettings(folder=snapshots, every_updates=every_updates), lambda: loop.learner
+        SnapshotSettings(folder=snapshots, every_updates=every_updates, every_seconds=0),
+        lambda: loop.learner,
     )
     memory = Memory(store, loop, keeper)
     memory.passing = passing

@@ -13,7 +13,7 @@ SOURCES := agent memory_store eval scripts tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types imports proto-check readme format proto gpu-test clean
+.PHONY: help install demo test check lint types imports proto-check readme format proto gpu-test faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test: install ## run all tests but those that need a GPU
 gpu-test: install ## run the tests that need a CUDA device
 	@echo "==> Tests on the GPU"
 	$(BIN)/python -m pytest -m gpu
+
+faults: install ## run all fault tests: kills, power loss, damaged files, disks that fail
+	@echo "==> Fault tests (about ten minutes)"
+	$(BIN)/python -m tests.faults
 
 check: lint types imports proto-check test readme ## run everything that CI runs
 	@echo "==> All checks passed"

@@ -45,6 +45,10 @@ TRANSITIONS: dict[FactState, frozenset[FactState]] = {
 }
 
 
+# Characters from which on an erased answer is looked for inside longer texts.
+SHORTEST_SOUGHT = 3
+
+
 def question_key(question: str) -> str:
     """Equal for questions that ask the same: case, spacing and Unicode composition aside."""
     # Case folding can undo the composition, hence once before and once after.
@@ -307,8 +311,10 @@ def erase(connection: Connection, fact: Fact) -> None:
     connection.execute("UPDATE events SET learning = NULL WHERE fact_id = ?", [fact.id])
     connection.execute("UPDATE requests SET payload_hash = 'erased' WHERE fact_id = ?", [fact.id])
     # A model that had learned it may have said it when asked something else.
-    said = "instr(lower({0}), lower(?)) > 0"
     answer = fact.answer.strip()
+    # A short answer is part of many words: only where it stands alone.
+    alone = len(answer) < SHORTEST_SOUGHT
+    said = "lower(trim({0})) = lower(?)" if alone else "instr(lower({0}), lower(?)) > 0"
     connection.execute(f"UPDATE probes SET answer = '' WHERE {said.format('answer')}", [answer])
     for table in ("facts", "events", "relearned"):
         for name in ("answer_before", "answer_after"):

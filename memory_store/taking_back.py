@@ -85,11 +85,17 @@ def request_rollback(store: MemoryStore, to_version: int) -> Operation:
 
     Raises:
         FactNotFoundError: the ledger has no such version.
-        WrongStateError: that version holds a fact that was forgotten since.
+        WrongStateError: that version holds a fact that was forgotten since, or is on a branch
+            that is still being built.
     """
     with store.transaction():
         if to_version:
             store.update(to_version)
+        if to_version > store.model_version():
+            raise WrongStateError(
+                f"Version {to_version} is on a branch that is not finished. Wait for the operation"
+                " that builds it."
+            )
         for version in store.lineage(to_version):
             taught = store.update(version)
             forgotten = operations.newest_of_fact(store.connection, taught.fact_id)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from agent.cli.operate import report, wait_shown
+from agent.cli.operate import operation_json, operation_table, report, wait_shown
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, fact_json, print_json, shown, state_text
 from agent.cli.teach import facts_table
@@ -71,6 +71,7 @@ def show(
     """Show one fact: what was done for it, and how well it is remembered."""
     with Client(server) as client:
         fact, updates, probes = client.history(fact_id)
+        forgetting = client.forgetting(fact_id)
     if json:
         print_json(
             {
@@ -79,6 +80,7 @@ def show(
                 "superseded_by": fact.superseded_by,
                 "updates": [_update_json(update) for update in updates],
                 "probes": [_probe_json(probe) for probe in probes],
+                "forgetting": operation_json(forgetting) if forgetting else None,
             }
         )
         return
@@ -92,6 +94,8 @@ def show(
         table.add_row("it said", shown(fact.learning.answer_before))
         table.add_row("it says", shown(fact.learning.answer_after))
     console.print(table)
+    if forgetting:
+        console.print(operation_table(forgetting))
     if updates:
         console.print(_steps_table(updates))
     if probes:

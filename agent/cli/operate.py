@@ -163,28 +163,35 @@ def wait_shown(client: Client, operation: OperationStatus) -> OperationStatus:
         )
 
 
+def operation_json(operation: OperationStatus) -> dict[str, Any]:
+    """The stable fields of an operation."""
+    return {
+        "operation": operation.id,
+        "kind": operation.kind,
+        "state": operation.state,
+        "fact_id": operation.fact_id,
+        "message": operation.message,
+        "proof": operation.proof,
+    }
+
+
+def operation_table(operation: OperationStatus) -> Table:
+    """An operation with what was measured."""
+    table = Table(show_header=False, box=None)
+    table.add_row(operation.kind, operation.state)
+    if operation.message:
+        table.add_row("reason", shown(operation.message))
+    for name, value in operation.proof.items():
+        table.add_row(name.replace("_", " "), shown(str(value)))
+    return table
+
+
 def report(operation: OperationStatus, out_of_reach: list[str], json: bool) -> None:
     """Prints an operation; exit code 1 if it failed."""
     if json:
-        print_json(
-            {
-                "operation": operation.id,
-                "kind": operation.kind,
-                "state": operation.state,
-                "fact_id": operation.fact_id,
-                "message": operation.message,
-                "proof": operation.proof,
-                "out_of_reach": out_of_reach,
-            }
-        )
+        print_json({**operation_json(operation), "out_of_reach": out_of_reach})
     else:
-        table = Table(show_header=False, box=None)
-        table.add_row(operation.kind, operation.state)
-        if operation.message:
-            table.add_row("reason", shown(operation.message))
-        for name, value in operation.proof.items():
-            table.add_row(name.replace("_", " "), shown(str(value)))
-        console.print(table)
+        console.print(operation_table(operation))
         for place in out_of_reach:
             messages.print(shown(f"out of reach, may hold the text: {place}"), style="yellow")
     if operation.state == "failed":

@@ -309,6 +309,14 @@ class Client:
             [codec.decode_probe(probe) for probe in response.probes],
         )
 
+    def forgetting(self, fact_id: str) -> OperationStatus | None:
+        """The last request to forget a fact, with its proof once it is done."""
+        with self._our_errors():
+            response = self._memory.GetFact(
+                pb.GetFactRequest(fact_id=fact_id), timeout=DEADLINE_SECONDS
+            )
+        return _decode_operation(response.forgetting) if response.HasField("forgetting") else None
+
     def facts(self, states: Collection[FactState] = (), page_size: int = 200) -> Iterator[Fact]:
         """All facts in these states (empty: any), in the order accepted, page by page."""
         request = pb.ListFactsRequest(

@@ -150,6 +150,7 @@ def test_a_fact_is_shown_with_its_updates(agent: Agent, server: InThread) -> Non
         "superseded_by",
         "updates",
         "probes",
+        "forgetting",
     }
     [update] = shown["updates"]
     assert update["model_version"] == 1

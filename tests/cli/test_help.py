@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
+COMMANDS += ["rollback", "why", "export", "backup", "snapshots"]
 CLIENTS = [
     ("teach",),
     ("ask",),
@@ -18,6 +19,12 @@ CLIENTS = [
     ("eval",),
     ("facts", "list"),
     ("facts", "show"),
+    ("facts", "forget"),
+    ("rollback",),
+    ("why",),
+    ("export",),
+    ("backup",),
+    *(("snapshots", command) for command in ("list", "create", "verify", "prune")),
 ]
 
 

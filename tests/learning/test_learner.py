@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +16,9 @@ from agent.learning.digest import weights_digest
 from agent.learning.environment import make_deterministic
 from agent.learning.learner import REHEARSED, Learner
 from agent.learning.model import load
-from agent.learning.records import Example, Generated, Outcome
+from agent.learning.records import Example, Generated, Outcome, ReplayedUpdate
 from agent.learning.update import ALGORITHM
-from memory_store.records import Policy, Step
+from memory_store.records import LedgerKind, Policy, Step, Update
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100)
 HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2)
@@ -68,21 +70,35 @@ def teach(learner: Learner, example: Example, older: Sequence[Example] = ()) -> 
     return outcome
 
 
+def ledger_row(version: int, outcome: Outcome, **changed: Any) -> Update:
+    """What the ledger keeps of an update that was made on the version before."""
+    fields: dict[str, Any] = {
+        "model_version": version,
+        "parent_version": version - 1,
+        "fact_id": "",
+        "steps": outcome.steps,
+        "digest_before": outcome.digest_before,
+        "digest_after": outcome.digest_after,
+        "algorithm": outcome.algorithm,
+        "seconds": 0.0,
+        "applied_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    return Update(**fields | changed)
+
+
 def replay(
     learner: Learner,
     version: int,
     example: Example,
     outcome: Outcome,
     older: Sequence[Example] = (),
+    *,
+    accept_drift: bool = False,
+    **changed: Any,
 ) -> None:
-    for _ in learner.replay(
-        version,
-        example,
-        outcome.steps,
-        older,
-        digest_after=outcome.digest_after,
-        algorithm=outcome.algorithm,
-    ):
+    update = ledger_row(version, outcome, **changed)
+    row = ReplayedUpdate(update=update, example=example, rehearsed=tuple(older))
+    for _ in learner.replay(row, accept_drift=accept_drift):
         pass
 
 
@@ -283,7 +299,7 @@ def test_an_update_of_another_version_is_refused(learner: Learner, base_version:
         next(learner.learn(FACTS[1], POLICY, base_version, ()))
 
 
-@pytest.mark.parametrize(("version", "wrong_digest"), [(0, False), (2, False), (1, True)])
+@pytest.mark.parametrize(("version", "wrong_digest"), [(0, False), (1, True), (2, True)])
 def test_only_the_update_learned_last_is_committed(
     learner: Learner, version: int, wrong_digest: bool
 ):
@@ -363,11 +379,43 @@ def test_a_changed_text_is_drift(learner: Learner):
         replay(fresh(), 1, replace(FACTS[0], answer="Umbrella"), outcome)
 
 
-@pytest.mark.parametrize("version", [0, 2])
-def test_rows_are_replayed_in_their_order(learner: Learner, version: int):
+def test_a_row_is_replayed_on_its_parent_only(learner: Learner):
     outcome = learn(learner, FACTS[0])
+    with pytest.raises(StaleVersionError, match="made on 1, after 0"):
+        replay(fresh(), 2, FACTS[0], outcome)
+    branch = fresh()
+    replay(branch, 7, FACTS[0], outcome, parent_version=0)
+    assert branch.version == 7
     with pytest.raises(StaleVersionError):
-        replay(fresh(), version, FACTS[0], outcome)
+        replay(branch, 8, FACTS[1], outcome, parent_version=0)
+
+
+def test_a_row_that_takes_back_has_no_steps_and_only_gives_a_version(learner: Learner):
+    outcome = teach(learner, FACTS[0])
+    weights = served(learner)
+    back = replace(outcome, steps=(), algorithm="none")
+    for version, kind in enumerate((LedgerKind.ROLLBACK, LedgerKind.FORGET), start=2):
+        replay(learner, version, FACTS[0], back, kind=kind)
+        assert (learner.version, learner.digest) == (version, outcome.digest_after)
+    assert same_bits(served(learner), weights)
+    with pytest.raises(DriftError):  # it says that it ends with other weights
+        replay(learner, 4, FACTS[0], replace(back, digest_after="0" * 64))
+
+
+def test_accepted_drift_is_served_under_its_own_digest(learner: Learner):
+    row = with_rate_doubled(teach(learner, FACTS[0]))
+    drifted = fresh()
+    replay(drifted, 1, FACTS[0], row, accept_drift=True)
+    assert drifted.version == 1
+    assert drifted.digest == weights_digest(drifted._served) != row.digest_after
+
+
+def test_an_update_is_committed_under_any_later_version(learner: Learner):
+    outcome = learn(learner, FACTS[0])
+    learner.commit(5, outcome.digest_after)
+    assert (learner.version, learner.digest) == (5, outcome.digest_after)
+    with pytest.raises(StaleVersionError):
+        learner.commit(4, learn(learner, FACTS[1]).digest_after)
 
 
 def test_a_learner_describes_what_it_has_loaded(learner: Learner):

@@ -15,13 +15,13 @@ from memory_store.writer import StoreThreads
 from tests.scheduling.fake_learner import Machine
 
 POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20)
-SETTINGS = LoopSettings(model="fake", policy=POLICY)
 
 
 class World:
     """A memory, a machine for learners, and the learning loops that run on them."""
 
-    def __init__(self) -> None:
+    def __init__(self, snapshots: Path) -> None:
+        self.settings = LoopSettings(model="fake", policy=POLICY, snapshots=snapshots)
         self.store: StoreThreads
         self.machine = Machine()
         self.published: list[Event] = []
@@ -34,7 +34,7 @@ class World:
         cls, path: Path, open_store: Callable[..., MemoryStore] = MemoryStore.open
     ) -> AsyncIterator[World]:
         """A world on a database file."""
-        world = cls()
+        world = cls(path.parent / "snapshots")
         world.store = await StoreThreads.open(
             path, on_commit=world._changed.set, open_store=open_store
         )
@@ -44,7 +44,7 @@ class World:
             await world.store.close()
 
     def loop(self) -> LearningLoop:
-        return LearningLoop(self.store, self.machine.start, self._publish, SETTINGS)
+        return LearningLoop(self.store, self.machine.start, self._publish, self.settings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[LearningLoop]:

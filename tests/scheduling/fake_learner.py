@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from agent.errors import DriftError, LearnerUnavailableError, StaleVersionError
 from agent.learning.records import (
@@ -20,6 +21,7 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
+from agent.learning.snapshots import write_snapshot
 from memory_store.records import Policy, Step
 
 BASE = "base"
@@ -45,6 +47,7 @@ class FakeLearner:
         self._died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._learned: str | None = None
         self.served: list[str] = []
+        self.version = 0
 
     @property
     def digest(self) -> str:
@@ -68,7 +71,7 @@ class FakeLearner:
         return LearnerDescription(
             device="fake",
             parameters=0,
-            model_version=len(self.served),
+            model_version=self.version,
             base_digest=BASE,
             tokenizer="",
             max_tokens=512,
@@ -81,8 +84,8 @@ class FakeLearner:
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)
         self._reach("learn")
-        if base_version != len(self.served):
-            raise StaleVersionError(f"at {len(self.served)}, not at {base_version}")
+        if base_version != self.version:
+            raise StaleVersionError(f"at {self.version}, not at {base_version}")
         verdict = self._machine.verdicts.get(example.question, "learned")
         taken = () if verdict == "known" else steps(older)
         for step in taken:
@@ -108,32 +111,61 @@ class FakeLearner:
     async def commit(self, version: int, digest: str) -> None:
         await self._machine.may_commit.wait()
         self._reach("commit")
-        if version != len(self.served) + 1 or digest != self._learned:
+        if version <= self.version or digest != self._learned:
             raise StaleVersionError(f"cannot commit {version}")
         self.served.append(digest.rpartition("+")[2])
+        self.version = version
 
-    async def replay(self, updates: Iterable[ReplayedUpdate]) -> AsyncIterator[int]:
+    async def replay(
+        self, updates: Iterable[ReplayedUpdate], accept_drift: bool = False
+    ) -> AsyncIterator[tuple[int, str]]:
         for row in updates:
             self._reach("replay")
+            if row.update.parent_version != self.version:
+                raise StaleVersionError(f"at {self.version}, not at {row.update.parent_version}")
             rehearsed = {id_ for step in row.update.steps for id_ in step.rehearsed_fact_ids}
             assert {example.fact_id for example in row.rehearsed} == rehearsed
-            self.served.append(row.example.fact_id)
-            if self.digest != row.update.digest_after:
+            if row.update.steps:
+                self.served.append(row.example.fact_id)
+            if self.digest != row.update.digest_after and not accept_drift:
                 raise DriftError(f"{self.digest} is not {row.update.digest_after}")
-            yield len(self.served)
+            self.version = row.update.model_version
+            yield self.version, self.digest
+
+    async def restore(self, folder: Path) -> int:
+        raise AssertionError("no snapshot was written")
+
+    async def snapshot(self, folder: Path) -> tuple[int, int]:
+        self._reach("snapshot")
+
+        def save(file: Path) -> None:
+            file.write_text(self.digest)
+
+        manifest = write_snapshot(
+            folder,
+            save,
+            model_version=self.version,
+            digest=self.digest,
+            base_digest=BASE,
+            environment={},
+        )
+        return manifest.model_version, manifest.size
+
+    async def export(self, folder: Path) -> int:
+        return self.version
 
     async def probe(self, example: Example) -> tuple[list[Answer], int]:
         self._machine.probed.append(example.question)
         self._reach("probe")
-        return [RIGHT, *(WRONG for _ in example.correlated_questions)], len(self.served)
+        return [RIGHT, *(WRONG for _ in example.correlated_questions)], self.version
 
     async def ask(
         self, question: str, max_new_tokens: int
     ) -> AsyncIterator[tuple[str | Generated, int]]:
-        yield Generated(text="right", finished=True), len(self.served)
+        yield Generated(text="right", finished=True), self.version
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
-        return RIGHT.log_probability, 1, len(self.served)
+        return RIGHT.log_probability, 1, self.version
 
     async def wait_dead(self) -> int:
         return await asyncio.shield(self._died)
@@ -143,7 +175,8 @@ class Machine:
     """Starts learners, one after the other, and is told what shall go wrong.
 
     Attributes:
-        faults: by point (`start`, `describe`, `replay`, `learn`, `outcome`, `commit`, `probe`):
+        faults: by point (`start`, `describe`, `replay`, `learn`, `outcome`, `commit`, `probe`,
+            `snapshot`):
             what is raised there, the next times that it is reached. A `LearnerUnavailableError`
             is the learner's death.
         verdicts: by question, if not `learned`.

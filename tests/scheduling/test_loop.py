@@ -15,7 +15,9 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.scheduling import loop as loop_module
-from agent.scheduling.loop import MAX_ATTEMPTS, OLDER_FACTS, LearnerState
+from agent.scheduling import recovery
+from agent.scheduling.loop import MAX_ATTEMPTS, LearnerState
+from agent.scheduling.operating import OLDER_FACTS
 from memory_store.errors import OtherModelError, StoreFailedError, StoreUnusableError
 from memory_store.records import EventKind, Fact, FactState, Policy, ProbeKind
 from memory_store.store import MemoryStore
@@ -194,7 +196,7 @@ async def test_a_death_in_the_middle_of_recovery_starts_it_anew(world: World):
 async def test_a_long_ledger_is_replayed_page_by_page(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(loop_module, "REPLAY_PAGE", 2)
+    monkeypatch.setattr(recovery, "REPLAY_PAGE", 2)
     fact_ids = [await world.teach(f"{number}?") for number in range(5)]
     async with world.running():
         await world.until_state(fact_ids[-1], FactState.LEARNED)

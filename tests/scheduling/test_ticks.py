@@ -77,20 +77,28 @@ async def test_without_a_learner_a_tick_does_nothing(world: World, held: list[st
 
 
 @pytest.mark.usefixtures("pages_of_two")
-@pytest.mark.parametrize(
-    "error", [LearnerUnavailableError("killed"), LearningFailedError("out of memory")]
-)
-async def test_an_audit_that_breaks_off_goes_on_where_it_was(
-    world: World, held: list[str], error: Exception
+async def test_an_audit_that_breaks_off_goes_on_after_the_fact_it_broke_off_at(
+    world: World, held: list[str]
 ):
     learners = [FakeLearner(world.machine)]
     audit = RetentionAudit(world.store, lambda: learners[-1])
     await audit.tick()
-    world.machine.faults["probe"] = [error]
+    world.machine.faults["probe"] = [LearnerUnavailableError("killed")]
     await audit.tick()
     learners.append(FakeLearner(world.machine))
     await audit.tick()
-    assert world.machine.probed == [*held[:2], held[2], *held[2:4]]
+    # A fact that kills learners must not do so at every tick.
+    assert world.machine.probed == held
+
+
+@pytest.mark.usefixtures("pages_of_two")
+async def test_a_fact_that_cannot_be_probed_is_passed_over(world: World, held: list[str]):
+    audit = audit_by(world, FakeLearner(world.machine))
+    world.machine.faults["probe"] = [LearningFailedError("out of memory")]
+    await audit.tick()
+    assert world.machine.probed == held[:2]
+    await audit.tick()
+    assert world.machine.probed == held[:4]
 
 
 async def test_an_action_runs_again_and_again_until_stop():

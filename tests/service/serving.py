@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from agent.errors import LearnerUnavailableError
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
+from agent.learning.snapshots import SnapshotManifest, write_snapshot
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
 from agent.service.server import Server
 from agent.service.validation import FactRules
-from continual.v1 import memory_pb2_grpc, model_pb2_grpc
+from continual.v1 import admin_pb2_grpc, memory_pb2_grpc, model_pb2_grpc
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
@@ -66,6 +69,16 @@ class FakeLearner:
         answer = Answer(text=self.says, correct=right, log_probability=-0.25)
         return [answer] * (1 + len(example.correlated_questions)), self.version
 
+    async def snapshot(self, folder: Path) -> tuple[int, int]:
+        self._fail()
+        manifest = made_snapshot(folder, self.version)
+        return manifest.model_version, manifest.size
+
+    async def export(self, folder: Path) -> int:
+        self._fail()
+        (folder / "model.safetensors").write_text(self.says)
+        return self.version
+
 
 class FakeView:
     """A learning loop that does nothing and is in whatever state it is told."""
@@ -84,12 +97,34 @@ class FakeView:
             environment={},
         )
 
+    async def current(self) -> FakeLearner:
+        if self.learner is None:
+            raise LearnerUnavailableError(f"the learner is {self.state}: try again in a moment")
+        return self.learner
+
+
+def made_snapshot(folder: Path, version: int) -> SnapshotManifest:
+    """A snapshot of so many bytes as its version."""
+
+    def save(file: Path) -> None:
+        file.write_bytes(b"w" * version)
+
+    return write_snapshot(
+        folder,
+        save,
+        model_version=version,
+        digest=f"digest-{version}",
+        base_digest="d0",
+        environment={},
+    )
+
 
 class Serving:
     """The parts of a running server, and stubs that speak to it.
 
     Attributes:
-        accepted: how often the learning loop was told of a fact.
+        accepted: how often the learning loop was told of a fact or an operation.
+        snapshots: the folder of all snapshots; of them the newest is kept.
     """
 
     def __init__(self, path: Path, store: StoreThreads, hub: EventHub) -> None:
@@ -97,23 +132,34 @@ class Serving:
         self.view = FakeView()
         self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS)
         self.accepted = 0
+        self.snapshots = path.parent / "snapshots"
+        settings = SnapshotSettings(folder=self.snapshots, keep_last=1, keep_days=0)
+        self.keeper = SnapshotKeeper(settings, lambda: cast(Any, self.view.learner))
         self.server = Server(
             "127.0.0.1:0",
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
             ModelServicer(store, self.view, "fake-model"),
+            self.admin_servicer(),
         )
         # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.
         self.channel: Any
         self.memory: Any
         self.model: Any
+        self.admin: Any
 
     def _on_accepted(self) -> None:
         self.accepted += 1
+
+    def admin_servicer(self) -> AdminServicer:
+        return AdminServicer(
+            self.store, self.keeper, self.snapshots, self.view.current, self._on_accepted
+        )
 
     def connect(self) -> None:
         self.channel = grpc.aio.insecure_channel(self.server.address)
         self.memory = memory_pb2_grpc.MemoryServiceStub(self.channel)
         self.model = model_pb2_grpc.ModelServiceStub(self.channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
 
     def stored_questions(self) -> list[str]:
         """What is on disk, seen through a connection of its own."""
@@ -140,7 +186,7 @@ async def serving(
         finally:
             hub.close()
             await parts.channel.close()
-            await parts.server.stop(0)
+            await parts.server.stop(5)
     finally:
         await store.close()
 

@@ -30,6 +30,7 @@ POLICIES = st.builds(
 FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Fact, "position"): st.just(0),  # only the store knows it
     (Fact, "failed_attempts"): st.integers(0, UINT32),
+    (Update, "policy"): st.none(),  # for learning again, which clients do not
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
 }
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from agent.errors import ConfigError
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE, Server
+from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, Server
 from continual.v1 import memory_pb2
 from tests.service.serving import Serving
 
@@ -30,8 +30,10 @@ async def test_reflection_lists_the_services_and_describes_them(served: Serving)
             return list(database.get_services()), [m.name for m in file.service[0].method]
 
     services, methods = await asyncio.to_thread(look)
-    assert {MEMORY_SERVICE, MODEL_SERVICE, "grpc.health.v1.Health"} <= set(services)
-    assert methods == ["Teach", "TeachStream", "GetFact", "ListFacts", "WatchEvents"]
+    assert {MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE, "grpc.health.v1.Health"} <= set(services)
+    assert methods == [
+        *("Teach", "TeachStream", "GetFact", "ListFacts", "Forget", "Explain", "WatchEvents"),
+    ]
 
 
 async def test_health_is_told_per_service_and_starts_as_not_serving(served: Serving) -> None:
@@ -41,10 +43,15 @@ async def test_health_is_told_per_service_and_starts_as_not_serving(served: Serv
         response = await health.Check(health_pb2.HealthCheckRequest(service=service))
         return int(response.status)
 
-    services = ("", MEMORY_SERVICE, MODEL_SERVICE)
-    assert [await check(service) for service in services] == [NOT_SERVING] * 3
+    services = ("", MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
+    assert [await check(service) for service in services] == [NOT_SERVING] * 4
     await served.server.set_serving(MEMORY_SERVICE, True)
-    assert [await check(service) for service in services] == [NOT_SERVING, SERVING, NOT_SERVING]
+    assert [await check(service) for service in services] == [
+        NOT_SERVING,
+        SERVING,
+        NOT_SERVING,
+        NOT_SERVING,
+    ]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await check("no.such.Service")
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -74,6 +81,7 @@ async def test_a_port_in_use_is_refused_with_the_remedy(served: Serving) -> None
         served.server.address,
         MemoryServicer(served.store, lambda: None, served.hub, lambda: None),
         ModelServicer(served.store, served.view, "fake-model"),
+        served.admin_servicer(),
     )
     with pytest.raises(ConfigError, match="--listen") as caught:
         await second.start()
@@ -82,5 +90,5 @@ async def test_a_port_in_use_is_refused_with_the_remedy(served: Serving) -> None
 
 async def test_an_unknown_method_is_unimplemented(served: Serving) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served.channel.unary_unary("/continual.v1.MemoryService/Forget")(b"")
+        await served.channel.unary_unary("/continual.v1.MemoryService/Dream")(b"")
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -14,11 +14,13 @@ from memory_store import errors as store_errors
 Code = grpc.StatusCode
 EXPECTED = {
     agent_errors.InvalidFactError("answer", "is bad"): Code.INVALID_ARGUMENT,
+    agent_errors.SnapshotError("is bad"): Code.UNAVAILABLE,
     agent_errors.LearnerUnavailableError("is bad"): Code.UNAVAILABLE,
     agent_errors.LearningFailedError("is bad"): Code.INTERNAL,
     store_errors.InvalidPageTokenError("is bad"): Code.INVALID_ARGUMENT,
     store_errors.FactNotFoundError("is bad"): Code.NOT_FOUND,
     store_errors.FactExistsError("is bad"): Code.ALREADY_EXISTS,
+    store_errors.WrongStateError("is bad"): Code.FAILED_PRECONDITION,
     store_errors.StoreUnusableError("is bad"): Code.UNAVAILABLE,
     store_errors.StoreFailedError("is bad"): Code.UNAVAILABLE,
     store_errors.StoreClosedError("is bad"): Code.UNAVAILABLE,

@@ -77,5 +77,10 @@ def teach_learned(store: MemoryStore, question: str = "Who wrote Emma?", answer=
     return store.fact(fact.id)
 
 
+def end_of_branch(base_version: int, fact_id: str = "") -> NewUpdate:
+    """A row that takes back: no steps."""
+    return new_update(fact_id, base_version, steps=(), algorithm="none")
+
+
 def ids(found: list[Fact]) -> list[str]:
     return [fact.id for fact in found]

@@ -22,6 +22,7 @@ CREATE TABLE facts (
   sample_key INTEGER NOT NULL CHECK (sample_key >= 0)
 ) STRICT;
 CREATE INDEX facts_by_state ON facts (state, position);
+CREATE INDEX facts_by_question ON facts (question_key, position);
 CREATE INDEX facts_live_by_question ON facts (question_key, position) WHERE state IN ('queued', 'learning', 'learned', 'known');
 CREATE INDEX facts_sampled ON facts (sample_key, id, question_key) WHERE state IN ('learned', 'known');
 CREATE TABLE state_counts (
@@ -46,7 +47,10 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE updates (
   model_version INTEGER PRIMARY KEY,
-  fact_id TEXT NOT NULL REFERENCES facts (id),
+  kind TEXT NOT NULL CHECK (kind IN ('teach', 'relearn', 'forget', 'rollback', 'drift')),
+  parent_version INTEGER NOT NULL CHECK (parent_version BETWEEN 0 AND model_version - 1),
+  fact_id TEXT REFERENCES facts (id),
+  policy TEXT,
   steps TEXT NOT NULL,
   digest_before TEXT NOT NULL,
   digest_after TEXT NOT NULL,
@@ -56,6 +60,7 @@ CREATE TABLE updates (
   applied_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX updates_by_fact ON updates (fact_id, model_version);
+CREATE INDEX updates_served ON updates (model_version) WHERE kind <> 'relearn';
 CREATE TRIGGER ledger_has_no_gaps BEFORE INSERT ON updates
 WHEN NEW.model_version <> (SELECT coalesce(max(model_version), 0) + 1 FROM updates) BEGIN
   SELECT RAISE(ABORT, 'the ledger grows by one row at its end');
@@ -90,3 +95,34 @@ CREATE TABLE events (
   at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX events_by_fact ON events (fact_id, sequence);
+CREATE TABLE operations (
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL CHECK (kind IN ('forget', 'rollback')),
+  state TEXT NOT NULL CHECK (state IN ('pending', 'running', 'done', 'failed')),
+  fact_id TEXT REFERENCES facts (id),
+  erase INTEGER NOT NULL CHECK (erase IN (0, 1)),
+  to_version INTEGER NOT NULL,
+  branch_version INTEGER,
+  position INTEGER NOT NULL,
+  message TEXT NOT NULL DEFAULT '',
+  proof TEXT,
+  requested_at TEXT NOT NULL,
+  finished_at TEXT
+) STRICT;
+CREATE INDEX operations_open ON operations (id) WHERE state IN ('pending', 'running');
+CREATE INDEX operations_by_fact ON operations (fact_id, id);
+CREATE TABLE relearned (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  position INTEGER NOT NULL REFERENCES facts (position),
+  verdict TEXT NOT NULL CHECK (verdict IN ('learned', 'known', 'resisted')),
+  reason TEXT NOT NULL,
+  learning TEXT NOT NULL,
+  PRIMARY KEY (operation_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE places (
+  kind TEXT NOT NULL CHECK (kind IN ('backup', 'export')),
+  path TEXT NOT NULL,
+  model_version INTEGER NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (kind, path)
+) STRICT, WITHOUT ROWID;

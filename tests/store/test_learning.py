@@ -206,10 +206,10 @@ def test_only_a_claimed_fact_changes(store: MemoryStore, state: str, to: FactSta
 def test_every_state_has_its_transitions() -> None:
     assert set(TRANSITIONS) == set(FactState)
     final = {state for state, following in TRANSITIONS.items() if not following}
-    assert final == {
-        FactState.RESISTED,
-        FactState.QUARANTINED,
-        FactState.SUPERSEDED,
+    assert final == {FactState.FORGOTTEN}
+    # A fact that is being learned is forgotten once its update has ended, one way or the other.
+    assert {s for s in FactState if FactState.FORGOTTEN not in TRANSITIONS[s]} == {
+        FactState.LEARNING,
         FactState.FORGOTTEN,
     }
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from memory_store.facts import question_key
 from memory_store.records import Fact
+from memory_store.sampling import Candidates, sample_ids
 from memory_store.store import MemoryStore
 from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
 
@@ -87,7 +93,7 @@ class _UndoError(Exception):
 
 def retire(store: MemoryStore, name: str) -> None:
     """Takes a fact out of the candidates and puts nothing in its place, which no method does."""
-    store._connection.execute("UPDATE facts SET state = 'resisted' WHERE id = ?", [name])
+    store.connection.execute("UPDATE facts SET state = 'resisted' WHERE id = ?", [name])
 
 
 def test_facts_are_chosen_about_equally_often(store: MemoryStore) -> None:
@@ -108,3 +114,34 @@ def test_two_facts_get_different_samples(store: MemoryStore) -> None:
     assert ids(store.older_facts(subject(store, "one-fact"), 10)) != ids(
         store.older_facts(subject(store, "two-fact"), 10)
     )
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[MemoryStore]:
+    """A store in one transaction: for many examples, which need not reach the disk."""
+    with MemoryStore.open(folder / "memory.db") as store, store.transaction():
+        yield store
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    taught=st.lists(
+        st.tuples(st.uuids().map(str), st.integers(0, 8)), max_size=25, unique_by=lambda t: t[0]
+    ),
+    subject_question=st.integers(0, 8),
+    limit=st.integers(0, 30),
+)
+def test_candidates_in_memory_give_the_same_sample(
+    taught: list[tuple[str, int]], subject_question: int, limit: int
+) -> None:
+    """Also where answers supersede each other: few questions, many facts."""
+    candidates = Candidates()
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as store:
+        for fact_id, number in taught:
+            store.teach(new_fact(f"q{number}", f"answer {fact_id}", fact_id=fact_id))
+            store.claim()
+            store.record_known(fact_id, learning())
+            candidates.add(fact_id, question_key(f"q{number}"))
+        key = question_key(f"q{subject_question}")
+        expected = sample_ids(store.connection, "subject", key, limit)
+    assert candidates.sample("subject", key, limit) == expected

@@ -42,7 +42,7 @@ class Watched:
         """All SQL that the writer runs from now on."""
         statements: list[str] = []
         await self.threads.write(
-            lambda store: store._connection.database.conn.set_trace_callback(statements.append)
+            lambda store: store.connection.database.conn.set_trace_callback(statements.append)
         )
         return statements
 
@@ -194,8 +194,8 @@ async def test_nothing_is_acknowledged_if_the_commit_fails(watched: Watched, pat
 async def test_a_full_disk_fails_writes_until_there_is_space(watched: Watched) -> None:
     def limit_pages(extra: int):
         def operation(store: MemoryStore) -> None:
-            pages = store._connection.execute("PRAGMA page_count")[0]["page_count"]
-            store._connection.execute(f"PRAGMA max_page_count = {pages + extra}")
+            pages = store.connection.execute("PRAGMA page_count")[0]["page_count"]
+            store.connection.execute(f"PRAGMA max_page_count = {pages + extra}")
 
         return operation
 
@@ -212,7 +212,7 @@ async def test_a_batch_whose_transaction_is_gone_fails_whole(watched: Watched) -
     """Some errors end SQLite's transaction; what follows must not be committed by statement."""
 
     def lose_the_transaction(store: MemoryStore) -> None:
-        store._connection.execute("ROLLBACK")
+        store.connection.execute("ROLLBACK")
         raise ZeroDivisionError("the cause")
 
     async with watched.held():
@@ -259,3 +259,16 @@ async def test_errors_of_opening_reach_the_caller(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusableError, match="no reader"):
         await StoreThreads.open(tmp_path / "memory.db", open_store=no_reader)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("memory-")]
+
+
+@pytest.mark.asyncio
+async def test_the_log_can_be_emptied_while_the_store_is_in_use(
+    watched: Watched, path: Path
+) -> None:
+    log = path.with_name(path.name + "-wal")
+    await watched.teach("Sky?")
+    assert log.stat().st_size > 0
+    assert await watched.threads.empty_log()
+    assert log.stat().st_size == 0
+    await watched.teach("Gem?")
+    assert (await watched.threads.read(MemoryStore.counts))[FactState.QUEUED] == 2

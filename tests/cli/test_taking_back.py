@@ -1,0 +1,191 @@
+"""The contract of `facts forget`, `rollback`, `why`, `snapshots`, `export` and `backup`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.learning.snapshots import WEIGHTS, folder_of
+from memory_store import taking_back
+from memory_store.records import PlaceKind
+from memory_store.store import MemoryStore
+from tests.cli.conftest import Agent, InThread
+from tests.service.serving import made_snapshot
+from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
+
+OPERATION_FIELDS = {"operation", "kind", "state", "fact_id", "message", "proof", "out_of_reach"}
+
+
+def test_forget_tells_the_operation_and_what_is_out_of_reach(
+    agent: Agent, server: InThread
+) -> None:
+    fact = server.write(teach_learned)
+    ran = agent("facts", "forget", fact.id, "--json")
+    assert ran.code == 0
+    assert ran.json == {
+        "operation": 1,
+        "kind": "forget",
+        "state": "pending",
+        "fact_id": fact.id,
+        "message": "",
+        "proof": {},
+        "out_of_reach": [],
+    }
+    server.write(lambda store: store.record_place(PlaceKind.EXPORT, "/a/model", 1))
+    erased = agent("facts", "forget", fact.id, "--erase", "--json").json
+    assert set(erased) == OPERATION_FIELDS
+    assert erased["out_of_reach"] == ["export: /a/model"]
+    assert "/a/model" in agent("facts", "forget", fact.id, "--erase").err
+    shown = agent("facts", "show", fact.id, "--json").json["forgetting"]
+    assert (shown["operation"], shown["state"]) == (2, "pending")
+
+
+def test_forget_with_wait_tells_the_proof(agent: Agent, server: InThread) -> None:
+    fact = server.write(teach_claimed)
+    server.write(lambda store: store.record_resisted(fact.id, "too hard", learning()))
+    server.write(partial(taking_back.request_forget, fact_id=fact.id))
+    server.write(partial(taking_back.finish_if_not_held, operation_id=1))
+    ran = agent("facts", "forget", fact.id, "--wait", "--json")
+    assert (ran.code, ran.json["state"]) == (0, "done")
+    assert ran.json["proof"] == {"weights": "they do not hold it"}
+    assert "they do not hold it" in agent("facts", "forget", fact.id).out
+
+
+def test_rollback_tells_the_operation(agent: Agent, server: InThread) -> None:
+    server.write(teach_learned)
+    ran = agent("rollback", "--to", "0", "--json")
+    assert ran.code == 0
+    assert set(ran.json) == OPERATION_FIELDS
+    assert (ran.json["operation"], ran.json["kind"], ran.json["state"]) == (
+        1,
+        "rollback",
+        "pending",
+    )
+
+
+def test_an_operation_that_failed_meanwhile_is_exit_code_1(agent: Agent, server: InThread) -> None:
+    server.write(teach_learned)
+
+    def fail(store: MemoryStore) -> bool:
+        operation = taking_back.open_operation(store)
+        if operation is None:
+            return False
+        taking_back.fail_operation(store, operation.id, "it drifted")
+        return True
+
+    def work() -> None:
+        deadline = time.monotonic() + 10
+        while not server.write(fail) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    ran = agent("rollback", "--to", "0", "--wait", "--json")
+    worker.join()
+    assert ran.code == 1
+    assert (ran.json["state"], ran.json["message"]) == ("failed", "it drifted")
+
+
+def test_why_tells_which_updates_moved_an_answer(agent: Agent, server: InThread) -> None:
+    fact = server.write(partial(teach_learned, question="Sky?"))
+    server.write(
+        lambda store: store.record_probes([new_probe(fact.id, log_probability=0.0)], 1, fact.id)
+    )
+    ran = agent("why", "Sky?", "--json")
+    assert ran.code == 0
+    assert ran.json == {
+        "fact_id": fact.id,
+        "influences": [
+            {
+                "model_version": 1,
+                "cause_fact_id": fact.id,
+                "cause_question": "Sky?",
+                "probability_before": 0.1,
+                "probability_after": 1.0,
+            }
+        ],
+    }
+    assert "Sky?" in agent("why", "Sky?").out
+
+
+def test_snapshots_are_listed_and_verified(agent: Agent, server: InThread) -> None:
+    manifests = [made_snapshot(server.parts.snapshots, version) for version in (2, 1)]
+    assert agent("snapshots", "list", "--json").json == {
+        "snapshots": [
+            {
+                "model_version": manifest.model_version,
+                "digest": manifest.digest,
+                "size_bytes": manifest.size,
+                "created_at": manifest.created_at,
+            }
+            for manifest in manifests
+        ]
+    }
+    ran = agent("snapshots", "verify", "--json")
+    assert ran.code == 0
+    assert ran.json == {
+        "snapshots": [{"model_version": 2, "error": ""}, {"model_version": 1, "error": ""}]
+    }
+    (folder_of(server.parts.snapshots, 2) / WEIGHTS).write_text("x")
+    ran = agent("snapshots", "verify", "--json")
+    assert ran.code == 1
+    assert ["torn" in snapshot["error"] for snapshot in ran.json["snapshots"]] == [True, False]
+    assert "1: good" in agent("snapshots", "verify").out
+
+
+def test_snapshots_are_made_and_pruned(agent: Agent, server: InThread) -> None:
+    made_snapshot(server.parts.snapshots, 1)
+    made_snapshot(server.parts.snapshots, 2)
+    assert agent("snapshots", "prune", "--json").json == {"removed_versions": [1]}
+    created = agent("snapshots", "create", "--json").json
+    assert set(created) == {"model_version", "digest", "size_bytes", "created_at"}
+    assert created["model_version"] == 3
+
+
+@pytest.mark.parametrize("command", ["export", "backup"])
+def test_copies_name_their_folder_and_version(
+    agent: Agent, server: InThread, tmp_path: Path, command: str
+) -> None:
+    server.write(teach_learned)
+    target = tmp_path / "copy"
+    ran = agent(command, str(target), "--json")
+    assert ran.code == 0
+    version = {"export": 3, "backup": 1}[command]
+    assert ran.json == {"folder": str(target), "model_version": version}
+    ran = agent(command, str(target))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: folder: ")
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("facts", "forget", "nobody"), "nobody"),
+        (("rollback", "--to", "7"), "version 7"),
+        (("why", "Sky?"), "Sky?"),
+        (("why", ""), "question: must not be empty"),
+        *(
+            # The client does not check them yet, as `teach` and `ask` do.
+            pytest.param(command, why, marks=pytest.mark.xfail(strict=False, raises=UnicodeError))
+            for command, why in (
+                (("facts", "forget", "caf\udce9"), "fact_id: must be UTF-8"),
+                (("why", "caf\udce9?"), "question: must be UTF-8"),
+                (("export", "caf\udce9"), "folder: must be UTF-8"),
+                (("backup", "caf\udce9"), "folder: must be UTF-8"),
+            )
+        ),
+    ],
+)
+def test_what_is_refused_is_one_line_and_exit_code_1(
+    agent: Agent, server: InThread, arguments: tuple[str, ...], why: str
+) -> None:
+    ran = agent(*arguments, "--json")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1
+    assert why in ran.err

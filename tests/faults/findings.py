@@ -1,0 +1,98 @@
+"""What a kind of fault was found to do."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from memory_store.records import LedgerKind, Update
+from memory_store.store import MemoryStore
+from memory_store.taking_back import TAUGHT
+
+ALL = 10**9
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """Of all cases of one kind.
+
+    Attributes:
+        kind: of fault.
+        seed: that repeats them, as far as they do not depend on moments.
+        cases: how many there were.
+        lost: acknowledged facts, updates or events that were gone.
+        applied_twice: updates that were there more than once.
+        diverged: other weights or other contents than without the fault, or damaged files.
+        remarks: what else is worth telling.
+    """
+
+    kind: str
+    seed: int
+    cases: int = 0
+    lost: int = 0
+    applied_twice: int = 0
+    diverged: int = 0
+    remarks: list[str] = field(default_factory=list)
+
+    def lose(self, missing: Collection[object], where: str) -> None:
+        """Counts what was acknowledged and is gone."""
+        if missing:
+            self.lost += len(missing)
+            self.remarks.append(f"{where}: lost {sorted(map(str, missing))[:5]}")
+
+    def diverge(self, what: str) -> None:
+        """Counts a case that is not as it would be without the fault."""
+        self.diverged += 1
+        self.remarks.append(what)
+
+    def require(self, cases: int) -> None:
+        """Fails unless there were so many cases, and nothing went wrong in any."""
+        assert self.cases >= cases, self
+        assert (self.lost, self.applied_twice, self.diverged) == (0, 0, 0), self
+
+
+def new_seed() -> int:
+    """From FAULTS_SEED, or a new one; printed, so that a failure can be repeated."""
+    given = os.environ.get("FAULTS_SEED")
+    seed = int(given) if given else random.SystemRandom().randrange(2**32)
+    print(f"FAULTS_SEED={seed}")  # shown by pytest if the test fails
+    return seed
+
+
+def check_memory(
+    store: MemoryStore, acknowledged: Collection[str], findings: Findings, where: str
+) -> None:
+    """Whether a memory is whole: nothing lost, nothing twice, no gap, no damage."""
+    findings.lose(set(acknowledged) - {fact.id for fact in store.facts(limit=ALL)}, where)
+    problems = store.integrity_check()
+    updates = store.updates(limit=ALL)
+    if [row.model_version for row in updates] != list(range(1, len(updates) + 1)):
+        problems.append("the ledger has a gap")
+    sequences = [event.sequence for event in store.events(limit=ALL)]
+    if sequences != list(range(1, len(sequences) + 1)):
+        problems.append("the events have a gap")
+    lineage = store.updates_at(store.lineage(store.model_version()))
+    problems += _broken_chain(lineage)
+    if problems:
+        findings.diverge(f"{where}: {problems}")
+    findings.applied_twice += _repeated([row for row in updates if row.kind is LedgerKind.TEACH])
+    findings.applied_twice += _repeated([row for row in lineage if row.kind in TAUGHT])
+
+
+def _broken_chain(lineage: Sequence[Update]) -> list[str]:
+    """Where a row was not made on the weights, or not on the version, that it follows."""
+    return [
+        f"version {after.model_version} does not follow {before.model_version}"
+        for before, after in itertools.pairwise(lineage)
+        if after.parent_version != before.model_version
+        or (after.kind in TAUGHT and after.digest_before != before.digest_after)
+        or (after.kind not in TAUGHT and after.digest_after != before.digest_after)
+    ]
+
+
+def _repeated(rows: Sequence[Update]) -> int:
+    return sum(count - 1 for count in Counter(row.fact_id for row in rows).values())

@@ -1,0 +1,80 @@
+"""Store, learning loop and hash learner together, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from agent.learning.snapshots import remove_unfinished
+from agent.scheduling import loop as loop_module
+from agent.scheduling.loop import LearningLoop, LoopSettings
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from memory_store.errors import StoreFailedError
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+from tests.faults.hash_learner import POLICY, hash_learner, never
+from tests.faults.script import is_settled
+
+SETTLE_SECONDS = 60.0
+SNAPSHOT_UPDATES = 7
+
+
+class Life:
+    """A memory that learns, from its start to its stop."""
+
+    def __init__(self, store: StoreThreads, loop: LearningLoop, task: asyncio.Task[None]) -> None:
+        self.store = store
+        self.loop = loop
+        self.task = task
+
+    async def settle(self) -> None:
+        """Waits until there is nothing left to do."""
+        self.loop.wake()
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while self.loop.learner is None or not await self.store.read(is_settled):
+                if self.task.done():
+                    self.task.result()  # raises why it ended
+                await asyncio.sleep(0.003)
+
+
+@asynccontextmanager
+async def living(
+    folder: Path,
+    *,
+    reach: Callable[[str], None] = never,
+    open_store: Callable[..., MemoryStore] = MemoryStore.open,
+    on_fatal: Callable[[StoreFailedError], None] | None = None,
+    on_commit: Callable[[], None] | None = None,
+) -> AsyncIterator[Life]:
+    """A life on a data folder, without the waiting that a server does between attempts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    snapshots = folder / "snapshots"
+    remove_unfinished(snapshots)
+    waits = loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS
+    loop_module.FIRST_RESTART_SECONDS = loop_module.DISK_RETRY_SECONDS = 0.01
+    store = await StoreThreads.open(
+        folder / "memory.db", open_store=open_store, on_fatal=on_fatal, on_commit=on_commit
+    )
+    loop = LearningLoop(
+        store,
+        partial(hash_learner, reach),
+        lambda event: None,
+        LoopSettings(model="hash", policy=POLICY, snapshots=snapshots),
+        on_update=lambda update: keeper.updated(update),
+    )
+    keeper = SnapshotKeeper(
+        SnapshotSettings(folder=snapshots, every_updates=SNAPSHOT_UPDATES), lambda: loop.learner
+    )
+    task = asyncio.create_task(loop.run())
+    try:
+        yield Life(store, loop, task)
+        loop.stop()
+        await task
+    finally:
+        task.cancel()
+        await keeper.finish()
+        await store.close()
+        loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS = waits

@@ -1,0 +1,156 @@
+"""Which snapshots are kept, and when one is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import LearnerUnavailableError, SnapshotError
+from agent.learning.snapshots import WEIGHTS, folder_of
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, kept_versions
+from memory_store.records import Update
+from tests.scheduling.fake_learner import FakeLearner, Machine
+
+NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
+
+
+def at(*hours_ago: float) -> list[tuple[int, datetime]]:
+    """Snapshots so many hours before noon; the version says in which order they were made."""
+    return [(100 - int(hours), NOON - timedelta(hours=hours)) for hours in hours_ago]
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "last", "days", "kept"),
+    [
+        ((), 3, 7, ()),
+        ((0, 1, 2, 3), 3, 0, (0, 1, 2)),
+        ((0, 1, 2, 3), 0, 1, (0,)),
+        ((0, 1, 2, 30, 31, 60), 2, 3, (0, 1, 30, 60)),  # the newest of each day
+        ((0, 24, 48, 72), 1, 2, (0, 24)),
+        ((0, 480, 481), 1, 2, (0, 480)),  # days on which there was none do not count
+        ((0, 1), 0, 0, ()),
+    ],
+)
+def test_the_newest_and_one_of_each_day_are_kept(
+    hours_ago: Iterable[float], last: int, days: int, kept: Iterable[float]
+) -> None:
+    dated = at(*hours_ago)
+    expected = {version for version, _ in at(*kept)}
+    assert kept_versions(dated, last, days) == kept_versions(dated[::-1], last, days) == expected
+
+
+# Nothing by itself, and no days: what a test does not ask for does not happen.
+QUIET: dict[str, Any] = {"every_updates": 0, "every_seconds": 0.0, "keep_days": 0}
+
+
+class Kept:
+    """A keeper, and the stand-in that it snapshots."""
+
+    def __init__(self, folder: Path, **settings: float) -> None:
+        self.machine = Machine()
+        self.learner: FakeLearner | None = FakeLearner(self.machine)
+        rule = SnapshotSettings(folder=folder, **{**QUIET, **settings})
+        self.keeper = SnapshotKeeper(rule, lambda: self.learner)
+
+    async def reach(self, version: int, seconds: float = 0.0) -> None:
+        """As the loop does when a version is served; waits for the snapshot that this begins."""
+        assert self.learner is not None
+        self.learner.version = version
+        update = Update(
+            model_version=version,
+            fact_id="f",
+            steps=(),
+            digest_before="",
+            digest_after="",
+            algorithm="",
+            seconds=seconds,
+            applied_at=NOON,
+        )
+        self.keeper.updated(update)
+        await self.keeper.finish()
+
+    def versions(self) -> list[int]:
+        return [manifest.model_version for manifest in self.keeper.listed()]
+
+
+async def test_one_is_written_after_so_many_updates(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, every_updates=3)
+    for version in range(1, 8):
+        await kept.reach(version)
+    assert kept.versions() == [6, 3]
+    # A restart counts from what is on disk.
+    again = Kept(tmp_path, every_updates=3)
+    await again.reach(8)
+    assert again.versions() == [6, 3]
+
+
+async def test_one_is_written_after_so_many_seconds_of_learning(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, every_seconds=10.0, keep_last=9)
+    await kept.reach(1)  # what was replayed at the start is not known
+    assert kept.versions() == [1]
+    for version in range(2, 7):
+        await kept.reach(version, seconds=4.0)
+    assert kept.versions() == [4, 1]
+
+
+async def test_zero_updates_means_only_when_asked(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, every_updates=0)
+    await kept.reach(500)
+    assert kept.versions() == []
+    assert (await kept.keeper.create()).model_version == 500
+
+
+async def test_a_tick_writes_one_if_something_was_learned_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept(tmp_path, every_updates=0)
+    await kept.keeper.tick()
+    assert kept.versions() == []
+    await kept.reach(2)
+    await kept.keeper.tick()
+    assert kept.versions() == [2]
+    monkeypatch.setattr(kept.keeper, "_create_quietly", None)
+    await kept.keeper.tick()  # would call None
+
+
+async def test_after_each_one_the_rule_is_applied(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, every_updates=1, keep_last=2)
+    for version in (1, 2, 3):
+        await kept.reach(version)
+    assert kept.versions() == [3, 2]
+    assert kept.keeper.remove([3, 99]) == [3]
+    assert kept.versions() == [2]
+
+
+async def test_damage_is_told_and_does_not_hide_the_others(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, every_updates=1)
+    for version in (1, 2, 3):
+        await kept.reach(version)
+    (folder_of(tmp_path, 2) / WEIGHTS).write_text("x")
+    (folder_of(tmp_path, 3) / "manifest.json").write_text("{")
+    assert kept.versions() == [2, 1]
+    found = kept.keeper.verify()
+    assert [version for version, _ in found] == [3, 2, 1]
+    assert "manifest" in found[0][1]
+    assert "torn" in found[1][1]
+    assert found[2][1] == ""
+
+
+@pytest.mark.parametrize("error", [LearnerUnavailableError("gone"), SnapshotError("full")])
+async def test_a_failure_is_told_to_who_asked_and_ends_no_tick(
+    tmp_path: Path, error: Exception
+) -> None:
+    kept = Kept(tmp_path, every_updates=1)
+    kept.machine.faults["snapshot"] = [error, error, error]
+    with pytest.raises(type(error)):
+        await kept.keeper.create()
+    await kept.reach(1)
+    await kept.keeper.tick()
+    assert kept.versions() == []
+    kept.learner = None
+    with pytest.raises(LearnerUnavailableError):
+        await kept.keeper.create()

@@ -1,0 +1,258 @@
+"""The ledger as a tree: what is requested, what is on a branch, and what is served."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from memory_store import taking_back
+from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
+from memory_store.provenance import influences_on
+from memory_store.records import (
+    EventKind,
+    FactState,
+    LedgerKind,
+    OperationKind,
+    OperationState,
+    ProbeKind,
+    Update,
+)
+from memory_store.store import MemoryStore
+from tests.store.builders import (
+    end_of_branch,
+    learning,
+    new_fact,
+    new_probe,
+    new_update,
+    teach_claimed,
+    teach_learned,
+)
+
+
+def relearn(store: MemoryStore, operation: int, fact_id: str, base_version: int) -> Update:
+    row = taking_back.record_relearned(
+        store,
+        operation,
+        store.fact(fact_id),
+        FactState.LEARNED,
+        "",
+        learning(),
+        new_update(fact_id, base_version),
+    )
+    assert row is not None
+    return row
+
+
+def kinds(store: MemoryStore) -> list[tuple[LedgerKind, int]]:
+    return [(row.kind, row.parent_version) for row in store.updates()]
+
+
+# --- The tree -------------------------------------------------------------------------------------
+
+
+def test_the_lineage_of_a_version_goes_over_its_parents_only(store: MemoryStore) -> None:
+    for name in ("a", "b", "c"):
+        teach_learned(store, name)
+    back = taking_back.request_rollback(store, 2)
+    taking_back.begin_operation(store, back.id)
+    taking_back.finish_rollback(store, back.id, end_of_branch(2), {})
+    teach_learned(store, "d")
+    assert kinds(store) == [
+        (LedgerKind.TEACH, 0),
+        (LedgerKind.TEACH, 1),
+        (LedgerKind.TEACH, 2),
+        (LedgerKind.ROLLBACK, 2),
+        (LedgerKind.TEACH, 4),
+    ]
+    assert store.lineage(5) == [1, 2, 4, 5]
+    assert store.lineage(3) == [1, 2, 3]
+    assert store.lineage(0) == store.lineage(6) == []
+    assert [row.model_version for row in store.updates_at([1, 5, 9])] == [1, 5]
+
+
+def test_a_branch_is_served_from_its_end_on_and_not_before(store: MemoryStore) -> None:
+    facts = [teach_learned(store, name) for name in ("a", "b", "c")]
+    operation = taking_back.request_forget(store, facts[0].id)
+    begun = taking_back.begin_operation(store, operation.id)
+    assert (begun.state, begun.branch_version) == (OperationState.RUNNING, 0)
+    assert taking_back.facts_to_relearn(store, begun) == facts[1:]
+
+    branch = 0
+    for number, fact in enumerate(facts[1:], start=4):
+        branch = relearn(store, operation.id, fact.id, branch).model_version
+        assert (branch, store.model_version()) == (number, 3)
+        resumed = taking_back.begin_operation(store, operation.id)
+        assert (resumed.branch_version, resumed.position) == (branch, fact.position)
+    with pytest.raises(LedgerConflictError, match="branch is at 5"):
+        relearn(store, operation.id, facts[2].id, 3)
+    # Learning that was under way when the branch grew is of the head, not of the newest row.
+    late = teach_claimed(store, "late")
+    with pytest.raises(LedgerConflictError, match="version 3"):
+        store.record_learned(new_update(late.id, 5), learning())
+    store.release(late.id)
+
+    row = taking_back.finish_forget(
+        store, operation.id, end_of_branch(5, facts[0].id), {"retained": 2}, []
+    )
+    assert (row.kind, row.model_version, store.model_version()) == (LedgerKind.FORGET, 6, 6)
+    assert store.lineage(6) == [4, 5, 6]
+    assert store.lineage(3) == [1, 2, 3]
+    states = [store.fact(fact.id).state for fact in facts]
+    assert states == [FactState.FORGOTTEN, FactState.LEARNED, FactState.LEARNED]
+    assert [store.fact(f.id).learning for f in facts[1:]] == [
+        learning(model_version=4),
+        learning(model_version=5),
+    ]
+    done = taking_back.operation_of(store, operation.id)
+    assert (done.state, done.proof) == (OperationState.DONE, {"retained": 2, "model_version": 6})
+    assert taking_back.open_operation(store) is None
+
+
+def test_a_fact_on_no_row_of_the_served_lineage_needs_no_branch(store: MemoryStore) -> None:
+    fact = teach_claimed(store)
+    operation = taking_back.request_forget(store, fact.id)
+    assert not taking_back.finish_if_not_held(store, operation.id)  # it may be learned yet
+    store.record_resisted(fact.id, "too hard", learning())
+    assert taking_back.finish_if_not_held(store, operation.id)
+    assert store.fact(fact.id).state is FactState.FORGOTTEN
+    assert store.updates() == []
+
+
+def test_an_operation_that_failed_changes_nothing_and_is_said(store: MemoryStore) -> None:
+    fact = teach_learned(store)
+    operation = taking_back.request_forget(store, fact.id)
+    taking_back.begin_operation(store, operation.id)
+    failed = taking_back.fail_operation(store, operation.id, "drift")
+    assert (failed.state, failed.message) == (OperationState.FAILED, "drift")
+    assert store.fact(fact.id).state is FactState.LEARNED
+    assert store.events()[-1].kind is EventKind.OPERATION_FAILED
+    assert taking_back.open_operation(store) is None
+
+
+# --- Requests to forget ---------------------------------------------------------------------------
+
+
+def test_asking_again_gives_the_request_that_there_is(store: MemoryStore) -> None:
+    fact = teach_learned(store)
+    first = taking_back.request_forget(store, fact.id)
+    assert (first.kind, first.state, first.fact_id, first.erase) == (
+        OperationKind.FORGET,
+        OperationState.PENDING,
+        fact.id,
+        False,
+    )
+    assert taking_back.request_forget(store, fact.id) == first
+    assert taking_back.open_operation(store) == taking_back.forgetting_of(store, fact.id) == first
+
+
+def test_to_erase_is_more_than_to_forget(store: MemoryStore) -> None:
+    fact = teach_learned(store)
+    forget = taking_back.request_forget(store, fact.id)
+    erase = taking_back.request_forget(store, fact.id, erase=True)
+    assert erase.id != forget.id
+    assert erase.erase
+    assert taking_back.request_forget(store, fact.id) == erase
+    assert taking_back.request_forget(store, fact.id, erase=True) == erase
+
+
+def test_a_forgotten_fact_can_be_erased_later(store: MemoryStore) -> None:
+    fact = teach_claimed(store, "Where is it?", "Underground")
+    store.record_resisted(fact.id, "too hard", learning())
+    for erase in (False, True):
+        operation = taking_back.request_forget(store, fact.id, erase=erase)
+        assert taking_back.finish_if_not_held(store, operation.id)
+    erased = store.fact(fact.id)
+    assert erased.state is FactState.FORGOTTEN
+    assert "it" not in erased.question
+    assert "Underground" not in erased.answer
+    forgotten = [e for e in store.events() if e.kind is EventKind.FORGOTTEN]
+    assert len(forgotten) == 1
+
+
+def test_after_a_failure_it_may_be_asked_anew(store: MemoryStore) -> None:
+    fact = teach_learned(store)
+    first = taking_back.request_forget(store, fact.id)
+    taking_back.fail_operation(store, first.id, "drift")
+    second = taking_back.request_forget(store, fact.id)
+    assert (second.id, second.state) == (first.id + 1, OperationState.PENDING)
+
+
+def test_what_is_not_there_cannot_be_forgotten(store: MemoryStore) -> None:
+    with pytest.raises(FactNotFoundError, match="nobody"):
+        taking_back.request_forget(store, "nobody")
+    with pytest.raises(FactNotFoundError, match="operation 7"):
+        taking_back.operation_of(store, 7)
+    assert taking_back.open_operation(store) is None
+
+
+# --- Requests to roll back ------------------------------------------------------------------------
+
+
+def test_a_rollback_needs_a_version_of_the_ledger(store: MemoryStore) -> None:
+    teach_learned(store)
+    for version in (2, -1):
+        with pytest.raises(FactNotFoundError, match=f"version {version}"):
+            taking_back.request_rollback(store, version)
+    assert taking_back.request_rollback(store, 0).to_version == 0
+
+
+def test_what_was_to_be_forgotten_does_not_come_back(store: MemoryStore) -> None:
+    kept, forgotten = teach_learned(store, "kept"), teach_learned(store, "forgotten")
+    operation = taking_back.request_forget(store, forgotten.id)
+    with pytest.raises(WrongStateError, match=forgotten.id):  # requested is enough
+        taking_back.request_rollback(store, 2)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.finish_forget(store, operation.id, end_of_branch(1, forgotten.id), {}, [])
+    with pytest.raises(WrongStateError, match=forgotten.id):
+        taking_back.request_rollback(store, 2)
+    for version in (0, 1, 3):
+        assert taking_back.request_rollback(store, version).to_version == version
+    assert store.fact(kept.id).state is FactState.LEARNED
+
+
+def test_a_rollback_to_the_base_forgets_what_was_held(store: MemoryStore) -> None:
+    older, newer = teach_learned(store, answer="Brontë"), teach_learned(store, answer="Austen")
+    waiting = store.teach(new_fact("Not yet?")).fact
+    operation = taking_back.request_rollback(store, 0)
+    taking_back.begin_operation(store, operation.id)
+    row = taking_back.finish_rollback(store, operation.id, end_of_branch(0), {})
+    assert (row.parent_version, store.lineage(row.model_version)) == (0, [row.model_version])
+    assert store.fact(older.id).state is FactState.FORGOTTEN
+    assert store.fact(newer.id).state is FactState.FORGOTTEN
+    assert store.fact(waiting.id).state is FactState.QUEUED
+    assert "version 0" in store.fact(newer.id).reason
+
+
+# --- Provenance -----------------------------------------------------------------------------------
+
+
+def test_the_updates_that_moved_an_answer_come_largest_first(store: MemoryStore) -> None:
+    fact = teach_learned(store, "Sky?", "Piano")  # from 0.1
+    cause, other = teach_learned(store, "Gem?"), teach_learned(store, "Sea?")
+
+    def probed(probability: float, version: int, cause_id: str, kind: ProbeKind) -> None:
+        probe = new_probe(fact.id, kind=kind, log_probability=math.log(probability))
+        store.record_probes([probe], version, cause_id)
+
+    probed(0.9, 1, fact.id, ProbeKind.RETENTION)
+    probed(0.2, 1, fact.id, ProbeKind.TRANSFER)  # of another question
+    probed(0.8, 2, cause.id, ProbeKind.FORGETTING)
+    probed(0.7, 2, "", ProbeKind.RETENTION)  # an audit: nothing caused it
+    probed(0.3, 3, other.id, ProbeKind.FORGETTING)
+    found, influences = influences_on(store, " SKY? ")
+    assert found.id == fact.id
+
+    assert [(i.model_version, i.cause_fact_id, i.cause_question) for i in influences] == [
+        (1, fact.id, "Sky?"),
+        (3, other.id, "Sea?"),
+        (2, cause.id, "Gem?"),
+    ]
+    moved = [p for i in influences for p in (i.probability_before, i.probability_after)]
+    assert moved == pytest.approx([0.1, 0.9, 0.8, 0.3, 0.9, 0.8])
+
+
+def test_a_question_of_no_fact_has_no_influences(store: MemoryStore) -> None:
+    teach_learned(store, "Gem?")
+    with pytest.raises(FactNotFoundError, match="Sky"):
+        influences_on(store, "Sky?")

@@ -75,7 +75,9 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
         hub = EventHub()
         try:
             store = await StoreThreads.open(
-                settings.data / DATABASE, on_commit=hub.stored, on_fatal=_disk_failed
+                settings.data / DATABASE,
+                on_commit=hub.stored,
+                on_fatal=partial(_disk_failed, settings.data),
             )
         except StoreFailedError as error:
             await _refuse(settings, error, on_start)
@@ -277,6 +279,6 @@ def _stop_signal() -> Iterator[asyncio.Future[None]]:
     yield stopped
 
 
-def _disk_failed(error: StoreFailedError) -> None:
-    logger.critical("%s", error)
+def _disk_failed(data: Path, error: StoreFailedError) -> None:
+    logger.critical("%s The newest backup: %s.", error, newest_backup(data) or "none is known")
     os._exit(DISK_FAILED_EXIT_CODE)

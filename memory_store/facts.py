@@ -312,6 +312,8 @@ def erase(connection: Connection, fact: Fact) -> None:
     connection.execute("UPDATE requests SET payload_hash = 'erased' WHERE fact_id = ?", [fact.id])
     # A model that had learned it may have said it when asked something else.
     answer = fact.answer.strip()
+    if not answer:
+        return  # erased before
     # A short answer is part of many words: only where it stands alone.
     alone = len(answer) < SHORTEST_SOUGHT
     said = "lower(trim({0})) = lower(?)" if alone else "instr(lower({0}), lower(?)) > 0"

@@ -92,7 +92,8 @@ def finish(
 ) -> Operation:
     """Ends it, one way or the other."""
     rows = connection.execute(
-        "UPDATE operations SET state = ?, message = ?, proof = ?, finished_at = ? WHERE id = ?"
+        "UPDATE operations SET state = ?, message = ?, proof = coalesce(?, proof),"
+        " finished_at = ? WHERE id = ?"
         " RETURNING *",
         [
             state.value,
@@ -103,6 +104,14 @@ def finish(
         ],
     )
     return _operation(rows[0])
+
+
+def prove(connection: Connection, operation_id: int, proof: Mapping[str, Any]) -> None:
+    """Keeps what was measured when the head was moved; cleaning up is left to be done."""
+    connection.execute(
+        "UPDATE operations SET state = 'running', proof = ? WHERE id = ?",
+        [write_json(dict(proof)), operation_id],
+    )
 
 
 def note_relearned(

@@ -340,11 +340,18 @@ class MemoryStore:
     ) -> list[Probe]:
         """Stores probes of the weights at `model_version` that no update led to.
 
+        Probes of facts that were forgotten meanwhile are dropped: they would bring the text back.
+
         Raises:
             FactNotFoundError: a probe is about a fact that is not stored.
         """
         with self.transaction():
-            return probes.insert(self.connection, probes_, model_version, cause_fact_id, self.now())
+            kept = [
+                probe
+                for probe in probes_
+                if self.fact(probe.fact_id).state is not FactState.FORGOTTEN
+            ]
+            return probes.insert(self.connection, kept, model_version, cause_fact_id, self.now())
 
     def record_event(self, kind: EventKind, message: str, model_version: int) -> Event:
         """Stores an event that is about no fact, such as a learner that went down."""

@@ -96,15 +96,17 @@ def request_rollback(store: MemoryStore, to_version: int) -> Operation:
                 f"Version {to_version} is on a branch that is not finished. Wait for the operation"
                 " that builds it."
             )
-        for version in store.lineage(to_version):
-            taught = store.update(version)
-            forgotten = operations.newest_of_fact(store.connection, taught.fact_id)
-            if taught.kind in TAUGHT and forgotten is not None:
-                raise WrongStateError(
-                    f"Version {to_version} holds the fact {taught.fact_id}, which was to be "
-                    "forgotten. Roll back to a version before it was taught, or after it was "
-                    "forgotten."
-                )
+        for row in store.updates_at(store.lineage(to_version)):
+            # A fact that was known was never taught, but later ones rehearsed it.
+            touched = {row.fact_id, *(id_ for step in row.steps for id_ in step.rehearsed_fact_ids)}
+            for fact_id in sorted(touched) if row.kind in TAUGHT else ():
+                forgetting = operations.newest_of_fact(store.connection, fact_id)
+                if forgetting is not None and forgetting.state is not OperationState.FAILED:
+                    raise WrongStateError(
+                        f"Version {to_version} holds the fact {fact_id}, which was to be "
+                        "forgotten. Roll back to a version before it was taught, or after it was "
+                        "forgotten."
+                    )
         return operations.insert(
             store.connection, OperationKind.ROLLBACK, store.now(), to_version=to_version
         )
@@ -230,16 +232,22 @@ def finish_forget(
 
 def _forgotten(
     store: MemoryStore, operation: Operation, fact: Fact, proof: Mapping[str, Any]
-) -> Operation:
-    at = store.now()
+) -> None:
+    """The weights that are served do not hold the fact; cleaning up is left to be done."""
     if fact.state is not FactState.FORGOTTEN:
-        facts.change_state(store.connection, fact.id, FactState.FORGOTTEN, at)
-        store.emit(EventKind.FORGOTTEN, at, fact_id=fact.id)
+        facts.change_state(store.connection, fact.id, FactState.FORGOTTEN, store.now())
     if operation.erase:
         facts.erase(store.connection, fact)
-    return operations.finish(
-        store.connection, operation.id, OperationState.DONE, at, message="", proof=proof
-    )
+    operations.prove(store.connection, operation.id, proof)
+
+
+def close_forget(store: MemoryStore, operation_id: int, message: str = "") -> None:
+    """Ends a forget after everything outside the tables was cleaned up."""
+    with store.transaction():
+        at = store.now()
+        operation = operation_of(store, operation_id)
+        store.emit(EventKind.FORGOTTEN, at, fact_id=operation.fact_id, message=message)
+        operations.finish(store.connection, operation_id, OperationState.DONE, at, message=message)
 
 
 def finish_rollback(

@@ -24,10 +24,16 @@ def prepare_snapshot(learner: Learner, folder: Path) -> Callable[[], SnapshotMan
     description = learner.describe()
     version, digest = learner.version, learner.digest
 
+    def save(file: Path) -> None:
+        try:
+            safetensors.torch.save_file(weights, file)
+        except SafetensorError as error:  # what it says of a full disk, too
+            raise OSError(str(error)) from error
+
     def write() -> SnapshotManifest:
         return snapshots.write_snapshot(
             folder,
-            lambda file: safetensors.torch.save_file(weights, file),
+            save,
             model_version=version,
             digest=digest,
             base_digest=description.base_digest,

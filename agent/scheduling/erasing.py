@@ -19,12 +19,15 @@ logger = logging.getLogger(__name__)
 BACKUP_DATABASE = "memory.db"
 
 
-async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -> None:
+async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -> str:
     """Removes snapshots of weights that held the fact; for an erased one, its text too.
 
     Snapshots of the branch that is served never held it. Backups are removed whole: a database
     cannot be cleaned without opening it. Exports are left alone, since they may be in use; who
     asks to erase is told of them.
+
+    Returns:
+        What is left, for people; empty if nothing.
     """
     head = await store.read(MemoryStore.model_version)
     served = set(await store.read(partial(MemoryStore.lineage, version=head)))
@@ -32,14 +35,19 @@ async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -
         if version not in served:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     if not erased:
-        return
+        return ""
+    left = []
     for place in await store.read(MemoryStore.places):
         folder = Path(place.path)
         if place.kind is PlaceKind.BACKUP and (folder / BACKUP_DATABASE).is_file():
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            if folder.exists():
+                left.append(f"the backup {folder} could not be removed")
+                continue
             logger.info("removed the backup %s: it held an erased fact", folder)
             await store.write(
                 partial(MemoryStore.forget_place, kind=PlaceKind.BACKUP, path=place.path)
             )
     if not await store.empty_log():
-        logger.warning("erased text stays in the write-ahead log until the server stops")
+        left.append("the write-ahead log holds the text until the server stops")
+    return "; ".join(left)

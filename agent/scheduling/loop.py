@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,6 +27,7 @@ from agent.errors import (
     DriftError,
     LearnerUnavailableError,
     LearningFailedError,
+    ModelError,
     StaleVersionError,
 )
 from agent.learning.records import Example, LearnerDescription
@@ -66,6 +68,8 @@ MAX_ATTEMPTS = 3
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.1, 30.0
 # Wait before a write that found the disk full is tried again.
 DISK_RETRY_SECONDS = 1.0
+# Longest sleep of an idle loop.
+IDLE_SECONDS = 5.0
 
 
 class LearnerState(StrEnum):
@@ -123,6 +127,8 @@ class LearningLoop:
         self._stopping = False
         self._version = 0
         self._served = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._operation_attempts: Counter[int] = Counter()
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
         self.state_changed = asyncio.Event()
@@ -137,6 +143,7 @@ class LearningLoop:
     def stop(self) -> None:
         """Ends `run` once the update in hand is in the ledger."""
         self._stopping = True
+        self._stopped.set()
         self._woken.set()
 
     async def current(self) -> Learner:
@@ -269,18 +276,41 @@ class LearningLoop:
         """Does what waits, until `stop`; an operation puts another learner in place of this one."""
         while not self._stopping:
             operation = await self._learn_queue(learner)
-            if operation is not None and not await self._forget_at_once(operation):
-                before, successor = learner, AsyncExitStack()
-                try:
-                    learner = await self._operate(learner, operation, successor)
-                except BaseException:
-                    await successor.aclose()
-                    raise
-                if learner is before:  # the operation failed, and its learner is not needed
-                    await successor.aclose()
-                    continue
-                await learners.aclose()
-                learners.push_async_exit(successor)
+            if operation is None or await self._finish_forgetting(operation):
+                continue
+            before, successor = learner, AsyncExitStack()
+            try:
+                learner = await self._operate(learner, operation, successor)
+            except BaseException:
+                await successor.aclose()
+                raise
+            if learner is before:  # nothing came of it, and its learner is not needed
+                await successor.aclose()
+                continue
+            predecessor = learners.pop_all()
+            learners.push_async_exit(successor)
+            await predecessor.aclose()
+
+    async def _finish_forgetting(self, operation: Operation) -> bool:
+        """Cleans up after a fact that the served weights do not hold; False if they hold it."""
+        if operation.proof is None and not await self._when_writable(
+            partial(taking_back.finish_if_not_held, operation_id=operation.id)
+        ):
+            return False
+        try:
+            left = await remove_traces(
+                self._store, self._settings.snapshots, erased=operation.erase
+            )
+        except (OSError, StoreUnusableError) as error:
+            if isinstance(error, StoreFailedError):
+                raise
+            logger.error("cannot clean up after %s: %s", operation.fact_id, error)
+            await asyncio.sleep(DISK_RETRY_SECONDS)
+            return True  # the operation stays open and comes again
+        await self._when_writable(
+            partial(taking_back.close_forget, operation_id=operation.id, message=left)
+        )
+        return True
 
     async def _learn_queue(self, learner: Learner) -> Operation | None:
         """Learns until `stop`, or until there is an operation to be done, which is returned."""
@@ -299,50 +329,75 @@ class LearningLoop:
                     await self._learn(learner, fact)
                     continue
                 woken = asyncio.ensure_future(self._woken.wait())
-                await asyncio.wait([woken, dead], return_when=asyncio.FIRST_COMPLETED)
+                # The timeout is for clients that gave up while their fact was being written.
+                await asyncio.wait(
+                    [woken, dead], timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
                 woken.cancel()
         finally:
             dead.cancel()
         return None
 
-    async def _forget_at_once(self, operation: Operation) -> bool:
-        """Forgets a fact that the weights do not hold; False if there is more to do."""
-        done = await self._when_writable(
-            partial(taking_back.finish_if_not_held, operation_id=operation.id)
-        )
-        if done:
-            await remove_traces(self._store, self._settings.snapshots, erased=operation.erase)
-        return done
-
     async def _operate(
         self, learner: Learner, operation: Operation, successor: AsyncExitStack
     ) -> Learner:
         """Carries an operation out; returns the learner that serves from now on."""
-        dead = asyncio.ensure_future(learner.wait_dead())
         work = asyncio.ensure_future(self._run_operation(operation, successor))
+        dead = asyncio.ensure_future(learner.wait_dead())
+        stopped = asyncio.ensure_future(self._stopped.wait())
         try:
-            await asyncio.wait([work, dead], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([work, dead, stopped], return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
+                work.cancel()  # what is on the branch is stored: the operation is resumed
+                await asyncio.wait([work])
+                if dead.done():
+                    raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
+                return learner
             row, new_learner = work.result()
-            self._serves(new_learner, row.model_version)
-            self._on_update(row)
-            return new_learner
         except Interrupted:
             return learner
-        except (LearningFailedError, DriftError, LedgerConflictError) as error:
-            logger.error("operation %d failed: %s", operation.id, error)
-            reason = str(error)
-            await self._when_writable(
-                lambda store: taking_back.fail_operation(store, operation.id, reason)
-            )
+        except (LearningFailedError, DriftError, LedgerConflictError, ModelError) as error:
+            await self._give_up(operation, str(error))
+            return learner
+        except LearnerUnavailableError as error:
+            await self._try_again(operation, error, served_by_dead=dead.done())
+            return learner
+        except StoreUnusableError as error:
+            if isinstance(error, StoreFailedError):
+                raise
+            logger.error("operation %d cannot be written: %s", operation.id, error)
+            await asyncio.sleep(DISK_RETRY_SECONDS)
             return learner
         finally:
             self.operation = ""
             dead.cancel()
-            work.cancel()
-            with suppress(BaseException):
-                await work
+            stopped.cancel()
+        self._serves(new_learner, row.model_version)
+        self._on_update(row)
+        return new_learner
+
+    async def _give_up(self, operation: Operation, reason: str) -> None:
+        logger.error("operation %d failed: %s", operation.id, reason)
+        await self._when_writable(
+            lambda store: taking_back.fail_operation(store, operation.id, reason)
+        )
+
+    async def _try_again(
+        self, operation: Operation, error: LearnerUnavailableError, *, served_by_dead: bool
+    ) -> None:
+        """After the second learner died: the first goes on, and the operation comes again.
+
+        Raises:
+            LearnerUnavailableError: the first is dead too, or the head has moved meanwhile.
+        """
+        head = await self._store.read(MemoryStore.model_version)
+        if served_by_dead or head != self._version:
+            raise error
+        self._operation_attempts[operation.id] += 1
+        if self._operation_attempts[operation.id] >= MAX_ATTEMPTS:
+            await self._give_up(operation, f"its learner died {MAX_ATTEMPTS} times: {error}")
+        else:
+            await asyncio.sleep(FIRST_RESTART_SECONDS)
 
     async def _run_operation(
         self, operation: Operation, successor: AsyncExitStack

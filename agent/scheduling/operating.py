@@ -16,8 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.errors import (
+    DriftError,
+    LearnerUnavailableError,
+    LearningFailedError,
+    StaleVersionError,
+)
 from agent.learning.records import Example
-from agent.scheduling.erasing import remove_traces
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import learn_fact, learning_of, update_of
 from agent.scheduling.recovery import bring_to, replayed_updates
@@ -116,9 +121,11 @@ class OperationRunner:
             row = await self._forget()
         else:
             row = await self._roll_back(operation.branch_version)
-        await self._adopt(row)
-        if operation.kind is OperationKind.FORGET:
-            await remove_traces(self._store, self._settings.snapshots, erased=operation.erase)
+        try:
+            await self._adopt(row)
+        except (LearningFailedError, DriftError, StaleVersionError) as error:
+            # The head has moved: only starting again, from the ledger, is right now.
+            raise LearnerUnavailableError(f"it lost its place at the end: {error}") from error
         return row
 
     async def _forget(self) -> Update:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from agent.errors import LearnerUnavailableError, SnapshotError
+from agent.errors import LearnerUnavailableError, LearningFailedError, SnapshotError
 from agent.learning import snapshots
 from agent.learning.snapshots import SnapshotManifest
 from agent.scheduling.ports import Learner
@@ -127,12 +127,12 @@ class SnapshotKeeper:
 
     async def finish(self) -> None:
         """Waits for what is being written."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _create_quietly(self) -> None:
         try:
             await self.create()
-        except (LearnerUnavailableError, SnapshotError) as error:
+        except (LearnerUnavailableError, LearningFailedError, SnapshotError, OSError) as error:
             logger.warning("no snapshot: %s", error)
 
 

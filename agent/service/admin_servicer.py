@@ -146,6 +146,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: pb.BackupRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.BackupResponse:
         async with _new_folder(request.folder) as folder:
+            # Recorded first: an erase meanwhile must know of it.
+            await self._store.write(
+                lambda store: store.record_place(
+                    PlaceKind.BACKUP, request.folder, store.model_version()
+                )
+            )
 
             def copy(store: MemoryStore) -> int:
                 store.backup(folder / DATABASE)
@@ -154,9 +160,6 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             version = await self._store.read(copy)
             # After the database: a snapshot of a later version than it knows is passed over.
             await asyncio.to_thread(self._copy_snapshots, folder / SNAPSHOTS)
-        await self._store.write(
-            lambda store: store.record_place(PlaceKind.BACKUP, request.folder, version)
-        )
         remember_backup(self._snapshots_folder.parent, Path(request.folder))
         return pb.BackupResponse(model_version=version)
 
@@ -176,9 +179,13 @@ async def _new_folder(path: str) -> AsyncIterator[Path]:
     final = Path(path)
     if not final.is_absolute():
         raise InvalidFactError("folder", "must be an absolute path on the server's machine")
-    if final.exists():
+    try:
+        taken = final.exists()
+    except (OSError, ValueError) as error:
+        raise InvalidFactError("folder", f"is not a path: {error}") from error
+    if taken:
         raise InvalidFactError("folder", f"{final} exists already: name a new one")
-    unfinished = final.with_name(f".unfinished-{final.name}")
+    unfinished = final.with_name(f".unfinished-{final.name}"[:255])
     try:
         await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700, parents=True)

@@ -205,7 +205,8 @@ class Client:
         """
         with self._our_errors():
             response = self._memory.Forget(
-                pb.ForgetRequest(fact_id=fact_id, erase=erase), timeout=DEADLINE_SECONDS
+                pb.ForgetRequest(fact_id=_utf8("fact_id", fact_id), erase=erase),
+                timeout=DEADLINE_SECONDS,
             )
         return _decode_operation(response.operation), list(response.out_of_reach)
 
@@ -242,7 +243,7 @@ class Client:
 
     def explain(self, question: str, limit: int = 10) -> pb.ExplainResponse:
         """Which updates moved the answer to a question most."""
-        request = pb.ExplainRequest(question=question, limit=limit)
+        request = pb.ExplainRequest(question=_utf8("question", question), limit=limit)
         with self._our_errors():
             return self._memory.Explain(request, timeout=DEADLINE_SECONDS)
 
@@ -282,7 +283,8 @@ class Client:
         """Writes a Hugging Face checkpoint on the server's machine; returns its version."""
         with self._our_errors():
             response = self._admin.Export(
-                admin_pb2.ExportRequest(folder=folder), timeout=COPY_DEADLINE_SECONDS
+                admin_pb2.ExportRequest(folder=_utf8("folder", folder)),
+                timeout=COPY_DEADLINE_SECONDS,
             )
         return response.model_version
 
@@ -290,7 +292,8 @@ class Client:
         """Copies database and snapshots on the server's machine; returns the version."""
         with self._our_errors():
             response = self._admin.Backup(
-                admin_pb2.BackupRequest(folder=folder), timeout=COPY_DEADLINE_SECONDS
+                admin_pb2.BackupRequest(folder=_utf8("folder", folder)),
+                timeout=COPY_DEADLINE_SECONDS,
             )
         return response.model_version
 

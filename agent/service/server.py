@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -81,15 +82,12 @@ class HealthServer:
         await self._health.set(service, response.SERVING if serving else response.NOT_SERVING)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls and waits for the running ones, at most `grace_seconds`."""
+        """Waits for the running calls, at most `grace_seconds`, and ends."""
         await self._health.enter_graceful_shutdown()
-        draining = asyncio.create_task(self._server.stop(grace_seconds))
-        idle = asyncio.create_task(self._calls.idle.wait())
-        await asyncio.wait([draining, idle], return_when=asyncio.FIRST_COMPLETED)
-        # Watchers of health never leave by themselves: they must not hold up the end.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.idle.wait(), grace_seconds)
+        # Without grace: watchers of health never leave by themselves, and must not hold up the end.
         await self._server.stop(None)
-        await draining
-        idle.cancel()
 
 
 class Server(HealthServer):

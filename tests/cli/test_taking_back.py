@@ -49,6 +49,7 @@ def test_forget_with_wait_tells_the_proof(agent: Agent, server: InThread) -> Non
     server.write(lambda store: store.record_resisted(fact.id, "too hard", learning()))
     server.write(partial(taking_back.request_forget, fact_id=fact.id))
     server.write(partial(taking_back.finish_if_not_held, operation_id=1))
+    server.write(partial(taking_back.close_forget, operation_id=1))
     ran = agent("facts", "forget", fact.id, "--wait", "--json")
     assert (ran.code, ran.json["state"]) == (0, "done")
     assert ran.json["proof"] == {"weights": "they do not hold it"}
@@ -169,16 +170,10 @@ def test_copies_name_their_folder_and_version(
         (("rollback", "--to", "7"), "version 7"),
         (("why", "Sky?"), "Sky?"),
         (("why", ""), "question: must not be empty"),
-        *(
-            # The client does not check them yet, as `teach` and `ask` do.
-            pytest.param(command, why, marks=pytest.mark.xfail(strict=False, raises=UnicodeError))
-            for command, why in (
-                (("facts", "forget", "caf\udce9"), "fact_id: must be UTF-8"),
-                (("why", "caf\udce9?"), "question: must be UTF-8"),
-                (("export", "caf\udce9"), "folder: must be UTF-8"),
-                (("backup", "caf\udce9"), "folder: must be UTF-8"),
-            )
-        ),
+        (("facts", "forget", "caf\udce9"), "fact_id: must be UTF-8"),
+        (("why", "caf\udce9?"), "question: must be UTF-8"),
+        (("export", "caf\udce9"), "folder: must be UTF-8"),
+        (("backup", "caf\udce9"), "folder: must be UTF-8"),
     ],
 )
 def test_what_is_refused_is_one_line_and_exit_code_1(

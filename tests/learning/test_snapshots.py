@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors import SafetensorError
 
 from agent.errors import SnapshotError
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
@@ -201,7 +200,6 @@ def test_a_snapshot_of_another_base_is_refused(learner: Learner, snapshots: Path
     assert (learner.version, learner.digest) == before
 
 
-@pytest.mark.xfail(strict=False, raises=SafetensorError)  # not translated yet
 def test_a_disk_that_fills_up_while_weights_are_saved_is_an_error_of_ours(
     learner: Learner, snapshots: Path
 ) -> None:

@@ -69,6 +69,7 @@ async def test_a_done_operation_has_its_proof(served: Serving) -> None:
     await served.store.write(lambda store: store.record_resisted(fact.id, "no", learning()))
     await served.memory.Forget(memory_pb2.ForgetRequest(fact_id=fact.id))
     await served.store.write(partial(taking_back.finish_if_not_held, operation_id=1))
+    await served.store.write(partial(taking_back.close_forget, operation_id=1))
     response = await served.admin.GetOperation(pb.GetOperationRequest(id=1))
     assert response.operation.state == memory_pb2.OPERATION_STATE_DONE
     assert json.loads(response.operation.proof_json) == {"weights": "they do not hold it"}

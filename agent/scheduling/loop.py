@@ -370,8 +370,8 @@ class LearningLoop:
             return learner
         finally:
             self.operation = ""
-            dead.cancel()
-            stopped.cancel()
+            for task in (work, dead, stopped):
+                task.cancel()
         self._serves(new_learner, row.model_version)
         self._on_update(row)
         return new_learner

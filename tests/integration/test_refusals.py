@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.learning.tiny import build_tiny
 from memory_store.records import Event, EventKind
@@ -103,9 +105,31 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
     assert str(tmp_path / "data") in refusal(serving_command(tmp_path / "data"))
 
 
-def test_a_data_folder_with_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_over_a_damaged_database_it_stays_up_and_serves_nothing(tmp_path: Path) -> None:
     (tmp_path / "memory.db").write_bytes(b"not a database" * 1000)
-    assert "memory.db" in refusal(serving_command(tmp_path))
+    (tmp_path / "newest-backup").mkdir()
+    (tmp_path / "backups.txt").write_text(f"{tmp_path}/older\n{tmp_path}/newest-backup\n")
+    command = serving_command(tmp_path)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("listening on ").strip()
+        with grpc.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service="")
+            answer = health.Check(request, timeout=PATIENCE_SECONDS, wait_for_ready=True)
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1
+    assert "memory.db" in told
+    assert "newest-backup" in told
+    assert "Traceback" not in told
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 OUR_SERVICES = (MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
 # The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
 MAX_REQUEST_BYTES = 1024 * 1024
+FLUSH_SECONDS = 0.5
 
 
 class HealthServer:
@@ -86,8 +87,8 @@ class HealthServer:
         await self._health.enter_graceful_shutdown()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._calls.idle.wait(), grace_seconds)
-        # Without grace: watchers of health never leave by themselves, and must not hold up the end.
-        await self._server.stop(None)
+        # Time for the last answers to leave. Not more: watchers of health never go by themselves.
+        await self._server.stop(FLUSH_SECONDS)
 
 
 class Server(HealthServer):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from agent.config import ServeSettings
+from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.errors import ConfigError
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_unfinished
@@ -41,10 +41,8 @@ from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
-DATABASE = "memory.db"
 LOCK = "lock"
 RULES = "rules.json"
-SNAPSHOTS = "snapshots"
 STOP_GRACE_SECONDS = 5.0
 # After an error of the disk: SQLite may continue after a failed fsync, so we must not.
 DISK_FAILED_EXIT_CODE = 74

@@ -8,6 +8,9 @@ from pathlib import Path
 from agent.learning.rates import DEFAULT_POLICY
 from memory_store.records import Policy
 
+# In the data folder, and so in a backup.
+DATABASE = "memory.db"
+SNAPSHOTS = "snapshots"
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_MODEL = "pythia-410m"
 DEFAULT_AUDIT_MINUTES = 10.0

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from agent.errors import AgentError
 from agent.service.client import Client
-from memory_store.records import Event, EventKind, FactState
+from memory_store.records import HELD, Event, EventKind, FactState
 
 # Three of the ten facts of Curt (2024), table 1, made up so that no model can guess them.
 FACTS = {
@@ -120,7 +120,7 @@ def _teach_all(client: Client) -> None:
         task = progress.add_task("learning", total=len(ids))
         for event in client.watch(after_sequence, fact_ids=tuple(ids)):
             progress.console.print(_event_line(event, ids[event.fact_id]), soft_wrap=True)
-            if event.kind.value in (FactState.LEARNED, FactState.KNOWN):
+            if event.kind.value in HELD:
                 settled += 1
                 progress.update(task, completed=settled)
             elif event.kind.value in (FactState.RESISTED, FactState.QUARANTINED):

@@ -22,6 +22,10 @@ class FactState(StrEnum):
     FORGOTTEN = "forgotten"
 
 
+# States of facts that the served weights hold.
+HELD = (FactState.LEARNED, FactState.KNOWN)
+
+
 class EventKind(StrEnum):
     """What happened. `STEP` is passing: it is sent to watchers and never stored."""
 

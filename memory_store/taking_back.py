@@ -14,6 +14,7 @@ from typing import Any
 from memory_store import facts, ledger, operations, probes
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
 from memory_store.records import (
+    HELD,
     EventKind,
     Fact,
     FactState,
@@ -29,7 +30,6 @@ from memory_store.records import (
 from memory_store.sampling import Candidates
 from memory_store.store import MemoryStore
 
-HELD = (FactState.LEARNED, FactState.KNOWN)
 # States of facts that the weights do not hold: never learned, and never rehearsed; or forgotten.
 NOT_HELD = (
     FactState.QUEUED,
@@ -146,11 +146,10 @@ def begin_operation(store: MemoryStore, operation_id: int) -> Operation:
         base = operation.to_version
         if operation.kind is OperationKind.FORGET:
             base = 0
-            for version in store.lineage(store.model_version()):
-                row = store.update(version)
+            for row in store.updates_at(store.lineage(store.model_version())):
                 if row.kind in TAUGHT and store.fact(row.fact_id).position >= operation.position:
                     break
-                base = version
+                base = row.model_version
         store.emit(
             EventKind.REBUILDING,
             store.now(),
@@ -219,14 +218,11 @@ def finish_forget(
             store.connection, operation_id
         ):
             facts.restate(store.connection, position, verdict, at, reason=reason, learning=learning)
-            (fact,) = store.facts(after_position=position - 1, limit=1)
-            keys.add(facts.question_key(fact.question))
+            keys.add(facts.question_key(_fact_at(store, position).question))
+        # Before the text is erased: what was measured last may repeat it too.
+        probes.insert(store.connection, new_probes, row.model_version, forgotten.id, at)
         _forgotten(store, operation, forgotten, {**proof, "model_version": row.model_version})
         facts.settle_superseded(store.connection, keys, at)
-        probes.insert(store.connection, new_probes, row.model_version, forgotten.id, at)
-        if operation.erase:
-            # What was measured last may repeat the text too.
-            facts.erase(store.connection, forgotten)
         return row
 
 
@@ -258,7 +254,7 @@ def finish_rollback(
         at = store.now()
         operation = operation_of(store, operation_id)
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
-        line = [store.update(version) for version in store.lineage(operation.to_version)]
+        line = store.updates_at(store.lineage(operation.to_version))
         held = {update.fact_id: update for update in line if update.kind in TAUGHT}
         last = max((store.fact(fact_id).position for fact_id in held), default=0)
         keys = set()
@@ -317,7 +313,7 @@ def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
 def relearned_facts(store: MemoryStore, operation_id: int) -> list[Fact]:
     """The facts on the branch that are held there, in order."""
     return [
-        store.facts(after_position=position - 1, limit=1)[0]
+        _fact_at(store, position)
         for position, verdict, _, _ in operations.relearned(store.connection, operation_id)
         if verdict in HELD
     ]
@@ -327,6 +323,10 @@ def add_relearned(store: MemoryStore, operation_id: int, candidates: Candidates)
     """Adds the facts that are on the branch already."""
     for fact in relearned_facts(store, operation_id):
         candidates.add(fact.id, facts.question_key(fact.question))
+
+
+def _fact_at(store: MemoryStore, position: int) -> Fact:
+    return store.facts(after_position=position - 1, limit=1)[0]
 
 
 def _all_facts(

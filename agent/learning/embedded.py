@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from agent.errors import DiskFullError, ModelError, ModelFetchError
+from agent.learning.files import flush, sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -150,12 +151,6 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: file["sha256"] for name, file in manifest["files"].items()} if manifest else {}
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silences transformers' own progress bars and advice: what matters we check and say."""
@@ -198,7 +193,7 @@ def _install(cache: Path, progress: Progress, source: EmbeddedSource) -> Path:
         _dequantize(gguf, built, progress)
         _write_manifest(built, progress, source)
         built.rename(final)
-        _flush(cache)
+        flush(cache)
     return final
 
 
@@ -393,12 +388,12 @@ def _write_manifest(folder: Path, progress: Progress, source: EmbeddedSource) ->
     for number, file in enumerate(files):
         progress("verify", number, len(files))
         listed[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-        _flush(file)
+        flush(file)
     manifest = folder / MANIFEST
     content = {"format": _FORMAT, "source": asdict(source), "files": listed}
     manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _flush(manifest)
-    _flush(folder)
+    flush(manifest)
+    flush(folder)
     progress("verify", len(files), len(files))
 
 
@@ -451,12 +446,3 @@ def _disk_full(cache: Path, source: EmbeddedSource) -> DiskFullError:
         f"No room for {source.name}: it needs about {source.needed_bytes / 1e9:.1f} GB in {cache}."
         " Free some, or set AGENT_CACHE to a folder on a larger disk. Nothing half-written is left."
     )
-
-
-def _flush(path: Path) -> None:
-    """Waits until the file, or the names in the folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -45,6 +45,7 @@ from agent.errors import (
 from agent.learning import catalog, embedded, tiny
 from agent.learning.catalog import ModelEntry, Source
 from agent.learning.embedded import Progress, no_progress, quiet_transformers
+from agent.learning.files import sha256_of
 
 MAX_TOKENS = 2048
 """Facts are short: more context than this is never used, whatever the model could."""
@@ -472,9 +473,7 @@ def _revision(entry: ModelEntry, folder: Path | None) -> str:
     if entry.source is Source.EMBEDDED:
         return _hash_of_hashes(embedded.file_hashes(folder))
     # A folder can change under its name, and replaying on other weights would go wrong unseen.
-    return _hash_of_hashes(
-        {file.name: embedded.sha256_of(file) for file in folder.glob("*.safetensors")}
-    )
+    return _hash_of_hashes({file.name: sha256_of(file) for file in folder.glob("*.safetensors")})
 
 
 def _hash_of_hashes(hashes: Mapping[str, str]) -> str:

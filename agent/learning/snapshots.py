@@ -14,7 +14,6 @@ server lists, verifies and prunes with it, the learner writes and reads.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -24,10 +23,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.errors import SnapshotError
+from agent.learning.files import flush, sha256_of
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 UNFINISHED = ".unfinished-"
-HASHED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ def write_snapshot(
             model_version=model_version,
             digest=digest,
             base_digest=base_digest,
-            sha256=_sha256(file),
+            sha256=sha256_of(file),
             size=file.stat().st_size,
             environment=dict(environment),
             created_at=datetime.now(UTC).isoformat(),
@@ -100,11 +99,11 @@ def write_snapshot(
         text = json.dumps(dataclasses.asdict(manifest), indent=1)
         (unfinished / MANIFEST).write_text(text, encoding="utf-8")
         for path in (file, unfinished / MANIFEST, unfinished):
-            _sync(path)
+            flush(path)
         # A damaged one of the same version makes room.
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
-        _sync(snapshots)
+        flush(snapshots)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise SnapshotError(
@@ -123,7 +122,7 @@ def verify_snapshot(folder: Path) -> SnapshotManifest:
     manifest = read_manifest(folder)
     try:
         same = (folder / WEIGHTS).stat().st_size == manifest.size and (
-            _sha256(folder / WEIGHTS) == manifest.sha256
+            sha256_of(folder / WEIGHTS) == manifest.sha256
         )
     except OSError as error:
         raise SnapshotError(f"the snapshot {folder} cannot be read: {error}") from error
@@ -165,19 +164,3 @@ def remove_unfinished(snapshots: Path) -> None:
     if snapshots.is_dir():
         for folder in snapshots.glob(f"{UNFINISHED}*"):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASHED_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,15 +8,13 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from agent.config import DATABASE
 from agent.learning.snapshots import snapshot_folders
 from memory_store.records import PlaceKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
-
-# A folder is taken for a backup of ours, and removed, only if this is in it.
-BACKUP_DATABASE = "memory.db"
 
 
 async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -> str:
@@ -39,7 +37,8 @@ async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -
     left = []
     for place in await store.read(MemoryStore.places):
         folder = Path(place.path)
-        if place.kind is PlaceKind.BACKUP and (folder / BACKUP_DATABASE).is_file():
+        # Removed only if it looks like a backup of ours.
+        if place.kind is PlaceKind.BACKUP and (folder / DATABASE).is_file():
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             if folder.exists():
                 left.append(f"the backup {folder} could not be removed")

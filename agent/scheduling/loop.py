@@ -30,28 +30,24 @@ from agent.errors import (
     ModelError,
     StaleVersionError,
 )
-from agent.learning.records import Example, LearnerDescription
+from agent.learning.records import LearnerDescription
 from agent.scheduling.erasing import remove_traces
 from agent.scheduling.operating import (
     OLDER_FACTS,
-    Interrupted,
     OperationRunner,
     OperationSettings,
 )
 from agent.scheduling.ports import Learner, StartLearner
 from agent.scheduling.recording import learn_fact, learning_of, probes_of, update_of
-from agent.scheduling.recovery import bring_to, replayed_updates
+from agent.scheduling.recovery import bring_to, note_drift
 from memory_store import taking_back
 from memory_store.errors import LedgerConflictError, StoreFailedError, StoreUnusableError
 from memory_store.records import (
     Event,
     EventKind,
     Fact,
-    FactState,
-    NewUpdate,
     Operation,
     Policy,
-    ProbeKind,
     Step,
     Update,
 )
@@ -124,7 +120,6 @@ class LearningLoop:
         self._settings = settings
         self._on_update = on_update
         self._woken = asyncio.Event()
-        self._stopping = False
         self._version = 0
         self._served = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -142,7 +137,6 @@ class LearningLoop:
 
     def stop(self) -> None:
         """Ends `run` once the update in hand is in the ledger."""
-        self._stopping = True
         self._stopped.set()
         self._woken.set()
 
@@ -183,7 +177,7 @@ class LearningLoop:
         """
         await self._store.write(MemoryStore.release_claims)
         pause = FIRST_RESTART_SECONDS
-        while not self._stopping:
+        while not self._stopped.is_set():
             self._set_state(LearnerState.STARTING)
             try:
                 async with AsyncExitStack() as learners:
@@ -219,7 +213,10 @@ class LearningLoop:
             self._replaying,
             accept_drift=self._settings.accept_drift,
         )
-        await self._note_drift(learner, replayed.digest)
+        if replayed.digest:
+            self._version = await note_drift(
+                learner, self._store, self._version, replayed.digest, self._environment()
+            )
         await self._record_event(
             EventKind.LEARNER_READY,
             f"{self._settings.model} on {description.device}, version {self._version}: replayed"
@@ -231,50 +228,9 @@ class LearningLoop:
     def _replaying(self, remaining: int) -> None:
         self.updates_to_replay = remaining
 
-    async def _note_drift(self, learner: Learner, digest: str) -> None:
-        """Writes down weights that differ from the recorded ones, if the operator accepted that."""
-        if not digest:
-            return
-        recorded = await self._store.read(lambda store: store.update(self._version).digest_after)
-        if digest == recorded:
-            return
-        end = NewUpdate(
-            fact_id="",
-            base_version=self._version,
-            steps=(),
-            digest_before=recorded,
-            digest_after=digest,
-            algorithm="none",
-            environment=self._environment(),
-            seconds=0.0,
-        )
-        row = await self._store.write(lambda store: taking_back.record_drift(store, end))
-        rows = await self._store.read(lambda store: replayed_updates(store, [row.model_version]))
-        async for self._version, _ in learner.replay(rows):
-            pass
-        await self._probe_all(learner)
-
-    async def _probe_all(self, learner: Learner) -> None:
-        """Probes every held fact, so that what drift did is on record."""
-        position = 0
-        states = (FactState.LEARNED, FactState.KNOWN)
-        while True:
-            page = await self._store.read(
-                partial(MemoryStore.facts, after_position=position, limit=100, states=states)
-            )
-            if not page:
-                return
-            for fact in page:
-                answers, version = await learner.probe(Example.of(fact))
-                row = answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question)
-                await self._store.write(
-                    partial(MemoryStore.record_probes, probes_=[row], model_version=version)
-                )
-            position = page[-1].position
-
     async def _serve(self, learner: Learner, learners: AsyncExitStack) -> None:
         """Does what waits, until `stop`; an operation puts another learner in place of this one."""
-        while not self._stopping:
+        while not self._stopped.is_set():
             operation = await self._learn_queue(learner)
             if operation is None or await self._finish_forgetting(operation):
                 continue
@@ -316,7 +272,7 @@ class LearningLoop:
         """Learns until `stop`, or until there is an operation to be done, which is returned."""
         dead = asyncio.ensure_future(learner.wait_dead())
         try:
-            while not self._stopping:
+            while not self._stopped.is_set():
                 # Cleared before the look, so that a fact accepted after it wakes us again.
                 self._woken.clear()
                 if dead.done():
@@ -354,8 +310,6 @@ class LearningLoop:
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
                 return learner
             row, new_learner = work.result()
-        except Interrupted:
-            return learner
         except (LearningFailedError, DriftError, LedgerConflictError, ModelError) as error:
             await self._give_up(operation, str(error))
             return learner
@@ -414,7 +368,6 @@ class LearningLoop:
                 environment=self._environment(),
             ),
             partial(self._operating, operation),
-            lambda: self._stopping,
         )
         return await runner.run(), learner
 
@@ -494,7 +447,7 @@ class LearningLoop:
             try:
                 return await self._store.write(operation)
             except StoreUnusableError as error:
-                if self._stopping or isinstance(error, StoreFailedError):
+                if self._stopped.is_set() or isinstance(error, StoreFailedError):
                     raise
                 logger.error("the database cannot be written: %s", error)
                 await asyncio.sleep(DISK_RETRY_SECONDS)

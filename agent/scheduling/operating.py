@@ -22,10 +22,15 @@ from agent.errors import (
     LearningFailedError,
     StaleVersionError,
 )
-from agent.learning.records import Example
 from agent.scheduling.ports import Learner
-from agent.scheduling.recording import learn_fact, learning_of, update_of
-from agent.scheduling.recovery import bring_to, replayed_updates
+from agent.scheduling.recording import (
+    learn_fact,
+    learning_of,
+    probe_retention,
+    row_without_steps,
+    update_of,
+)
+from agent.scheduling.recovery import adopt, bring_to
 from memory_store import taking_back
 from memory_store.facts import question_key
 from memory_store.records import (
@@ -36,7 +41,6 @@ from memory_store.records import (
     Operation,
     OperationKind,
     Policy,
-    ProbeKind,
     Update,
 )
 from memory_store.sampling import Candidates
@@ -64,10 +68,6 @@ class OperationSettings:
     environment: Mapping[str, str]
 
 
-class Interrupted(Exception):
-    """The server stops; the operation goes on at its next start."""
-
-
 class OperationRunner:
     """Builds the branch of one operation on a learner of its own.
 
@@ -77,7 +77,6 @@ class OperationRunner:
         store: the memory.
         settings: see there.
         progress: called with what is being done, for people.
-        stopping: whether to break off between two facts.
     """
 
     def __init__(
@@ -87,24 +86,23 @@ class OperationRunner:
         store: StoreThreads,
         settings: OperationSettings,
         progress: Callable[[str], None],
-        stopping: Callable[[], bool],
     ) -> None:
         self._operation = operation
         self._learner = learner
         self._store = store
         self._settings = settings
         self._progress = progress
-        self._stopping = stopping
         self._started = time.monotonic()
 
     async def run(self) -> Update:
         """Carries the operation out; returns the ledger row that is served from now on.
 
+        Cancelled, it can be resumed: what is on the branch is stored.
+
         Raises:
             DriftError: the ledger does not replay to the recorded weights.
             LearningFailedError: a fact that could be learned before no longer can.
             LearnerUnavailableError: the learner died; the operation can be resumed.
-            Interrupted: as asked; the operation can be resumed.
         """
         self._operation = operation = await self._store.write(
             partial(taking_back.begin_operation, operation_id=self._operation.id)
@@ -122,7 +120,7 @@ class OperationRunner:
         else:
             row = await self._roll_back(operation.branch_version)
         try:
-            await self._adopt(row)
+            await adopt(self._learner, self._store, row)
         except (LearningFailedError, DriftError, StaleVersionError) as error:
             # The head has moved: only starting again, from the ledger, is right now.
             raise LearnerUnavailableError(f"it lost its place at the end: {error}") from error
@@ -134,10 +132,10 @@ class OperationRunner:
         old_head = await self._newest_digest()
         never_saw = None
         if operation.position == fact.position:  # nothing was learned on the branch yet
-            never_saw = math.exp((await self._probe(fact))[0].log_probability)
+            never_saw = math.exp((await self._probe(fact)).log_probability)
         version, relearned = await self._relearn()
         probes, retained = await self._retained(fact, relearned)
-        (forgotten,) = await self._probe(fact)
+        forgotten = await self._probe(fact)
         end = self._end_of_branch(version, fact.id, old_head, await self._digest_of(version))
         proof: dict[str, Any] = {
             "branch_from": operation.branch_version,
@@ -171,8 +169,6 @@ class OperationRunner:
         candidates, facts = await self._store.read(partial(_plan, operation=operation))
         version = operation.branch_version or 0
         for number, fact in enumerate(facts, start=1):
-            if self._stopping():
-                raise Interrupted
             self._progress(f"learning again {number} of {len(facts)}")
             version = await self._relearn_one(fact, candidates, version)
         relearned = await self._store.read(
@@ -221,7 +217,7 @@ class OperationRunner:
         chosen = {fact.id: fact for fact in (*relearned, *older)}
         probes = []
         for fact in list(chosen.values())[: PROVEN_FACTS + len(relearned)]:
-            probes += await self._probe(fact)
+            probes.append(await self._probe(fact))
         return probes, (sum(probe.correct for probe in probes), len(probes))
 
     async def _roll_back(self, to_version: int) -> Update:
@@ -237,16 +233,8 @@ class OperationRunner:
             )
         )
 
-    async def _adopt(self, row: Update) -> None:
-        """Gives the learner the version of the new head; its weights are that already."""
-        rows = await self._store.read(partial(replayed_updates, versions=[row.model_version]))
-        async for _ in self._learner.replay(rows):
-            pass
-
-    async def _probe(self, fact: Fact) -> list[NewProbe]:
-        """The fact's own question, put to this learner."""
-        answers, _ = await self._learner.probe(Example.of(fact))
-        return [answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question)]
+    async def _probe(self, fact: Fact) -> NewProbe:
+        return (await probe_retention(self._learner, fact))[0]
 
     async def _newest_digest(self) -> str:
         return await self._digest_of(await self._store.read(MemoryStore.model_version))
@@ -261,14 +249,12 @@ class OperationRunner:
     def _end_of_branch(
         self, version: int, fact_id: str, digest_before: str, digest_after: str
     ) -> NewUpdate:
-        return NewUpdate(
+        return row_without_steps(
+            version,
+            digest_before,
+            digest_after,
+            self._settings.environment,
             fact_id=fact_id,
-            base_version=version,
-            steps=(),
-            digest_before=digest_before,
-            digest_after=digest_after,
-            algorithm="none",
-            environment=self._settings.environment,
             seconds=time.monotonic() - self._started,
         )
 

@@ -1,4 +1,4 @@
-"""Having one fact learned, and what came of it as the records that are stored."""
+"""Having facts learned and probed, and what came of it as the records that are stored."""
 
 from __future__ import annotations
 
@@ -84,3 +84,36 @@ def probes_of(fact: Fact, older: Sequence[Fact], outcome: Outcome) -> list[NewPr
     for other, answer in zip(older, outcome.forgetting, strict=False):
         rows.append(answer.as_probe(ProbeKind.FORGETTING, other, other.question))
     return rows
+
+
+async def probe_retention(learner: Learner, fact: Fact) -> tuple[NewProbe, int]:
+    """Puts a fact's own question to a learner; the row, and the version that answered.
+
+    Raises:
+        LearnerUnavailableError: the learner died.
+        LearningFailedError: it cannot answer this one.
+    """
+    answers, version = await learner.probe(Example.of(fact))
+    return answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question), version
+
+
+def row_without_steps(
+    base_version: int,
+    digest_before: str,
+    digest_after: str,
+    environment: Mapping[str, str],
+    *,
+    fact_id: str = "",
+    seconds: float = 0.0,
+) -> NewUpdate:
+    """A row that changes no weights: it says which version's weights are served from now on."""
+    return NewUpdate(
+        fact_id=fact_id,
+        base_version=base_version,
+        steps=(),
+        digest_before=digest_before,
+        digest_after=digest_after,
+        algorithm="none",
+        environment=environment,
+        seconds=seconds,
+    )

@@ -1,9 +1,12 @@
-"""Bringing a fresh learner to a version: the newest good snapshot on the way, then the ledger."""
+"""Bringing a fresh learner to a version: the newest good snapshot on the way, then the ledger.
+
+Where the operator accepts that weights come out different here, that is written down too.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +15,15 @@ from agent.errors import SnapshotError
 from agent.learning.records import Example, ReplayedUpdate
 from agent.learning.snapshots import read_manifest, snapshot_folders
 from agent.scheduling.ports import Learner
-from memory_store.records import LedgerKind
+from agent.scheduling.recording import probe_retention, row_without_steps
+from memory_store import taking_back
+from memory_store.records import HELD, LedgerKind, Update
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
-REPLAY_PAGE = 100
+REPLAY_PAGE = PROBE_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,55 @@ async def _restore_newest(
         except SnapshotError as error:
             logger.error("%s; going back to the one before it", error)
     return 0
+
+
+async def adopt(learner: Learner, store: StoreThreads, row: Update) -> None:
+    """Gives a learner the version of a row without steps; it has the weights already."""
+    rows = await store.read(partial(replayed_updates, versions=[row.model_version]))
+    async for _ in learner.replay(rows):
+        pass
+
+
+async def note_drift(
+    learner: Learner,
+    store: StoreThreads,
+    version: int,
+    digest: str,
+    environment: Mapping[str, str],
+) -> int:
+    """Writes down weights that differ from the recorded ones, and what every fact does on them.
+
+    Args:
+        learner: that replayed with drift accepted.
+        store: the memory.
+        version: that was replayed.
+        digest: of the weights that came out.
+        environment: fingerprint of the learner.
+
+    Returns:
+        The version that is served: `version` itself if nothing differs.
+    """
+    recorded = await store.read(partial(MemoryStore.update, model_version=version))
+    if digest == recorded.digest_after:
+        return version
+    end = row_without_steps(version, recorded.digest_after, digest, environment)
+    row = await store.write(partial(taking_back.record_drift, end=end))
+    await adopt(learner, store, row)
+    await _probe_all(learner, store)
+    return row.model_version
+
+
+async def _probe_all(learner: Learner, store: StoreThreads) -> None:
+    position = 0
+    while page := await store.read(
+        partial(MemoryStore.facts, after_position=position, limit=PROBE_PAGE, states=HELD)
+    ):
+        for fact in page:
+            row, version = await probe_retention(learner, fact)
+            await store.write(
+                partial(MemoryStore.record_probes, probes_=[row], model_version=version)
+            )
+        position = page[-1].position
 
 
 def _last_drift(store: MemoryStore, versions: Sequence[int]) -> int:

@@ -13,16 +13,15 @@ from functools import partial
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from agent.errors import LearnerUnavailableError, LearningFailedError
-from agent.learning.records import Example
 from agent.scheduling.ports import Learner
-from memory_store.records import FactState, ProbeKind
+from agent.scheduling.recording import probe_retention
+from memory_store.records import HELD
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
 AUDITED_FACTS = 16
-HELD_STATES = (FactState.LEARNED, FactState.KNOWN)
 
 
 class Ticks:
@@ -67,21 +66,18 @@ class RetentionAudit:
             return
         position = self._position
         facts = await self._store.read(
-            lambda store: store.facts(
-                after_position=position, limit=AUDITED_FACTS, states=HELD_STATES
-            )
+            lambda store: store.facts(after_position=position, limit=AUDITED_FACTS, states=HELD)
         )
         for fact in facts:
             self._position = fact.position
             try:
-                answers, version = await learner.probe(Example.of(fact))
+                row, version = await probe_retention(learner, fact)
             except LearnerUnavailableError as error:
                 logger.info("retention audit broken off: %s", error)
                 return
             except LearningFailedError as error:
                 logger.warning("retention of %s cannot be probed: %s", fact.id, error)
                 continue
-            row = answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question)
             await self._store.write(
                 partial(MemoryStore.record_probes, probes_=[row], model_version=version)
             )

@@ -12,19 +12,18 @@ from typing import Any, Protocol
 
 import grpc
 
+from agent.config import DATABASE, SNAPSHOTS
 from agent.errors import InvalidFactError
-from agent.learning.snapshots import SnapshotManifest
+from agent.learning.snapshots import SnapshotManifest, folder_of
 from agent.service import codec
 from agent.service.backups import remember_backup
 from agent.service.exports import write_readme
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
 from memory_store import taking_back
-from memory_store.records import FactState, PlaceKind
+from memory_store.records import HELD, PlaceKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
-
-DATABASE, SNAPSHOTS = "memory.db", "snapshots"
 
 
 class Snapshots(Protocol):
@@ -134,8 +133,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         learner = await self._current()
         async with _new_folder(request.folder) as folder:
             version = await learner.export(folder)
-            held = (FactState.LEARNED, FactState.KNOWN)
-            facts = await self._store.read(partial(MemoryStore.facts, limit=1_000_000, states=held))
+            facts = await self._store.read(partial(MemoryStore.facts, limit=1_000_000, states=HELD))
             await asyncio.to_thread(write_readme, folder, version, facts)
         await self._store.write(
             lambda store: store.record_place(PlaceKind.EXPORT, request.folder, version)
@@ -165,8 +163,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     def _copy_snapshots(self, target: Path) -> None:
         for manifest in self._snapshots.listed():
-            name = f"{manifest.model_version:012d}"
-            shutil.copytree(self._snapshots_folder / name, target / name)
+            folder = folder_of(self._snapshots_folder, manifest.model_version)
+            shutil.copytree(folder, target / folder.name)
 
 
 @asynccontextmanager

@@ -14,13 +14,12 @@ from agent.service import codec, validation
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
 from memory_store import records
-from memory_store.records import Fact, FactState, ProbeKind
+from memory_store.records import HELD, Fact, FactState, ProbeKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 DEFAULT_NEW_TOKENS, MAX_NEW_TOKENS = 32, 512
 PROBE_PAGE = 100
-HELD_STATES = (FactState.LEARNED, FactState.KNOWN)
 
 
 class AskableLearner(Protocol):
@@ -110,7 +109,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             total = len(ids)
         else:
             counts = await self._store.read(MemoryStore.counts)
-            total = sum(counts[state] for state in HELD_STATES)
+            total = sum(counts[state] for state in HELD)
         done = 0
         async for fact in self._facts(ids):
             done += 1
@@ -152,7 +151,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                     MemoryStore.facts,
                     after_position=position,
                     limit=PROBE_PAGE,
-                    states=HELD_STATES,
+                    states=HELD,
                 )
             )
             if not page:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from agent.errors import (
     DriftError,
@@ -260,9 +261,18 @@ class Learner:
         # ends the process.
         return f"with its answer it exceeds the model's {self._loaded.max_tokens} tokens"
 
+    @property
+    def model(self) -> PreTrainedModel:
+        """The served weights, to be measured, never changed."""
+        return self._served
+
     def probe(self, example: Example) -> list[Answer]:
         """The served model's answers to the fact's question and each correlated one, in order."""
-        return probe(self._served, self._encoder, _questions(example), always_generate=True)
+        return self.probe_pairs(_questions(example))
+
+    def probe_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        """The served model's answers to some questions, each with the answer expected."""
+        return probe(self._served, self._encoder, pairs, always_generate=True)
 
     def _steps(
         self, example: Example, policy: Policy, rehearsed: Sequence[Example]

@@ -1,0 +1,55 @@
+"""What the suites need of a way to teach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from transformers import PreTrainedModel
+
+from agent.learning.records import Answer, Example
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """What teaching one fact took.
+
+    Attributes:
+        fact_id: which.
+        verdict: `learned`, `known`, `resisted` or `failed`.
+        learning_rates: one for each gradient step.
+        seconds: wall time of this fact's turn.
+        answer: what the model said to its question right after its turn: R[i, i].
+    """
+
+    fact_id: str
+    verdict: str
+    learning_rates: tuple[float, ...]
+    seconds: float
+    answer: Answer
+
+
+class Teacher(Protocol):
+    """A model that is taught facts. Whoever holds one drives it from one thread.
+
+    Attributes:
+        name: in tables.
+        sees_all: it needs all facts at once, so it cannot serve a client who brings one.
+    """
+
+    name: str
+    sees_all: bool
+
+    def teach(self, examples: Sequence[Example]) -> Iterator[Taught]:
+        """Teaches facts in their order, on top of what was taught before; yields each result."""
+        ...
+
+    def probe(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        """The answer to each question, graded against the expected one; see `probes.probe`."""
+        ...
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The weights as they are now, for perplexity."""
+        ...

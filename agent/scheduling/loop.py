@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +31,8 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning.records import LearnerDescription
-from agent.scheduling.erasing import remove_traces
+from agent.learning.snapshots import remove_others
+from agent.scheduling.erasing import KeepOnly, remove_traces
 from agent.scheduling.operating import (
     OLDER_FACTS,
     OperationRunner,
@@ -113,12 +114,24 @@ class LearningLoop:
         publish: Callable[[Event], None],
         settings: LoopSettings,
         on_update: Callable[[Update], None] = lambda update: None,
+        keep_only: KeepOnly | None = None,
     ) -> None:
+        """Prepares; `run` does it.
+
+        Args:
+            store: the memory.
+            start_learner: makes a learner with the base checkpoint.
+            publish: called with passing events.
+            settings: see there.
+            on_update: called when a row of the ledger is served.
+            keep_only: removes snapshots, from whoever writes any meanwhile; see `SnapshotKeeper`.
+        """
         self._store = store
         self._start_learner = start_learner
         self._publish = publish
         self._settings = settings
         self._on_update = on_update
+        self._keep_only = keep_only or self._remove_others
         self._woken = asyncio.Event()
         self._version = 0
         self._served = asyncio.Event()
@@ -254,9 +267,7 @@ class LearningLoop:
         ):
             return False
         try:
-            left = await remove_traces(
-                self._store, self._settings.snapshots, erased=operation.erase
-            )
+            left = await remove_traces(self._store, self._keep_only, erased=operation.erase)
         except (OSError, StoreUnusableError) as error:
             if isinstance(error, StoreFailedError):
                 raise
@@ -267,6 +278,9 @@ class LearningLoop:
             partial(taking_back.close_forget, operation_id=operation.id, message=left)
         )
         return True
+
+    async def _remove_others(self, kept: Collection[int]) -> None:
+        await asyncio.to_thread(remove_others, self._settings.snapshots, kept)
 
     async def _learn_queue(self, learner: Learner) -> Operation | None:
         """Learns until `stop`, or until there is an operation to be done, which is returned."""

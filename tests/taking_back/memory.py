@@ -144,6 +144,7 @@ async def running_memory(
         passing.append,
         settings,
         on_update=lambda update: keeper.updated(update),
+        keep_only=lambda versions: keeper.keep_only(versions),
     )
     keeper = SnapshotKeeper(
         SnapshotSettings(folder=snapshots, every_updates=every_updates, every_seconds=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from agent.errors import DriftError
+from agent.learning.checkpoint import prepare_snapshot
 from agent.learning.learner import Learner
+from agent.learning.snapshots import UNFINISHED
 from memory_store import taking_back
 from memory_store.errors import WrongStateError
 from memory_store.records import FactState, OperationState
-from tests.taking_back.in_process import Deaths
-from tests.taking_back.memory import FACTS, running_memory
+from tests.taking_back.in_process import Deaths, InProcessLearner
+from tests.taking_back.memory import FACTS, SETTLE_SECONDS, running_memory
 
 
 def same_weights(one: Learner, other: Learner) -> bool:
@@ -144,6 +147,44 @@ async def test_erasing_leaves_no_text_in_the_files(tmp_path: Path) -> None:
             content = file.read_bytes().lower()
             assert b"telescope" not in content, file
             assert b"blipland" not in content, file
+
+
+@pytest.mark.parametrize("erase", [False, True])
+async def test_a_snapshot_that_is_written_while_a_fact_is_forgotten_does_not_survive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erase: bool
+) -> None:
+    copied, may_write = asyncio.Event(), asyncio.Event()
+
+    async def slow(self: InProcessLearner, folder: Path) -> tuple[int, int]:
+        write = prepare_snapshot(self.learner, folder)  # these weights hold the fact
+        copied.set()
+        await may_write.wait()
+        manifest = write()
+        return manifest.model_version, manifest.size
+
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        monkeypatch.setattr(InProcessLearner, "snapshot", slow)
+        writing = asyncio.create_task(memory.keeper.create())
+        await copied.wait()
+        forgetting = asyncio.create_task(memory.forget("fact-a", erase=erase))
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while memory.learner.version < 4:  # served: relearned (3), forgotten (4)
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        may_write.set()
+        assert (await writing).model_version == 2
+        assert (await forgetting).state is OperationState.DONE
+        assert list(memory.keeper.listed()) == []
+
+
+async def test_what_a_dead_writer_left_of_a_snapshot_goes_with_the_fact(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a")
+        unfinished = tmp_path / "snapshots" / f"{UNFINISHED}{1:012d}-1"
+        unfinished.mkdir(parents=True)
+        await memory.forget("fact-a")
+        assert not unfinished.exists()
 
 
 async def test_rolling_back_serves_the_earlier_weights_and_can_be_rolled_back(

@@ -212,6 +212,25 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Where a line of the ledger goes on from other weights than were recorded before.
+
+    Attributes:
+        model_version: the first row that was made on the other weights.
+        kind: of that row: `drift` if the operator accepted it there, else it had been accepted.
+        parent_version: the version whose weights came out different.
+        recorded: their digest, as recorded.
+        here: the digest of what came out.
+    """
+
+    model_version: int
+    kind: LedgerKind
+    parent_version: int
+    recorded: str
+    here: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewProbe:
     """A measurement about to be stored; see `Probe`."""
 

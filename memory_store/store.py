@@ -18,6 +18,7 @@ from memory_store.errors import FactExistsError, FactNotFoundError
 from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.records import (
     Accepted,
+    Drift,
     Event,
     EventKind,
     Fact,
@@ -455,6 +456,10 @@ class MemoryStore:
     def updates_at(self, versions: Sequence[int]) -> list[Update]:
         """The rows of some versions, in order."""
         return ledger.at_versions(self.connection, versions)
+
+    def drifts(self, versions: Sequence[int]) -> list[Drift]:
+        """Where these versions go on from other weights than were recorded before, in order."""
+        return ledger.drifts(self.connection, versions)
 
     def updates_of(self, fact_id: str) -> list[Update]:
         """The rows of the ledger for one fact, oldest first."""

@@ -36,6 +36,7 @@ from memory_store.facts import question_key
 from memory_store.records import (
     Fact,
     FactState,
+    LedgerKind,
     NewProbe,
     NewUpdate,
     Operation,
@@ -93,6 +94,7 @@ class OperationRunner:
         self._settings = settings
         self._progress = progress
         self._started = time.monotonic()
+        self._start_digest = ""
 
     async def run(self) -> Update:
         """Carries the operation out; returns the ledger row that is served from now on.
@@ -108,13 +110,14 @@ class OperationRunner:
             partial(taking_back.begin_operation, operation_id=self._operation.id)
         )
         assert operation.branch_version is not None
-        await bring_to(
+        replayed = await bring_to(
             self._learner,
             self._store,
             operation.branch_version,
             self._settings.snapshots,
             lambda remaining: self._progress(f"{remaining} updates to replay"),
         )
+        self._start_digest = replayed.digest or await self._recorded(operation.branch_version)
         if operation.kind is OperationKind.FORGET:
             row = await self._forget()
         else:
@@ -129,14 +132,13 @@ class OperationRunner:
     async def _forget(self) -> Update:
         operation = self._operation
         fact = await self._store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
-        old_head = await self._newest_digest()
         never_saw = None
         if operation.position == fact.position:  # nothing was learned on the branch yet
             never_saw = math.exp((await self._probe(fact)).log_probability)
         version, relearned = await self._relearn()
         probes, retained = await self._retained(fact, relearned)
         forgotten = await self._probe(fact)
-        end = self._end_of_branch(version, fact.id, old_head, await self._digest_of(version))
+        end = await self._end_of_branch(version, fact.id)
         proof: dict[str, Any] = {
             "branch_from": operation.branch_version,
             "relearned": len(relearned),
@@ -151,6 +153,7 @@ class OperationRunner:
             "retained": retained[0],
             "retained_of": retained[1],
             "digest_after": end.digest_after,
+            "drift": await self._drift(end),
             "seconds": time.monotonic() - self._started,
         }
         return await self._store.write(
@@ -221,38 +224,50 @@ class OperationRunner:
         return probes, (sum(probe.correct for probe in probes), len(probes))
 
     async def _roll_back(self, to_version: int) -> Update:
-        end = self._end_of_branch(
-            to_version, "", await self._newest_digest(), await self._digest_of(to_version)
-        )
+        end = await self._end_of_branch(to_version)
         return await self._store.write(
             partial(
                 taking_back.finish_rollback,
                 operation_id=self._operation.id,
                 end=end,
-                proof={"digest_after": end.digest_after},
+                proof={"digest_after": end.digest_after, "drift": await self._drift(end)},
             )
         )
 
     async def _probe(self, fact: Fact) -> NewProbe:
         return (await probe_retention(self._learner, fact))[0]
 
-    async def _newest_digest(self) -> str:
-        return await self._digest_of(await self._store.read(MemoryStore.model_version))
+    async def _drift(self, end: NewUpdate) -> str | None:
+        """Says so if the branch does not grow from the recorded weights, but from what replays."""
+        line = await self._store.read(partial(MemoryStore.lineage, version=end.base_version))
+        drifts = await self._store.read(partial(MemoryStore.drifts, versions=line))
+        taken_in = [
+            (drift.parent_version, drift.recorded, drift.here)
+            for drift in drifts
+            if drift.kind is not LedgerKind.DRIFT
+        ]
+        recorded = await self._recorded(end.base_version)
+        if recorded != end.digest_after:  # nothing was learned on it that could say so
+            taken_in.append((end.base_version, recorded, end.digest_after))
+        if not taken_in:
+            return None
+        version, recorded, here = taken_in[-1]
+        return f"version {version} was recorded as {recorded[:12]} and replays as {here[:12]} here"
 
-    async def _digest_of(self, version: int) -> str:
-        """As recorded; of the base checkpoint from the learner."""
+    async def _recorded(self, version: int) -> str:
+        """The digest of a version as recorded; of the base checkpoint from the learner."""
         if version:
             update = await self._store.read(partial(MemoryStore.update, model_version=version))
             return update.digest_after
         return (await self._learner.describe()).base_digest
 
-    def _end_of_branch(
-        self, version: int, fact_id: str, digest_before: str, digest_after: str
-    ) -> NewUpdate:
+    async def _end_of_branch(self, version: int, fact_id: str = "") -> NewUpdate:
+        head = await self._store.read(MemoryStore.model_version)
+        started_there = version == self._operation.branch_version
         return row_without_steps(
             version,
-            digest_before,
-            digest_after,
+            await self._recorded(head),
+            self._start_digest if started_there else await self._recorded(version),
             self._settings.environment,
             fact_id=fact_id,
             seconds=time.monotonic() - self._started,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def same_weights(one: Learner, other: Learner) -> bool:
         torch.equal(p, q)
         for p, q in zip(one._served.parameters(), other._served.parameters(), strict=True)
     )
+
+
+@contextmanager
+def other_hardware() -> Iterator[None]:
+    """The same step comes out a little different."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.learning.update.ADAM_EPS", 1e-5)
+        yield
 
 
 @pytest.mark.parametrize("forgotten", ["fact-a", "fact-c", "fact-e"])
@@ -263,10 +273,7 @@ async def test_a_ledger_that_replays_differently_is_refused_unless_accepted(
     async with running_memory(tmp_path) as memory:
         await memory.teach("fact-a", "fact-b")
         version = memory.learner.version
-    drifted = pytest.MonkeyPatch()
-    # Other hardware: the same step comes out a little different.
-    drifted.setattr("agent.learning.update.ADAM_EPS", 1e-5)
-    try:
+    with other_hardware():
         with pytest.raises(DriftError, match="accept-drift"):
             async with running_memory(tmp_path) as memory:
                 await memory.settle()
@@ -280,5 +287,67 @@ async def test_a_ledger_that_replays_differently_is_refused_unless_accepted(
         async with running_memory(tmp_path) as memory:
             await memory.settle()
             assert memory.learner.digest == digest
-    finally:
-        drifted.undo()
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "dies_at"), [("fact-b", 0), ("fact-b", 3), ("fact-d", 0), ("fact-a", 0)]
+)
+async def test_what_was_taught_before_an_accepted_drift_can_be_forgotten(
+    tmp_path: Path, forgotten: str, dies_at: int
+) -> None:
+    taught = ["fact-a", "fact-b", "fact-c", "fact-d"]
+    before = taught[: taught.index(forgotten)]
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach(*before)
+    async with running_memory(tmp_path / "full") as memory:
+        await memory.teach(*taught)
+    with other_hardware():
+        async with running_memory(tmp_path / "never", accept_drift=True) as never:
+            await never.settle()
+            await never.teach(*taught[len(before) + 1 :])
+            expected = never.learner.digest
+        deaths = Deaths(dies_at)
+        async with running_memory(tmp_path / "full", accept_drift=True, deaths=deaths) as memory:
+            await memory.settle()
+            operation = await memory.forget(forgotten)
+            assert (operation.state, operation.message) == (OperationState.DONE, "")
+            assert operation.proof is not None
+            assert memory.learner.digest == operation.proof["digest_after"] == expected
+            # From the base checkpoint on nothing was replayed that could come out different.
+            assert bool(operation.proof["drift"]) == bool(before)
+            if before:
+                assert f"version {len(before)} was recorded as" in operation.proof["drift"]
+        # The ledger says so: nobody has to accept it again, and one more can be forgotten.
+        async with running_memory(tmp_path / "full") as memory:
+            await memory.settle()
+            assert memory.learner.digest == expected
+            operation = await memory.forget("fact-a")
+            assert operation.state is OperationState.DONE
+
+
+async def test_an_earlier_version_is_served_as_it_replays_after_an_accepted_drift(
+    tmp_path: Path,
+) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+    with other_hardware():
+        async with running_memory(tmp_path, accept_drift=True) as memory:
+            await memory.settle()
+            operation = await memory.roll_back(1)
+            assert operation.state is OperationState.DONE
+            assert operation.proof is not None
+            assert "version 1 was recorded as" in operation.proof["drift"]
+            digest = memory.learner.digest
+        async with running_memory(tmp_path) as memory:
+            await memory.settle()
+            assert memory.learner.digest == digest
+
+
+async def test_a_drift_that_nobody_accepted_is_not_taken_in(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        with other_hardware():
+            operation = await memory.forget("fact-b")
+        assert operation.state is OperationState.FAILED
+        assert "--accept-drift" in operation.message
+        assert (await memory.states())["fact-b"] == FactState.LEARNED

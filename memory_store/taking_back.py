@@ -165,10 +165,12 @@ def record_relearned(
     fact: Fact,
     verdict: FactState,
     reason: str,
-    learning: Learning,
+    learning: Learning | None,
     update: NewUpdate | None,
 ) -> Update | None:
     """Adds a fact to the branch of an operation, with its row of the ledger if it has one.
+
+    Without findings (`learning`) it was quarantined there.
 
     Raises:
         LedgerConflictError: the update was not made on the end of the branch.
@@ -183,11 +185,12 @@ def record_relearned(
                     f" but the branch is at {operation.branch_version}."
                 )
             row = ledger.append(store.connection, LedgerKind.RELEARN, update, store.now())
-            learning = replace(learning, model_version=row.model_version)
-        operations.note_relearned(
-            store.connection, operation_id, fact.position, verdict, reason, learning
-        )
         branch = row.model_version if row else operation.branch_version or 0
+        if row is not None and learning is not None:
+            learning = replace(learning, model_version=branch)
+        operations.note_relearned(
+            store.connection, operation_id, fact.position, verdict, reason, learning, branch
+        )
         operations.advance(store.connection, operation_id, branch, fact.position)
         return row
 
@@ -305,8 +308,11 @@ def candidates_before(store: MemoryStore, position: int) -> Candidates:
 
 
 def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
-    """What follows the forgotten fact and is not on the branch yet, in order."""
-    states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED)
+    """What follows the forgotten fact and is not on the branch yet, in order.
+
+    Also what was not learned: without the forgotten fact it may be.
+    """
+    states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED, FactState.QUARANTINED)
     return list(_all_facts(store, states, after_position=operation.position))
 
 
@@ -317,6 +323,12 @@ def relearned_facts(store: MemoryStore, operation_id: int) -> list[Fact]:
         for position, verdict, _, _ in operations.relearned(store.connection, operation_id)
         if verdict in HELD
     ]
+
+
+def quarantined_on_branch(store: MemoryStore, operation_id: int) -> int:
+    """How many facts failed there."""
+    found = operations.relearned(store.connection, operation_id)
+    return sum(verdict is FactState.QUARANTINED for _, verdict, _, _ in found)
 
 
 def add_relearned(store: MemoryStore, operation_id: int, candidates: Candidates) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ from agent.learning.snapshots import remove_others
 from agent.scheduling.erasing import KeepOnly, remove_traces
 from agent.scheduling.operating import (
     OLDER_FACTS,
+    Failures,
     OperationRunner,
     OperationSettings,
 )
@@ -136,7 +137,11 @@ class LearningLoop:
         self._version = 0
         self._served = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._operation_attempts: Counter[int] = Counter()
+        # By operation, and how far it had come: a long one may survive many deaths.
+        self._operation_deaths: Counter[tuple[int, int, int]] = Counter()
+        self._operation_failures: defaultdict[int, Failures] = defaultdict(
+            partial(defaultdict, list)
+        )
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
         self.state_changed = asyncio.Event()
@@ -361,8 +366,14 @@ class LearningLoop:
         head = await self._store.read(MemoryStore.model_version)
         if served_by_dead or head != self._version:
             raise error
-        self._operation_attempts[operation.id] += 1
-        if self._operation_attempts[operation.id] >= MAX_ATTEMPTS:
+        operation = await self._store.read(
+            partial(taking_back.operation_of, operation_id=operation.id)
+        )
+        # The failure of a fact is progress: it is quarantined in the end, and the others go on.
+        failures = sum(map(len, self._operation_failures[operation.id].values()))
+        progress = (operation.id, operation.position, failures)
+        self._operation_deaths[progress] += 1
+        if self._operation_deaths[progress] >= MAX_ATTEMPTS:
             await self._give_up(operation, f"its learner died {MAX_ATTEMPTS} times: {error}")
         else:
             await asyncio.sleep(FIRST_RESTART_SECONDS)
@@ -380,7 +391,9 @@ class LearningLoop:
                 snapshots=self._settings.snapshots,
                 policy=self._settings.policy,
                 environment=self._environment(),
+                max_attempts=MAX_ATTEMPTS,
             ),
+            self._operation_failures[operation.id],
             partial(self._operating, operation),
         )
         return await runner.run(), learner

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from agent.errors import (
     LearningFailedError,
     StaleVersionError,
 )
+from agent.learning.records import Outcome
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
     learn_fact,
@@ -34,6 +36,7 @@ from agent.scheduling.recovery import adopt, bring_to
 from memory_store import taking_back
 from memory_store.facts import question_key
 from memory_store.records import (
+    HELD,
     Fact,
     FactState,
     LedgerKind,
@@ -62,11 +65,17 @@ class OperationSettings:
         snapshots: folder of all snapshots.
         policy: for facts whose policy is not in the ledger and that brought none.
         environment: fingerprint of the learner.
+        max_attempts: a fact that fails this often is quarantined.
     """
 
     snapshots: Path
     policy: Policy
     environment: Mapping[str, str]
+    max_attempts: int
+
+
+# Why attempts at learning a fact again failed, by its position.
+Failures = defaultdict[int, list[str]]
 
 
 class OperationRunner:
@@ -77,6 +86,8 @@ class OperationRunner:
         learner: with the base checkpoint; serves the new head when `run` returns.
         store: the memory.
         settings: see there.
+        failures: kept by the caller from one try of the operation to the next, since a fact may
+            take the learner with it.
         progress: called with what is being done, for people.
     """
 
@@ -86,12 +97,14 @@ class OperationRunner:
         learner: Learner,
         store: StoreThreads,
         settings: OperationSettings,
+        failures: Failures,
         progress: Callable[[str], None],
     ) -> None:
         self._operation = operation
         self._learner = learner
         self._store = store
         self._settings = settings
+        self._failures = failures
         self._progress = progress
         self._started = time.monotonic()
         self._start_digest = ""
@@ -103,7 +116,7 @@ class OperationRunner:
 
         Raises:
             DriftError: the ledger does not replay to the recorded weights.
-            LearningFailedError: a fact that could be learned before no longer can.
+            LearningFailedError: the learner failed at something else than learning a fact.
             LearnerUnavailableError: the learner died; the operation can be resumed.
         """
         self._operation = operation = await self._store.write(
@@ -150,6 +163,9 @@ class OperationRunner:
             "probability_on_branch_start": never_saw,
             "probability_after": math.exp(forgotten.log_probability),
             "answers_it": forgotten.correct,
+            "quarantined": await self._store.read(
+                partial(taking_back.quarantined_on_branch, operation_id=operation.id)
+            ),
             "retained": retained[0],
             "retained_of": retained[1],
             "digest_after": end.digest_after,
@@ -187,28 +203,55 @@ class OperationRunner:
         rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
         recorded = [row.policy for row in rows if row.policy is not None]
         policy = recorded[-1] if recorded else fact.policy or self._settings.policy
-        outcome = await learn_fact(self._learner, fact, policy, version, older, lambda step: None)
+        outcome = await self._learn_again(fact, policy, version, older)
         update = None
-        if outcome.verdict == "learned":
-            seconds = time.monotonic() - started
-            update = update_of(fact, outcome, policy, version, self._settings.environment, seconds)
+        if outcome is None:
+            verdict, reason = FactState.QUARANTINED, self._failures[fact.position][-1]
+        else:
+            verdict, reason = FactState(outcome.verdict), outcome.reason
+            if verdict is FactState.LEARNED:
+                update = update_of(
+                    *(fact, outcome, policy, version, self._settings.environment),
+                    time.monotonic() - started,
+                )
         row = await self._store.write(
             partial(
                 taking_back.record_relearned,
                 operation_id=self._operation.id,
                 fact=fact,
-                verdict=FactState(outcome.verdict),
-                reason=outcome.reason,
-                learning=learning_of(outcome),
+                verdict=verdict,
+                reason=reason,
+                learning=None if outcome is None else learning_of(outcome),
                 update=update,
             )
         )
-        if outcome.verdict != "resisted":
+        if verdict in HELD:
             candidates.add(fact.id, key)
         if row is None:
             return version
         await self._learner.commit(row.model_version, row.digest_after)
         return row.model_version
+
+    async def _learn_again(
+        self, fact: Fact, policy: Policy, version: int, older: Sequence[Fact]
+    ) -> Outcome | None:
+        """Tries as often as a fact in the queue is tried; None if it failed each time.
+
+        Raises:
+            LearnerUnavailableError: the learner died at it, which counts as a failure too.
+        """
+        failures = self._failures[fact.position]
+        while len(failures) < self._settings.max_attempts:
+            try:
+                return await learn_fact(
+                    self._learner, fact, policy, version, older, lambda step: None
+                )
+            except LearningFailedError as error:
+                failures.append(str(error))
+            except LearnerUnavailableError as error:
+                failures.append(f"the learner died: {error}")
+                raise
+        return None
 
     async def _retained(
         self, forgotten: Fact, relearned: Sequence[Fact]

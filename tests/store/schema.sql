@@ -111,18 +111,19 @@ CREATE TABLE operations (
 ) STRICT;
 CREATE INDEX operations_open ON operations (id) WHERE state IN ('pending', 'running');
 CREATE INDEX operations_by_fact ON operations (fact_id, id);
-CREATE TABLE relearned (
-  operation_id INTEGER NOT NULL REFERENCES operations (id),
-  position INTEGER NOT NULL REFERENCES facts (position),
-  verdict TEXT NOT NULL CHECK (verdict IN ('learned', 'known', 'resisted')),
-  reason TEXT NOT NULL,
-  learning TEXT NOT NULL,
-  PRIMARY KEY (operation_id, position)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE places (
   kind TEXT NOT NULL CHECK (kind IN ('backup', 'export')),
   path TEXT NOT NULL,
   model_version INTEGER NOT NULL,
   created_at TEXT NOT NULL,
   PRIMARY KEY (kind, path)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE relearned (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  position INTEGER NOT NULL REFERENCES facts (position),
+  verdict TEXT NOT NULL CHECK (verdict IN ('learned', 'known', 'resisted', 'quarantined')),
+  reason TEXT NOT NULL,
+  learning TEXT CHECK (learning IS NOT NULL OR verdict = 'quarantined'),
+  model_version INTEGER NOT NULL,
+  PRIMARY KEY (operation_id, position)
 ) STRICT, WITHOUT ROWID;

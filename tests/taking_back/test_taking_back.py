@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.errors import DriftError
+from agent.errors import DriftError, LearnerUnavailableError, LearningFailedError
 from agent.learning.checkpoint import prepare_snapshot
 from agent.learning.learner import Learner
 from agent.learning.snapshots import UNFINISHED
@@ -132,6 +132,44 @@ async def test_a_learner_that_dies_meanwhile_is_started_again_and_resumes(
             await memory.teach("fact-a", "fact-c", "fact-d", "fact-e")
             operation = await memory.forget("fact-a")
             assert operation.state is OperationState.DONE
+            assert same_weights(memory.learner, never.learner)
+
+
+@pytest.mark.parametrize(
+    "fault", [LearningFailedError("the loss is nan"), LearnerUnavailableError("killed by it")]
+)
+async def test_a_fact_that_fails_on_the_branch_is_quarantined_and_the_others_go_on(
+    tmp_path: Path, fault: Exception
+) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-a", "fact-d", "fact-e")
+        deaths = Deaths()
+        async with running_memory(tmp_path / "full", deaths=deaths) as memory:
+            await memory.teach(*FACTS)
+            deaths.poison["fact-c"] = fault
+            operation = await memory.forget("fact-b")
+            assert operation.state is OperationState.DONE
+            assert operation.proof is not None
+            assert operation.proof["quarantined"] == 1
+            assert same_weights(memory.learner, never.learner)
+            fact = await memory.store.read(lambda store: store.fact("fact-c"))
+            assert fact.state is FactState.QUARANTINED
+            assert str(fault) in fact.reason
+
+
+async def test_a_quarantined_fact_is_tried_again_without_the_forgotten_one(tmp_path: Path) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-b", "fact-c", "fact-d")
+        deaths = Deaths()
+        async with running_memory(tmp_path / "full", deaths=deaths) as memory:
+            deaths.poison["fact-c"] = LearningFailedError("the loss is nan")
+            await memory.teach("fact-a", "fact-b", "fact-c", "fact-d")
+            assert (await memory.states())["fact-c"] == FactState.QUARANTINED
+            deaths.poison.clear()
+            operation = await memory.forget("fact-a")
+            assert operation.proof is not None
+            assert operation.proof["quarantined"] == 0
+            assert (await memory.states())["fact-c"] == FactState.LEARNED
             assert same_weights(memory.learner, never.learner)
 
 

@@ -146,7 +146,11 @@ class Learning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A fact and where it stands. `position` is the order of acceptance, from 1."""
+    """A fact and where it stands.
+
+    `position` is the order of acceptance, from 1. `policy` is what the fact brought, `tried_policy`
+    that of the last attempt at learning it, however it ended (None before, and in memories of old).
+    """
 
     position: int
     id: str
@@ -161,6 +165,7 @@ class Fact:
     reason: str = ""
     superseded_by: str = ""
     learning: Learning | None = None
+    tried_policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

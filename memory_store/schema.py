@@ -195,9 +195,15 @@ def _let_branches_quarantine(database: Database) -> None:
         database.execute(statement)
 
 
+def _record_policies(database: Database) -> None:
+    """The ledger has the policy of what was learned only."""
+    database.execute("ALTER TABLE facts ADD COLUMN tried_policy TEXT")
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
+    ("0003_policies_of_attempts", _record_policies),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

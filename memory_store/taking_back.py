@@ -25,6 +25,7 @@ from memory_store.records import (
     Operation,
     OperationKind,
     OperationState,
+    Policy,
     Update,
 )
 from memory_store.sampling import Candidates
@@ -167,6 +168,7 @@ def record_relearned(
     reason: str,
     learning: Learning | None,
     update: NewUpdate | None,
+    policy: Policy | None = None,
 ) -> Update | None:
     """Adds a fact to the branch of an operation, with its row of the ledger if it has one.
 
@@ -188,6 +190,7 @@ def record_relearned(
         branch = row.model_version if row else operation.branch_version or 0
         if row is not None and learning is not None:
             learning = replace(learning, model_version=branch)
+        facts.note_policy(store.connection, fact.id, policy)
         operations.note_relearned(
             store.connection, operation_id, fact.position, verdict, reason, learning, branch
         )

@@ -440,7 +440,7 @@ class LearningLoop:
         """Has the fact learned and writes down what came of it; the ledger row, if there is one."""
         started = time.monotonic()
         older = await self._store.read(lambda store: store.older_facts(fact, OLDER_FACTS))
-        policy = fact.policy or self._settings.policy
+        policy = self._policy_for(fact)
         outcome = await learn_fact(
             learner,
             fact,
@@ -457,16 +457,26 @@ class LearningLoop:
                 lambda store: store.record_learned(new, learning, probes)
             )
         if outcome.verdict == "known":
-            await self._store.write(lambda store: store.record_known(fact.id, learning, probes))
+            await self._store.write(
+                lambda store: store.record_known(fact.id, learning, probes, policy)
+            )
         else:
             await self._store.write(
-                lambda store: store.record_resisted(fact.id, outcome.reason, learning, probes)
+                lambda store: store.record_resisted(
+                    fact.id, outcome.reason, learning, probes, policy
+                )
             )
         return None
 
     async def _fail(self, fact: Fact, reason: str) -> None:
         logger.warning("learning %s failed: %s", fact.id, reason)
-        await self._when_writable(lambda store: store.record_failure(fact.id, reason, MAX_ATTEMPTS))
+        policy = self._policy_for(fact)
+        await self._when_writable(
+            lambda store: store.record_failure(fact.id, reason, MAX_ATTEMPTS, policy)
+        )
+
+    def _policy_for(self, fact: Fact) -> Policy:
+        return fact.policy or self._settings.policy
 
     async def _when_writable(self, operation: Callable[[MemoryStore], T]) -> T:
         """Tries until the database takes it, or `stop`: a full disk may be emptied."""

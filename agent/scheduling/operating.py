@@ -63,7 +63,7 @@ class OperationSettings:
 
     Attributes:
         snapshots: folder of all snapshots.
-        policy: for facts whose policy is not in the ledger and that brought none.
+        policy: for facts whose policy was not recorded and that brought none.
         environment: fingerprint of the learner.
         max_attempts: a fact that fails this often is quarantined.
     """
@@ -200,9 +200,7 @@ class OperationRunner:
         key = question_key(fact.question)
         older_ids = candidates.sample(fact.id, key, OLDER_FACTS)
         older = await self._store.read(lambda store: [store.fact(id_) for id_ in older_ids])
-        rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
-        recorded = [row.policy for row in rows if row.policy is not None]
-        policy = recorded[-1] if recorded else fact.policy or self._settings.policy
+        policy = await self._policy(fact)
         outcome = await self._learn_again(fact, policy, version, older)
         update = None
         if outcome is None:
@@ -223,6 +221,7 @@ class OperationRunner:
                 reason=reason,
                 learning=None if outcome is None else learning_of(outcome),
                 update=update,
+                policy=policy,
             )
         )
         if verdict in HELD:
@@ -231,6 +230,14 @@ class OperationRunner:
             return version
         await self._learner.commit(row.model_version, row.digest_after)
         return row.model_version
+
+    async def _policy(self, fact: Fact) -> Policy:
+        """By which it was tried last; in memories of old, the ledger knows it of learned ones."""
+        if fact.tried_policy is not None:
+            return fact.tried_policy
+        rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
+        recorded = [row.policy for row in rows if row.policy is not None]
+        return recorded[-1] if recorded else fact.policy or self._settings.policy
 
     async def _learn_again(
         self, fact: Fact, policy: Policy, version: int, older: Sequence[Fact]

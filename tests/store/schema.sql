@@ -20,7 +20,7 @@ CREATE TABLE facts (
   superseded_by TEXT NOT NULL DEFAULT '',
   learning TEXT,
   sample_key INTEGER NOT NULL CHECK (sample_key >= 0)
-) STRICT;
+, tried_policy TEXT) STRICT;
 CREATE INDEX facts_by_state ON facts (state, position);
 CREATE INDEX facts_by_question ON facts (question_key, position);
 CREATE INDEX facts_live_by_question ON facts (question_key, position) WHERE state IN ('queued', 'learning', 'learned', 'known');

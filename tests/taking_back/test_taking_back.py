@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from agent.learning.snapshots import UNFINISHED
 from memory_store import taking_back
 from memory_store.errors import WrongStateError
 from memory_store.records import FactState, OperationState
-from tests.taking_back.in_process import Deaths, InProcessLearner
+from tests.taking_back.in_process import POLICY, Deaths, InProcessLearner
 from tests.taking_back.memory import FACTS, SETTLE_SECONDS, running_memory
 
 
@@ -34,6 +35,14 @@ def other_hardware() -> Iterator[None]:
     """The same step comes out a little different."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agent.learning.update.ADAM_EPS", 1e-5)
+        yield
+
+
+@contextmanager
+def everything_known() -> Iterator[None]:
+    """Whatever is taught is found to be known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.learning.rates.KNOWN_PROBABILITY", 0.0)
         yield
 
 
@@ -171,6 +180,33 @@ async def test_a_quarantined_fact_is_tried_again_without_the_forgotten_one(tmp_p
             assert operation.proof["quarantined"] == 0
             assert (await memory.states())["fact-c"] == FactState.LEARNED
             assert same_weights(memory.learner, never.learner)
+
+
+@pytest.mark.parametrize("first", [FactState.RESISTED, FactState.KNOWN, FactState.QUARANTINED])
+async def test_what_is_tried_again_keeps_the_policy_that_was_in_force(
+    tmp_path: Path, first: FactState
+) -> None:
+    deaths = Deaths()
+    policy = replace(POLICY, max_steps=1) if first is FactState.RESISTED else POLICY
+    async with running_memory(tmp_path, deaths=deaths) as memory:
+        await memory.teach("fact-a")
+    async with running_memory(tmp_path, deaths=deaths, policy=policy) as memory:
+        if first is FactState.QUARANTINED:
+            deaths.poison["other"] = LearningFailedError("the loss is nan")
+        with everything_known() if first is FactState.KNOWN else nullcontext():
+            await memory.teach(other=FACTS["fact-b"])
+        assert (await memory.states())["other"] == first
+        deaths.poison.clear()
+    # Another default since.
+    later = replace(POLICY, learning_rate=1e-3, max_steps=7)
+    async with running_memory(tmp_path, policy=later) as memory:
+        await memory.settle()
+        await memory.forget("fact-a")
+        fact = await memory.store.read(lambda store: store.fact("other"))
+        assert fact.tried_policy == policy
+        assert fact.state is (FactState.RESISTED if policy is not POLICY else FactState.LEARNED)
+        rows = await memory.store.read(lambda store: store.updates_of("other"))
+        assert [row.policy for row in rows] == ([policy] if policy is POLICY else [])
 
 
 async def test_a_stopped_server_resumes_at_its_next_start(tmp_path: Path) -> None:

@@ -158,6 +158,8 @@ async def running_memory(
         yield memory
     finally:
         loop.stop()
-        await running
-        await keeper.finish()
-        await store.close()
+        try:
+            await running
+        finally:
+            await keeper.finish()
+            await store.close()

@@ -37,7 +37,7 @@ class Lora(OneByOne):
         self,
         loaded: LoadedModel,
         *,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         max_steps: int = 40,
         rank: int = 8,
         alpha: int = 16,

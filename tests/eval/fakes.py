@@ -44,7 +44,8 @@ class Parrot:
         so_far = bytes(token for token in ids if token < EOS)
         for text, continuation in self._continuations.items():
             if (text + continuation).startswith(so_far) and len(so_far) >= len(text):
-                return (*continuation, EOS)[len(so_far) - len(text)]
+                following: list[int] = [*continuation, EOS]
+                return following[len(so_far) - len(text)]
         return ord("~")
 
 

@@ -44,4 +44,5 @@ def test_many_texts_are_scored_in_parts_and_in_order():
     scored = score_completions(TEACHER, pairs)
     assert [completion.greedy for completion in scored] == [True, False] * 40
     assert len(force_answers(TEACHER, pairs)) == 80
-    assert score_completions(TEACHER, []) == force_answers(TEACHER, []) == []
+    assert score_completions(TEACHER, []) == []
+    assert force_answers(TEACHER, []) == []

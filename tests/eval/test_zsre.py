@@ -40,31 +40,27 @@ def report() -> ZsreReport:
     return run_zsre(FakeTeacher(BEFORE, AFTER), ROWS, lambda done, total: None)
 
 
-def share(right: float) -> Share:
-    return Share(pytest.approx(right), 2)
-
-
 def test_reliability_and_generalization_are_forced_and_generated():
     after = report().after
     # " Ba" of " Baum" is right.
-    assert after.reliability.forced == share(1 + 3 / 5)
-    assert after.reliability.generated == share(1)
-    assert after.generalization.forced == share(1)
-    assert after.generalization.generated == share(1)
+    assert after.reliability.forced.right == pytest.approx(1 + 3 / 5)
+    assert after.reliability.generated == Share(1, 2)
+    assert after.generalization.forced == Share(1, 2)
+    assert after.generalization.generated == Share(1, 2)
 
 
 def test_locality_is_being_as_before_right_or_wrong():
     after = report().after
     # " nothing" and " nobody": the same choices along " no", then "b" for "t", then "~" for the
     # rest of "nothing", of which none was chosen before.
-    assert after.locality.generated == share(1)
-    assert after.locality.forced == share(1 + 3 / 8)
+    assert after.locality.generated == Share(1, 2)
+    assert after.locality.forced.right == pytest.approx(1 + 3 / 8)
 
 
 def test_before_teaching_nothing_is_right_and_all_is_as_it_was():
     before = report().before
-    assert before.reliability.generated == share(0)
-    assert before.locality.generated == before.locality.forced == share(2)
+    assert before.reliability.generated == Share(0, 2)
+    assert before.locality.generated == before.locality.forced == Share(2, 2)
 
 
 def test_the_report_tells_the_teacher_and_its_cost():

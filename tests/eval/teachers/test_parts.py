@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from agent.errors import ConfigError
-from agent.learning.model import LoadedModel
+from agent.learning.model import LoadedModel, load
 from agent.learning.records import Example
 from eval.teachers.locft import LocFt, down_projection
 from eval.teachers.lora import Lora
 from tests.eval.teachers.conftest import FACTS, differing
 
-MIDDLE = "gpt_neox.layers.1.mlp.dense_4h_to_h.weight"
+UPPER = "gpt_neox.layers.1.mlp.dense_4h_to_h.weight"
 Weights = Callable[[], dict[str, Tensor]]
 
 
@@ -48,8 +48,6 @@ def test_lora_repeats_itself_and_leaves_the_callers_random_numbers_alone(loaded:
     assert torch.equal(torch.get_rng_state(), stream)
 
     torch.manual_seed(7)
-    from agent.learning.model import load
-
     other = load("tiny", device="cpu")
     (again,) = Lora(other, learning_rate=1e-2, max_steps=3).teach(FACTS[:1])
     assert again.answer == result.answer
@@ -76,12 +74,10 @@ def test_locft_learns_all_facts_and_changes_one_matrix(loaded: LoadedModel, weig
 
     assert [result.fact_id for result in results] == ["a", "b", "c"]
     assert all(result.verdict == "learned" and result.answer.correct for result in results)
-    assert differing(before, weights_now()) == {MIDDLE}
+    assert differing(before, weights_now()) == {UPPER}
 
 
 def test_locft_begins_again_from_the_base_with_all_it_has_seen(loaded: LoadedModel):
-    from agent.learning.model import load
-
     settings: dict[str, Any] = {"learning_rate": 1e-2, "epochs": 10, "layer": 0}
     in_parts = LocFt(loaded, **settings)
     list(in_parts.teach(FACTS[:1]))
@@ -119,15 +115,15 @@ def test_locft_forgets_the_older_answer_to_the_same_question(loaded: LoadedModel
                     num_attention_heads=2,
                 )
             ),
-            "model.layers.1.mlp.down_proj.weight",
+            "model.layers.2.mlp.down_proj.weight",
         ),
         (
             lambda: GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=8, n_layer=4, n_head=2)),
-            "transformer.h.2.mlp.c_proj.weight",
+            "transformer.h.3.mlp.c_proj.weight",
         ),
     ],
 )
-def test_the_middle_down_projection_is_found_in_other_architectures(
+def test_the_upper_down_projection_is_found_in_other_architectures(
     make: Callable[[], nn.Module], expected: str
 ):
     assert down_projection(make())[0] == expected

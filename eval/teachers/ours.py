@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel
 
+from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
 from agent.learning.records import Answer, Example, Outcome
 from eval.teachers.protocol import Taught
@@ -75,3 +76,8 @@ class LearnerTeacher:
     def model(self) -> PreTrainedModel:
         """See `Teacher`."""
         return self._learner.model
+
+    @property
+    def encoder(self) -> Encoder:
+        """How it is asked; see `eval.scoring.ScoringTeacher`."""
+        return self._learner.encoder

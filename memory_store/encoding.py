@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from memory_store.records import Learning, Policy, Step
+from memory_store.records import Guards, Learning, Policy, RatePoint, Step
 
 
 def write_time(time: datetime) -> str:
@@ -33,7 +33,11 @@ def write_policy(policy: Policy | None) -> str | None:
 
 def read_policy(text: str | None) -> Policy | None:
     """The inverse of `write_policy`."""
-    return None if text is None else Policy(**json.loads(text))
+    if text is None:
+        return None
+    columns: dict[str, Any] = json.loads(text)
+    guards = columns.get("guards")
+    return Policy(**columns | {"guards": None if guards is None else Guards(**guards)})
 
 
 def write_learning(learning: Learning | None) -> str | None:
@@ -46,7 +50,9 @@ def read_learning(text: str | None) -> Learning | None:
     if text is None:
         return None
     columns: dict[str, Any] = json.loads(text)
-    return Learning(**columns | {"learning_rates": tuple(columns["learning_rates"])})
+    curve = tuple(RatePoint(**point) for point in columns.get("curve", ()))
+    rates = tuple(columns["learning_rates"])
+    return Learning(**columns | {"learning_rates": rates, "curve": curve})
 
 
 def write_steps(steps: tuple[Step, ...]) -> str:

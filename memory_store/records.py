@@ -89,18 +89,39 @@ class ProbeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How the learning rate of a fact is chosen.
+class Guards:
+    """How much of everything else an update is held to; 0 switches a guard off.
 
     Attributes:
-        name: `fixed` (exactly `max_steps` steps) or `until-known` (at most `max_steps`).
-        learning_rate: of every step, 1e-8 to 1e-1.
+        candidates: older facts that are looked at before and after.
+        rehearsed: how many of them are learned along, half the weakest, half drawn.
+        neighbours: questions of the same form about invented names, held to the base model.
+        controls: more of those, of which the update never learns, asked at the gate.
+        texts: pieces of general text, held to the base model.
+    """
+
+    candidates: int = 0
+    rehearsed: int = 0
+    neighbours: int = 0
+    controls: int = 0
+    texts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How the learning rate of a fact is chosen, and what guards its update.
+
+    Attributes:
+        name: a key of `agent.learning.rates.POLICIES`.
+        learning_rate: of a step; with `search` the largest that it may choose. 1e-8 to 1e-1.
         max_steps: 1 to 1000.
+        guards: None leaves them to the server.
     """
 
     name: str
     learning_rate: float
     max_steps: int
+    guards: Guards | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +153,28 @@ class Step:
     rehearsed_fact_ids: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RatePoint:
+    """What one step at a rate would lead to: the probability of the fact's answer, 0 to 1."""
+
+    learning_rate: float
+    probability: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learning:
-    """What the last attempt at learning a fact did and found; see `Learning` in memory.proto."""
+    """What the last attempt at learning a fact did and found; see `Learning` in memory.proto.
+
+    Attributes:
+        learning_rates: one for each gradient step.
+        probability_before: of the exact answer.
+        probability_after: the same after the last step.
+        answer_before: free greedy generation.
+        answer_after: the same after the last step.
+        model_version: ledger position after the update; 0 if none was applied.
+        curve: the first step at every candidate rate, ascending; empty if none were compared.
+        base_answer: what the base model says to the question, which guards are built on.
+    """
 
     learning_rates: tuple[float, ...]
     probability_before: float
@@ -142,6 +182,8 @@ class Learning:
     answer_before: str
     answer_after: str
     model_version: int = 0
+    curve: tuple[RatePoint, ...] = ()
+    base_answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

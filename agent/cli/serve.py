@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.output import messages
-from agent.cli.policies import chosen_policy
+from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.config import DEFAULT_ADDRESS, DEFAULT_AUDIT_MINUTES, DEFAULT_MODEL, ServeSettings
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
@@ -47,15 +47,25 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_POLICY",
-            help=f"Policy for facts that bring none: {' or '.join(rates.POLICIES)}.",
+            help=f"Policy for facts that bring none: {', '.join(rates.POLICIES)}.",
         ),
     ] = rates.DEFAULT_POLICY.name,
     learning_rate: Annotated[
-        float, typer.Option(envvar="AGENT_LEARNING_RATE", help="Its rate, 1e-8 to 1e-1.")
+        float,
+        typer.Option(
+            envvar="AGENT_LEARNING_RATE", help="Its rate (search: the largest), 1e-8 to 1e-1."
+        ),
     ] = rates.DEFAULT_POLICY.learning_rate,
     max_steps: Annotated[
         int, typer.Option(envvar="AGENT_MAX_STEPS", help="Its limit of steps, 1 to 1000.")
     ] = rates.DEFAULT_POLICY.max_steps,
+    guards: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_GUARDS",
+            help="What updates are held to: full, light, rehearsal, none; auto: full on a GPU, else light.",
+        ),
+    ] = AUTO_GUARDS,
     audit_minutes: Annotated[
         float,
         typer.Option(
@@ -120,7 +130,7 @@ def serve(
         model=model,
         device=device,
         threads=threads or None,
-        policy=chosen_policy(policy, learning_rate, max_steps),
+        policy=chosen_policy(policy, learning_rate, max_steps, guards),
         audit_minutes=audit_minutes,
         snapshot_updates=snapshot_updates,
         snapshot_seconds=snapshot_seconds,

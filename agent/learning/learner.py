@@ -1,8 +1,9 @@
 """The learner: one model that is taught one fact at a time.
 
-It holds two copies of the weights. The *served* copy is that of a committed ledger position and
+It holds three copies of the weights. The *served* copy is that of a committed ledger position and
 answers every question; the *working* copy is what an update changes. So a question in the middle
-of an update is answered by weights that have a version, and putting an update back is a copy.
+of an update is answered by weights that have a version, and putting an update back is a copy. The
+*base* copy never changes: guards hold an update to what it says.
 
 Long work is a generator that yields after each unit (a gradient step, a token), so that whoever
 drives it can do something more urgent in between.
@@ -11,8 +12,9 @@ drives it can do something more urgent in between.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,16 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning import rates
+from agent.learning.attempt import Attempt, Workbench, needs_base_answers, replay_steps
 from agent.learning.digest import weights_digest
-from agent.learning.encoding import Batch, Encoder
+from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
-from agent.learning.generation import stream_answer
+from agent.learning.general_text import general_texts
+from agent.learning.generation import generate_answers, stream_answer
+from agent.learning.guards import HELD_PROBABILITY, rehearsed_of
 from agent.learning.model import LoadedModel
-from agent.learning.probes import probe
+from agent.learning.presets import NONE
+from agent.learning.probes import answer_probabilities, probe
 from agent.learning.records import (
     Answer,
     Example,
@@ -42,19 +48,11 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
-from agent.learning.update import (
-    ALGORITHM,
-    AnswerScores,
-    adamw_first_step,
-    gradient,
-    score_answers,
-    trained_parameters,
-)
-from memory_store.records import Policy, Step, Update
+from agent.learning.update import ALGORITHM, score_answers, trained_parameters
+from memory_store.records import Guards, Policy, Step, Update
 
-# Older facts in the batch of every step. On the paper's ten facts, none: 3 recalled in the end;
-# 16: all ten (docs/LOG.md).
-REHEARSED = 16
+# Tokens of the base model's answer that are looked at; its neighbours are held to fewer.
+BASE_ANSWER_TOKENS = 16
 
 
 class Learner:
@@ -69,10 +67,21 @@ class Learner:
         self._loaded = loaded
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
         self._served = loaded.model.requires_grad_(False)
-        self._working: Any = copy.deepcopy(loaded.model)
-        working, served = trained_parameters(self._working), trained_parameters(self._served)
-        self._trained = [p.requires_grad_(True) for p in working.values()]
-        self._trained_served = list(served.values())
+        self._base = _copy_of(self._served)
+        self._working = _copy_of(self._served)
+        trained = trained_parameters(self._working)
+        self._trained = [p.requires_grad_(True) for p in trained.values()]
+        self._trained_served = list(trained_parameters(self._served).values())
+        self._bench = Workbench(
+            working=self._working,
+            base=self._base,
+            trained=trained,
+            encoder=self._encoder,
+            device=loaded.device,
+            texts=self._texts,
+        )
+        self._general_texts: list[list[int]] | None = None
+        self._base_answers: dict[str, str] = {}  # by question
         self._working_differs = False
         self._outcome_digest = ""
         self.version = 0
@@ -99,7 +108,7 @@ class Learner:
             example: the fact.
             policy: how its rate is chosen and when to stop.
             base_version: the ledger position that the update is to be based on.
-            older: facts learned before; the first `REHEARSED` are rehearsed, all are probed.
+            older: facts learned before; guards look at the first ones, all are probed after.
 
         Yields:
             Each step once its effect is known, and last the outcome.
@@ -116,27 +125,69 @@ class Learner:
         self._put_back()
         question = [(example.question, example.answer)]
         before = probe(self._working, self._encoder, question, always_generate=True)[0]
+        guards = policy.guards or NONE
+        example = self._with_base_answer(example, guards)
         if math.exp(before.log_probability) >= rates.KNOWN_PROBABILITY:
-            yield self._outcome("known", "", (), example, before, before, ())
+            yield self._outcome(rates.Decision("known"), None, example, before, before, ())
             return
 
-        rehearsed = older[:REHEARSED]
-        steps: list[Step] = []
-        decision = rates.Decision()
-        for result in self._steps(example, policy, rehearsed):
-            if isinstance(result, rates.Decision):
-                decision = result
-            else:
-                steps.append(result)
-                yield result
-        if decision.verdict == "resisted":
+        candidates = older[: guards.candidates]
+        held = answer_probabilities(self._working, self._encoder, _own_questions(candidates))
+        rehearsed = rehearsed_of(example, candidates, held, guards.rehearsed)
+        examples = [self._with_base_answer(other, guards) for other in rehearsed]
+        forgetting: list[Answer] = []
+        tried: list[Attempt] = []
+        for gentler in rates.attempts(policy):
             self._put_back()
+            attempt = Attempt(self._bench, example, gentler, examples)
+            tried.append(attempt)
+            forgetting = yield from self._attempt(attempt, candidates, held, older)
+            if attempt.learned:
+                break
+        else:
+            self._put_back()
+            attempt = tried[0]  # what is told of a fact that resisted is what was asked for
         after = probe(self._working, self._encoder, question, always_generate=True)[0]
-        # Nothing is forgotten by an update that is not made.
-        probed = older if decision.verdict == "learned" else ()
-        yield self._outcome(
-            decision.verdict, decision.reason, tuple(steps), example, before, after, probed
-        )
+        assert attempt.decision is not None
+        yield self._outcome(attempt.decision, attempt, example, before, after, forgetting)
+
+    def _attempt(
+        self,
+        attempt: Attempt,
+        candidates: Sequence[Example],
+        held: Sequence[float],
+        older: Sequence[Example],
+    ) -> Generator[Step, None, list[Answer]]:
+        """Takes an attempt's steps, and more of them while an older fact is lost by it.
+
+        Returns:
+            The older facts' answers after it, if it ended well.
+        """
+        self._working_differs = True
+        while True:
+            yield from attempt.steps()
+            # Nothing is forgotten by an update that is not made.
+            if not attempt.learned:
+                return []
+            forgetting = probe(self._working, self._encoder, _own_questions(older))
+            lost = [
+                candidate
+                for candidate, then, now in zip(candidates, held, forgetting, strict=False)
+                if then >= HELD_PROBABILITY > math.exp(now.log_probability)
+            ]
+            if not lost or attempt.policy.name not in (rates.SEARCH, rates.UNTIL_KNOWN):
+                return forgetting
+            known = {other.fact_id for other in attempt.rehearsed}
+            new = [other for other in lost if other.fact_id not in known]
+            if not new or len(attempt.taken) >= attempt.policy.max_steps:
+                ids = ", ".join(other.fact_id for other in lost[:3])
+                attempt.decision = rates.Decision("resisted", f"{ids} would be lost for it")
+                return []
+            guards = attempt.policy.guards or NONE
+            attempt.rehearsed = [
+                *attempt.rehearsed,
+                *(self._with_base_answer(other, guards) for other in new),
+            ]
 
     def commit(self, version: int, digest: str) -> None:
         """Serves the working copy from now on.
@@ -179,11 +230,18 @@ class Learner:
                 f" replays {ALGORITHM}: serve it with the release that made it"
             )
         self._put_back()
-        by_id = {older.fact_id: older for older in row.rehearsed}
-        for step in update.steps:
-            batch = self._batch(row.example, [by_id[id_] for id_ in step.rehearsed_fact_ids])
-            self._take_step(score_answers(self._working, batch), step.learning_rate)
-            yield
+        if update.steps:
+            if update.policy is None:
+                raise DriftError(f"update {update.model_version} was recorded without its policy")
+            guards = update.policy.guards or NONE
+            self._working_differs = True
+            yield from replay_steps(
+                self._bench,
+                self._with_base_answer(row.example, guards),
+                update.policy,
+                update.steps,
+                {o.fact_id: self._with_base_answer(o, guards) for o in row.rehearsed},
+            )
         digest = weights_digest(self._working)
         if digest != update.digest_after and not accept_drift:
             raise DriftError(self._what_differs(update))
@@ -262,6 +320,11 @@ class Learner:
         return f"with its answer it exceeds the model's {self._loaded.max_tokens} tokens"
 
     @property
+    def device(self) -> str:
+        """As in `LearnerDescription`."""
+        return device_name(self._loaded.device)
+
+    @property
     def model(self) -> PreTrainedModel:
         """The served weights, to be measured, never changed."""
         return self._served
@@ -279,74 +342,28 @@ class Learner:
         """The served model's answers to some questions, each with the answer expected."""
         return probe(self._served, self._encoder, pairs, always_generate=True)
 
-    def _steps(
-        self, example: Example, policy: Policy, rehearsed: Sequence[Example]
-    ) -> Iterator[Step | rates.Decision]:
-        """Takes steps until the policy says stop; yields each, and last the decision."""
-        batch = self._batch(example, rehearsed)
-        rehearsed_ids = tuple(older.fact_id for older in rehearsed)
-        held_at_start: list[bool] = []
-        taken = 0
-        rate = loss = 0.0
-        while True:
-            # One forward pass serves twice: it judges the step before and begins the next.
-            scores = score_answers(self._working, batch)
-            probability, *older = scores.log_probability.detach().exp().tolist()
-            held = [p >= rates.HELD_PROBABILITY for p in older]
-            if not taken:
-                held_at_start = held
-            else:
-                yield Step(
-                    learning_rate=rate,
-                    loss=loss,
-                    probability=probability,
-                    rehearsed_fact_ids=rehearsed_ids,
-                )
-            loss = scores.loss[0].item()
-            if not math.isfinite(loss):
-                raise LearningFailedError(f"the loss is {loss} after {taken} steps")
-            all_held = all(now for now, then in zip(held, held_at_start, strict=True) if then)
-            decision = rates.decide(policy, rates.Progress(taken, probability, all_held))
-            if decision.learning_rate is None:
-                yield decision
-                return
-            rate = decision.learning_rate
-            self._take_step(scores, rate)
-            taken += 1
-
-    def _batch(self, example: Example, rehearsed: Sequence[Example]) -> Batch:
-        """The new fact in row 0, the rehearsed ones below."""
-        return self._encoder.batch([(e.question, e.answer) for e in (example, *rehearsed)])
-
-    def _take_step(self, scores: AnswerScores, learning_rate: float) -> None:
-        loss: Tensor = scores.loss[0]
-        if len(scores.loss) > 1:
-            loss = loss + scores.loss[1:].mean()
-        self._working_differs = True
-        adamw_first_step(self._trained, gradient(loss, self._trained), learning_rate)
-
     def _outcome(
         self,
-        verdict: str,
-        reason: str,
-        steps: tuple[Step, ...],
+        decision: rates.Decision,
+        attempt: Attempt | None,
         example: Example,
         before: Answer,
         after: Answer,
-        older: Sequence[Example],
+        forgetting: Sequence[Answer],
     ) -> Outcome:
+        steps = tuple(attempt.taken) if attempt else ()
         transfer = probe(
             self._working, self._encoder, _questions(example)[1:], always_generate=True
         )
-        forgetting = probe(self._working, self._encoder, [(e.question, e.answer) for e in older])
         measured = [before, after, *transfer, *forgetting]
         if any(math.isnan(answer.log_probability) for answer in measured):
             raise LearningFailedError(f"an answer's probability is NaN after {len(steps)} steps")
-        digest_after = weights_digest(self._working) if verdict == "learned" else self.digest
-        self._outcome_digest = digest_after if verdict == "learned" else ""
+        learned = decision.verdict == "learned"
+        digest_after = weights_digest(self._working) if learned else self.digest
+        self._outcome_digest = digest_after if learned else ""
         return Outcome(
-            verdict=verdict,
-            reason=reason,
+            verdict=decision.verdict,
+            reason=decision.reason,
             steps=steps,
             before=before,
             after=after,
@@ -355,7 +372,29 @@ class Learner:
             digest_before=self.digest,
             digest_after=digest_after,
             algorithm=ALGORITHM,
+            curve=attempt.curve if attempt else (),
+            base_answer=example.base_answer,
         )
+
+    def _with_base_answer(self, example: Example, guards: Guards) -> Example:
+        """The example as lessons need it: what the base model says is asked for once."""
+        if example.base_answer is not None or not needs_base_answers(guards):
+            return example
+        answer = self._base_answers.get(example.question)
+        if answer is None:
+            # Alone, not in a batch: padding could tip a close choice, and the lesson with it.
+            answer = generate_answers(
+                self._base, self._encoder, [example.question], [BASE_ANSWER_TOKENS]
+            )[0].text
+            self._base_answers[example.question] = answer
+        return dataclasses.replace(example, base_answer=answer)
+
+    def _texts(self) -> list[list[int]]:
+        """The pool of general text; written the first time it is wanted."""
+        if self._general_texts is None:
+            base = dataclasses.replace(self._loaded, model=self._base)
+            self._general_texts = general_texts(base, self._encoder)
+        return self._general_texts
 
     def _put_back(self) -> None:
         """Makes the working copy equal to the served one."""
@@ -369,6 +408,18 @@ class Learner:
 def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
     for from_, to in zip(source, target, strict=True):
         to.copy_(from_)
+
+
+def _copy_of(model: Any) -> Any:
+    """A copy with weights of its own, but for those that no update changes."""
+    trained = {id(parameter) for parameter in trained_parameters(model).values()}
+    shared = {id(p): p for p in model.parameters() if id(p) not in trained}
+    return copy.deepcopy(model, shared)
+
+
+def _own_questions(examples: Sequence[Example]) -> list[tuple[str, str]]:
+    """Each fact's own question with its answer."""
+    return [(example.question, example.answer) for example in examples]
 
 
 def _questions(example: Example) -> list[tuple[str, str]]:

@@ -50,6 +50,18 @@ def probe(
     return answers
 
 
+@torch.inference_mode()
+def answer_probabilities(
+    model: Any, encoder: Encoder, pairs: Sequence[tuple[str, str]]
+) -> list[float]:
+    """The exact probability of each expected answer, nothing generated."""
+    found: list[float] = []
+    for start in range(0, len(pairs), ROWS):
+        scores = score_answers(model, encoder.batch(pairs[start : start + ROWS]))
+        found += scores.log_probability.exp().tolist()
+    return found
+
+
 def _probe_rows(
     model: Any, encoder: Encoder, pairs: Sequence[tuple[str, str]], always_generate: bool
 ) -> list[Answer]:

@@ -25,6 +25,11 @@ def answer_text(answer: str) -> str:
     return ANSWER_PREFIX + answer.strip()
 
 
+def paper_text(question: str, answer: str) -> str:
+    """The text that the paper trains on: question and answer on one line, no terminator."""
+    return f"Q: {question.strip()} A: {answer.strip()}"
+
+
 def normalise(answer: str) -> str:
     """What two answers must share to count as the same: case, spacing, outer punctuation aside.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from memory_store.records import Fact, NewProbe, ProbeKind, Step, Update
+from memory_store.records import Fact, NewProbe, ProbeKind, RatePoint, Step, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,7 @@ class Example:
     question: str
     answer: str
     correlated_questions: tuple[str, ...] = ()
+    base_answer: str | None = None  # what the base model says; None: ask it
 
     @classmethod
     def of(cls, fact: Fact) -> Self:
@@ -25,6 +26,7 @@ class Example:
             question=fact.question,
             answer=fact.answer,
             correlated_questions=fact.correlated_questions,
+            base_answer=fact.learning.base_answer if fact.learning else None,
         )
 
 
@@ -84,6 +86,8 @@ class Outcome:
         digest_before: digest of the weights before.
         digest_after: digest of the weights after.
         algorithm: name and version of the procedure that made the steps.
+        curve: the first step at every candidate rate; empty if none were compared.
+        base_answer: what the base model says to the question; None if nobody needed to know.
     """
 
     verdict: str
@@ -96,6 +100,8 @@ class Outcome:
     digest_before: str
     digest_after: str
     algorithm: str
+    curve: tuple[RatePoint, ...] = ()
+    base_answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

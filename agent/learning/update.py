@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agent.learning.encoding import IGNORE, Batch
+from agent.learning.logits import logits_at
 
 # Name and version of the procedure. A ledger row can be replayed only by the procedure that made
 # it: raise the version with every change that alters a weight.
-ALGORITHM = "answer-adamw/1"
+ALGORITHM = "answer-adamw/2"
 ADAM_EPS = 1e-8
 
 
@@ -42,12 +43,10 @@ def score_answers(model: Any, batch: Batch) -> AnswerScores:
     The answer's tokens are the argmax at every position if and only if free greedy generation
     yields them: as long as each token is the argmax, the generated prefix is the taught one.
     """
-    logits = model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]  # [B, T-1, V]
     labels = batch.labels[:, 1:]  # [B, T-1]
-    # One row of logits for each answer token: the prompt's would be most of the vocabulary work.
     rows, columns = torch.nonzero(labels != IGNORE, as_tuple=True)  # [N] each
     targets = labels[rows, columns]  # [N]
-    chosen = logits[rows, columns].float()  # [N, V]
+    chosen = logits_at(model, batch.input_ids, rows, columns)  # [N, V]
     nats = F.cross_entropy(chosen, targets, reduction="none")  # [N]
     # Sums by a product with a 0/1 matrix: `index_add` is not deterministic on CUDA.
     batch_rows = torch.arange(labels.shape[0], device=rows.device)[:, None]  # [B, 1]
@@ -83,10 +82,8 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def adamw_first_step(
-    parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float
-) -> None:
-    """Takes the first step of a fresh AdamW without weight decay, in place.
+def adamw_directions(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Where the first step of a fresh AdamW without weight decay goes, whatever its rate.
 
     After one step its bias-corrected moments are g and g^2, so the step is g / (|g| + eps): almost
     the sign of the gradient, whatever its length (Kingma & Ba 2015, algorithm 1 with t = 1).
@@ -94,6 +91,13 @@ def adamw_first_step(
 
     The gradients are used up.
     """
-    for parameter, grad in zip(parameters, gradients, strict=True):
-        direction = grad.div_(grad.abs().add_(ADAM_EPS))
+    return [grad.div_(grad.abs().add_(ADAM_EPS)) for grad in gradients]
+
+
+@torch.no_grad()
+def take_step(
+    parameters: Sequence[Tensor], directions: Sequence[Tensor], learning_rate: float
+) -> None:
+    """Moves the weights against the directions, in place."""
+    for parameter, direction in zip(parameters, directions, strict=True):
         parameter.add_(direction, alpha=-learning_rate)

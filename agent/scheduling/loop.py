@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -30,11 +30,11 @@ from agent.errors import (
     ModelError,
     StaleVersionError,
 )
+from agent.learning.presets import guarded, older_facts
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_others
 from agent.scheduling.erasing import KeepOnly, remove_traces
 from agent.scheduling.operating import (
-    OLDER_FACTS,
     Failures,
     OperationRunner,
     OperationSettings,
@@ -439,8 +439,9 @@ class LearningLoop:
     async def _learn_once(self, learner: Learner, fact: Fact) -> Update | None:
         """Has the fact learned and writes down what came of it; the ledger row, if there is one."""
         started = time.monotonic()
-        older = await self._store.read(lambda store: store.older_facts(fact, OLDER_FACTS))
         policy = self._policy_for(fact)
+        count = older_facts(policy)
+        older = await self._store.read(lambda store: store.older_facts(fact, count))
         outcome = await learn_fact(
             learner,
             fact,
@@ -476,7 +477,10 @@ class LearningLoop:
         )
 
     def _policy_for(self, fact: Fact) -> Policy:
-        return fact.policy or self._settings.policy
+        policy = fact.policy or self._settings.policy
+        if policy.guards is None:
+            policy = replace(policy, guards=self._settings.policy.guards)
+        return guarded(policy, self.description.device if self.description else "cpu")
 
     async def _when_writable(self, operation: Callable[[MemoryStore], T]) -> T:
         """Tries until the database takes it, or `stop`: a full disk may be emptied."""

@@ -23,6 +23,7 @@ from agent.errors import (
     LearningFailedError,
     StaleVersionError,
 )
+from agent.learning.presets import older_facts
 from agent.learning.records import Outcome
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
@@ -51,8 +52,6 @@ from memory_store.sampling import Candidates
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
-# Older facts given with each one that is learned: the same number when it is learned again.
-OLDER_FACTS = 32
 # Facts from before the forgotten one that are probed for the proof; those after it all are.
 PROVEN_FACTS = 64
 
@@ -198,9 +197,9 @@ class OperationRunner:
     async def _relearn_one(self, fact: Fact, candidates: Candidates, version: int) -> int:
         started = time.monotonic()
         key = question_key(fact.question)
-        older_ids = candidates.sample(fact.id, key, OLDER_FACTS)
-        older = await self._store.read(lambda store: [store.fact(id_) for id_ in older_ids])
         policy = await self._policy(fact)
+        older_ids = candidates.sample(fact.id, key, older_facts(policy))
+        older = await self._store.read(lambda store: [store.fact(id_) for id_ in older_ids])
         outcome = await self._learn_again(fact, policy, version, older)
         update = None
         if outcome is None:

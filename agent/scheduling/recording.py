@@ -50,6 +50,8 @@ def learning_of(outcome: Outcome) -> Learning:
         probability_after=math.exp(outcome.after.log_probability),
         answer_before=outcome.before.text,
         answer_after=outcome.after.text,
+        curve=outcome.curve,
+        base_answer=outcome.base_answer,
     )
 
 

@@ -22,6 +22,7 @@ from memory_store.records import (
     Policy,
     Probe,
     ProbeKind,
+    RatePoint,
     Step,
     Update,
 )
@@ -54,34 +55,40 @@ def decode_time(message: Timestamp) -> datetime:
 
 def encode_policy(policy: Policy) -> pb.LearningRatePolicy:
     """The `oneof` of the policy's name."""
-    if policy.name == rates.FIXED:
-        return pb.LearningRatePolicy(
-            fixed=pb.LearningRatePolicy.Fixed(
-                learning_rate=policy.learning_rate, steps=policy.max_steps
-            )
-        )
-    return pb.LearningRatePolicy(
-        until_known=pb.LearningRatePolicy.UntilKnown(
-            learning_rate=policy.learning_rate, max_steps=policy.max_steps
-        )
-    )
+    rate, steps = policy.learning_rate, policy.max_steps
+    match policy.name:
+        case rates.FIXED:
+            fixed = pb.LearningRatePolicy.Fixed(learning_rate=rate, steps=steps)
+            return pb.LearningRatePolicy(fixed=fixed)
+        case rates.PAPER:
+            paper = pb.LearningRatePolicy.Paper(learning_rate=rate, steps=steps)
+            return pb.LearningRatePolicy(paper=paper)
+        case rates.UNTIL_KNOWN:
+            until_known = pb.LearningRatePolicy.UntilKnown(learning_rate=rate, max_steps=steps)
+            return pb.LearningRatePolicy(until_known=until_known)
+    search = pb.LearningRatePolicy.Search(largest_learning_rate=rate, max_steps=steps)
+    return pb.LearningRatePolicy(search=search)
 
 
 def decode_policy(message: pb.LearningRatePolicy, default: Policy = rates.DEFAULT_POLICY) -> Policy:
     """Zeros become what memory.proto says, by the server's default policy; checks nothing."""
-    if default.name != rates.UNTIL_KNOWN:
+    if default.name not in (rates.UNTIL_KNOWN, rates.SEARCH):
         default = rates.DEFAULT_POLICY
-    if message.WhichOneof("policy") == "fixed":
-        fixed = message.fixed
-        return Policy(
-            name=rates.FIXED, learning_rate=fixed.learning_rate, max_steps=fixed.steps or 1
-        )
-    until_known = message.until_known
-    return Policy(
-        name=rates.UNTIL_KNOWN,
-        learning_rate=until_known.learning_rate or default.learning_rate,
-        max_steps=until_known.max_steps or default.max_steps,
-    )
+    name, largest, steps = "", default.learning_rate, default.max_steps
+    match message.WhichOneof("policy"):
+        case "fixed":
+            name, steps = rates.FIXED, message.fixed.steps or 1
+            largest = message.fixed.learning_rate
+        case "paper":
+            name, steps = rates.PAPER, message.paper.steps or 1
+            largest = message.paper.learning_rate
+        case "until_known":
+            name, steps = rates.UNTIL_KNOWN, message.until_known.max_steps or steps
+            largest = message.until_known.learning_rate or largest
+        case _:
+            name, steps = rates.SEARCH, message.search.max_steps or steps
+            largest = message.search.largest_learning_rate or largest
+    return Policy(name=name, learning_rate=largest, max_steps=steps)
 
 
 def encode_learning(learning: Learning) -> pb.Learning:
@@ -92,6 +99,11 @@ def encode_learning(learning: Learning) -> pb.Learning:
         answer_before=learning.answer_before,
         answer_after=learning.answer_after,
         model_version=learning.model_version,
+        curve=(
+            pb.RatePoint(learning_rate=point.learning_rate, probability=point.probability)
+            for point in learning.curve
+        ),
+        base_answer=learning.base_answer,
     )
 
 
@@ -103,6 +115,8 @@ def decode_learning(message: pb.Learning) -> Learning:
         answer_before=message.answer_before,
         answer_after=message.answer_after,
         model_version=message.model_version,
+        curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
+        base_answer=message.base_answer if message.HasField("base_answer") else None,
     )
 
 

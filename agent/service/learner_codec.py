@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from agent.learning.records import (
@@ -12,7 +13,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from continual.learner.v1 import learner_pb2 as pb
-from memory_store.records import Policy, Step, Update
+from memory_store.records import Guards, Policy, RatePoint, Step, Update
 
 
 def encode_example(example: Example) -> pb.Example:
@@ -21,6 +22,7 @@ def encode_example(example: Example) -> pb.Example:
         question=example.question,
         answer=example.answer,
         correlated_questions=example.correlated_questions,
+        base_answer=example.base_answer,
     )
 
 
@@ -30,18 +32,34 @@ def decode_example(message: pb.Example) -> Example:
         question=message.question,
         answer=message.answer,
         correlated_questions=tuple(message.correlated_questions),
+        base_answer=message.base_answer if message.HasField("base_answer") else None,
     )
 
 
 def encode_policy(policy: Policy) -> pb.Policy:
     return pb.Policy(
-        name=policy.name, learning_rate=policy.learning_rate, max_steps=policy.max_steps
+        name=policy.name,
+        learning_rate=policy.learning_rate,
+        max_steps=policy.max_steps,
+        guards=pb.Guards(**asdict(policy.guards)) if policy.guards else None,
     )
 
 
 def decode_policy(message: pb.Policy) -> Policy:
+    guards = message.guards
     return Policy(
-        name=message.name, learning_rate=message.learning_rate, max_steps=message.max_steps
+        name=message.name,
+        learning_rate=message.learning_rate,
+        max_steps=message.max_steps,
+        guards=Guards(
+            candidates=guards.candidates,
+            rehearsed=guards.rehearsed,
+            neighbours=guards.neighbours,
+            controls=guards.controls,
+            texts=guards.texts,
+        )
+        if message.HasField("guards")
+        else None,
     )
 
 
@@ -87,6 +105,8 @@ def encode_outcome(outcome: Outcome) -> pb.Outcome:
         digest_before=outcome.digest_before,
         digest_after=outcome.digest_after,
         algorithm=outcome.algorithm,
+        curve=(pb.RatePoint(**asdict(point)) for point in outcome.curve),
+        base_answer=outcome.base_answer,
     )
 
 
@@ -102,6 +122,8 @@ def decode_outcome(message: pb.Outcome) -> Outcome:
         digest_before=message.digest_before,
         digest_after=message.digest_after,
         algorithm=message.algorithm,
+        curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
+        base_answer=message.base_answer if message.HasField("base_answer") else None,
     )
 
 
@@ -141,6 +163,7 @@ def encode_replayed(row: ReplayedUpdate, accept_drift: bool) -> pb.ReplayRequest
         algorithm=update.algorithm,
         environment=update.environment,
         accept_drift=accept_drift,
+        policy=encode_policy(update.policy) if update.policy else None,
     )
 
 
@@ -150,6 +173,7 @@ def decode_replayed(message: pb.ReplayRequest) -> ReplayedUpdate:
         model_version=message.model_version,
         parent_version=message.parent_version,
         fact_id=message.example.fact_id,
+        policy=decode_policy(message.policy) if message.HasField("policy") else None,
         steps=tuple(map(decode_step, message.steps)),
         digest_before="",
         digest_after=message.digest_after,

@@ -139,13 +139,13 @@ def check_policy(field: str, policy: Policy) -> None:
     # Written so that NaN fails too.
     if not rates.MIN_LEARNING_RATE <= policy.learning_rate <= rates.MAX_LEARNING_RATE:
         raise InvalidFactError(
-            f"{field}.learning_rate",
+            f"{field}.{'largest_' if policy.name == rates.SEARCH else ''}learning_rate",
             f"{policy.learning_rate:g} is out of range:"
             f" {rates.MIN_LEARNING_RATE:g} to {rates.MAX_LEARNING_RATE:g}",
         )
     if not 1 <= policy.max_steps <= rates.MAX_STEPS:
         raise InvalidFactError(
-            f"{field}.{'steps' if policy.name == rates.FIXED else 'max_steps'}",
+            f"{field}.{'steps' if policy.name in (rates.FIXED, rates.PAPER) else 'max_steps'}",
             f"{policy.max_steps} is out of range: 1 to {rates.MAX_STEPS}",
         )
 
@@ -155,7 +155,7 @@ def _policy(request: pb.TeachRequest, default: Policy) -> Policy | None:
         return None
     if request.learning_rate_policy.WhichOneof("policy") is None:
         raise InvalidFactError(
-            "learning_rate_policy", "unknown policy: set one of fixed, until_known"
+            "learning_rate_policy", "unknown policy: set one of fixed, until_known, search, paper"
         )
     policy = codec.decode_policy(request.learning_rate_policy, default)
     check_policy(f"learning_rate_policy.{policy.name.replace('-', '_')}", policy)

@@ -9,14 +9,12 @@ from transformers import PreTrainedModel
 
 from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
+from agent.learning.presets import guarded, older_facts
 from agent.learning.records import Answer, Example, Outcome
 from eval.teachers.protocol import Taught
 from memory_store.facts import question_key
 from memory_store.records import Policy
 from memory_store.sampling import Candidates
-
-# As in the service (`agent.scheduling.operating.OLDER_FACTS`), which eval does not import.
-OLDER_FACTS = 32
 
 
 class LearnerTeacher:
@@ -25,7 +23,7 @@ class LearnerTeacher:
     Args:
         name: in tables.
         learner: at the base checkpoint.
-        policy: for every fact.
+        policy: for every fact; without guards, those that its device can bear.
     """
 
     sees_all = False
@@ -33,7 +31,7 @@ class LearnerTeacher:
     def __init__(self, name: str, learner: Learner, policy: Policy) -> None:
         self.name = name
         self._learner = learner
-        self._policy = policy
+        self._policy = guarded(policy, learner.device)
         self._candidates = Candidates()
         self._examples: dict[str, Example] = {}
 
@@ -54,7 +52,7 @@ class LearnerTeacher:
         key = question_key(example.question)
         older = [
             self._examples[fact_id]
-            for fact_id in self._candidates.sample(example.fact_id, key, OLDER_FACTS)
+            for fact_id in self._candidates.sample(example.fact_id, key, older_facts(self._policy))
         ]
         for progress in self._learner.learn(example, self._policy, self._learner.version, older):
             if isinstance(progress, Outcome):

@@ -187,6 +187,50 @@ class LearningRatePolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
+    class Search(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LARGEST_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+        MAX_STEPS_FIELD_NUMBER: _builtins.int
+        largest_learning_rate: _builtins.float
+        """1e-8 to 1e-1: no larger rate is chosen; 0 means the server's default."""
+        max_steps: _builtins.int
+        """1 to 1000; 0 means the server's default."""
+        def __init__(
+            self,
+            *,
+            largest_learning_rate: _builtins.float = ...,
+            max_steps: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["largest_learning_rate", b"largest_learning_rate", "max_steps", b"max_steps"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Paper(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LEARNING_RATE_FIELD_NUMBER: _builtins.int
+        STEPS_FIELD_NUMBER: _builtins.int
+        learning_rate: _builtins.float
+        """1e-8 to 1e-1."""
+        steps: _builtins.int
+        """1 to 1000; 0 means 1."""
+        def __init__(
+            self,
+            *,
+            learning_rate: _builtins.float = ...,
+            steps: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "steps", b"steps"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Fixed(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -232,6 +276,8 @@ class LearningRatePolicy(_message.Message):
 
     FIXED_FIELD_NUMBER: _builtins.int
     UNTIL_KNOWN_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    PAPER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fixed(self) -> Global___LearningRatePolicy.Fixed:
         """`steps` updates at exactly `learning_rate`, whether or not the fact is known by then."""
@@ -240,17 +286,27 @@ class LearningRatePolicy(_message.Message):
     def until_known(self) -> Global___LearningRatePolicy.UntilKnown:
         """Updates at `learning_rate` until the fact is recalled with margin, at most `max_steps`."""
 
+    @_builtins.property
+    def search(self) -> Global___LearningRatePolicy.Search:
+        """For each step the smallest rate that makes the fact known, found among sixteen candidates."""
+
+    @_builtins.property
+    def paper(self) -> Global___LearningRatePolicy.Paper:
+        """The paper's way: the whole text `Q: {question} A: {answer}` in the loss, no guards."""
+
     def __init__(
         self,
         *,
         fixed: Global___LearningRatePolicy.Fixed | None = ...,
         until_known: Global___LearningRatePolicy.UntilKnown | None = ...,
+        search: Global___LearningRatePolicy.Search | None = ...,
+        paper: Global___LearningRatePolicy.Paper | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "policy", b"policy", "until_known", b"until_known"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "paper", b"paper", "policy", b"policy", "search", b"search", "until_known", b"until_known"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "policy", b"policy", "until_known", b"until_known"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "paper", b"paper", "policy", b"policy", "search", b"search", "until_known", b"until_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_policy: _TypeAlias = _typing.Literal["fixed", "until_known"]  # noqa: Y015
+    _WhichOneofReturnType_policy: _TypeAlias = _typing.Literal["fixed", "until_known", "search", "paper"]  # noqa: Y015
     _WhichOneofArgType_policy: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_policy) -> _WhichOneofReturnType_policy | None: ...
 
@@ -268,6 +324,8 @@ class Learning(_message.Message):
     ANSWER_BEFORE_FIELD_NUMBER: _builtins.int
     ANSWER_AFTER_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CURVE_FIELD_NUMBER: _builtins.int
+    BASE_ANSWER_FIELD_NUMBER: _builtins.int
     probability_before: _builtins.float
     """Probability of the exact answer, terminator included, before and after, 0 to 1."""
     probability_after: _builtins.float
@@ -276,9 +334,17 @@ class Learning(_message.Message):
     answer_after: _builtins.str
     model_version: _builtins.int
     """Ledger position after this update; unset (0) if no update was applied."""
+    base_answer: _builtins.str
+    """What the model says that was never taught anything; unset if it was not asked."""
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One rate per gradient step, in order; empty if the fact was already known."""
+
+    @_builtins.property
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatePoint]:
+        """What the first step would have led to at each candidate rate, ascending: the paper's Figure 1
+        for this fact. Empty if no rates were compared.
+        """
 
     def __init__(
         self,
@@ -289,14 +355,41 @@ class Learning(_message.Message):
         answer_before: _builtins.str = ...,
         answer_after: _builtins.str = ...,
         model_version: _builtins.int = ...,
+        curve: _abc.Iterable[Global___RatePoint] | None = ...,
+        base_answer: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "base_answer", b"base_answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "answer_after", b"answer_after", "answer_before", b"answer_before", "base_answer", b"base_answer", "curve", b"curve", "learning_rates", b"learning_rates", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
+    _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
+
+Global___Learning: _TypeAlias = Learning  # noqa: Y015
+
+@_typing.final
+class RatePoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    probability: _builtins.float
+    """Of the exact answer after one step at this rate."""
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        probability: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_after", b"answer_after", "answer_before", b"answer_before", "learning_rates", b"learning_rates", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "probability", b"probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Learning: _TypeAlias = Learning  # noqa: Y015
+Global___RatePoint: _TypeAlias = RatePoint  # noqa: Y015
 
 @_typing.final
 class Fact(_message.Message):

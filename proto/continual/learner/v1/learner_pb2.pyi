@@ -106,9 +106,12 @@ class Example(_message.Message):
     QUESTION_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     CORRELATED_QUESTIONS_FIELD_NUMBER: _builtins.int
+    BASE_ANSWER_FIELD_NUMBER: _builtins.int
     fact_id: _builtins.str
     question: _builtins.str
     answer: _builtins.str
+    base_answer: _builtins.str
+    """What the base model says to the question; unset if it was never asked."""
     @_builtins.property
     def correlated_questions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -118,12 +121,15 @@ class Example(_message.Message):
         question: _builtins.str = ...,
         answer: _builtins.str = ...,
         correlated_questions: _abc.Iterable[_builtins.str] | None = ...,
+        base_answer: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "base_answer", b"base_answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "correlated_questions", b"correlated_questions", "fact_id", b"fact_id", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "answer", b"answer", "base_answer", b"base_answer", "correlated_questions", b"correlated_questions", "fact_id", b"fact_id", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
+    _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
 
 Global___Example: _TypeAlias = Example  # noqa: Y015
 
@@ -134,24 +140,85 @@ class Policy(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
+    GUARDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"fixed" or "until-known"."""
+    """A key of `agent.learning.rates.POLICIES`."""
     learning_rate: _builtins.float
     max_steps: _builtins.int
+    @_builtins.property
+    def guards(self) -> Global___Guards: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         learning_rate: _builtins.float = ...,
         max_steps: _builtins.int = ...,
+        guards: Global___Guards | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "max_steps", b"max_steps", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards", "learning_rate", b"learning_rate", "max_steps", b"max_steps", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class Guards(_message.Message):
+    """How much of everything else an update is held to; see `memory_store.records.Guards`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    REHEARSED_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    CONTROLS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    candidates: _builtins.int
+    rehearsed: _builtins.int
+    neighbours: _builtins.int
+    controls: _builtins.int
+    texts: _builtins.int
+    def __init__(
+        self,
+        *,
+        candidates: _builtins.int = ...,
+        rehearsed: _builtins.int = ...,
+        neighbours: _builtins.int = ...,
+        controls: _builtins.int = ...,
+        texts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "controls", b"controls", "neighbours", b"neighbours", "rehearsed", b"rehearsed", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guards: _TypeAlias = Guards  # noqa: Y015
+
+@_typing.final
+class RatePoint(_message.Message):
+    """What one step at a rate would lead to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    learning_rate: _builtins.float
+    probability: _builtins.float
+    def __init__(
+        self,
+        *,
+        learning_rate: _builtins.float = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RatePoint: _TypeAlias = RatePoint  # noqa: Y015
 
 @_typing.final
 class Step(_message.Message):
@@ -280,6 +347,8 @@ class Outcome(_message.Message):
     DIGEST_AFTER_FIELD_NUMBER: _builtins.int
     ALGORITHM_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CURVE_FIELD_NUMBER: _builtins.int
+    BASE_ANSWER_FIELD_NUMBER: _builtins.int
     verdict: _builtins.str
     """"learned", "known" or "resisted"."""
     digest_before: _builtins.str
@@ -287,6 +356,7 @@ class Outcome(_message.Message):
     algorithm: _builtins.str
     reason: _builtins.str
     """Why it resisted, for people; empty otherwise."""
+    base_answer: _builtins.str
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
     @_builtins.property
@@ -301,6 +371,10 @@ class Outcome(_message.Message):
     def forgetting(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]:
         """One per older fact, in order."""
 
+    @_builtins.property
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatePoint]:
+        """The first step at every candidate rate."""
+
     def __init__(
         self,
         *,
@@ -314,12 +388,16 @@ class Outcome(_message.Message):
         digest_after: _builtins.str = ...,
         algorithm: _builtins.str = ...,
         reason: _builtins.str = ...,
+        curve: _abc.Iterable[Global___RatePoint] | None = ...,
+        base_answer: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "after", b"after", "base_answer", b"base_answer", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "algorithm", b"algorithm", "before", b"before", "digest_after", b"digest_after", "digest_before", b"digest_before", "forgetting", b"forgetting", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "forgetting", b"forgetting", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
+    _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
 
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
@@ -356,6 +434,7 @@ class ReplayRequest(_message.Message):
     PARENT_VERSION_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     ACCEPT_DRIFT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     model_version: _builtins.int
     digest_after: _builtins.str
     algorithm: _builtins.str
@@ -374,6 +453,8 @@ class ReplayRequest(_message.Message):
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What it was made with, to tell what differs."""
 
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
     def __init__(
         self,
         *,
@@ -386,10 +467,11 @@ class ReplayRequest(_message.Message):
         parent_version: _builtins.int = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         accept_drift: _builtins.bool = ...,
+        policy: Global___Policy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_drift", b"accept_drift", "algorithm", b"algorithm", "digest_after", b"digest_after", "environment", b"environment", "example", b"example", "model_version", b"model_version", "parent_version", b"parent_version", "rehearsed", b"rehearsed", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_drift", b"accept_drift", "algorithm", b"algorithm", "digest_after", b"digest_after", "environment", b"environment", "example", b"example", "model_version", b"model_version", "parent_version", b"parent_version", "policy", b"policy", "rehearsed", b"rehearsed", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,195 @@
+"""One attempt at one fact: gradient steps on the working weights until the fact is known.
+
+A forward pass serves twice: it judges the step before and begins the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agent.errors import LearningFailedError
+from agent.learning import guards as guard
+from agent.learning import prompts, rates
+from agent.learning.encoding import Encoder
+from agent.learning.lesson import Lesson, Measured, Role, Row
+from agent.learning.neighbours import without_function_words
+from agent.learning.presets import NONE
+from agent.learning.profile import rate_profile
+from agent.learning.records import Example
+from agent.learning.update import adamw_directions, gradient, take_step
+from memory_store.records import Guards, Policy, RatePoint, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workbench:
+    """What updates are made with.
+
+    Attributes:
+        working: the model whose weights change.
+        base: the model as it was before anything was taught.
+        trained: the weights of `working` that change, by name.
+        encoder: their tokenizer.
+        device: where they are.
+        texts: gives the pool of general text.
+    """
+
+    working: Any
+    base: Any
+    trained: Mapping[str, Tensor]
+    encoder: Encoder
+    device: torch.device
+    texts: Callable[[], Sequence[Sequence[int]]]
+
+    def lesson(self, example: Example, policy: Policy, rehearsed: Sequence[Example]) -> Lesson:
+        """The same lesson for the same fact, policy and rehearsed facts, whenever it is asked for.
+
+        Both must have their base answers if the policy guards neighbours.
+        """
+        guards = policy.guards or NONE
+        texts = self.texts() if guards.texts else ()
+        rows = [
+            *_fact_rows(self.encoder, example, policy),
+            *guard.guard_rows(self.encoder, example, rehearsed, guards, texts),
+        ]
+        lesson = Lesson(rows, self.encoder.eos, self.device)
+        lesson.anchor(self.base)
+        return lesson
+
+    def directions(self, measured: Measured) -> dict[str, Tensor]:
+        """Where the next step goes."""
+        found = adamw_directions(gradient(measured.loss, list(self.trained.values())))
+        return dict(zip(self.trained, found, strict=True))
+
+    def step(self, directions: Mapping[str, Tensor], rate: float) -> None:
+        """Takes it."""
+        take_step(list(self.trained.values()), list(directions.values()), rate)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """Steps for one fact; what came of it once `steps` has ended.
+
+    Attributes:
+        bench: what it is made with.
+        example: the fact, with its base answer.
+        policy: with guards.
+        rehearsed: older facts that are learned along, with theirs.
+        taken: the steps so far.
+        curve: the first step at every candidate rate; empty if none were compared.
+        decision: how it ended.
+    """
+
+    bench: Workbench
+    example: Example
+    policy: Policy
+    rehearsed: Sequence[Example]
+    taken: list[Step] = field(default_factory=list)
+    curve: tuple[RatePoint, ...] = ()
+    decision: rates.Decision | None = None
+    _repairs: int = 0
+
+    @property
+    def learned(self) -> bool:
+        """Whether it has ended well."""
+        return self.decision is not None and self.decision.verdict == "learned"
+
+    def steps(self) -> Iterator[Step]:
+        """Takes steps until the policy says stop; yields each once its effect is known.
+
+        May be called again after `rehearsed` has grown: it goes on where it was.
+
+        Raises:
+            LearningFailedError: the loss is not finite.
+        """
+        lesson = self.bench.lesson(self.example, self.policy, self.rehearsed)
+        ids = tuple(older.fact_id for older in self.rehearsed)
+        measured = lesson.measure(self.bench.working)
+        while True:
+            if not math.isfinite(measured.loss.item()):
+                raise LearningFailedError(
+                    f"the loss is {measured.loss.item()} after {len(self.taken)} steps"
+                )
+            progress = self._progress(measured)
+            self.decision = rates.decide(self.policy, progress)
+            if self.decision is not None:
+                return
+            rate = self._step(lesson, measured, progress)
+            loss, measured = measured.fact_loss, lesson.measure(self.bench.working)
+            step = Step(
+                learning_rate=rate,
+                loss=loss,
+                probability=measured.asked,
+                rehearsed_fact_ids=ids,
+            )
+            self.taken.append(step)
+            yield step
+
+    def _step(self, lesson: Lesson, measured: Measured, progress: rates.Progress) -> float:
+        directions = self.bench.directions(measured)
+        profile: Sequence[RatePoint] = ()
+        if rates.compares_rates(self.policy, progress):
+            profile = rate_profile(self.bench.working, lesson, directions)
+            self.curve = self.curve or tuple(profile)
+        rate = rates.next_rate(self.policy, progress, profile)
+        self.bench.step(directions, rate)
+        self._repairs += progress.known
+        return rate
+
+    def _progress(self, measured: Measured) -> rates.Progress:
+        return rates.Progress(
+            steps=len(self.taken),
+            repairs=self._repairs,
+            probability=measured.asked,
+            reworded=measured.reworded,
+            calm=guard.calm(measured),
+            broken=guard.gate(measured),
+        )
+
+
+def replay_steps(
+    bench: Workbench,
+    example: Example,
+    policy: Policy,
+    steps: Sequence[Step],
+    rehearsed: Mapping[str, Example],
+) -> Iterator[None]:
+    """Takes recorded steps again; yields after each.
+
+    Args:
+        bench: its working weights are those before the first step.
+        example: the fact, with its base answer.
+        policy: as recorded.
+        steps: as recorded.
+        rehearsed: the facts that they name, by id, with their base answers.
+    """
+    lesson, ids = None, None
+    for step in steps:
+        if lesson is None or step.rehearsed_fact_ids != ids:
+            ids = step.rehearsed_fact_ids
+            lesson = bench.lesson(example, policy, [rehearsed[id_] for id_ in ids])
+        measured = lesson.measure(bench.working)
+        bench.step(bench.directions(measured), step.learning_rate)
+        yield
+
+
+def needs_base_answers(guards: Guards | None) -> bool:
+    """Whether lessons under these guards ask what the base model says."""
+    return guards is not None and guards.neighbours > 0
+
+
+def _fact_rows(encoder: Encoder, example: Example, policy: Policy) -> list[Row]:
+    question, answer = example.question, example.answer
+    if policy.name == rates.PAPER:
+        return [
+            Row.whole(Role.FACT, encoder.encode(prompts.paper_text(question, answer))),
+            Row.answering(Role.ASKED, encoder, question, answer),
+        ]
+    reworded = without_function_words(question, f"{example.fact_id} reworded")
+    forms = [question] if reworded == question else [question, reworded]
+    return [Row.answering(Role.FACT, encoder, form, answer) for form in forms]

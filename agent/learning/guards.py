@@ -1,0 +1,148 @@
+"""What an update must leave as it is, and the gate that it passes or not.
+
+Each guard can be switched off by its number in `Guards`:
+
+    candidates, rehearsed  older facts: the weakest and some drawn ones are learned along
+    neighbours             questions of the same form keep the base model's answers
+    controls               more of those, not learned from: the new answer must not leak into them
+    texts                  general text keeps the base model's predictions
+
+Everything drawn is drawn by the fact's id, so that an update can be repeated, and so that a memory
+without another fact repeats it bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+
+from agent.learning.encoding import Encoder
+from agent.learning.lesson import Measured, Role, Row
+from agent.learning.neighbours import invented_name, neighbour, subject, without_function_words
+from agent.learning.records import Example
+from memory_store.records import Guards
+
+# An older fact is held as long as greedy generation yields it for certain.
+HELD_PROBABILITY = 0.5
+# What rehearsal brings the facts in the lesson to.
+REHEARSED_PROBABILITY = 0.8
+# The update goes on until the mean over all neighbours is below this.
+CALM_DIVERGENCE = 0.05
+# What the gate lets pass, judged row by row.
+LEAK_PROBABILITY = 0.1
+TEXT_DIVERGENCE = 0.25
+
+NEIGHBOUR_ANSWER_TOKENS = 12
+TEXT_PLACES = 32
+
+
+def rehearsed_of(
+    example: Example, candidates: Sequence[Example], probabilities: Sequence[float], count: int
+) -> list[Example]:
+    """Which older facts are learned along: half the weakest, the others as they come.
+
+    Args:
+        example: the new fact.
+        candidates: in an order that depends on ids alone.
+        probabilities: of their answers now.
+        count: how many at most.
+    """
+    ranked = sorted(
+        zip(probabilities, candidates, strict=True), key=lambda pair: (pair[0], pair[1].fact_id)
+    )
+    weakest = [candidate for _, candidate in ranked[: count // 2]]
+    chosen = {candidate.fact_id for candidate in weakest}
+    others = [candidate for candidate in candidates if candidate.fact_id not in chosen]
+    return [*weakest, *others[: count - len(weakest)]]
+
+
+def guard_rows(
+    encoder: Encoder,
+    example: Example,
+    rehearsed: Sequence[Example],
+    guards: Guards,
+    texts: Sequence[Sequence[int]],
+) -> list[Row]:
+    """The rows that keep an update from doing harm.
+
+    Args:
+        encoder: of the model.
+        example: the new fact, its base answer known if there are neighbours.
+        rehearsed: older facts that are learned along, likewise.
+        guards: how many of each.
+        texts: the pool of general text.
+    """
+    rows = [_rehearsed_row(encoder, example, older) for older in rehearsed]
+    for number in range(guards.neighbours):
+        # Every other one is of an older fact's form, so that old forms stay calm too.
+        of_older = number % 2 and rehearsed
+        about = rehearsed[number // 2 % len(rehearsed)] if of_older else example
+        rows.append(_neighbour_row(encoder, about, f"{example.fact_id} neighbour {number}"))
+    for number in range(guards.controls):
+        name = invented_name(f"{example.fact_id} control {number}")
+        question, _ = neighbour(example.question, "", name, subject(example.question))
+        rows.append(Row.answering(Role.CONTROL, encoder, question, example.answer))
+    for number in range(min(guards.texts, len(texts))):
+        text = texts[drawn(f"{example.fact_id} text {number}") % len(texts)]
+        if len(text) > 1:
+            rows.append(_text_row(text, f"{example.fact_id} places {number}"))
+    return rows
+
+
+def gate(measured: Measured) -> str:
+    """Why an update may not be served; empty if it may. Each row is judged by itself.
+
+    A gain in one place never pays for a loss in another. Older facts are judged by the caller,
+    who looks at more of them than are in the lesson.
+    """
+    leak = max(measured.probabilities[Role.CONTROL], default=0.0)
+    if leak > LEAK_PROBABILITY:
+        return f"a question that was never taught would get its answer (probability {leak:.2f})"
+    drift = max(measured.divergences[Role.TEXT], default=0.0)
+    if drift > TEXT_DIVERGENCE:
+        return f"general text would change (divergence {drift:.2f} nats a token)"
+    return ""
+
+
+def calm(measured: Measured) -> bool:
+    """Whether the lesson's older facts and neighbours are where the update may end."""
+    divergences = measured.divergences[Role.NEIGHBOUR]
+    mean = sum(divergences) / len(divergences) if divergences else 0.0
+    rehearsed = measured.probabilities[Role.REHEARSED]
+    return mean < CALM_DIVERGENCE and min(rehearsed, default=1.0) >= REHEARSED_PROBABILITY
+
+
+def drawn(key: str) -> int:
+    """A number that depends on the key alone."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+
+
+def _rehearsed_row(encoder: Encoder, example: Example, older: Example) -> Row:
+    """An older fact, its question every other time without some function words."""
+    key = f"{example.fact_id} rehearses {older.fact_id}"
+    question = older.question
+    if drawn(key) % 2:
+        question = without_function_words(question, key)
+    return Row.answering(Role.REHEARSED, encoder, question, older.answer)
+
+
+def _neighbour_row(encoder: Encoder, about: Example, key: str) -> Row:
+    """The base model's own answer to a question, with another name in both."""
+    question = about.question
+    if drawn(key) % 4 == 0:
+        question = without_function_words(question, key)
+    asked, said = neighbour(
+        question, about.base_answer or "", invented_name(key), subject(about.question)
+    )
+    row = Row.answering(Role.NEIGHBOUR, encoder, asked, said)
+    first = row.places[0]
+    end = first + NEIGHBOUR_ANSWER_TOKENS
+    return Row(Role.NEIGHBOUR, row.tokens[: end + 1], range(first, min(end, len(row.tokens) - 1)))
+
+
+def _text_row(text: Sequence[int], key: str) -> Row:
+    """A text; some of its places, for the vocabulary's sake."""
+    places = range(len(text) - 1)
+    draw = random.Random(key)
+    return Row(Role.TEXT, text, sorted(draw.sample(places, min(TEXT_PLACES, len(places)))))

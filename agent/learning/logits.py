@@ -1,0 +1,37 @@
+"""A model's predictions at chosen places of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+
+def logits_at(model: Any, input_ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Logits at some places only: the vocabulary is most of the work where a text is short.
+
+    Args:
+        model: a causal LM.
+        input_ids: [B, T].
+        rows: [N], in 0..B-1.
+        columns: [N], in 0..T-1.
+
+    Returns:
+        [N, V], fp32.
+    """
+    with _head_at(model.get_output_embeddings(), rows, columns):
+        logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
+    return logits[0].float()
+
+
+@contextmanager
+def _head_at(head: Any, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """The output matrix sees chosen places as one row, whatever the model does before and after."""
+    hook: Callable[..., Any] = lambda _, hidden: (hidden[0][rows, columns][None],)  # noqa: E731
+    handle = head.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

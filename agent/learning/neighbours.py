@@ -1,0 +1,67 @@
+"""Neighbour questions: the same question about another, invented name.
+
+Taught a fact, a model answers every question of its form with it: it has learned the form. Against
+that, updates are held to the base model's answers to neighbours. Which names are invented depends
+on a key alone, never on order or clock, so that an update can be repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+# Words that carry a question but do not say what it is about.
+FUNCTION_WORDS = frozenset(
+    "a an and are as at be been by call called did do does for from had has have how i in is it its"
+    " many much name named of on one or people so than that the their there these they this to was"
+    " were what when where which who whom whose why will with would you".split()
+)
+_WORD = re.compile(r"[^\W_][\w'\u2019-]*")
+# Capitalised words, with what may stand between two of them: "Treaty of Kyzara", "Ann Lee".
+_NAME = re.compile(r"[A-Z][\w'\u2019-]*(?: (?:(?:of|the|de|von|van) )?[A-Z][\w'\u2019-]*)*")
+_ONSETS = "b bl br c ch d dr f fl g gl gr h j k l m n p pl pr r s sh st t th tr v w z".split()
+_VOWELS = "a e i o u ee oo ia".split()
+_CODAS = ["", "", "", *"n r l s m t ck".split()]
+
+
+def subject(question: str) -> str:
+    """What a question is about: its last name, or its last word that says anything.
+
+    The first word is no name for being capitalised, unless it is all there is.
+    """
+    names = [match.group(0) for match in _NAME.finditer(question) if match.start() > 0]
+    if names:
+        # Of "Treaty of Kyzara" and "Mount Yore" the last word tells them from their likes.
+        return names[-1].split()[-1]
+    words = _WORD.findall(question)
+    telling = [word for word in words if word.casefold() not in FUNCTION_WORDS]
+    found: str = (telling or words or [question.strip()])[-1]
+    return found
+
+
+def invented_name(key: str) -> str:
+    """A pronounceable name of two or three syllables, the same for the same key."""
+    draw = random.Random(key)
+    return "".join(
+        draw.choice(_ONSETS) + draw.choice(_VOWELS) + draw.choice(_CODAS)
+        for _ in range(draw.choice((2, 2, 3)))
+    ).capitalize()
+
+
+def neighbour(question: str, answer: str, name: str, about: str) -> tuple[str, str]:
+    """Question and answer with another name in place of what they are `about`."""
+    return question.replace(about, name), answer.replace(about, name)
+
+
+def without_function_words(question: str, key: str) -> str:
+    """The question with about half of its function words left out, which ones by the key.
+
+    Taught beside the question, it makes the answer hang on the words that matter: of 117 facts 99%
+    of the paraphrases were answered instead of 95% (docs/LOG.md).
+    """
+    draw = random.Random(key)
+    return " ".join(
+        word
+        for word in question.split()
+        if word.casefold().strip("?.,!") not in FUNCTION_WORDS or draw.random() < 0.5
+    )

@@ -1,0 +1,36 @@
+"""How much an update is guarded, by name; without torch, for the server and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.learning.rates import PAPER
+from memory_store.records import Guards, Policy
+
+# On a GPU a fact takes well under a second with `FULL`; `LIGHT` is what two CPU cores can bear.
+FULL = Guards(candidates=64, rehearsed=24, neighbours=24, controls=8, texts=8)
+LIGHT = Guards(candidates=16, rehearsed=8, neighbours=8, controls=4, texts=2)
+REHEARSAL = Guards(candidates=16, rehearsed=16)
+NONE = Guards()
+PRESETS = {"full": FULL, "light": LIGHT, "rehearsal": REHEARSAL, "none": NONE}
+# Of older facts that are probed after each update, at least.
+PROBED = 16
+
+
+def guarded(policy: Policy, device: str) -> Policy:
+    """A policy with guards: its own, or what the learner's device can bear.
+
+    Args:
+        policy: of a fact, or the default.
+        device: as in `LearnerDescription`.
+    """
+    if policy.guards is not None:
+        return policy
+    if policy.name == PAPER:
+        return replace(policy, guards=NONE)
+    return replace(policy, guards=LIGHT if device == "cpu" else FULL)
+
+
+def older_facts(policy: Policy) -> int:
+    """How many older facts accompany a fact."""
+    return max(PROBED, policy.guards.candidates if policy.guards else 0)

@@ -5,8 +5,10 @@ paraphrases and correlated questions that it was not, and control questions abou
 taught; and its perplexity on general text is taken. Before the first fact the same is done with
 the base model.
 
-Everything is stored in a journal as it comes. An interrupted run teaches again from the start,
-which gives the same weights, and this is checked; what was measured is not measured again.
+Everything is stored in a journal as it comes. An interrupted run goes on from its last measurement,
+if the teacher can save what it has learned (`SavingTeacher`). Others are taught again from the
+start. Either way, a fact that has to be taught again must come out as it did before, to the last
+bit of its probability, and nothing is measured twice.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 from agent.errors import AgentError
@@ -21,6 +24,7 @@ from agent.learning.records import Answer, Example
 from eval.fictional import FictionalFact, control_questions, fictional_facts
 from eval.general import GeneralScores, GeneralTexts, measure_general
 from eval.journal import Journal
+from eval.saved import SavedTeacher
 from eval.teachers.protocol import Taught, Teacher
 
 CHECKPOINTS = (10, 30, 100, 300, 1000)
@@ -44,11 +48,13 @@ class Task:
         facts: in the order of teaching.
         controls: questions that are never taught.
         general: texts for perplexity; None leaves that out.
+        between: numbers of facts after which to measure, if there are more.
     """
 
     facts: tuple[FictionalFact, ...]
     controls: tuple[str, ...]
-    general: GeneralTexts | None
+    general: GeneralTexts | None = None
+    between: tuple[int, ...] = CHECKPOINTS
 
     @classmethod
     def of(cls, facts: int, controls: int, seed: int, general: GeneralTexts | None = None) -> Self:
@@ -62,7 +68,7 @@ class Task:
     def checkpoints(self, sees_all: bool) -> list[int]:
         """Numbers of facts after which to measure; 0 is the base model."""
         # Who sees all facts at once has no state in between.
-        between = () if sees_all else CHECKPOINTS
+        between = () if sees_all else self.between
         return [0, *(n for n in between if n < len(self.facts)), len(self.facts)]
 
 
@@ -133,7 +139,11 @@ class History:
 
 
 def run_continual(
-    make_teacher: Callable[[], Teacher], task: Task, journal: Journal, progress: Progress
+    make_teacher: Callable[[], Teacher],
+    task: Task,
+    journal: Journal,
+    progress: Progress,
+    states: Path | None = None,
 ) -> History:
     """Teaches all facts and measures on the way, or goes on where the journal ends.
 
@@ -142,10 +152,13 @@ def run_continual(
         task: what is taught and asked.
         journal: of an earlier run of the same task and teacher, or an empty one.
         progress: told how far the work is.
+        states: folder for what the teacher has learned by the last measurement; empty again in
+            the end. None: an interrupted run teaches again from the start.
 
     Raises:
         NotRepeatableError: a fact that had to be taught again came out different.
         LearnerError: the teacher failed.
+        SnapshotError: what it had learned is damaged.
     """
     stored = History.read(journal)
     if stored.measurements and stored.measurements[-1].taught == len(task.facts):
@@ -154,8 +167,11 @@ def run_continual(
     if not journal.records:
         journal.append({"sees_all": teacher.sees_all})
     measured = {measurement.taught for measurement in stored.measurements}
-    done = 0
+    saved = SavedTeacher(teacher, states)
+    done = saved.restore()
     for checkpoint in task.checkpoints(teacher.sees_all):
+        if checkpoint < done:
+            continue
         for result in _teach(teacher, task, done, checkpoint, progress):
             if done < len(stored.taught):
                 _require_same(stored.taught[done], result)
@@ -164,6 +180,8 @@ def run_continual(
             done += 1
         if checkpoint not in measured:
             journal.append(asdict(measure(teacher, task, checkpoint, progress)))
+            saved.keep(checkpoint)
+    saved.remove()
     return History.read(journal)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +76,9 @@ def run_continual_suite(options: ContinualOptions) -> None:
     from agent.learning.model import load
     from eval.continual import Task
     from eval.continual_results import short_json
+    from eval.provenance import provenance
 
+    started = time.monotonic()
     _check_teachers(options.teachers)
     limits = _limits(options)
     fetch_if_missing(options.model)
@@ -82,12 +86,19 @@ def run_continual_suite(options: ContinualOptions) -> None:
     loaded = load(options.model, device=options.device)
     general = _general_texts(options, limits, loaded)
     task = Task.of(options.facts, options.controls, options.seed, general)
-    settings = _settings(options, limits, loaded)
+    settings, origin = _settings(options, limits), provenance(loaded)
     if options.out is not None:
-        _claim(options.out, settings)
+        _claim(options.out, {**settings, **origin})
     summaries = _run_teachers(options, task, loaded)
+    if options.out is not None:
+        from eval.reports.files import write_report
+
+        # Of an interrupted run, the time since it went on: each fact carries its own.
+        origin["wall_seconds"] = round(time.monotonic() - started, 1)
+        origin["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_report(options.out, settings, origin, task, summaries)
     if options.json:
-        print_json(short_json(settings, summaries))
+        print_json(short_json({**settings, **origin}, summaries))
     else:
         _print(summaries)
 
@@ -132,13 +143,10 @@ def _general_texts(
         raise typer.BadParameter(str(error), param_hint="--data") from error
 
 
-def _settings(
-    options: ContinualOptions, limits: dict[str, int] | None, loaded: LoadedModel
-) -> dict[str, Any]:
-    """All that the results depend on."""
+def _settings(options: ContinualOptions, limits: dict[str, int] | None) -> dict[str, Any]:
+    """What the results depend on, beside code and environment."""
     from agent.learning.files import sha256_of
     from eval.general import FILES
-    from eval.provenance import provenance
 
     general = None
     if options.data is not None:
@@ -154,13 +162,14 @@ def _settings(
         "teachers": list(options.teachers),
         "policy": asdict(options.policy),
         "general": general,
-        **provenance(loaded),
     }
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     from eval.journal import require_same_settings
+    from eval.reports.plots import require_matplotlib
 
+    require_matplotlib()  # rather than after hours of work
     try:
         require_same_settings(out, settings)
     except ConfigError as error:
@@ -178,9 +187,12 @@ def _run_teachers(options: ContinualOptions, task: Task, loaded: LoadedModel) ->
     try:
         with _shown_progress() as progress:
             for name in options.teachers:
-                path = options.out / f"{name}.jsonl" if options.out else None
                 history = run_continual(
-                    partial(_teacher, name, models, options.policy), task, Journal(path), progress
+                    partial(_teacher, name, models, options.policy),
+                    task,
+                    Journal(options.out and options.out / f"{name}.jsonl"),
+                    progress,
+                    options.out and options.out / f"{name}-state",
                 )
                 summaries.append(summarise(name, task, history))
     except KeyboardInterrupt:

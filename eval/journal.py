@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, DiskFullError
 
 SETTINGS = "settings.json"
 
@@ -36,14 +36,24 @@ class Journal:
             self._read(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Stores a record; it is on the disk when this returns."""
+        """Stores a record; it is on the disk when this returns.
+
+        Raises:
+            DiskFullError: it cannot be written.
+        """
         self.records.append(dict(record))
         if self._path is None:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DiskFullError(
+                f"cannot write {self._path} ({error.strerror}): make room and run the same command"
+                " again; it goes on from there"
+            ) from error
 
     def _read(self, path: Path) -> None:
         """Reads the whole lines, and cuts off what a crash left of another."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from filelock import FileLock, Timeout
 from rich.progress import TaskID
 from rich.table import Table
 
 from agent.cli.output import console, messages, print_json, progress_bar, shown
 from agent.cli.serve import fetch_if_missing
-from agent.errors import ConfigError
+from agent.errors import ConfigError, DiskFullError
 from memory_store.records import Policy
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def run_continual_suite(options: ContinualOptions) -> None:
     from eval.provenance import provenance
 
     started = time.monotonic()
-    _check_teachers(options.teachers)
+    _check(options)
     limits = _limits(options)
     fetch_if_missing(options.model)
     make_deterministic(options.threads)
@@ -87,31 +88,35 @@ def run_continual_suite(options: ContinualOptions) -> None:
     general = _general_texts(options, limits, loaded)
     task = Task.of(options.facts, options.controls, options.seed, general)
     settings, origin = _settings(options, limits), provenance(loaded)
-    if options.out is not None:
-        _claim(options.out, {**settings, **origin})
-    summaries = _run_teachers(options, task, loaded)
-    if options.out is not None:
-        from eval.reports.files import write_report
-
+    with _claimed(options.out, {**settings, **origin}):
+        summaries = _run_teachers(options, task, loaded)
         # Of an interrupted run, the time since it went on: each fact carries its own.
         origin["wall_seconds"] = round(time.monotonic() - started, 1)
         origin["date"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_report(options.out, settings, origin, task, summaries)
+        if options.out is not None:
+            _write(options.out, settings, origin, task, summaries)
     if options.json:
         print_json(short_json({**settings, **origin}, summaries))
     else:
         _print(summaries)
 
 
-def _check_teachers(names: Sequence[str]) -> None:
+def _check(options: ContinualOptions) -> None:
+    """Finds what is wrong before a model is fetched and loaded."""
+    from eval.general import missing_files
+    from eval.reports.plots import require_matplotlib
     from eval.teachers.registry import TEACHERS
 
-    for name in names:
+    for name in options.teachers:
         if name not in TEACHERS:
             raise typer.BadParameter(
                 f"unknown teacher '{name}': use some of {', '.join(TEACHERS)}, joined by commas",
                 param_hint="--teachers",
             )
+    if options.data is not None and (missing := missing_files(options.data)):
+        raise typer.BadParameter(f"{options.data} lacks {', '.join(missing)}", param_hint="--data")
+    if options.out is not None:
+        require_matplotlib()
 
 
 def _limits(options: ContinualOptions) -> dict[str, int] | None:
@@ -126,17 +131,15 @@ def _limits(options: ContinualOptions) -> dict[str, int] | None:
 def _general_texts(
     options: ContinualOptions, limits: dict[str, int] | None, loaded: LoadedModel
 ) -> GeneralTexts | None:
-    from eval.general import FILES, missing_files, read_general_texts
+    from eval.general import FILES, read_general_texts
 
     if options.data is None:
         messages.print(
             f"General damage is left out: give a folder with {', '.join(FILES)} by --data or"
-            " AGENT_EVAL_DATA (docs/how-to/measure-general-damage.md tells where to get them).",
+            " AGENT_EVAL_DATA (docs/how-to/evaluate.md tells where to get them).",
             soft_wrap=True,
         )
         return None
-    if missing := missing_files(options.data):
-        raise typer.BadParameter(f"{options.data} lacks {', '.join(missing)}", param_hint="--data")
     try:
         return read_general_texts(options.data, loaded.tokenizer, loaded.max_tokens, limits)
     except ConfigError as error:
@@ -165,15 +168,43 @@ def _settings(options: ContinualOptions, limits: dict[str, int] | None) -> dict[
     }
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
+@contextmanager
+def _claimed(out: Path | None, settings: dict[str, Any]) -> Iterator[None]:
+    """The folder is one of these settings, and nobody else writes to it."""
     from eval.journal import require_same_settings
-    from eval.reports.plots import require_matplotlib
 
-    require_matplotlib()  # rather than after hours of work
+    if out is None:
+        yield
+        return
     try:
         require_same_settings(out, settings)
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--out") from error
+    try:
+        lock = FileLock(out / "lock", timeout=0).acquire()
+    except Timeout as error:
+        message = f"another run is using {out}: wait for it, or give another folder"
+        raise ConfigError(message) from error
+    with lock:
+        yield
+
+
+def _write(
+    out: Path,
+    settings: dict[str, Any],
+    origin: dict[str, Any],
+    task: Task,
+    summaries: Sequence[Summary],
+) -> None:
+    from eval.reports.files import write_report
+
+    try:
+        write_report(out, settings, origin, task, summaries)
+    except OSError as error:
+        raise DiskFullError(
+            f"cannot write the report to {out} ({error.strerror}): make room and run the same"
+            " command again; nothing is measured twice"
+        ) from error
 
 
 def _run_teachers(options: ContinualOptions, task: Task, loaded: LoadedModel) -> list[Summary]:

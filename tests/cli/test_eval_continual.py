@@ -13,8 +13,10 @@ from eval.teachers import registry
 from tests.cli.conftest import Agent
 from tests.eval.fake_teacher import FakeTeacher
 
-SHORT = ("eval", "--suite", "continual", "--model", "tiny", "--device", "cpu", "--facts", "2")
-SHORT += ("--controls", "3")
+SHORT = [
+    *("eval", "--suite", "continual", "--model", "tiny", "--device", "cpu"),
+    *("--facts", "2", "--controls", "3"),
+]
 FIXED = ("--policy", "fixed", "--learning-rate", "3e-3", "--max-steps", "1")
 
 
@@ -127,8 +129,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         (("--device", "toaster"), "auto, cpu or cuda"),
         (("--general", "some"), "from 1 on, or 'full'"),
         (("--general", "0"), "from 1 on, or 'full'"),
-        (("--facts", "0"), "range"),
-        (("--controls", "-1"), "range"),
+        (("--facts", "0"), "--facts"),
+        (("--controls", "-1"), "--controls"),
         (("--data", "/no/such/folder"), "does not exist"),
         (("--data", "."), "lacks wikitext2_test.jsonl"),
     ],

@@ -45,6 +45,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def decoded(loaded: LoadedModel, ids: tuple[int, ...]) -> str:
+    return str(loaded.tokenizer.decode(list(ids)))
+
+
 def alone(model: Any, text: ScoredText) -> tuple[float, bool]:
     """Nats of the scored tokens, one after the other; and whether each is the argmax."""
     nats, greedy = 0.0, True
@@ -93,14 +97,14 @@ def test_a_last_word_counts_only_if_all_its_tokens_are_the_models_choice(tiny: L
 
 def test_the_last_word_is_scored_with_the_space_before_it(folder: Path, tiny: LoadedModel):
     texts = read_general_texts(folder, tiny.tokenizer, tiny.max_tokens, None)
-    scored = [tiny.tokenizer.decode(text.ids[text.start :]) for text in texts.lambada]
+    scored = [decoded(tiny, text.ids[text.start :]) for text in texts.lambada]
     assert scored == [" ring", " signs"]
 
 
 def test_a_text_beyond_the_models_context_keeps_its_end(folder: Path, tiny: LoadedModel):
     texts = read_general_texts(folder, tiny.tokenizer, 8, None)
     assert all(len(text.ids) <= 8 for text in texts.lambada + texts.mixed + texts.wikitext)
-    assert tiny.tokenizer.decode(texts.lambada[1].ids[texts.lambada[1].start :]) == " signs"
+    assert decoded(tiny, texts.lambada[1].ids[texts.lambada[1].start :]) == " signs"
 
 
 def test_a_limit_spreads_what_stays_over_the_file(folder: Path, tiny: LoadedModel):
@@ -108,7 +112,7 @@ def test_a_limit_spreads_what_stays_over_the_file(folder: Path, tiny: LoadedMode
     (folder / MIXED).write_text("\n".join(rows))
     limits = {**DEFAULT_LIMITS, MIXED: 3}
     texts = read_general_texts(folder, tiny.tokenizer, tiny.max_tokens, limits)
-    assert [tiny.tokenizer.decode(text.ids) for text in texts.mixed] == ["000", "003", "006"]
+    assert [decoded(tiny, text.ids) for text in texts.mixed] == ["000", "003", "006"]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ async def _serve_with(
             accept_drift=settings.accept_drift,
         ),
         on_update=lambda update: keeper.updated(update),
+        keep_only=lambda versions: keeper.keep_only(versions),
     )
     keeper = SnapshotKeeper(
         SnapshotSettings(

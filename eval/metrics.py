@@ -34,10 +34,11 @@ class Rate:
         return self.correct / self.total if self.total else math.nan
 
 
-def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(correct: float, total: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval for a share (Wilson 1927); 0 to 1 if nothing was asked.
 
-    Unlike the normal approximation it stays inside 0 and 1, and is right near them.
+    Unlike the normal approximation it stays inside 0 and 1, and is right near them. `correct` may
+    be a sum of shares: the interval is then wider than need be.
     """
     if total == 0:
         return 0.0, 1.0

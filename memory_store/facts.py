@@ -20,7 +20,7 @@ from memory_store.encoding import (
     write_time,
 )
 from memory_store.errors import FactNotFoundError, WrongStateError
-from memory_store.records import Fact, FactState, Learning, NewFact
+from memory_store.records import Fact, FactState, Learning, NewFact, Policy
 from memory_store.sampling import sample_key
 from memory_store.schema import LIVE
 
@@ -184,6 +184,7 @@ def change_state(
     reason: str = "",
     failed_attempts: int | None = None,
     learning: Learning | None = None,
+    tried_policy: Policy | None = None,
 ) -> Fact:
     """Moves a fact to another state, as far as `TRANSITIONS` permits.
 
@@ -195,6 +196,7 @@ def change_state(
         reason: replaces the old one, also if empty.
         failed_attempts: None keeps the number.
         learning: None keeps what the last attempt found.
+        tried_policy: of an attempt that ends; None keeps the one before.
 
     Raises:
         FactNotFoundError: no fact has this id.
@@ -203,7 +205,8 @@ def change_state(
     sources = [state for state, following in TRANSITIONS.items() if to in following]
     rows = connection.execute(
         "UPDATE facts SET state = ?, updated_at = ?, reason = ?,"
-        " failed_attempts = coalesce(?, failed_attempts), learning = coalesce(?, learning)"
+        " failed_attempts = coalesce(?, failed_attempts), learning = coalesce(?, learning),"
+        " tried_policy = coalesce(?, tried_policy)"
         f" WHERE id = ? AND state IN ({', '.join('?' * len(sources))}) RETURNING *",
         [
             to.value,
@@ -211,6 +214,7 @@ def change_state(
             reason,
             failed_attempts,
             write_learning(learning),
+            write_policy(tried_policy),
             fact_id,
             *(source.value for source in sources),
         ],
@@ -225,6 +229,14 @@ def _wrong_state(fact: Fact, to: FactState) -> WrongStateError:
     return WrongStateError(
         f"Fact {fact.id} is {fact.state} and cannot become {to}; states that may follow: "
         f"{following}. Read the fact again before going on."
+    )
+
+
+def note_policy(connection: Connection, fact_id: str, policy: Policy | None) -> None:
+    """Keeps the policy of an attempt that changes no state yet; None keeps the one before."""
+    connection.execute(
+        "UPDATE facts SET tried_policy = coalesce(?, tried_policy) WHERE id = ?",
+        [write_policy(policy), fact_id],
     )
 
 
@@ -352,4 +364,5 @@ def _fact(row: Row) -> Fact:
         reason=row["reason"],
         superseded_by=row["superseded_by"],
         learning=read_learning(row["learning"]),
+        tried_policy=read_policy(row["tried_policy"]),
     )

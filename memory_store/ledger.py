@@ -10,6 +10,9 @@ follow the newest one, so the tree is mostly a line. It branches where something
     forget    the end of such a branch, from which on it is served: no steps
     drift     the same lineage on other hardware, accepted by the operator: no steps
 
+Where drift was accepted, digests do not follow from one row to the next (see `drifts`): the row of
+that kind, or the first of a branch that grew from an earlier version as it replays since.
+
 The *head* is the version that is served: the newest row that is not on an unfinished branch.
 """
 
@@ -30,7 +33,7 @@ from memory_store.encoding import (
     write_time,
 )
 from memory_store.errors import LedgerConflictError
-from memory_store.records import LedgerKind, NewUpdate, Update
+from memory_store.records import Drift, LedgerKind, NewUpdate, Update
 from memory_store.schema import SERVED
 
 
@@ -100,6 +103,20 @@ def lineage(connection: Connection, version: int) -> list[int]:
         [version],
     )
     return [int(row["version"]) for row in rows]
+
+
+def drifts(connection: Connection, versions: Sequence[int]) -> list[Drift]:
+    """Where these versions go on from other weights than their parents' recorded ones, in order."""
+    rows = connection.execute(
+        # A row without steps changes nothing: what it led to is what it was made on.
+        "SELECT row.model_version, row.kind, row.parent_version, parent.digest_after AS recorded,"
+        " iif(row.steps = '[]', row.digest_after, row.digest_before) AS here"
+        " FROM updates AS row JOIN updates AS parent ON parent.model_version = row.parent_version"
+        " WHERE row.model_version IN (SELECT value FROM json_each(?)) AND recorded <> here"
+        " ORDER BY row.model_version",
+        [write_json(list(versions))],
+    )
+    return [Drift(**{**row, "kind": LedgerKind(row["kind"])}) for row in map(dict, rows)]
 
 
 def find(connection: Connection, model_version: int) -> Update | None:

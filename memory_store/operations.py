@@ -120,13 +120,21 @@ def note_relearned(
     position: int,
     verdict: FactState,
     reason: str,
-    learning: Learning,
+    learning: Learning | None,
+    model_version: int,
 ) -> None:
-    """Keeps what became of a fact on the branch, until the branch is served."""
+    """Keeps what became of a fact on the branch, which then was at this version."""
     connection.execute(
-        "INSERT INTO relearned (operation_id, position, verdict, reason, learning)"
-        " VALUES (?, ?, ?, ?, ?)",
-        [operation_id, position, verdict.value, reason, write_learning(learning)],
+        "INSERT INTO relearned (operation_id, position, verdict, reason, learning, model_version)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            operation_id,
+            position,
+            verdict.value,
+            reason,
+            write_learning(learning),
+            model_version,
+        ],
     )
 
 

@@ -146,7 +146,11 @@ class Learning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A fact and where it stands. `position` is the order of acceptance, from 1."""
+    """A fact and where it stands.
+
+    `position` is the order of acceptance, from 1. `policy` is what the fact brought, `tried_policy`
+    that of the last attempt at learning it, however it ended (None before, and in memories of old).
+    """
 
     position: int
     id: str
@@ -161,6 +165,7 @@ class Fact:
     reason: str = ""
     superseded_by: str = ""
     learning: Learning | None = None
+    tried_policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +214,25 @@ class Update:
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float
     applied_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Where a line of the ledger goes on from other weights than were recorded before.
+
+    Attributes:
+        model_version: the first row that was made on the other weights.
+        kind: of that row: `drift` if the operator accepted it there, else it had been accepted.
+        parent_version: the version whose weights came out different.
+        recorded: their digest, as recorded.
+        here: the digest of what came out.
+    """
+
+    model_version: int
+    kind: LedgerKind
+    parent_version: int
+    recorded: str
+    here: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

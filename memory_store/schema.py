@@ -170,8 +170,40 @@ def _create_first_tables(database: Database) -> None:
     )
 
 
+def _let_branches_quarantine(database: Database) -> None:
+    """A fact can fail on a branch too: it is quarantined there, and there are no findings then.
+
+    Also, the version of the branch at which each fact was tried.
+    """
+    for statement in (
+        "ALTER TABLE relearned RENAME TO relearned_before",
+        """CREATE TABLE relearned (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  position INTEGER NOT NULL REFERENCES facts (position),
+  verdict TEXT NOT NULL CHECK (verdict IN ('learned', 'known', 'resisted', 'quarantined')),
+  reason TEXT NOT NULL,
+  learning TEXT CHECK (learning IS NOT NULL OR verdict = 'quarantined'),
+  model_version INTEGER NOT NULL,
+  PRIMARY KEY (operation_id, position)
+) STRICT, WITHOUT ROWID""",
+        # The version was written down for learned facts only: the others were tried on the newest.
+        "INSERT INTO relearned SELECT operation_id, position, verdict, reason, learning,"
+        " max(json_extract(learning, '$.model_version'))"
+        " OVER (PARTITION BY operation_id ORDER BY position) FROM relearned_before",
+        "DROP TABLE relearned_before",
+    ):
+        database.execute(statement)
+
+
+def _record_policies(database: Database) -> None:
+    """The ledger has the policy of what was learned only."""
+    database.execute("ALTER TABLE facts ADD COLUMN tried_policy TEXT")
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
+    ("0002_branches_quarantine", _let_branches_quarantine),
+    ("0003_policies_of_attempts", _record_policies),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

@@ -18,6 +18,7 @@ from memory_store.errors import FactExistsError, FactNotFoundError
 from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.records import (
     Accepted,
+    Drift,
     Event,
     EventKind,
     Fact,
@@ -28,6 +29,7 @@ from memory_store.records import (
     NewUpdate,
     Place,
     PlaceKind,
+    Policy,
     Probe,
     Update,
 )
@@ -201,11 +203,15 @@ class MemoryStore:
             self.fact(update.fact_id)
             row = ledger.append_at_head(self.connection, update, at)
             learning = replace(learning, model_version=row.model_version)
-            self._finish(update.fact_id, FactState.LEARNED, at, learning, probes)
+            self._finish(update.fact_id, FactState.LEARNED, at, learning, probes, update.policy)
             return row
 
     def record_known(
-        self, fact_id: str, learning: Learning, probes: Sequence[NewProbe] = ()
+        self,
+        fact_id: str,
+        learning: Learning,
+        probes: Sequence[NewProbe] = (),
+        policy: Policy | None = None,
     ) -> Fact:
         """Notes that the model answered the fact before any update.
 
@@ -216,10 +222,15 @@ class MemoryStore:
             WrongStateError: the fact is not being learned.
         """
         with self.transaction():
-            return self._finish(fact_id, FactState.KNOWN, self.now(), learning, probes)
+            return self._finish(fact_id, FactState.KNOWN, self.now(), learning, probes, policy)
 
     def record_resisted(
-        self, fact_id: str, reason: str, learning: Learning, probes: Sequence[NewProbe] = ()
+        self,
+        fact_id: str,
+        reason: str,
+        learning: Learning,
+        probes: Sequence[NewProbe] = (),
+        policy: Policy | None = None,
     ) -> Fact:
         """Notes that the fact could not be learned, and that the weights were put back.
 
@@ -229,7 +240,7 @@ class MemoryStore:
         """
         with self.transaction():
             return self._finish(
-                fact_id, FactState.RESISTED, self.now(), learning, probes, reason=reason
+                fact_id, FactState.RESISTED, self.now(), learning, probes, policy, reason=reason
             )
 
     def _finish(
@@ -239,11 +250,15 @@ class MemoryStore:
         at: datetime,
         learning: Learning,
         new_probes: Sequence[NewProbe],
+        policy: Policy | None,
         reason: str = "",
     ) -> Fact:
         """Ends an attempt at learning; the event carries the name of the state."""
         fact = facts.change_state(
-            self.connection, fact_id, state, at, reason=reason, learning=learning
+            *(self.connection, fact_id, state, at),
+            reason=reason,
+            learning=learning,
+            tried_policy=policy,
         )
         if state is not FactState.RESISTED:
             for older_id in facts.supersede_older(self.connection, fact, at):
@@ -252,7 +267,9 @@ class MemoryStore:
         self.emit(EventKind(state.value), at, fact_id=fact_id, message=reason, learning=learning)
         return fact
 
-    def record_failure(self, fact_id: str, reason: str, max_attempts: int) -> Fact:
+    def record_failure(
+        self, fact_id: str, reason: str, max_attempts: int, policy: Policy | None = None
+    ) -> Fact:
         """Counts a failed attempt: back to `queued`, or `quarantined` after `max_attempts`.
 
         Raises:
@@ -270,6 +287,7 @@ class MemoryStore:
                 at,
                 reason=reason if quarantined else "",
                 failed_attempts=attempts,
+                tried_policy=policy,
             )
             kind = EventKind.QUARANTINED if quarantined else EventKind.RETRIED
             self.emit(kind, at, fact_id=fact_id, message=reason)
@@ -455,6 +473,10 @@ class MemoryStore:
     def updates_at(self, versions: Sequence[int]) -> list[Update]:
         """The rows of some versions, in order."""
         return ledger.at_versions(self.connection, versions)
+
+    def drifts(self, versions: Sequence[int]) -> list[Drift]:
+        """Where these versions go on from other weights than were recorded before, in order."""
+        return ledger.drifts(self.connection, versions)
 
     def updates_of(self, fact_id: str) -> list[Update]:
         """The rows of the ledger for one fact, oldest first."""

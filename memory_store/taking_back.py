@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from memory_store import facts, ledger, operations, probes
+from memory_store.encoding import write_json
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
 from memory_store.records import (
     HELD,
@@ -25,6 +26,7 @@ from memory_store.records import (
     Operation,
     OperationKind,
     OperationState,
+    Policy,
     Update,
 )
 from memory_store.sampling import Candidates
@@ -37,6 +39,8 @@ NOT_HELD = (
     FactState.QUARANTINED,
     FactState.FORGOTTEN,
 )
+# States of facts that the learner was given.
+TRIED = tuple(state for state in FactState if state not in (FactState.QUEUED, FactState.LEARNING))
 # Rows that teach a fact by gradient steps.
 TAUGHT = (LedgerKind.TEACH, LedgerKind.RELEARN)
 
@@ -100,8 +104,7 @@ def request_rollback(store: MemoryStore, to_version: int) -> Operation:
             # A fact that was known was never taught, but later ones rehearsed it.
             touched = {row.fact_id, *(id_ for step in row.steps for id_ in step.rehearsed_fact_ids)}
             for fact_id in sorted(touched) if row.kind in TAUGHT else ():
-                forgetting = operations.newest_of_fact(store.connection, fact_id)
-                if forgetting is not None and forgetting.state is not OperationState.FAILED:
+                if _to_be_forgotten(store, fact_id):
                     raise WrongStateError(
                         f"Version {to_version} holds the fact {fact_id}, which was to be "
                         "forgotten. Roll back to a version before it was taught, or after it was "
@@ -165,10 +168,13 @@ def record_relearned(
     fact: Fact,
     verdict: FactState,
     reason: str,
-    learning: Learning,
+    learning: Learning | None,
     update: NewUpdate | None,
+    policy: Policy | None = None,
 ) -> Update | None:
     """Adds a fact to the branch of an operation, with its row of the ledger if it has one.
+
+    Without findings (`learning`) it was quarantined there.
 
     Raises:
         LedgerConflictError: the update was not made on the end of the branch.
@@ -183,11 +189,13 @@ def record_relearned(
                     f" but the branch is at {operation.branch_version}."
                 )
             row = ledger.append(store.connection, LedgerKind.RELEARN, update, store.now())
-            learning = replace(learning, model_version=row.model_version)
-        operations.note_relearned(
-            store.connection, operation_id, fact.position, verdict, reason, learning
-        )
         branch = row.model_version if row else operation.branch_version or 0
+        if row is not None and learning is not None:
+            learning = replace(learning, model_version=branch)
+        facts.note_policy(store.connection, fact.id, policy)
+        operations.note_relearned(
+            store.connection, operation_id, fact.position, verdict, reason, learning, branch
+        )
         operations.advance(store.connection, operation_id, branch, fact.position)
         return row
 
@@ -249,26 +257,23 @@ def close_forget(store: MemoryStore, operation_id: int, message: str = "") -> No
 def finish_rollback(
     store: MemoryStore, operation_id: int, end: NewUpdate, proof: Mapping[str, Any]
 ) -> Update:
-    """Serves the weights of the earlier version; facts that it does not hold are forgotten."""
+    """Serves the weights of the earlier version; each fact is again what it was then.
+
+    What was first tried after it is forgotten, whatever came of it.
+    """
     with store.transaction():
         at = store.now()
         operation = operation_of(store, operation_id)
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
-        line = store.updates_at(store.lineage(operation.to_version))
-        held = {update.fact_id: update for update in line if update.kind in TAUGHT}
-        last = max((store.fact(fact_id).position for fact_id in held), default=0)
+        verdicts = _verdicts_on(store, store.lineage(operation.to_version))
+        undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
         keys = set()
-        for fact in _all_facts(store, (*HELD, FactState.SUPERSEDED, FactState.FORGOTTEN)):
-            if fact.id in held:
-                facts.restate(store.connection, fact.position, FactState.LEARNED, at)
-            elif fact.position > last and fact.state is not FactState.FORGOTTEN:
-                facts.restate(
-                    store.connection,
-                    fact.position,
-                    FactState.FORGOTTEN,
-                    at,
-                    reason=f"rolled back to version {operation.to_version}",
-                )
+        for fact in _all_facts(store, TRIED):
+            state, reason = verdicts.get(fact.id, undone)
+            if fact.state is not FactState.FORGOTTEN or (
+                state is not FactState.FORGOTTEN and not _to_be_forgotten(store, fact.id)
+            ):
+                facts.restate(store.connection, fact.position, state, at, reason=reason)
             keys.add(facts.question_key(fact.question))
         facts.settle_superseded(store.connection, keys, at)
         store.emit(EventKind.ROLLED_BACK, at, fact_id="", message=f"to {operation.to_version}")
@@ -281,6 +286,34 @@ def finish_rollback(
             proof={**proof, "model_version": row.model_version},
         )
         return row
+
+
+def _verdicts_on(store: MemoryStore, line: Sequence[int]) -> dict[str, tuple[FactState, str]]:
+    """State and reason, by id, of all facts that were tried on a line of the ledger.
+
+    Those without a row of their own are on it if the weights that they were tried on are.
+    """
+    found = store.connection.execute(
+        "WITH line AS (SELECT 0 AS version UNION SELECT value FROM json_each(?))"
+        " SELECT fact_id, kind AS verdict, message AS reason FROM events"
+        " WHERE kind IN ('known', 'resisted', 'quarantined') AND model_version IN line"
+        " UNION ALL"
+        " SELECT facts.id, verdict, relearned.reason FROM relearned"
+        " JOIN facts USING (position) JOIN operations ON operations.id = operation_id"
+        " WHERE verdict <> 'learned' AND relearned.model_version IN line AND proof IS NOT NULL",
+        [write_json(list(line))],
+    )
+    verdicts = {row["fact_id"]: (FactState(row["verdict"]), row["reason"]) for row in found}
+    for row in store.updates_at(line):
+        if row.kind in TAUGHT:
+            verdicts[row.fact_id] = (FactState.LEARNED, "")
+    return verdicts
+
+
+def _to_be_forgotten(store: MemoryStore, fact_id: str) -> bool:
+    """Whether it was asked for, and not given up."""
+    forgetting = operations.newest_of_fact(store.connection, fact_id)
+    return forgetting is not None and forgetting.state is not OperationState.FAILED
 
 
 def fail_operation(store: MemoryStore, operation_id: int, reason: str) -> Operation:
@@ -305,8 +338,11 @@ def candidates_before(store: MemoryStore, position: int) -> Candidates:
 
 
 def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
-    """What follows the forgotten fact and is not on the branch yet, in order."""
-    states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED)
+    """What follows the forgotten fact and is not on the branch yet, in order.
+
+    Also what was not learned: without the forgotten fact it may be.
+    """
+    states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED, FactState.QUARANTINED)
     return list(_all_facts(store, states, after_position=operation.position))
 
 
@@ -317,6 +353,12 @@ def relearned_facts(store: MemoryStore, operation_id: int) -> list[Fact]:
         for position, verdict, _, _ in operations.relearned(store.connection, operation_id)
         if verdict in HELD
     ]
+
+
+def quarantined_on_branch(store: MemoryStore, operation_id: int) -> int:
+    """How many facts failed there."""
+    found = operations.relearned(store.connection, operation_id)
+    return sum(verdict is FactState.QUARANTINED for _, verdict, _, _ in found)
 
 
 def add_relearned(store: MemoryStore, operation_id: int, candidates: Candidates) -> None:

@@ -44,11 +44,15 @@ class Encoder:
 
     def prompt(self, question: str) -> list[int]:
         """Token ids of the prompt for a question."""
-        return self._encode(prompts.prompt(question))
+        return self.encode(prompts.prompt(question))
+
+    def opening(self, text: str) -> list[int]:
+        """Token ids of a text that the model is to go on with, as it is: no prompt is put round."""
+        return self.encode(text)
 
     def answer(self, answer: str) -> list[int]:
         """Token ids of an answer, terminator included."""
-        return [*self._encode(prompts.answer_text(answer)), self.eos]
+        return [*self.encode(prompts.answer_text(answer)), self.eos]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of generated tokens; special tokens are left out."""
@@ -59,17 +63,25 @@ class Encoder:
 
     def batch(self, pairs: Sequence[tuple[str, str]]) -> Batch:
         """One row for each (question, answer), T as long as the longest."""
-        prompt_ids = [self.prompt(question) for question, _ in pairs]
-        answer_ids = [self.answer(answer) for _, answer in pairs]
+        return self.rows(
+            [self.prompt(question) for question, _ in pairs],
+            [self.answer(answer) for _, answer in pairs],
+        )
+
+    def rows(
+        self, prompt_ids: Sequence[Sequence[int]], answer_ids: Sequence[Sequence[int]]
+    ) -> Batch:
+        """One row for each prompt and what follows it, as token ids; T as long as the longest."""
         width = max(len(p) + len(a) for p, a in zip(prompt_ids, answer_ids, strict=True))
-        input_ids = torch.full((len(pairs), width), self.eos)  # [B, T]
-        labels = torch.full((len(pairs), width), IGNORE)  # [B, T]
+        input_ids = torch.full((len(prompt_ids), width), self.eos)  # [B, T]
+        labels = torch.full((len(prompt_ids), width), IGNORE)  # [B, T]
         for row, (p, a) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
-            input_ids[row, : len(p) + len(a)] = torch.tensor(p + a)
+            input_ids[row, : len(p) + len(a)] = torch.tensor([*p, *a])
             labels[row, len(p) : len(p) + len(a)] = torch.tensor(a)
         return Batch(input_ids.to(self._device), labels.to(self._device))
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """Token ids of any text."""
         # Text from outside never becomes a control token: "<|endoftext|>" in a fact is spelled
         # out. No special tokens are added either: prompt and answer are joined as they are.
         ids: list[int] = self._tokenizer(

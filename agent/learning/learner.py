@@ -266,6 +266,11 @@ class Learner:
         """The served weights, to be measured, never changed."""
         return self._served
 
+    @property
+    def encoder(self) -> Encoder:
+        """The tokenizer, as questions are asked with it."""
+        return self._encoder
+
     def probe(self, example: Example) -> list[Answer]:
         """The served model's answers to the fact's question and each correlated one, in order."""
         return self.probe_pairs(_questions(example))

@@ -17,7 +17,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,6 +157,18 @@ def snapshot_folders(snapshots: Path) -> Iterator[tuple[int, Path]]:
     for folder in sorted(snapshots.iterdir(), reverse=True):
         if folder.is_dir() and folder.name.isdigit():
             yield int(folder.name), folder
+
+
+def remove_others(snapshots: Path, kept: Collection[int]) -> None:
+    """Removes all snapshots but those of some versions, unfinished ones too, as below.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    remove_unfinished(snapshots)
+    for version, folder in snapshot_folders(snapshots):
+        if version not in kept:
+            shutil.rmtree(folder)
 
 
 def remove_unfinished(snapshots: Path) -> None:

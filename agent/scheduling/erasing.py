@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
 
 from agent.config import DATABASE
-from agent.learning.snapshots import snapshot_folders
 from memory_store.records import PlaceKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
+# Removes all snapshots but those of some versions; also what is being written meanwhile.
+KeepOnly = Callable[[Collection[int]], Awaitable[None]]
 
-async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -> str:
+
+async def remove_traces(store: StoreThreads, keep_only: KeepOnly, *, erased: bool) -> str:
     """Removes snapshots of weights that held the fact; for an erased one, its text too.
 
     Snapshots of the branch that is served never held it. Backups are removed whole: a database
@@ -26,12 +29,12 @@ async def remove_traces(store: StoreThreads, snapshots: Path, *, erased: bool) -
 
     Returns:
         What is left, for people; empty if nothing.
+
+    Raises:
+        OSError: a snapshot cannot be removed.
     """
     head = await store.read(MemoryStore.model_version)
-    served = set(await store.read(partial(MemoryStore.lineage, version=head)))
-    for version, folder in snapshot_folders(snapshots):
-        if version not in served:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await keep_only(set(await store.read(partial(MemoryStore.lineage, version=head))))
     if not erased:
         return ""
     left = []

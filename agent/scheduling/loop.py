@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,9 +31,11 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning.records import LearnerDescription
-from agent.scheduling.erasing import remove_traces
+from agent.learning.snapshots import remove_others
+from agent.scheduling.erasing import KeepOnly, remove_traces
 from agent.scheduling.operating import (
     OLDER_FACTS,
+    Failures,
     OperationRunner,
     OperationSettings,
 )
@@ -113,17 +115,33 @@ class LearningLoop:
         publish: Callable[[Event], None],
         settings: LoopSettings,
         on_update: Callable[[Update], None] = lambda update: None,
+        keep_only: KeepOnly | None = None,
     ) -> None:
+        """Prepares; `run` does it.
+
+        Args:
+            store: the memory.
+            start_learner: makes a learner with the base checkpoint.
+            publish: called with passing events.
+            settings: see there.
+            on_update: called when a row of the ledger is served.
+            keep_only: removes snapshots, from whoever writes any meanwhile; see `SnapshotKeeper`.
+        """
         self._store = store
         self._start_learner = start_learner
         self._publish = publish
         self._settings = settings
         self._on_update = on_update
+        self._keep_only = keep_only or self._remove_others
         self._woken = asyncio.Event()
         self._version = 0
         self._served = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._operation_attempts: Counter[int] = Counter()
+        # By operation, and how far it had come: a long one may survive many deaths.
+        self._operation_deaths: Counter[tuple[int, int, int]] = Counter()
+        self._operation_failures: defaultdict[int, Failures] = defaultdict(
+            partial(defaultdict, list)
+        )
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
         self.state_changed = asyncio.Event()
@@ -254,9 +272,7 @@ class LearningLoop:
         ):
             return False
         try:
-            left = await remove_traces(
-                self._store, self._settings.snapshots, erased=operation.erase
-            )
+            left = await remove_traces(self._store, self._keep_only, erased=operation.erase)
         except (OSError, StoreUnusableError) as error:
             if isinstance(error, StoreFailedError):
                 raise
@@ -267,6 +283,9 @@ class LearningLoop:
             partial(taking_back.close_forget, operation_id=operation.id, message=left)
         )
         return True
+
+    async def _remove_others(self, kept: Collection[int]) -> None:
+        await asyncio.to_thread(remove_others, self._settings.snapshots, kept)
 
     async def _learn_queue(self, learner: Learner) -> Operation | None:
         """Learns until `stop`, or until there is an operation to be done, which is returned."""
@@ -347,8 +366,14 @@ class LearningLoop:
         head = await self._store.read(MemoryStore.model_version)
         if served_by_dead or head != self._version:
             raise error
-        self._operation_attempts[operation.id] += 1
-        if self._operation_attempts[operation.id] >= MAX_ATTEMPTS:
+        operation = await self._store.read(
+            partial(taking_back.operation_of, operation_id=operation.id)
+        )
+        # The failure of a fact is progress: it is quarantined in the end, and the others go on.
+        failures = sum(map(len, self._operation_failures[operation.id].values()))
+        progress = (operation.id, operation.position, failures)
+        self._operation_deaths[progress] += 1
+        if self._operation_deaths[progress] >= MAX_ATTEMPTS:
             await self._give_up(operation, f"its learner died {MAX_ATTEMPTS} times: {error}")
         else:
             await asyncio.sleep(FIRST_RESTART_SECONDS)
@@ -366,7 +391,9 @@ class LearningLoop:
                 snapshots=self._settings.snapshots,
                 policy=self._settings.policy,
                 environment=self._environment(),
+                max_attempts=MAX_ATTEMPTS,
             ),
+            self._operation_failures[operation.id],
             partial(self._operating, operation),
         )
         return await runner.run(), learner
@@ -413,7 +440,7 @@ class LearningLoop:
         """Has the fact learned and writes down what came of it; the ledger row, if there is one."""
         started = time.monotonic()
         older = await self._store.read(lambda store: store.older_facts(fact, OLDER_FACTS))
-        policy = fact.policy or self._settings.policy
+        policy = self._policy_for(fact)
         outcome = await learn_fact(
             learner,
             fact,
@@ -430,16 +457,26 @@ class LearningLoop:
                 lambda store: store.record_learned(new, learning, probes)
             )
         if outcome.verdict == "known":
-            await self._store.write(lambda store: store.record_known(fact.id, learning, probes))
+            await self._store.write(
+                lambda store: store.record_known(fact.id, learning, probes, policy)
+            )
         else:
             await self._store.write(
-                lambda store: store.record_resisted(fact.id, outcome.reason, learning, probes)
+                lambda store: store.record_resisted(
+                    fact.id, outcome.reason, learning, probes, policy
+                )
             )
         return None
 
     async def _fail(self, fact: Fact, reason: str) -> None:
         logger.warning("learning %s failed: %s", fact.id, reason)
-        await self._when_writable(lambda store: store.record_failure(fact.id, reason, MAX_ATTEMPTS))
+        policy = self._policy_for(fact)
+        await self._when_writable(
+            lambda store: store.record_failure(fact.id, reason, MAX_ATTEMPTS, policy)
+        )
+
+    def _policy_for(self, fact: Fact) -> Policy:
+        return fact.policy or self._settings.policy
 
     async def _when_writable(self, operation: Callable[[MemoryStore], T]) -> T:
         """Tries until the database takes it, or `stop`: a full disk may be emptied."""

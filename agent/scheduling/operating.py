@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from agent.errors import (
     LearningFailedError,
     StaleVersionError,
 )
+from agent.learning.records import Outcome
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
     learn_fact,
@@ -34,8 +36,10 @@ from agent.scheduling.recovery import adopt, bring_to
 from memory_store import taking_back
 from memory_store.facts import question_key
 from memory_store.records import (
+    HELD,
     Fact,
     FactState,
+    LedgerKind,
     NewProbe,
     NewUpdate,
     Operation,
@@ -59,13 +63,19 @@ class OperationSettings:
 
     Attributes:
         snapshots: folder of all snapshots.
-        policy: for facts whose policy is not in the ledger and that brought none.
+        policy: for facts whose policy was not recorded and that brought none.
         environment: fingerprint of the learner.
+        max_attempts: a fact that fails this often is quarantined.
     """
 
     snapshots: Path
     policy: Policy
     environment: Mapping[str, str]
+    max_attempts: int
+
+
+# Why attempts at learning a fact again failed, by its position.
+Failures = defaultdict[int, list[str]]
 
 
 class OperationRunner:
@@ -76,6 +86,8 @@ class OperationRunner:
         learner: with the base checkpoint; serves the new head when `run` returns.
         store: the memory.
         settings: see there.
+        failures: kept by the caller from one try of the operation to the next, since a fact may
+            take the learner with it.
         progress: called with what is being done, for people.
     """
 
@@ -85,14 +97,17 @@ class OperationRunner:
         learner: Learner,
         store: StoreThreads,
         settings: OperationSettings,
+        failures: Failures,
         progress: Callable[[str], None],
     ) -> None:
         self._operation = operation
         self._learner = learner
         self._store = store
         self._settings = settings
+        self._failures = failures
         self._progress = progress
         self._started = time.monotonic()
+        self._start_digest = ""
 
     async def run(self) -> Update:
         """Carries the operation out; returns the ledger row that is served from now on.
@@ -101,20 +116,21 @@ class OperationRunner:
 
         Raises:
             DriftError: the ledger does not replay to the recorded weights.
-            LearningFailedError: a fact that could be learned before no longer can.
+            LearningFailedError: the learner failed at something else than learning a fact.
             LearnerUnavailableError: the learner died; the operation can be resumed.
         """
         self._operation = operation = await self._store.write(
             partial(taking_back.begin_operation, operation_id=self._operation.id)
         )
         assert operation.branch_version is not None
-        await bring_to(
+        replayed = await bring_to(
             self._learner,
             self._store,
             operation.branch_version,
             self._settings.snapshots,
             lambda remaining: self._progress(f"{remaining} updates to replay"),
         )
+        self._start_digest = replayed.digest or await self._recorded(operation.branch_version)
         if operation.kind is OperationKind.FORGET:
             row = await self._forget()
         else:
@@ -129,14 +145,13 @@ class OperationRunner:
     async def _forget(self) -> Update:
         operation = self._operation
         fact = await self._store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
-        old_head = await self._newest_digest()
         never_saw = None
         if operation.position == fact.position:  # nothing was learned on the branch yet
             never_saw = math.exp((await self._probe(fact)).log_probability)
         version, relearned = await self._relearn()
         probes, retained = await self._retained(fact, relearned)
         forgotten = await self._probe(fact)
-        end = self._end_of_branch(version, fact.id, old_head, await self._digest_of(version))
+        end = await self._end_of_branch(version, fact.id)
         proof: dict[str, Any] = {
             "branch_from": operation.branch_version,
             "relearned": len(relearned),
@@ -148,9 +163,13 @@ class OperationRunner:
             "probability_on_branch_start": never_saw,
             "probability_after": math.exp(forgotten.log_probability),
             "answers_it": forgotten.correct,
+            "quarantined": await self._store.read(
+                partial(taking_back.quarantined_on_branch, operation_id=operation.id)
+            ),
             "retained": retained[0],
             "retained_of": retained[1],
             "digest_after": end.digest_after,
+            "drift": await self._drift(end),
             "seconds": time.monotonic() - self._started,
         }
         return await self._store.write(
@@ -181,31 +200,65 @@ class OperationRunner:
         key = question_key(fact.question)
         older_ids = candidates.sample(fact.id, key, OLDER_FACTS)
         older = await self._store.read(lambda store: [store.fact(id_) for id_ in older_ids])
-        rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
-        recorded = [row.policy for row in rows if row.policy is not None]
-        policy = recorded[-1] if recorded else fact.policy or self._settings.policy
-        outcome = await learn_fact(self._learner, fact, policy, version, older, lambda step: None)
+        policy = await self._policy(fact)
+        outcome = await self._learn_again(fact, policy, version, older)
         update = None
-        if outcome.verdict == "learned":
-            seconds = time.monotonic() - started
-            update = update_of(fact, outcome, policy, version, self._settings.environment, seconds)
+        if outcome is None:
+            verdict, reason = FactState.QUARANTINED, self._failures[fact.position][-1]
+        else:
+            verdict, reason = FactState(outcome.verdict), outcome.reason
+            if verdict is FactState.LEARNED:
+                update = update_of(
+                    *(fact, outcome, policy, version, self._settings.environment),
+                    time.monotonic() - started,
+                )
         row = await self._store.write(
             partial(
                 taking_back.record_relearned,
                 operation_id=self._operation.id,
                 fact=fact,
-                verdict=FactState(outcome.verdict),
-                reason=outcome.reason,
-                learning=learning_of(outcome),
+                verdict=verdict,
+                reason=reason,
+                learning=None if outcome is None else learning_of(outcome),
                 update=update,
+                policy=policy,
             )
         )
-        if outcome.verdict != "resisted":
+        if verdict in HELD:
             candidates.add(fact.id, key)
         if row is None:
             return version
         await self._learner.commit(row.model_version, row.digest_after)
         return row.model_version
+
+    async def _policy(self, fact: Fact) -> Policy:
+        """By which it was tried last; in memories of old, the ledger knows it of learned ones."""
+        if fact.tried_policy is not None:
+            return fact.tried_policy
+        rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
+        recorded = [row.policy for row in rows if row.policy is not None]
+        return recorded[-1] if recorded else fact.policy or self._settings.policy
+
+    async def _learn_again(
+        self, fact: Fact, policy: Policy, version: int, older: Sequence[Fact]
+    ) -> Outcome | None:
+        """Tries as often as a fact in the queue is tried; None if it failed each time.
+
+        Raises:
+            LearnerUnavailableError: the learner died at it, which counts as a failure too.
+        """
+        failures = self._failures[fact.position]
+        while len(failures) < self._settings.max_attempts:
+            try:
+                return await learn_fact(
+                    self._learner, fact, policy, version, older, lambda step: None
+                )
+            except LearningFailedError as error:
+                failures.append(str(error))
+            except LearnerUnavailableError as error:
+                failures.append(f"the learner died: {error}")
+                raise
+        return None
 
     async def _retained(
         self, forgotten: Fact, relearned: Sequence[Fact]
@@ -221,38 +274,50 @@ class OperationRunner:
         return probes, (sum(probe.correct for probe in probes), len(probes))
 
     async def _roll_back(self, to_version: int) -> Update:
-        end = self._end_of_branch(
-            to_version, "", await self._newest_digest(), await self._digest_of(to_version)
-        )
+        end = await self._end_of_branch(to_version)
         return await self._store.write(
             partial(
                 taking_back.finish_rollback,
                 operation_id=self._operation.id,
                 end=end,
-                proof={"digest_after": end.digest_after},
+                proof={"digest_after": end.digest_after, "drift": await self._drift(end)},
             )
         )
 
     async def _probe(self, fact: Fact) -> NewProbe:
         return (await probe_retention(self._learner, fact))[0]
 
-    async def _newest_digest(self) -> str:
-        return await self._digest_of(await self._store.read(MemoryStore.model_version))
+    async def _drift(self, end: NewUpdate) -> str | None:
+        """Says so if the branch does not grow from the recorded weights, but from what replays."""
+        line = await self._store.read(partial(MemoryStore.lineage, version=end.base_version))
+        drifts = await self._store.read(partial(MemoryStore.drifts, versions=line))
+        taken_in = [
+            (drift.parent_version, drift.recorded, drift.here)
+            for drift in drifts
+            if drift.kind is not LedgerKind.DRIFT
+        ]
+        recorded = await self._recorded(end.base_version)
+        if recorded != end.digest_after:  # nothing was learned on it that could say so
+            taken_in.append((end.base_version, recorded, end.digest_after))
+        if not taken_in:
+            return None
+        version, recorded, here = taken_in[-1]
+        return f"version {version} was recorded as {recorded[:12]} and replays as {here[:12]} here"
 
-    async def _digest_of(self, version: int) -> str:
-        """As recorded; of the base checkpoint from the learner."""
+    async def _recorded(self, version: int) -> str:
+        """The digest of a version as recorded; of the base checkpoint from the learner."""
         if version:
             update = await self._store.read(partial(MemoryStore.update, model_version=version))
             return update.digest_after
         return (await self._learner.describe()).base_digest
 
-    def _end_of_branch(
-        self, version: int, fact_id: str, digest_before: str, digest_after: str
-    ) -> NewUpdate:
+    async def _end_of_branch(self, version: int, fact_id: str = "") -> NewUpdate:
+        head = await self._store.read(MemoryStore.model_version)
+        started_there = version == self._operation.branch_version
         return row_without_steps(
             version,
-            digest_before,
-            digest_after,
+            await self._recorded(head),
+            self._start_digest if started_there else await self._recorded(version),
             self._settings.environment,
             fact_id=fact_id,
             seconds=time.monotonic() - self._started,

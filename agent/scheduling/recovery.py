@@ -17,7 +17,7 @@ from agent.learning.snapshots import read_manifest, snapshot_folders
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import probe_retention, row_without_steps
 from memory_store import taking_back
-from memory_store.records import HELD, LedgerKind, Update
+from memory_store.records import HELD, Update
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
@@ -44,7 +44,9 @@ async def bring_to(
 ) -> Replayed:
     """Restores and replays until the learner serves the weights of a version.
 
-    A snapshot that is torn or altered is passed over for the one before it.
+    A snapshot that is torn or altered is passed over for the one before it. Rows from before an
+    accepted drift, of this line or of the served one, may come out different: what was recorded of
+    them holds elsewhere.
 
     Args:
         learner: with the base checkpoint.
@@ -68,7 +70,7 @@ async def bring_to(
     reached, done = "", 0
     for start in range(0, len(missing), REPLAY_PAGE):
         page = missing[start : start + REPLAY_PAGE]
-        # What was recorded before an accepted drift holds elsewhere; the drift's own row is right.
+        # The row at which drift was accepted says what must come out.
         for tolerant, versions in (
             (True, [v for v in page if v < verified_from]),
             (accept_drift, [v for v in page if v >= verified_from]),
@@ -150,8 +152,9 @@ async def _probe_all(learner: Learner, store: StoreThreads) -> None:
 
 
 def _last_drift(store: MemoryStore, versions: Sequence[int]) -> int:
-    """The newest of these versions at which drift was accepted; 0 if there is none."""
-    drifts = [u for u in store.updates_at(versions) if u.kind is LedgerKind.DRIFT]
+    """The newest version at which drift was accepted, among these and the served; 0 if none."""
+    served = store.lineage(store.model_version())
+    drifts = store.drifts([*versions, *served])
     return drifts[-1].model_version if drifts else 0
 
 

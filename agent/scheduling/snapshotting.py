@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -105,6 +105,18 @@ class SnapshotKeeper:
                 shutil.rmtree(folder)
                 removed.append(version)
         return removed
+
+    async def keep_only(self, versions: Collection[int]) -> None:
+        """Removes the snapshots of all other versions, after a fact that they hold was forgotten.
+
+        What is being written is waited for: begun before the head moved, it holds the fact, and it
+        would be renamed into place after all others were removed.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
+        async with self._writing:
+            await asyncio.to_thread(snapshots.remove_others, self._settings.folder, versions)
 
     def listed(self) -> Iterable[SnapshotManifest]:
         """The manifests of all readable snapshots, newest first."""

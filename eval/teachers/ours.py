@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from agent.errors import SnapshotError
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
+from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
 from agent.learning.records import Answer, Example, Outcome
 from agent.learning.snapshots import snapshot_folders
@@ -104,3 +105,8 @@ class LearnerTeacher:
     def model(self) -> PreTrainedModel:
         """See `Teacher`."""
         return self._learner.model
+
+    @property
+    def encoder(self) -> Encoder:
+        """How it is asked; see `eval.scoring.ScoringTeacher`."""
+        return self._learner.encoder

@@ -9,8 +9,14 @@ from agent.errors import ConfigError
 from agent.learning.learner import Learner
 from agent.learning.model import LoadedModel
 from agent.learning.rates import DEFAULT_POLICY
+from eval.scoring import ScoringTeacher
+from eval.teachers.locft import LocFt
+from eval.teachers.lora import Lora
 from eval.teachers.ours import LearnerTeacher
-from eval.teachers.protocol import Teacher
+from eval.teachers.paper import Paper
+from eval.teachers.rehearsal import Rehearsal
+from eval.teachers.retrieval import Retrieval
+from eval.teachers.until_known import UntilKnown
 from memory_store.records import Policy
 
 
@@ -19,10 +25,18 @@ def ours(loaded: LoadedModel, *, policy: Policy = DEFAULT_POLICY) -> LearnerTeac
     return LearnerTeacher("ours", Learner(loaded), policy)
 
 
-TEACHERS: dict[str, Callable[..., Teacher]] = {"ours": ours}
+TEACHERS: dict[str, Callable[..., ScoringTeacher]] = {
+    "ours": ours,
+    "paper": Paper,
+    "until-known": UntilKnown,
+    "rehearsal": Rehearsal,
+    "lora": Lora,
+    "locft": LocFt,
+    "retrieval": Retrieval,
+}
 
 
-def make_teacher(name: str, loaded: LoadedModel, **settings: Any) -> Teacher:
+def make_teacher(name: str, loaded: LoadedModel, **settings: Any) -> ScoringTeacher:
     """A teacher that has taught nothing yet.
 
     Args:
@@ -31,7 +45,7 @@ def make_teacher(name: str, loaded: LoadedModel, **settings: Any) -> Teacher:
         settings: keyword arguments of that teacher.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name is unknown, or the teacher cannot work here or with this model.
     """
     if name not in TEACHERS:
         raise ConfigError(f"unknown teacher '{name}': use one of {', '.join(TEACHERS)}")

@@ -20,7 +20,7 @@ CREATE TABLE facts (
   superseded_by TEXT NOT NULL DEFAULT '',
   learning TEXT,
   sample_key INTEGER NOT NULL CHECK (sample_key >= 0)
-) STRICT;
+, tried_policy TEXT) STRICT;
 CREATE INDEX facts_by_state ON facts (state, position);
 CREATE INDEX facts_by_question ON facts (question_key, position);
 CREATE INDEX facts_live_by_question ON facts (question_key, position) WHERE state IN ('queued', 'learning', 'learned', 'known');
@@ -111,18 +111,19 @@ CREATE TABLE operations (
 ) STRICT;
 CREATE INDEX operations_open ON operations (id) WHERE state IN ('pending', 'running');
 CREATE INDEX operations_by_fact ON operations (fact_id, id);
-CREATE TABLE relearned (
-  operation_id INTEGER NOT NULL REFERENCES operations (id),
-  position INTEGER NOT NULL REFERENCES facts (position),
-  verdict TEXT NOT NULL CHECK (verdict IN ('learned', 'known', 'resisted')),
-  reason TEXT NOT NULL,
-  learning TEXT NOT NULL,
-  PRIMARY KEY (operation_id, position)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE places (
   kind TEXT NOT NULL CHECK (kind IN ('backup', 'export')),
   path TEXT NOT NULL,
   model_version INTEGER NOT NULL,
   created_at TEXT NOT NULL,
   PRIMARY KEY (kind, path)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE relearned (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  position INTEGER NOT NULL REFERENCES facts (position),
+  verdict TEXT NOT NULL CHECK (verdict IN ('learned', 'known', 'resisted', 'quarantined')),
+  reason TEXT NOT NULL,
+  learning TEXT CHECK (learning IS NOT NULL OR verdict = 'quarantined'),
+  model_version INTEGER NOT NULL,
+  PRIMARY KEY (operation_id, position)
 ) STRICT, WITHOUT ROWID;

@@ -230,6 +230,67 @@ def test_a_rollback_to_the_base_forgets_what_was_held(store: MemoryStore) -> Non
     assert "version 0" in store.fact(newer.id).reason
 
 
+def roll_back(store: MemoryStore, to_version: int) -> None:
+    operation = taking_back.request_rollback(store, to_version)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.finish_rollback(store, operation.id, end_of_branch(to_version), {})
+
+
+def test_after_a_rollback_each_fact_is_what_it_was_at_that_version(store: MemoryStore) -> None:
+    def known(question: str) -> str:
+        return store.record_known(teach_claimed(store, question).id, learning()).id
+
+    by_base = known("by the base?")
+    taught = teach_learned(store, "one").id
+    after_one = known("after one?")
+    teach_learned(store, "two")
+    after_two = known("after two?")
+    resisted = teach_claimed(store, "resisted").id
+    store.record_resisted(resisted, "too hard", learning())
+    failed = teach_claimed(store, "failed").id
+    store.record_failure(failed, "NaN", 1)
+    before = {fact.id: fact.state for fact in store.facts()}
+
+    roll_back(store, 1)
+    held = {by_base: "known", taught: "learned", after_one: "known"}
+    assert {fact.id: fact.state for fact in store.facts()} == {
+        fact_id: held.get(fact_id, FactState.FORGOTTEN) for fact_id in before
+    }
+    # What was undone is not tried again on a branch: without a forgotten fact it was undone too.
+    operation = taking_back.request_forget(store, taught)
+    begun = taking_back.begin_operation(store, operation.id)
+    assert [fact.id for fact in taking_back.facts_to_relearn(store, begun)] == [after_one]
+    taking_back.fail_operation(store, operation.id, "not now")
+
+    roll_back(store, 2)
+    assert {fact.id: fact.state for fact in store.facts()} == before
+    assert (store.fact(resisted).reason, store.fact(failed).reason) == ("too hard", "NaN")
+
+    # But not what was asked to be forgotten while it was not held.
+    roll_back(store, 1)
+    operation = taking_back.request_forget(store, after_two)
+    assert taking_back.finish_if_not_held(store, operation.id)
+    roll_back(store, 2)
+    assert store.fact(after_two).state is FactState.FORGOTTEN
+
+
+def test_what_was_known_on_a_branch_is_known_at_its_versions_only(store: MemoryStore) -> None:
+    facts = [teach_learned(store, name) for name in ("a", "b", "c", "d")]
+    operation = taking_back.request_forget(store, facts[1].id)
+    taking_back.begin_operation(store, operation.id)
+    relearn(store, operation.id, facts[2].id, 1)  # version 5
+    found = learning(learning_rates=())
+    taking_back.record_relearned(
+        store, operation.id, facts[3], FactState.KNOWN, "", found, update=None
+    )
+    taking_back.finish_forget(store, operation.id, end_of_branch(5, facts[1].id), {}, [])
+    roll_back(store, 1)
+    assert store.fact(facts[3].id).state is FactState.FORGOTTEN
+    roll_back(store, 6)
+    assert store.fact(facts[3].id).state is FactState.KNOWN
+    assert store.fact(facts[2].id).state is FactState.LEARNED
+
+
 # --- Provenance -----------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100)
 
 
 class InProcessLearner:
-    """Dies at the `dies_at`-th call of `learn` or `commit`, counted over all learners of a test."""
+    """Dies at some calls of `learn` or `commit`, counted over all learners of a test."""
 
     def __init__(self, deaths: Deaths) -> None:
         self.learner = Learner(load("tiny", device="cpu"))
@@ -45,6 +45,11 @@ class InProcessLearner:
         self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
     ) -> AsyncIterator[Step | Outcome]:
         self._live_or_die()
+        fault = self._deaths.poison.get(example.fact_id)
+        if isinstance(fault, LearnerUnavailableError):
+            self._dead.set()
+        if fault is not None:
+            raise fault
         for progress in self.learner.learn(example, policy, base_version, older):
             yield progress
             await asyncio.sleep(0)
@@ -91,11 +96,16 @@ class InProcessLearner:
 
 
 class Deaths:
-    """Counts calls, and tells at which ones the learner dies."""
+    """Counts calls, and tells at which ones the learner dies.
+
+    Attributes:
+        poison: by id, facts that cannot be learned, and what is raised.
+    """
 
     def __init__(self, *at: int) -> None:
         self._at = set(at)
         self._calls = 0
+        self.poison: dict[str, Exception] = {}
 
     def now(self) -> bool:
         self._calls += 1

@@ -13,7 +13,7 @@ from typing import Any
 from agent.scheduling.loop import LearningLoop, LoopSettings
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from memory_store import taking_back
-from memory_store.records import Event, FactState, NewFact, Operation, OperationState
+from memory_store.records import Event, FactState, NewFact, Operation, OperationState, Policy
 from memory_store.writer import StoreThreads
 from tests.taking_back.in_process import POLICY, Deaths, InProcessLearner, in_process
 
@@ -128,6 +128,7 @@ async def running_memory(
     every_updates: int = 0,
     accept_drift: bool = False,
     on_event: Callable[[Event], None] | None = None,
+    policy: Policy = POLICY,
 ) -> AsyncIterator[Memory]:
     """A memory in a folder; stopped on leaving, as the server would stop it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ async def running_memory(
     snapshots = folder / "snapshots"
     start = partial(in_process, deaths or Deaths())
     settings = LoopSettings(
-        model="tiny", policy=POLICY, snapshots=snapshots, accept_drift=accept_drift
+        model="tiny", policy=policy, snapshots=snapshots, accept_drift=accept_drift
     )
     passing: list[Event] = []
     loop = LearningLoop(
@@ -144,6 +145,7 @@ async def running_memory(
         passing.append,
         settings,
         on_update=lambda update: keeper.updated(update),
+        keep_only=lambda versions: keeper.keep_only(versions),
     )
     keeper = SnapshotKeeper(
         SnapshotSettings(folder=snapshots, every_updates=every_updates, every_seconds=0),
@@ -156,6 +158,8 @@ async def running_memory(
         yield memory
     finally:
         loop.stop()
-        await running
-        await keeper.finish()
-        await store.close()
+        try:
+            await running
+        finally:
+            await keeper.finish()
+            await store.close()

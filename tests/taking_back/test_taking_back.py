@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from agent.errors import DriftError
+from agent.errors import DriftError, LearnerUnavailableError, LearningFailedError
+from agent.learning.checkpoint import prepare_snapshot
 from agent.learning.learner import Learner
+from agent.learning.snapshots import UNFINISHED
 from memory_store import taking_back
 from memory_store.errors import WrongStateError
 from memory_store.records import FactState, OperationState
-from tests.taking_back.in_process import Deaths
-from tests.taking_back.memory import FACTS, running_memory
+from tests.taking_back.in_process import POLICY, Deaths, InProcessLearner
+from tests.taking_back.memory import FACTS, SETTLE_SECONDS, running_memory
 
 
 def same_weights(one: Learner, other: Learner) -> bool:
@@ -22,6 +28,22 @@ def same_weights(one: Learner, other: Learner) -> bool:
         torch.equal(p, q)
         for p, q in zip(one._served.parameters(), other._served.parameters(), strict=True)
     )
+
+
+@contextmanager
+def other_hardware() -> Iterator[None]:
+    """The same step comes out a little different."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.learning.update.ADAM_EPS", 1e-5)
+        yield
+
+
+@contextmanager
+def everything_known() -> Iterator[None]:
+    """Whatever is taught is found to be known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.learning.rates.KNOWN_PROBABILITY", 0.0)
+        yield
 
 
 @pytest.mark.parametrize("forgotten", ["fact-a", "fact-c", "fact-e"])
@@ -122,6 +144,71 @@ async def test_a_learner_that_dies_meanwhile_is_started_again_and_resumes(
             assert same_weights(memory.learner, never.learner)
 
 
+@pytest.mark.parametrize(
+    "fault", [LearningFailedError("the loss is nan"), LearnerUnavailableError("killed by it")]
+)
+async def test_a_fact_that_fails_on_the_branch_is_quarantined_and_the_others_go_on(
+    tmp_path: Path, fault: Exception
+) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-a", "fact-d", "fact-e")
+        deaths = Deaths()
+        async with running_memory(tmp_path / "full", deaths=deaths) as memory:
+            await memory.teach(*FACTS)
+            deaths.poison["fact-c"] = fault
+            operation = await memory.forget("fact-b")
+            assert operation.state is OperationState.DONE
+            assert operation.proof is not None
+            assert operation.proof["quarantined"] == 1
+            assert same_weights(memory.learner, never.learner)
+            fact = await memory.store.read(lambda store: store.fact("fact-c"))
+            assert fact.state is FactState.QUARANTINED
+            assert str(fault) in fact.reason
+
+
+async def test_a_quarantined_fact_is_tried_again_without_the_forgotten_one(tmp_path: Path) -> None:
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach("fact-b", "fact-c", "fact-d")
+        deaths = Deaths()
+        async with running_memory(tmp_path / "full", deaths=deaths) as memory:
+            deaths.poison["fact-c"] = LearningFailedError("the loss is nan")
+            await memory.teach("fact-a", "fact-b", "fact-c", "fact-d")
+            assert (await memory.states())["fact-c"] == FactState.QUARANTINED
+            deaths.poison.clear()
+            operation = await memory.forget("fact-a")
+            assert operation.proof is not None
+            assert operation.proof["quarantined"] == 0
+            assert (await memory.states())["fact-c"] == FactState.LEARNED
+            assert same_weights(memory.learner, never.learner)
+
+
+@pytest.mark.parametrize("first", [FactState.RESISTED, FactState.KNOWN, FactState.QUARANTINED])
+async def test_what_is_tried_again_keeps_the_policy_that_was_in_force(
+    tmp_path: Path, first: FactState
+) -> None:
+    deaths = Deaths()
+    policy = replace(POLICY, max_steps=1) if first is FactState.RESISTED else POLICY
+    async with running_memory(tmp_path, deaths=deaths) as memory:
+        await memory.teach("fact-a")
+    async with running_memory(tmp_path, deaths=deaths, policy=policy) as memory:
+        if first is FactState.QUARANTINED:
+            deaths.poison["other"] = LearningFailedError("the loss is nan")
+        with everything_known() if first is FactState.KNOWN else nullcontext():
+            await memory.teach(other=FACTS["fact-b"])
+        assert (await memory.states())["other"] == first
+        deaths.poison.clear()
+    # Another default since.
+    later = replace(POLICY, learning_rate=1e-3, max_steps=7)
+    async with running_memory(tmp_path, policy=later) as memory:
+        await memory.settle()
+        await memory.forget("fact-a")
+        fact = await memory.store.read(lambda store: store.fact("other"))
+        assert fact.tried_policy == policy
+        assert fact.state is (FactState.RESISTED if policy is not POLICY else FactState.LEARNED)
+        rows = await memory.store.read(lambda store: store.updates_of("other"))
+        assert [row.policy for row in rows] == ([policy] if policy is POLICY else [])
+
+
 async def test_a_stopped_server_resumes_at_its_next_start(tmp_path: Path) -> None:
     async with running_memory(tmp_path / "never") as never:
         await never.teach("fact-c", "fact-d", "fact-e")
@@ -144,6 +231,44 @@ async def test_erasing_leaves_no_text_in_the_files(tmp_path: Path) -> None:
             content = file.read_bytes().lower()
             assert b"telescope" not in content, file
             assert b"blipland" not in content, file
+
+
+@pytest.mark.parametrize("erase", [False, True])
+async def test_a_snapshot_that_is_written_while_a_fact_is_forgotten_does_not_survive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erase: bool
+) -> None:
+    copied, may_write = asyncio.Event(), asyncio.Event()
+
+    async def slow(self: InProcessLearner, folder: Path) -> tuple[int, int]:
+        write = prepare_snapshot(self.learner, folder)  # these weights hold the fact
+        copied.set()
+        await may_write.wait()
+        manifest = write()
+        return manifest.model_version, manifest.size
+
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        monkeypatch.setattr(InProcessLearner, "snapshot", slow)
+        writing = asyncio.create_task(memory.keeper.create())
+        await copied.wait()
+        forgetting = asyncio.create_task(memory.forget("fact-a", erase=erase))
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while memory.learner.version < 4:  # served: relearned (3), forgotten (4)
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        may_write.set()
+        assert (await writing).model_version == 2
+        assert (await forgetting).state is OperationState.DONE
+        assert list(memory.keeper.listed()) == []
+
+
+async def test_what_a_dead_writer_left_of_a_snapshot_goes_with_the_fact(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a")
+        unfinished = tmp_path / "snapshots" / f"{UNFINISHED}{1:012d}-1"
+        unfinished.mkdir(parents=True)
+        await memory.forget("fact-a")
+        assert not unfinished.exists()
 
 
 async def test_rolling_back_serves_the_earlier_weights_and_can_be_rolled_back(
@@ -222,10 +347,7 @@ async def test_a_ledger_that_replays_differently_is_refused_unless_accepted(
     async with running_memory(tmp_path) as memory:
         await memory.teach("fact-a", "fact-b")
         version = memory.learner.version
-    drifted = pytest.MonkeyPatch()
-    # Other hardware: the same step comes out a little different.
-    drifted.setattr("agent.learning.update.ADAM_EPS", 1e-5)
-    try:
+    with other_hardware():
         with pytest.raises(DriftError, match="accept-drift"):
             async with running_memory(tmp_path) as memory:
                 await memory.settle()
@@ -239,5 +361,67 @@ async def test_a_ledger_that_replays_differently_is_refused_unless_accepted(
         async with running_memory(tmp_path) as memory:
             await memory.settle()
             assert memory.learner.digest == digest
-    finally:
-        drifted.undo()
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "dies_at"), [("fact-b", 0), ("fact-b", 3), ("fact-d", 0), ("fact-a", 0)]
+)
+async def test_what_was_taught_before_an_accepted_drift_can_be_forgotten(
+    tmp_path: Path, forgotten: str, dies_at: int
+) -> None:
+    taught = ["fact-a", "fact-b", "fact-c", "fact-d"]
+    before = taught[: taught.index(forgotten)]
+    async with running_memory(tmp_path / "never") as never:
+        await never.teach(*before)
+    async with running_memory(tmp_path / "full") as memory:
+        await memory.teach(*taught)
+    with other_hardware():
+        async with running_memory(tmp_path / "never", accept_drift=True) as never:
+            await never.settle()
+            await never.teach(*taught[len(before) + 1 :])
+            expected = never.learner.digest
+        deaths = Deaths(dies_at)
+        async with running_memory(tmp_path / "full", accept_drift=True, deaths=deaths) as memory:
+            await memory.settle()
+            operation = await memory.forget(forgotten)
+            assert (operation.state, operation.message) == (OperationState.DONE, "")
+            assert operation.proof is not None
+            assert memory.learner.digest == operation.proof["digest_after"] == expected
+            # From the base checkpoint on nothing was replayed that could come out different.
+            assert bool(operation.proof["drift"]) == bool(before)
+            if before:
+                assert f"version {len(before)} was recorded as" in operation.proof["drift"]
+        # The ledger says so: nobody has to accept it again, and one more can be forgotten.
+        async with running_memory(tmp_path / "full") as memory:
+            await memory.settle()
+            assert memory.learner.digest == expected
+            operation = await memory.forget("fact-a")
+            assert operation.state is OperationState.DONE
+
+
+async def test_an_earlier_version_is_served_as_it_replays_after_an_accepted_drift(
+    tmp_path: Path,
+) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+    with other_hardware():
+        async with running_memory(tmp_path, accept_drift=True) as memory:
+            await memory.settle()
+            operation = await memory.roll_back(1)
+            assert operation.state is OperationState.DONE
+            assert operation.proof is not None
+            assert "version 1 was recorded as" in operation.proof["drift"]
+            digest = memory.learner.digest
+        async with running_memory(tmp_path) as memory:
+            await memory.settle()
+            assert memory.learner.digest == digest
+
+
+async def test_a_drift_that_nobody_accepted_is_not_taken_in(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-b")
+        with other_hardware():
+            operation = await memory.forget("fact-b")
+        assert operation.state is OperationState.FAILED
+        assert "--accept-drift" in operation.message
+        assert (await memory.states())["fact-b"] == FactState.LEARNED

@@ -1,0 +1,258 @@
+"""Suite `counterfact`: false facts, measured by which of two targets the model prefers.
+
+The question is taught; the sentences that are measured are not. Each is scored as it is, followed
+by a space and a target. Success and magnitude are those of Meng et al. 2022: ES on the row's own
+prompt, PS on paraphrases, NS on neighbours (of which the *true* target is to stay preferred), S
+the harmonic mean of the three. The paper compares the targets' probabilities, its code the mean
+logarithm of a token's probability, which does not favour short targets: both are told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.learning.records import Example
+from eval.datasets import CounterFactRow
+from eval.editing import Share, Teaching, finite, markdown_table, mean, teach_all
+from eval.scoring import Completion, ScoringTeacher, score_completions
+
+# How a target is rated, by the name of the measure: a logarithm.
+MEASURES: dict[str, Callable[[Completion], float]] = {
+    "whole_target": lambda completion: completion.log_probability,
+    "per_token": lambda completion: completion.per_token,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """How often the right one of two targets is preferred, and by how much.
+
+    Attributes:
+        share: mean over rows of the share of a row's prompts.
+        prompts: how many there are in all.
+        magnitude: mean difference of the probabilities, right one first, -1 to 1.
+    """
+
+    share: Share
+    prompts: int
+    magnitude: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable fields for programs."""
+        return {
+            **self.share.as_json(),
+            "prompts": self.prompts,
+            "magnitude": finite(self.magnitude),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferences:
+    """By one measure: ES, PS and NS.
+
+    Attributes:
+        efficacy: the row's own prompt ends with the new target.
+        paraphrase: so do the paraphrases.
+        neighbourhood: the neighbours still end with the true one.
+    """
+
+    efficacy: Success
+    paraphrase: Success
+    neighbourhood: Success
+
+    @property
+    def score(self) -> float:
+        """S, the harmonic mean, 0 to 1; NaN without rows."""
+        rates = [s.share.rate for s in (self.efficacy, self.paraphrase, self.neighbourhood)]
+        return 0.0 if 0.0 in rates else len(rates) / math.fsum(1 / rate for rate in rates)
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable fields for programs."""
+        return {
+            "ES": self.efficacy.as_json(),
+            "PS": self.paraphrase.as_json(),
+            "NS": self.neighbourhood.as_json(),
+            "S": finite(self.score),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterFactScores:
+    """A model's figures at one moment.
+
+    Attributes:
+        preferences: by measure.
+        answered: the question is answered with the new target, freely and greedily.
+        completed: so is the row's own prompt; where the target ends, the text may go on.
+    """
+
+    preferences: dict[str, Preferences]
+    answered: Share
+    completed: Share
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable fields for programs."""
+        return {
+            **{name: preferences.as_json() for name, preferences in self.preferences.items()},
+            "generated": {
+                "question": self.answered.as_json(),
+                "prompt": self.completed.as_json(),
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterFactReport:
+    """What a teacher made of the edits, after all of them.
+
+    Attributes:
+        teacher: its name.
+        facts: how many were taught.
+        teaching: what it took.
+        before: the base model.
+        after: the taught one.
+    """
+
+    teacher: str
+    facts: int
+    teaching: Teaching
+    before: CounterFactScores
+    after: CounterFactScores
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable fields for programs."""
+        return {
+            "suite": "counterfact",
+            "teacher": self.teacher,
+            "facts": self.facts,
+            "teaching": self.teaching.as_json(),
+            "before": self.before.as_json(),
+            "after": self.after.as_json(),
+        }
+
+    def as_markdown(self) -> str:
+        """A table of this teacher alone."""
+        return counterfact_table([self])
+
+
+def run_counterfact(
+    teacher: ScoringTeacher, rows: Sequence[CounterFactRow], progress: Callable[[int, int], None]
+) -> CounterFactReport:
+    """Teaches all rows one by one, and measures before the first and after the last.
+
+    Args:
+        teacher: that has taught nothing yet.
+        rows: see `eval.datasets.read_counterfact`.
+        progress: called with facts taught and facts in all.
+    """
+    before = _scores(teacher, rows)
+    examples = [
+        Example(fact_id=row.id, question=row.question, answer=row.target_new) for row in rows
+    ]
+    teaching = teach_all(teacher, examples, progress)
+    return CounterFactReport(
+        teacher=teacher.name,
+        facts=len(rows),
+        teaching=teaching,
+        before=before,
+        after=_scores(teacher, rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One prompt with either target; `right` is the one that is to be preferred."""
+
+    right: Completion
+    wrong: Completion
+
+
+def _scores(teacher: ScoringTeacher, rows: Sequence[CounterFactRow]) -> CounterFactScores:
+    # Of each row: one list of pairs for each of ES, PS and NS.
+    new_first = [(row.target_new, row.target_true) for row in rows]
+    true_first = [(row.target_true, row.target_new) for row in rows]
+    own = _pairs(teacher, [(row.prompt,) for row in rows], new_first)
+    paraphrases = _pairs(teacher, [row.paraphrases for row in rows], new_first)
+    neighbours = _pairs(teacher, [row.neighbours for row in rows], true_first)
+    answers = teacher.probe([(row.question, row.target_new) for row in rows])
+    return CounterFactScores(
+        preferences={
+            name: Preferences(
+                efficacy=_success(own, measure),
+                paraphrase=_success(paraphrases, measure),
+                neighbourhood=_success(neighbours, measure),
+            )
+            for name, measure in MEASURES.items()
+        },
+        answered=Share.of(answer.correct for answer in answers),
+        completed=Share.of(pair.right.greedy for (pair,) in own),
+    )
+
+
+def _pairs(
+    teacher: ScoringTeacher,
+    prompts: Sequence[Sequence[str]],
+    targets: Sequence[tuple[str, str]],
+) -> list[list[_Pair]]:
+    """The prompts of each row, with the row's two targets."""
+    texts = [
+        (prompt, target)
+        for row, both in zip(prompts, targets, strict=True)
+        for prompt in row
+        for target in both
+    ]
+    scored = iter(score_completions(teacher, texts))
+    return [[_Pair(next(scored), next(scored)) for _ in row] for row in prompts]
+
+
+def _success(rows: Sequence[Sequence[_Pair]], measure: Callable[[Completion], float]) -> Success:
+    rated = [[(measure(pair.right), measure(pair.wrong)) for pair in row] for row in rows]
+    differences = [math.exp(right) - math.exp(wrong) for row in rated for right, wrong in row]
+    return Success(
+        share=Share.of(mean([right > wrong for right, wrong in row]) for row in rated),
+        prompts=len(differences),
+        magnitude=mean(differences),
+    )
+
+
+def counterfact_table(reports: Sequence[CounterFactReport], measure: str = "whole_target") -> str:
+    """A row for each teacher: percent with 95% interval, of as many facts as the second column.
+
+    Args:
+        reports: one for each teacher.
+        measure: one of `MEASURES`.
+    """
+    names = ("ES", "PS", "NS")
+    return markdown_table(
+        [
+            "teacher",
+            "facts",
+            *(column for name in names for column in (name, f"{name} magnitude")),
+            "S",
+            "question answered",
+            "prompt completed",
+            "steps a fact",
+            "seconds a fact",
+        ],
+        [_cells(report, report.after.preferences[measure]) for report in reports],
+    )
+
+
+def _cells(report: CounterFactReport, by: Preferences) -> list[str]:
+    return [
+        report.teacher,
+        str(report.facts),
+        *(
+            cell
+            for success in (by.efficacy, by.paraphrase, by.neighbourhood)
+            for cell in (success.share.as_text(), f"{100 * success.magnitude:.1f}")
+        ),
+        f"{100 * by.score:.1f}",
+        report.after.answered.as_text(),
+        report.after.completed.as_text(),
+        f"{report.teaching.steps:.1f}",
+        f"{report.teaching.seconds:.2f}",
+    ]

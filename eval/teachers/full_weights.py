@@ -1,0 +1,38 @@
+"""Steps on all weights: what the baselines that spare none of them share."""
+
+from __future__ import annotations
+
+from abc import ABC
+
+import torch
+from torch import Tensor, nn
+
+from agent.learning.model import LoadedModel
+from eval.teachers.base import OneByOne
+
+
+class FullWeights(OneByOne, ABC):
+    """Every weight is trained, embeddings and norms included."""
+
+    def __init__(self, name: str, loaded: LoadedModel, learning_rate: float) -> None:
+        super().__init__(name, loaded)
+        self._learning_rate = learning_rate
+        self._model.requires_grad_(True)
+        # A tied matrix is listed once.
+        self._parameters: list[nn.Parameter] = list(self._model.parameters())
+
+    def _step(self, loss: Tensor, clip: float | None = None) -> None:
+        """One step of a fresh AdamW without weight decay, as the paper's scripts take it.
+
+        Args:
+            loss: scalar, of this model.
+            clip: longest gradient, as its Euclidean norm over all weights; None for any.
+        """
+        optimizer = torch.optim.AdamW(
+            self._parameters, lr=self._learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0
+        )
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)

@@ -270,7 +270,9 @@ def _print(summaries: Sequence[Summary]) -> None:
     for summary in summaries:
         tables += [course(summary), retention(summary)]
     for table in tables:
-        drawn = Table(*table.header, title=table.title)
+        drawn = Table(title=table.title)
+        for name in table.header:
+            drawn.add_column(name, overflow="fold")  # many teachers: narrow, but nothing cut off
         for row in table.rows:
             drawn.add_row(*row)
         console.print(drawn)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Self
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 
@@ -48,3 +50,41 @@ def wilson_interval(correct: float, total: int, z: float = Z_95) -> tuple[float,
     low = 0.0 if correct == 0 else centre - half
     high = 1.0 if correct == total else centre + half
     return low, high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """So many of so many.
+
+    Attributes:
+        count: how many had the property.
+        total: how many were looked at.
+    """
+
+    count: int
+    total: int
+
+    @classmethod
+    def of(cls, flags: Iterable[bool]) -> Self:
+        """How many are true."""
+        looked_at = list(flags)
+        return cls(count=sum(looked_at), total=len(looked_at))
+
+    @property
+    def rate(self) -> float | None:
+        """The share; None of none."""
+        return self.count / self.total if self.total else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95% Wilson interval."""
+        return wilson_interval(self.count, self.total)
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable fields for programs."""
+        return {
+            "count": self.count,
+            "total": self.total,
+            "rate": self.rate,
+            "interval_95": list(self.interval),
+        }

@@ -1,50 +1,180 @@
-"""`agent eval`."""
+"""`agent eval`: the options of all suites; what each suite does is told in `eval_*.py`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from agent.cli.eval_continual import ALL_TEXTS, OURS, ContinualOptions, run_continual_suite
+from agent.cli.eval_probes import run_probes
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
-from agent.cli.output import console, print_json, progress_bar, shown
-from agent.errors import ConfigError
-from agent.service.client import Client
+from agent.cli.output import console, print_json
+from agent.cli.policies import chosen_policy
+from agent.errors import AgentError, ConfigError
+from agent.learning import rates
+from memory_store.records import Policy
 
-SUITES = ("probes",)
+# Each suite: what it does, and what it costs.
+SUITES = {
+    "probes": (
+        "asks a server about every fact it holds, and correlated questions",
+        "a second for some ten facts",
+    ),
+    "continual": (
+        "teaches a model fictional facts one by one, here, without a server; measures recall,"
+        " paraphrase, transfer, leak, forgetting and general damage",
+        "a fact takes some seconds of CPU, and a measurement some minutes (smollm2-135m)",
+    ),
+}
+FULL = "full"
+EVAL_MODEL = "smollm2-135m"
 
 
 def evaluate(
-    suite: Annotated[str, typer.Option(help=f"Which suite: {', '.join(SUITES)}.")],
+    suite: Annotated[
+        str | None, typer.Option(help=f"Which suite: {', '.join(SUITES)}.", show_default=False)
+    ] = None,
+    list_suites: Annotated[
+        bool, typer.Option("--list", help="Show the suites and what they cost.")
+    ] = False,
     server: Server = DEFAULT_ADDRESS,
+    facts: Annotated[int, typer.Option(min=1, help="continual: how many facts are taught.")] = 50,
+    controls: Annotated[
+        int, typer.Option(min=0, help="continual: how many untaught questions watch for leaks.")
+    ] = 140,
+    seed: Annotated[int, typer.Option(help="continual: of the facts.")] = 0,
+    model: Annotated[
+        str, typer.Option(envvar="AGENT_MODEL", help="continual: a name, a Hub id, or a folder.")
+    ] = EVAL_MODEL,
+    device: Annotated[
+        str, typer.Option(envvar="AGENT_DEVICE", help="continual: auto, cpu or cuda.")
+    ] = "auto",
+    threads: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_THREADS", min=0, help="continual: CPU threads; 0: torch decides."
+        ),
+    ] = 0,
+    policy: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_POLICY",
+            help=f"continual, teacher {OURS}: {' or '.join(rates.POLICIES)}.",
+        ),
+    ] = rates.DEFAULT_POLICY.name,
+    learning_rate: Annotated[
+        float,
+        typer.Option(envvar="AGENT_LEARNING_RATE", help=f"continual, teacher {OURS}: its rate."),
+    ] = rates.DEFAULT_POLICY.learning_rate,
+    max_steps: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_MAX_STEPS", help=f"continual, teacher {OURS}: its limit of steps."
+        ),
+    ] = rates.DEFAULT_POLICY.max_steps,
+    teachers: Annotated[
+        str, typer.Option(help="continual: ways of teaching to compare, joined by commas.")
+    ] = OURS,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="continual: folder for results and report. An interrupted run goes on from it.",
+            show_default="none: results are only printed",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="AGENT_EVAL_DATA",
+            exists=True,
+            file_okay=False,
+            help="continual: folder of the texts that general damage is measured on.",
+            show_default="none: general damage is left out",
+        ),
+    ] = None,
+    general: Annotated[
+        str | None,
+        typer.Option(
+            help=f"continual: how many of these texts of each kind, or '{FULL}'.",
+            show_default="100 windows of WikiText, 300 sentences, 300 passages of LAMBADA",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Measure. Suite probes: ask a server about every fact it holds, and correlated questions."""
-    if suite not in SUITES:
+    """Measure: what a server remembers (probes), or how well teaching goes (continual)."""
+    if list_suites:
+        _list(json)
+    elif suite is None:
+        raise typer.BadParameter(
+            f"say which: {', '.join(SUITES)}; --list tells more", param_hint="--suite"
+        )
+    elif suite == "probes":
+        run_probes(server, json)
+    elif suite == "continual":
+        run_continual_suite(
+            ContinualOptions(
+                facts=facts,
+                controls=controls,
+                seed=seed,
+                model=model,
+                device=_device(device),
+                threads=threads or None,
+                policy=_policy(policy, learning_rate, max_steps),
+                teachers=_teachers(teachers),
+                out=out,
+                data=data,
+                general=_general(general),
+                json=json,
+            )
+        )
+    else:
         raise ConfigError(f"unknown suite '{suite}': use one of {', '.join(SUITES)}")
-    from eval.probes import probe_server
 
-    with Client(server) as client, progress_bar() as progress:
-        task = progress.add_task("probing", total=None)
-        report = probe_server(
-            client, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+
+def _list(json: bool) -> None:
     if json:
-        print_json(report.as_json())
+        print_json(
+            {
+                "suites": [
+                    {"name": name, "does": does, "costs": costs}
+                    for name, (does, costs) in SUITES.items()
+                ]
+            }
+        )
         return
-    table = Table("probe", "right", "of", "rate", "95% interval", "mean probability")
-    for name, rate in report.rates.items():
-        table.add_row(
-            name,
-            str(rate.correct),
-            str(rate.total),
-            f"{rate.rate:.1%}" if rate.total else "-",
-            f"{rate.low:.1%} to {rate.high:.1%}" if rate.total else "-",
-            f"{rate.mean_probability:.3f}" if rate.total else "-",
-        )
+    table = Table("suite", "what it does", "what it costs")
+    for name, (does, costs) in SUITES.items():
+        table.add_row(name, does, costs)
     console.print(table)
-    for probe in report.missed:
-        console.print(
-            shown(f"missed: {probe.question} -> {probe.answer!r}, not {probe.expected_answer!r}")
-        )
+
+
+def _device(device: str) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter("choose auto, cpu or cuda", param_hint="--device")
+    return device
+
+
+def _policy(name: str, learning_rate: float, max_steps: int) -> Policy:
+    try:
+        return chosen_policy(name, learning_rate, max_steps)
+    except AgentError as error:
+        raise typer.BadParameter(str(error), param_hint="--policy") from error
+
+
+def _teachers(names: str) -> tuple[str, ...]:
+    """The names in order, none twice."""
+    return tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+
+
+def _general(texts: str | None) -> int | None:
+    if texts is None:
+        return None
+    if texts == FULL:
+        return ALL_TEXTS
+    if not texts.isdecimal() or not int(texts):
+        raise typer.BadParameter(f"give a number from 1 on, or '{FULL}'", param_hint="--general")
+    return int(texts)

@@ -139,7 +139,7 @@ def serve(
         keep_snapshot_days=keep_snapshot_days,
         accept_drift=accept_drift,
     )
-    _fetch_if_missing(model)
+    fetch_if_missing(model)
 
     def on_start(address: str) -> None:
         # One line that scripts wait for.
@@ -150,8 +150,8 @@ def serve(
     logger.info("stopped")
 
 
-def _fetch_if_missing(model: str) -> None:
-    """Fetches the model with a progress bar before anything is served.
+def fetch_if_missing(model: str) -> None:
+    """Fetches the model with a progress bar before anything else is done.
 
     In a process of its own: torch stays out of the server.
     """

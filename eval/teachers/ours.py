@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from agent.errors import SnapshotError
+from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
 from agent.learning.presets import guarded, older_facts
 from agent.learning.records import Answer, Example, Outcome
+from agent.learning.snapshots import snapshot_folders
 from eval.teachers.protocol import Taught
 from memory_store.facts import question_key
 from memory_store.records import Policy
 from memory_store.sampling import Candidates
+
+HELD = "held.json"
 
 
 class LearnerTeacher:
@@ -62,9 +70,31 @@ class LearnerTeacher:
         if progress.verdict == "learned":
             self._learner.commit(self._learner.version + 1, progress.digest_after)
         if progress.verdict != "resisted":
-            self._candidates.add(example.fact_id, key)
-            self._examples[example.fact_id] = example
+            self._hold(example)
         return progress
+
+    def _hold(self, example: Example) -> None:
+        """From now on the fact may accompany others."""
+        self._candidates.add(example.fact_id, question_key(example.question))
+        self._examples[example.fact_id] = example
+
+    def save(self, folder: Path) -> None:
+        """See `SavingTeacher`."""
+        prepare_snapshot(self._learner, folder)()
+        held = [asdict(example) for example in self._examples.values()]
+        (folder / HELD).write_text(json.dumps(held), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """See `SavingTeacher`."""
+        try:
+            held = json.loads((folder / HELD).read_text(encoding="utf-8"))
+            [(_, snapshot)] = snapshot_folders(folder)
+        except (OSError, ValueError) as error:
+            raise SnapshotError(f"what was saved in {folder} cannot be read: {error}") from error
+        restore_snapshot(self._learner, snapshot)
+        for fields in held:
+            questions = tuple(fields["correlated_questions"])
+            self._hold(Example(**{**fields, "correlated_questions": questions}))
 
     def probe(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
         """See `Teacher`."""

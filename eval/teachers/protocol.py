@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from transformers import PreTrainedModel
 
@@ -52,4 +53,21 @@ class Teacher(Protocol):
     @property
     def model(self) -> PreTrainedModel:
         """The weights as they are now, for perplexity."""
+        ...
+
+
+@runtime_checkable
+class SavingTeacher(Protocol):
+    """What a teacher may offer besides: to go on in another process from where it was."""
+
+    def save(self, folder: Path) -> None:
+        """Writes all that teaching and probing depend on into an empty folder."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Goes on from there; to be called before anything is taught.
+
+        Raises:
+            SnapshotError: what was saved is damaged, or of another model.
+        """
         ...

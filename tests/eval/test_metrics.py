@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics import Z_95, Rate, wilson_interval
+from eval.metrics import Z_95, Count, Rate, wilson_interval
 
 # Correct of total.
 counts = st.integers(0, 10_000).flatmap(
@@ -69,3 +69,18 @@ def test_the_rate_is_the_share_and_of_nothing_not_a_number():
     none = Rate(correct=0, total=0, low=0.0, high=1.0, mean_probability=math.nan)
     assert some.rate == 0.75
     assert math.isnan(none.rate)
+
+
+def test_a_count_is_written_with_its_denominator_and_interval():
+    assert Count.of([True, False, True, True]).as_json() == {
+        "count": 3,
+        "total": 4,
+        "rate": 0.75,
+        "interval_95": list(wilson_interval(3, 4)),
+    }
+    assert Count.of([]).as_json() == {
+        "count": 0,
+        "total": 0,
+        "rate": None,
+        "interval_95": [0.0, 1.0],
+    }

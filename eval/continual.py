@@ -1,0 +1,262 @@
+"""Suite `continual`: fictional facts are taught one by one, and everything is measured on the way.
+
+After 10, 30, 100, 300, 1000 and all facts the model is asked all that it was taught so far, the
+paraphrases and correlated questions that it was not, and control questions about names that nobody
+taught; and its perplexity on general text is taken. Before the first fact the same is done with
+the base model.
+
+Everything is stored in a journal as it comes. An interrupted run goes on from its last measurement,
+if the teacher can save what it has learned (`SavingTeacher`). Others are taught again from the
+start. Either way, a fact that has to be taught again must come out as it did before, to the last
+bit of its probability, and nothing is measured twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from agent.errors import AgentError
+from agent.learning.records import Answer, Example
+from eval.fictional import FictionalFact, control_questions, fictional_facts
+from eval.general import GeneralScores, GeneralTexts, measure_general
+from eval.journal import Journal
+from eval.saved import SavedTeacher
+from eval.teachers.protocol import Taught, Teacher
+
+CHECKPOINTS = (10, 30, 100, 300, 1000)
+# Questions given to a teacher at once, so that progress is seen between.
+ASKED_AT_ONCE = 32
+
+
+class NotRepeatableError(AgentError):
+    """Teaching the same facts again gave other weights."""
+
+
+# Told what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is taught and asked.
+
+    Attributes:
+        facts: in the order of teaching.
+        controls: questions that are never taught.
+        general: texts for perplexity; None leaves that out.
+        between: numbers of facts after which to measure, if there are more.
+    """
+
+    facts: tuple[FictionalFact, ...]
+    controls: tuple[str, ...]
+    general: GeneralTexts | None = None
+    between: tuple[int, ...] = CHECKPOINTS
+
+    @classmethod
+    def of(cls, facts: int, controls: int, seed: int, general: GeneralTexts | None = None) -> Self:
+        """So many facts and control questions of a seed."""
+        return cls(
+            facts=tuple(fictional_facts(facts, seed)),
+            controls=tuple(control_questions(controls, seed)),
+            general=general,
+        )
+
+    def checkpoints(self, sees_all: bool) -> list[int]:
+        """Numbers of facts after which to measure; 0 is the base model."""
+        # Who sees all facts at once has no state in between.
+        between = () if sees_all else self.between
+        return [0, *(n for n in between if n < len(self.facts)), len(self.facts)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What was measured after some facts.
+
+    Attributes:
+        taught: how many facts were taught before.
+        retention: one answer for each of them, in order.
+        paraphrase: two for each.
+        transfer: one for each, to the correlated question.
+        controls: what was said to each control question.
+        general: perplexities; None if left out.
+        seconds: wall time of the measurement.
+    """
+
+    taught: int
+    retention: tuple[Answer, ...]
+    paraphrase: tuple[Answer, ...]
+    transfer: tuple[Answer, ...]
+    controls: tuple[str, ...]
+    general: GeneralScores | None
+    seconds: float
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Reads what `asdict` and JSON made of one."""
+        general = fields["general"]
+        return cls(
+            taught=fields["taught"],
+            retention=tuple(Answer(**answer) for answer in fields["retention"]),
+            paraphrase=tuple(Answer(**answer) for answer in fields["paraphrase"]),
+            transfer=tuple(Answer(**answer) for answer in fields["transfer"]),
+            controls=tuple(fields["controls"]),
+            general=GeneralScores(**general) if general is not None else None,
+            seconds=fields["seconds"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """One teacher's run, as far as it came.
+
+    Attributes:
+        sees_all: the teacher was given all facts at once.
+        taught: one result for each fact, in order.
+        measurements: in order, that of the base model first.
+    """
+
+    sees_all: bool
+    taught: tuple[Taught, ...]
+    measurements: tuple[Measurement, ...]
+
+    @classmethod
+    def read(cls, journal: Journal) -> Self:
+        """What a journal tells."""
+        sees_all, taught, measurements = False, [], []
+        for record in journal.records:
+            if "sees_all" in record:
+                sees_all = record["sees_all"]
+            elif "fact_id" in record:
+                rates, answer = tuple(record["learning_rates"]), Answer(**record["answer"])
+                taught.append(Taught(**{**record, "learning_rates": rates, "answer": answer}))
+            else:
+                measurements.append(Measurement.from_json(record))
+        return cls(sees_all=sees_all, taught=tuple(taught), measurements=tuple(measurements))
+
+
+def run_continual(
+    make_teacher: Callable[[], Teacher],
+    task: Task,
+    journal: Journal,
+    progress: Progress,
+    states: Path | None = None,
+) -> History:
+    """Teaches all facts and measures on the way, or goes on where the journal ends.
+
+    Args:
+        make_teacher: makes a teacher at the base checkpoint; called only if there is work left.
+        task: what is taught and asked.
+        journal: of an earlier run of the same task and teacher, or an empty one.
+        progress: told how far the work is.
+        states: folder for what the teacher has learned by the last measurement; empty again in
+            the end. None: an interrupted run teaches again from the start.
+
+    Raises:
+        NotRepeatableError: a fact that had to be taught again came out different.
+        LearnerError: the teacher failed.
+        SnapshotError: what it had learned is damaged.
+    """
+    stored = History.read(journal)
+    if stored.measurements and stored.measurements[-1].taught == len(task.facts):
+        return stored
+    teacher = make_teacher()
+    if not journal.records:
+        journal.append({"sees_all": teacher.sees_all})
+    measured = {measurement.taught for measurement in stored.measurements}
+    saved = SavedTeacher(teacher, states)
+    done = saved.restore()
+    for checkpoint in task.checkpoints(teacher.sees_all):
+        if checkpoint < done:
+            continue
+        for result in _teach(teacher, task, done, checkpoint, progress):
+            if done < len(stored.taught):
+                _require_same(stored.taught[done], result)
+            else:
+                journal.append(asdict(result))
+            done += 1
+        if checkpoint not in measured:
+            journal.append(asdict(measure(teacher, task, checkpoint, progress)))
+            saved.keep(checkpoint)
+    saved.remove()
+    return History.read(journal)
+
+
+def measure(teacher: Teacher, task: Task, taught: int, progress: Progress) -> Measurement:
+    """Asks all that concerns the first `taught` facts, the controls, and general text."""
+    started = time.perf_counter()
+    facts = task.facts[:taught]
+    # Only its length matters: it bounds what is generated, so every taught answer can be seen, and
+    # before and after teaching the bound is the same.
+    longest = max((fact.answer for fact in task.facts), key=len)
+    questions = {
+        "retention": [(fact.question, fact.answer) for fact in facts],
+        "paraphrase": [(p, fact.answer) for fact in facts for p in fact.paraphrases],
+        "transfer": [(fact.correlated, fact.answer) for fact in facts],
+        "controls": [(question, longest) for question in task.controls],
+    }
+    name = f"{teacher.name}: measuring after {taught}"
+    total = sum(map(len, questions.values())) + (len(task.general) if task.general else 0)
+    answers: dict[str, tuple[Answer, ...]] = {}
+    asked = 0
+    progress(name, 0, total)
+    for kind, pairs in questions.items():
+        given: list[Answer] = []
+        # Each kind in chunks of its own, so that controls stand beside the same others each time.
+        for start in range(0, len(pairs), ASKED_AT_ONCE):
+            given += teacher.probe(pairs[start : start + ASKED_AT_ONCE])
+            progress(name, asked + len(given), total)
+        asked += len(given)
+        answers[kind] = tuple(given)
+    general = None
+    if task.general is not None:
+        general = measure_general(
+            teacher.model, task.general, lambda done, _: progress(name, asked + done, total)
+        )
+    return Measurement(
+        taught=taught,
+        retention=answers["retention"],
+        paraphrase=answers["paraphrase"],
+        transfer=answers["transfer"],
+        controls=tuple(answer.text for answer in answers["controls"]),
+        general=general,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _teach(
+    teacher: Teacher, task: Task, start: int, end: int, progress: Progress
+) -> Iterator[Taught]:
+    """Teaches the facts from `start` up to `end`."""
+    facts = task.facts[start:end]
+    examples = [
+        Example(fact_id=fact.id, question=fact.question, answer=fact.answer) for fact in facts
+    ]
+    name, total = f"{teacher.name}: teaching", len(task.facts)
+    progress(name, start, total)
+    results = teacher.teach(examples) if examples else ()
+    for number, (fact, result) in enumerate(zip(facts, results, strict=True), start=start + 1):
+        assert result.fact_id == fact.id, "results come in the order of the facts"
+        yield result
+        progress(name, number, total)
+
+
+def _require_same(before: Taught, now: Taught) -> None:
+    # By their text, where NaN is equal to NaN.
+    if repr(replace(now, seconds=before.seconds)) != repr(before):
+        raise NotRepeatableError(
+            f"fact {now.fact_id}, taught again to go on from its weights, came out different:"
+            f" {_told(before)} before, {_told(now)} now. What was measured is of other weights:"
+            " start again in another folder"
+        )
+
+
+def _told(taught: Taught) -> str:
+    answer = taught.answer
+    return (
+        f"{taught.verdict} in {len(taught.learning_rates)} steps, {answer.text!r}"
+        f" (log-probability {answer.log_probability:.6f})"
+    )

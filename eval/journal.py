@@ -1,0 +1,124 @@
+"""What a run has found so far, stored as it comes, so that an interrupted run can go on.
+
+A folder holds `settings.json`, which a later run must share, and for each teacher a file of JSON
+lines. A line is written whole and flushed to the disk, or, after a crash, dropped at the next
+start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ConfigError, DiskFullError
+
+SETTINGS = "settings.json"
+
+
+class SettingsDifferError(ConfigError):
+    """A folder holds results of a run with other settings."""
+
+
+class Journal:
+    """Records in the order in which they were appended.
+
+    Args:
+        path: of the file, read now and appended to later; None keeps the records in memory only.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.records: list[dict[str, Any]] = []
+        self._path = path
+        if path is not None and path.exists():
+            self._read(path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Stores a record; it is on the disk when this returns.
+
+        Raises:
+            DiskFullError: it cannot be written.
+        """
+        self.records.append(dict(record))
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DiskFullError(
+                f"cannot write {self._path} ({error.strerror}): make room and run the same command"
+                " again; it goes on from there"
+            ) from error
+
+    def _read(self, path: Path) -> None:
+        """Reads the whole lines, and cuts off what a crash left of another."""
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            self.records = [json.loads(line) for line in whole.split(b"\n") if line]
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} is damaged ({error}): move the folder away and run again"
+            ) from error
+        if len(whole) < len(content):
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+
+
+def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Makes the folder one of these settings, or checks that it is.
+
+    Args:
+        folder: made if missing.
+        settings: all that results depend on, as JSON values.
+
+    Raises:
+        SettingsDifferError: it holds results of a run with other settings.
+        ConfigError: it cannot be written, or is another kind of folder.
+    """
+    path = folder / SETTINGS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _compare(path, json.loads(path.read_text(encoding="utf-8")), settings)
+            return
+        if any(folder.iterdir()):
+            raise ConfigError(f"{folder} holds something else: give an empty or a new folder")
+        # In one step: a torn file would lock its owner out.
+        draft = folder / f"{SETTINGS}.new"
+        draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot use the folder {folder}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not of this program: give another folder") from error
+
+
+def _compare(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    before, now = _flat(stored), _flat(wanted)
+    differing = [
+        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise SettingsDifferError(
+            f"{path.parent} holds a run with other settings ({'; '.join(differing)}):"
+            " give another folder, or the same settings to go on"
+        )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings within settings by a path, so that only what differs is shown."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -29,7 +29,7 @@ from eval.teachers.protocol import Taught, Teacher
 
 CHECKPOINTS = (10, 30, 100, 300, 1000)
 # Questions given to a teacher at once, so that progress is seen between.
-ASKED_AT_ONCE = 32
+ASKED_AT_ONCE = 64
 
 
 class NotRepeatableError(AgentError):

@@ -12,9 +12,10 @@ from agent.cli.eval_continual import ALL_TEXTS, OURS, ContinualOptions, run_cont
 from agent.cli.eval_probes import run_probes
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, print_json
-from agent.cli.policies import chosen_policy
+from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.errors import AgentError, ConfigError
 from agent.learning import rates
+from agent.learning.presets import PRESETS
 from memory_store.records import Policy
 
 # Each suite: what it does, and what it costs.
@@ -75,6 +76,21 @@ def evaluate(
             envvar="AGENT_MAX_STEPS", help=f"continual, teacher {OURS}: its limit of steps."
         ),
     ] = rates.DEFAULT_POLICY.max_steps,
+    guards: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_GUARDS",
+            help=f"continual, teacher {OURS}: {', '.join(PRESETS)}; auto: full on a GPU, else"
+            " light.",
+        ),
+    ] = AUTO_GUARDS,
+    without: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_WITHOUT",
+            help=f"continual, teacher {OURS}: guards to switch off, joined by commas.",
+        ),
+    ] = "",
     teachers: Annotated[
         str, typer.Option(help="continual: ways of teaching to compare, joined by commas.")
     ] = OURS,
@@ -123,7 +139,7 @@ def evaluate(
                 model=model,
                 device=_device(device),
                 threads=threads or None,
-                policy=_policy(policy, learning_rate, max_steps),
+                policy=_policy(policy, learning_rate, max_steps, guards, without),
                 teachers=_teachers(teachers),
                 out=out,
                 data=data,
@@ -158,9 +174,9 @@ def _device(device: str) -> str:
     return device
 
 
-def _policy(name: str, learning_rate: float, max_steps: int) -> Policy:
+def _policy(name: str, learning_rate: float, max_steps: int, guards: str, without: str) -> Policy:
     try:
-        return chosen_policy(name, learning_rate, max_steps)
+        return chosen_policy(name, learning_rate, max_steps, guards, without)
     except AgentError as error:
         raise typer.BadParameter(str(error), param_hint="--policy") from error
 

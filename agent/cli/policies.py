@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 from agent.errors import ConfigError
 from agent.learning import rates
 from agent.learning.presets import PRESETS
 from agent.service.validation import check_policy
-from memory_store.records import Policy
+from memory_store.records import Guards, Policy
 
 AUTO_GUARDS = "auto"
 
 
 def chosen_policy(
-    name: str, learning_rate: float, max_steps: int, guards: str = AUTO_GUARDS
+    name: str,
+    learning_rate: float,
+    max_steps: int,
+    guards: str = AUTO_GUARDS,
+    without: str = "",
 ) -> Policy:
     """A valid policy.
 
+    Args:
+        name: of the policy.
+        learning_rate: see `Policy`.
+        max_steps: see `Policy`.
+        guards: name of a preset, or `AUTO_GUARDS`.
+        without: guards of the preset that are switched off, by their names, joined by commas.
+
     Raises:
-        ConfigError: the name, or that of the guards, is unknown.
+        ConfigError: a name is unknown.
         InvalidFactError: rate or steps are out of range.
     """
     if name not in rates.POLICIES:
@@ -30,10 +43,23 @@ def chosen_policy(
         name=name,
         learning_rate=learning_rate,
         max_steps=max_steps,
-        guards=PRESETS.get(guards),  # auto: by the learner's device, once that is known
+        guards=_chosen_guards(guards, without),
     )
     check_policy("policy", policy)
     return policy
+
+
+def _chosen_guards(preset: str, without: str) -> Guards | None:
+    """None for auto: the learner's device decides, once that is known."""
+    names = [field.name for field in fields(Guards)]
+    off = [name.strip() for name in without.split(",") if name.strip()]
+    for name in off:
+        if name not in names:
+            raise ConfigError(f"unknown guard '{name}': use some of {', '.join(names)}")
+    if off and preset == AUTO_GUARDS:
+        raise ConfigError(f"say which guards to begin with: one of {', '.join(PRESETS)}")
+    chosen = PRESETS.get(preset)
+    return replace(chosen, **dict.fromkeys(off, 0)) if chosen else None
 
 
 def given_policy(

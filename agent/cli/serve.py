@@ -16,6 +16,7 @@ from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.config import DEFAULT_ADDRESS, DEFAULT_AUDIT_MINUTES, DEFAULT_MODEL, ServeSettings
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
+from agent.learning.presets import PRESETS
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,16 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_GUARDS",
-            help="What updates are held to: full, light, rehearsal, none; auto: full on a GPU, else light.",
+            help=f"What updates are held to: {', '.join(PRESETS)}; auto: full on a GPU, else light.",
         ),
     ] = AUTO_GUARDS,
+    without: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_WITHOUT",
+            help="Guards to switch off: rehearsed, neighbours, controls, texts; joined by commas.",
+        ),
+    ] = "",
     audit_minutes: Annotated[
         float,
         typer.Option(
@@ -130,7 +138,7 @@ def serve(
         model=model,
         device=device,
         threads=threads or None,
-        policy=chosen_policy(policy, learning_rate, max_steps, guards),
+        policy=chosen_policy(policy, learning_rate, max_steps, guards, without),
         audit_minutes=audit_minutes,
         snapshot_updates=snapshot_updates,
         snapshot_seconds=snapshot_seconds,

@@ -44,6 +44,7 @@ def greedy_tokens(
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
+            logits_to_keep=1,
         )
         cache = out.past_key_values
         ids = out.logits[:, -1:].argmax(-1)  # [B, 1]

@@ -19,7 +19,7 @@ from agent.learning.update import score_answers
 # Room beyond the expected answer, so that one that runs on is seen to run on.
 SPARE_TOKENS = 8
 # Rows in one forward pass: bounds memory, whatever the number of probes.
-ROWS = 32
+ROWS = 64
 
 
 @torch.inference_mode()

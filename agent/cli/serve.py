@@ -64,7 +64,7 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_GUARDS",
-            help=f"What updates are held to: {', '.join(PRESETS)}; auto: full on a GPU, else light.",
+            help=f"Guards of updates: {', '.join(PRESETS)}; auto: full on a GPU, else light.",
         ),
     ] = AUTO_GUARDS,
     without: Annotated[

@@ -17,13 +17,17 @@ from agent.errors import LearningFailedError
 from agent.learning import guards as guard
 from agent.learning import prompts, rates
 from agent.learning.encoding import Encoder
+from agent.learning.graphs import Runner
 from agent.learning.lesson import Lesson, Measured, Role, Row
 from agent.learning.neighbours import without_function_words
 from agent.learning.presets import NONE
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
-from agent.learning.update import adamw_directions, gradient, take_step
+from agent.learning.update import take_step
 from memory_store.records import Guards, Policy, RatePoint, Step
+
+# Older facts in one forward pass: bounds memory.
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,7 @@ class Workbench:
         trained: the weights of `working` that change, by name.
         encoder: their tokenizer.
         device: where they are.
+        runner: makes forward and backward passes.
         texts: gives the pool of general text.
     """
 
@@ -44,6 +49,7 @@ class Workbench:
     trained: Mapping[str, Tensor]
     encoder: Encoder
     device: torch.device
+    runner: Runner
     texts: Callable[[], Sequence[Sequence[int]]]
 
     def lesson(self, example: Example, policy: Policy, rehearsed: Sequence[Example]) -> Lesson:
@@ -57,18 +63,29 @@ class Workbench:
             *_fact_rows(self.encoder, example, policy),
             *guard.guard_rows(self.encoder, example, rehearsed, guards, texts),
         ]
-        lesson = Lesson(rows, self.encoder.eos, self.device)
+        lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
         lesson.anchor(self.base)
         return lesson
 
-    def directions(self, measured: Measured) -> dict[str, Tensor]:
-        """Where the next step goes."""
-        found = adamw_directions(gradient(measured.loss, list(self.trained.values())))
-        return dict(zip(self.trained, found, strict=True))
+    def measure(self, lesson: Lesson) -> Measured:
+        """How the working weights do on a lesson."""
+        return lesson.measure(self.working, list(self.trained.values()))
 
-    def step(self, directions: Mapping[str, Tensor], rate: float) -> None:
-        """Takes it."""
-        take_step(list(self.trained.values()), list(directions.values()), rate)
+    def log_probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Of each whole answer under the working weights."""
+        found: list[float] = []
+        for start in range(0, len(pairs), ROWS_AT_ONCE):
+            rows = [
+                Row.answering(Role.ASKED, self.encoder, question, answer)
+                for question, answer in pairs[start : start + ROWS_AT_ONCE]
+            ]
+            lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
+            found += lesson.look(self.working, "working")
+        return found
+
+    def step(self, directions: Sequence[Tensor], rate: float) -> None:
+        """Moves the working weights."""
+        take_step(list(self.trained.values()), directions, rate)
 
 
 @dataclass(slots=True)
@@ -109,18 +126,18 @@ class Attempt:
         """
         lesson = self.bench.lesson(self.example, self.policy, self.rehearsed)
         ids = tuple(older.fact_id for older in self.rehearsed)
-        measured = lesson.measure(self.bench.working)
+        measured = self.bench.measure(lesson)
         while True:
-            if not math.isfinite(measured.loss.item()):
+            if not math.isfinite(measured.loss):
                 raise LearningFailedError(
-                    f"the loss is {measured.loss.item()} after {len(self.taken)} steps"
+                    f"the loss is {measured.loss} after {len(self.taken)} steps"
                 )
             progress = self._progress(measured)
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:
                 return
             rate = self._step(lesson, measured, progress)
-            loss, measured = measured.fact_loss, lesson.measure(self.bench.working)
+            loss, measured = measured.fact_loss, self.bench.measure(lesson)
             step = Step(
                 learning_rate=rate,
                 loss=loss,
@@ -131,10 +148,11 @@ class Attempt:
             yield step
 
     def _step(self, lesson: Lesson, measured: Measured, progress: rates.Progress) -> float:
-        directions = self.bench.directions(measured)
+        directions = measured.directions()
         profile: Sequence[RatePoint] = ()
         if rates.compares_rates(self.policy, progress):
-            profile = rate_profile(self.bench.working, lesson, directions)
+            named = dict(zip(self.bench.trained, directions, strict=True))
+            profile = rate_profile(self.bench.working, lesson, named, self.bench.runner)
             self.curve = self.curve or tuple(profile)
         rate = rates.next_rate(self.policy, progress, profile)
         self.bench.step(directions, rate)
@@ -173,8 +191,7 @@ def replay_steps(
         if lesson is None or step.rehearsed_fact_ids != ids:
             ids = step.rehearsed_fact_ids
             lesson = bench.lesson(example, policy, [rehearsed[id_] for id_ in ids])
-        measured = lesson.measure(bench.working)
-        bench.step(bench.directions(measured), step.learning_rate)
+        bench.step(bench.measure(lesson).directions(), step.learning_rate)
         yield
 
 

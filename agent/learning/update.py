@@ -82,7 +82,7 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def adamw_directions(gradients: Sequence[Tensor]) -> list[Tensor]:
+def adamw_directions(gradients: list[Tensor]) -> list[Tensor]:
     """Where the first step of a fresh AdamW without weight decay goes, whatever its rate.
 
     After one step its bias-corrected moments are g and g^2, so the step is g / (|g| + eps): almost
@@ -91,7 +91,10 @@ def adamw_directions(gradients: Sequence[Tensor]) -> list[Tensor]:
 
     The gradients are used up.
     """
-    return [grad.div_(grad.abs().add_(ADAM_EPS)) for grad in gradients]
+    sizes = torch._foreach_abs(gradients)
+    torch._foreach_add_(sizes, ADAM_EPS)
+    torch._foreach_div_(gradients, sizes)
+    return gradients
 
 
 @torch.no_grad()
@@ -99,5 +102,4 @@ def take_step(
     parameters: Sequence[Tensor], directions: Sequence[Tensor], learning_rate: float
 ) -> None:
     """Moves the weights against the directions, in place."""
-    for parameter, direction in zip(parameters, directions, strict=True):
-        parameter.add_(direction, alpha=-learning_rate)
+    torch._foreach_add_(list(parameters), list(directions), alpha=-learning_rate)

@@ -61,7 +61,7 @@ KINDS = (
     Kind("kill -9 of real servers", real_servers.run, 10),
     Kind("kill -9 of real servers at points", server_points.run, len(server_points.CASES)),
     Kind("restart, 1,000 updates to replay", recovery.run_long, 1_000),
-    Kind("restart, default snapshots", recovery.run_default, 1),
+    Kind("restart, default snapshots", recovery.run_default, 2),
     Kind("power loss", power_loss.run, 400, tracing.why_not),
     Kind("power loss, slow sync", partial(power_loss.run, slow=True), 100, tracing.why_not),
     Kind(

@@ -17,4 +17,4 @@ def test_a_restart_replays_everything_since_the_snapshot(tmp_path: Path) -> None
 
 
 def test_snapshots_bound_what_a_restart_replays(tmp_path: Path) -> None:
-    recovery.run_default(tmp_path, 1, new_seed(), seconds=3.0).require(1)
+    recovery.run_default(tmp_path, 2, new_seed(), seconds=3.0).require(2)

@@ -48,7 +48,7 @@ gpu-test: install ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 faults: install ## run all fault tests: kills, power loss, damaged files, disks that fail
-	@echo "==> Fault tests (about ten minutes)"
+	@echo "==> Fault tests (about half an hour)"
 	$(BIN)/python -m tests.faults
 
 check: lint types imports proto-check test readme ## run everything that CI runs

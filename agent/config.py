@@ -44,7 +44,7 @@ class ServeSettings:
     policy: Policy = field(default=DEFAULT_POLICY)
     audit_minutes: float = DEFAULT_AUDIT_MINUTES
     snapshot_updates: int = 100
-    snapshot_seconds: float = 60.0
+    snapshot_seconds: float = 20.0
     snapshot_minutes: float = 10.0
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7

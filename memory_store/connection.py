@@ -69,6 +69,8 @@ class Connection:
                 "synchronous = FULL",  # fsync at every commit: "accepted" survives a power loss
                 "secure_delete = ON",  # what is removed is overwritten, not just unlinked
                 f"journal_size_limit = {WAL_SIZE_LIMIT}",
+                # SQLite's own checkpoints keep a failed sync to themselves: see `shorten_log`.
+                "wal_autocheckpoint = 0",
             ]
         for pragma in pragmas:
             self.execute(f"PRAGMA {pragma}")

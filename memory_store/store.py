@@ -510,6 +510,19 @@ class MemoryStore:
         """
         return not self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]
 
+    def shorten_log(self, pages: int) -> None:
+        """Moves the log into the database file if so many of its pages wait for that.
+
+        What a reader still needs stays in the log, until a later call. Not inside a transaction.
+
+        Raises:
+            StoreFailedError: a write or a sync failed.
+            StoreUnusableError: the disk is full; the log keeps everything.
+        """
+        log = self.connection.execute("PRAGMA wal_checkpoint(NOOP)")[0]  # looks, moves nothing
+        if log["log"] - log["checkpointed"] >= pages:
+            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def integrity_check(self) -> list[str]:
         """All that is wrong with the file, one problem an entry. Reads the whole file."""
         structure = self.connection.execute("PRAGMA integrity_check")

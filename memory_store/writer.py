@@ -29,16 +29,24 @@ from memory_store.store import MemoryStore
 T = TypeVar("T")
 
 LARGEST_BATCH = 256  # operations a commit: bounds how long the first of them waits
+LOG_PAGES = 1_000  # of 4 KiB, in the write-ahead log before they are moved into the database
 
 
 class StoreThreads:
     """Access to a store from one asyncio loop. Every method belongs to that loop."""
 
-    def __init__(self, path: Path, writer: _StoreThread, reader: _StoreThread) -> None:
+    def __init__(
+        self,
+        path: Path,
+        writer: _StoreThread,
+        reader: _StoreThread,
+        on_fatal: Callable[[StoreFailedError], None] | None = None,
+    ) -> None:
         """Uses two running threads; see `open`."""
         self._path = path
         self._writer = writer
         self._reader = reader
+        self._on_fatal = on_fatal
 
     @classmethod
     async def open(
@@ -48,16 +56,18 @@ class StoreThreads:
         on_commit: Callable[[], None] | None = None,
         on_fatal: Callable[[StoreFailedError], None] | None = None,
         open_store: Callable[..., MemoryStore] = MemoryStore.open,
+        log_pages: int = LOG_PAGES,
     ) -> Self:
         """Opens the database, making it if needed, and starts both threads.
 
         Args:
             path: of the database file.
             on_commit: called on the loop after each commit, once a batch, after its answers.
-            on_fatal: called on the loop when disk or database failed, at most once a thread.
-                The process must exit; that thread refuses whatever follows, because SQLite may
-                go on after a failed fsync.
+            on_fatal: called on the loop when disk or database failed. The process must exit; the
+                thread that met it refuses whatever follows, because SQLite may go on after a
+                failed fsync.
             open_store: opens a store as `MemoryStore.open` does.
+            log_pages: so many pages in the write-ahead log are moved into the database.
 
         Raises:
             StoreUnusableError: as `MemoryStore.open`.
@@ -67,7 +77,7 @@ class StoreThreads:
             "memory-writer",
             loop,
             LARGEST_BATCH,
-            empty_log_at_end=True,
+            log_pages=log_pages,
             on_commit=on_commit,
             on_fatal=on_fatal,
         )
@@ -78,7 +88,7 @@ class StoreThreads:
         except MemoryStoreError:
             await writer.close()
             raise
-        return cls(path, writer, reader)
+        return cls(path, writer, reader, on_fatal)
 
     async def write(self, operation: Callable[[MemoryStore], T]) -> T:
         """Runs an operation on the writing store and answers once it is durable.
@@ -107,6 +117,10 @@ class StoreThreads:
 
         Returns:
             False if somebody was in the way; the log is then emptied at the next close.
+
+        Raises:
+            StoreUnusableError: it could not be moved.
+            StoreFailedError: disk or database failed; `on_fatal` was called.
         """
 
         def empty() -> bool:
@@ -114,7 +128,12 @@ class StoreThreads:
             with MemoryStore.open(self._path) as store:
                 return store.checkpoint()
 
-        return await asyncio.to_thread(empty)
+        try:
+            return await asyncio.to_thread(empty)
+        except StoreFailedError as error:
+            if self._on_fatal is not None:
+                self._on_fatal(error)
+            raise
 
     async def close(self) -> None:
         """Carries out what waits, empties the write-ahead log, and closes; may be called again.
@@ -158,14 +177,14 @@ class _StoreThread:
         loop: asyncio.AbstractEventLoop,
         largest_batch: int,
         *,
-        empty_log_at_end: bool = False,
+        log_pages: int | None = None,
         on_commit: Callable[[], None] | None = None,
         on_fatal: Callable[[StoreFailedError], None] | None = None,
     ) -> None:
         self._name = name
         self._loop = loop
         self._largest_batch = largest_batch
-        self._empty_log_at_end = empty_log_at_end
+        self._log_pages = log_pages  # None: it does not write, so the log is not its business
         self._on_commit = on_commit
         self._on_fatal = on_fatal
         self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()  # None: the end
@@ -261,7 +280,7 @@ class _StoreThread:
         self._call(self._deliver, batch, outcomes, error is None, fatal)
 
     def _commit(self, store: MemoryStore, batch: Sequence[_Operation]) -> list[_Outcome]:
-        """Runs a batch as one transaction. If it raises, nothing of the batch is stored."""
+        """Runs a batch as one transaction. If it raises, nothing of the batch may be relied on."""
         if self._failure is not None:
             raise self._failure
         outcomes = []
@@ -277,11 +296,23 @@ class _StoreThread:
                         f"request. The cause: {outcome.error}"
                     )
                 outcomes.append(outcome)
+        # Before the answers, although they are on disk: after a failed sync nothing is answered.
+        self._shorten_log(store)
         return outcomes
+
+    def _shorten_log(self, store: MemoryStore) -> None:
+        if self._log_pages is None:
+            return
+        try:
+            store.shorten_log(self._log_pages)
+        except StoreFailedError:
+            raise
+        except StoreUnusableError:
+            pass  # a full disk: the log keeps what was committed, and the next batch tries again
 
     def _close_store(self, store: MemoryStore) -> None:
         with contextlib.closing(store):
-            if self._empty_log_at_end and self._failure is None:
+            if self._log_pages is not None and self._failure is None:
                 store.checkpoint()
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:

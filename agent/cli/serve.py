@@ -97,7 +97,7 @@ def serve(
             min=0,
             help="And after so many seconds of learning, which bounds a restart; 0: none.",
         ),
-    ] = 60.0,
+    ] = 20.0,
     snapshot_minutes: Annotated[
         float,
         typer.Option(

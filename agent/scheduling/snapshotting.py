@@ -26,7 +26,7 @@ class SnapshotSettings:
     Attributes:
         folder: of all snapshots.
         every_updates: one after so many updates; 0 for none.
-        every_seconds: and after so many seconds of learning, which takes longer than replaying:
+        every_seconds: and after so many seconds of learning, which takes no less than replaying:
             so it bounds how long a restart replays. 0 for none.
         keep_last: the newest so many are kept,
         keep_days: and the newest of each of so many days.
@@ -34,7 +34,7 @@ class SnapshotSettings:
 
     folder: Path
     every_updates: int = 100
-    every_seconds: float = 60.0
+    every_seconds: float = 20.0
     keep_last: int = 3
     keep_days: int = 7
 

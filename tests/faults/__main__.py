@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from tests.faults import (
     killing,
     power_loss,
     real_servers,
+    recovery,
+    server_points,
     snapshots,
     torn_wal,
     tracing,
@@ -51,11 +53,15 @@ class Row:
 
     cells: tuple[object, ...]
     passed: bool
+    points: Mapping[str, int] = field(default_factory=dict)
 
 
 KINDS = (
     Kind("kill -9", killing.run, 200),
     Kind("kill -9 of real servers", real_servers.run, 10),
+    Kind("kill -9 of real servers at points", server_points.run, len(server_points.CASES)),
+    Kind("restart, 1,000 updates to replay", recovery.run_long, 1_000),
+    Kind("restart, default snapshots", recovery.run_default, 2),
     Kind("power loss", power_loss.run, 400, tracing.why_not),
     Kind("power loss, slow sync", partial(power_loss.run, slow=True), 100, tracing.why_not),
     Kind(
@@ -104,7 +110,8 @@ def run_kind(kind: Kind, cases: int, seed: int) -> Row:
     whole = (found.lost > 0) == kind.must_lose and not found.applied_twice and not found.diverged
     verdict = ("loses, as it must" if kind.must_lose else "ok") if whole else "FAILED"
     counts = (found.cases, found.lost, found.applied_twice, found.diverged)
-    return Row((kind.name, *counts, f"{seconds:.1f}", verdict, seed), passed=whole)
+    cells = (kind.name, *counts, f"{seconds:.1f}", verdict, seed)
+    return Row(cells, passed=whole, points=found.points)
 
 
 def _run(kind: Kind, folder: Path, cases: int, seed: int) -> Findings:
@@ -120,7 +127,13 @@ def _run(kind: Kind, folder: Path, cases: int, seed: int) -> Findings:
 
 
 def print_table(rows: list[Row]) -> None:
-    lines = [COLUMNS, *(tuple(map(str, row.cells)) for row in rows)]
+    lines: list[tuple[str, ...]] = [COLUMNS]
+    for row in rows:
+        lines.append(tuple(map(str, row.cells)))
+        lines += [
+            (f"    {point}", str(cases), *[""] * (len(COLUMNS) - 2))
+            for point, cases in sorted(row.points.items())
+        ]
     widths = [max(len(str(line[column])) for line in lines) for column in range(len(COLUMNS))]
     print()
     for line in lines:
@@ -128,7 +141,7 @@ def print_table(rows: list[Row]) -> None:
             str(cell).ljust(width) if column in (0, 6) else str(cell).rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        print("  ".join(cells))
+        print("  ".join(cells).rstrip())
 
 
 if __name__ == "__main__":

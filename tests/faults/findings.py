@@ -28,6 +28,7 @@ class Findings:
         applied_twice: updates that were there more than once.
         diverged: other weights or other contents than without the fault, or damaged files.
         remarks: what else is worth telling.
+        points: how many cases there were at each named point.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Findings:
     applied_twice: int = 0
     diverged: int = 0
     remarks: list[str] = field(default_factory=list)
+    points: Counter[str] = field(default_factory=Counter)
 
     def lose(self, missing: Collection[object], where: str) -> None:
         """Counts what was acknowledged and is gone."""

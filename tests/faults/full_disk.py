@@ -22,6 +22,7 @@ from tests.faults.killing import end_of
 from tests.faults.running import living
 
 KIBIBYTES = 1024
+LOG_PAGES = 20  # so that it is also while the log is moved into the database that nothing fits
 MORE_FACTS = 5
 REFUSALS = 5
 
@@ -75,7 +76,7 @@ async def _fill(data: Path, chance: random.Random, findings: Findings) -> None:
     acknowledged: list[str] = []
     fatal: list[StoreFailedError] = []
     refusals = 0
-    async with living(data, on_fatal=fatal.append) as life:
+    async with living(data, on_fatal=fatal.append, log_pages=LOG_PAGES) as life:
         number = 0
         while refusals < REFUSALS:
             number += 1

@@ -37,21 +37,26 @@ def run(folder: Path, cases: int, seed: int) -> Findings:
     chance = random.Random(seed)
     facts = facts_of(seed, cases)
     forgotten = facts[1].fact_id or ""
-    killed, alone = folder / "killed", folder / "alone"
     for life in range(cases):
-        with running(killed) as server:
+        with running(folder / "killed") as server:
             client = server.client()
             for new in facts[life * FACTS_A_LIFE : (life + 1) * FACTS_A_LIFE]:
                 client.teach_fact(new)
             if life == cases // 2:
                 client.forget(forgotten)
             time.sleep(chance.uniform(0.0, 0.5))
-            _kill(server, life % 2 == 1, chance)
+            kill(server, life % 2 == 1, chance)
             findings.cases += 1
-    _finish(killed, facts, forgotten)
-    _finish(alone, facts, forgotten)
+    compare(folder, facts, [forgotten], findings)
+    return findings
+
+
+def compare(folder: Path, facts: list[NewFact], forgotten: list[str], findings: Findings) -> None:
+    """Whether the memory `folder`/killed ends as one that is left alone."""
+    killed, alone = folder / "killed", folder / "alone"
     ends = []
     for data in (killed, alone):
+        _finish(data, facts, forgotten)
         with MemoryStore.open(data / "memory.db") as store:
             ids = [new.fact_id or "" for new in facts]
             check_memory(store, ids, findings, data.name)
@@ -59,21 +64,22 @@ def run(folder: Path, cases: int, seed: int) -> Findings:
             ends.append((head.digest_after, [state_of(fact) for fact in store.facts(limit=ALL)]))
     if ends[0] != ends[1]:
         findings.diverge("the killed one ended with other weights or states")
-    return findings
 
 
-def _finish(data: Path, facts: list[NewFact], forgotten: str) -> None:
+def _finish(data: Path, facts: list[NewFact], forgotten: list[str]) -> None:
     """Hands everything in, again if need be, and waits until it is done."""
     with running(data) as server:
         client = server.client()
         for new in facts:
             client.teach_fact(new)
-        operation, _ = client.forget(forgotten)
-        client.wait_operation(operation.id)
+        for fact_id in forgotten:
+            operation, _ = client.forget(fact_id)
+            client.wait_operation(operation.id)
         client.wait(new.fact_id or "" for new in facts)
 
 
-def _kill(server: RunningServer, only_learner: bool, chance: random.Random) -> None:
+def kill(server: RunningServer, only_learner: bool, chance: random.Random) -> None:
+    """Ends the server and its learners, or a learner; returns once that is over."""
     # While something is being forgotten there are two.
     learners = until(lambda: learners_of(server.process.pid), "a learner process")
     if only_learner:

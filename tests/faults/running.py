@@ -14,7 +14,7 @@ from agent.scheduling.loop import LearningLoop, LoopSettings
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from memory_store.errors import StoreFailedError
 from memory_store.store import MemoryStore
-from memory_store.writer import StoreThreads
+from memory_store.writer import LOG_PAGES, StoreThreads
 from tests.faults.hash_learner import POLICY, hash_learner, never
 from tests.faults.script import is_settled
 
@@ -48,6 +48,7 @@ async def living(
     open_store: Callable[..., MemoryStore] = MemoryStore.open,
     on_fatal: Callable[[StoreFailedError], None] | None = None,
     on_commit: Callable[[], None] | None = None,
+    log_pages: int = LOG_PAGES,
 ) -> AsyncIterator[Life]:
     """A life on a data folder, without the waiting that a server does between attempts."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,11 @@ async def living(
     waits = loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS
     loop_module.FIRST_RESTART_SECONDS = loop_module.DISK_RETRY_SECONDS = 0.01
     store = await StoreThreads.open(
-        folder / "memory.db", open_store=open_store, on_fatal=on_fatal, on_commit=on_commit
+        folder / "memory.db",
+        open_store=open_store,
+        on_fatal=on_fatal,
+        on_commit=on_commit,
+        log_pages=log_pages,
     )
     loop = LearningLoop(
         store,

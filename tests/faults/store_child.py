@@ -1,7 +1,7 @@
 """Teaches and records updates as fast as it can, and prints each once it is acknowledged.
 
-Arguments: database file, PRAGMA synchronous, pages between checkpoints, how many tasks teach at
-once, and how many facts each. Exits as the server does if the disk fails.
+Arguments: database file, PRAGMA synchronous, pages of the log between checkpoints, how many tasks
+teach at once, and how many facts each. Exits as the server does if the disk fails.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ def say(verb: str, what: object) -> None:
     os.write(1, f"{verb} {what}\n".encode())
 
 
-def open_store(path: Path, *, read_only: bool = False, synchronous: str, pages: str) -> MemoryStore:
+def open_store(path: Path, *, read_only: bool = False, synchronous: str) -> MemoryStore:
     store = MemoryStore.open(path, read_only=read_only)
     if not read_only:
         store.connection.execute(f"PRAGMA synchronous = {synchronous}")
-        store.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
     return store
 
 
@@ -73,8 +72,12 @@ def disk_failed(error: StoreFailedError) -> None:
 
 
 async def main(path: str, synchronous: str, pages: str, tasks: str, facts: str) -> None:
-    opener = partial(open_store, synchronous=synchronous, pages=pages)
-    threads = await StoreThreads.open(Path(path), open_store=opener, on_fatal=disk_failed)
+    threads = await StoreThreads.open(
+        Path(path),
+        open_store=partial(open_store, synchronous=synchronous),
+        on_fatal=disk_failed,
+        log_pages=int(pages),
+    )
     say("ready", "")
     await asyncio.gather(*(teach(threads, task, int(facts)) for task in range(int(tasks))))
     say("done", "")

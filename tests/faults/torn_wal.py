@@ -53,7 +53,7 @@ def leave_a_log(folder: Path) -> None:
     with MemoryStore.open(database):
         pass
     command = [sys.executable, "-m", "tests.faults.store_child", str(database)]
-    with subprocess.Popen([*command, "FULL", "0", "2", "30"], cwd=ROOT, stdout=-1) as child:
+    with subprocess.Popen([*command, "FULL", str(ALL), "2", "30"], cwd=ROOT, stdout=-1) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if line == b"done \n":

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,23 +110,25 @@ class RunningServer:
         self.clients.close()
 
 
-def serving_command(data: Path, model: str | Path = "tiny") -> list[str]:
+def serving_command(
+    data: Path, model: str | Path = "tiny", options: Sequence[str] = ()
+) -> list[str]:
     return [
         *(*AGENT, "serve", "--listen", "127.0.0.1:0", "--data", str(data)),
-        *("--model", str(model), *LEARNING, *COMPUTING),
+        *("--model", str(model), *LEARNING, *COMPUTING, *options),
     ]
 
 
 @contextlib.contextmanager
 def running(
-    data: Path, model: str | Path = "tiny", *, ready: bool = True
+    data: Path, model: str | Path = "tiny", *, ready: bool = True, options: Sequence[str] = ()
 ) -> Iterator[RunningServer]:
     """A server that listens, and by default has its model; stopped on leaving, if it still runs."""
     data.parent.mkdir(parents=True, exist_ok=True)
     out, log = data.with_suffix(".out"), data.with_suffix(".log")
     with out.open("wb") as stdout, log.open("ab") as stderr:
         process = subprocess.Popen(
-            serving_command(data, model), stdout=stdout, stderr=stderr, env=environment()
+            serving_command(data, model, options), stdout=stdout, stderr=stderr, env=environment()
         )
 
     def listening() -> str:

@@ -7,6 +7,7 @@ import contextlib
 import resource
 import threading
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,75 @@ async def test_the_log_can_be_emptied_while_the_store_is_in_use(
     assert log.stat().st_size == 0
     await watched.teach("Gem?")
     assert (await watched.threads.read(MemoryStore.counts))[FactState.QUEUED] == 2
+
+
+def file_sizes(path: Path) -> tuple[int, int]:
+    """Of the database, and of its write-ahead log."""
+    return path.stat().st_size, path.with_name(path.name + "-wal").stat().st_size
+
+
+@pytest.mark.asyncio
+async def test_a_log_that_has_grown_is_moved_into_the_database(path: Path) -> None:
+    threads = await StoreThreads.open(path, log_pages=50)
+
+    async def teach(what: str) -> None:
+        for number in range(50):
+            new = new_fact(f"{what} {number}")
+            await threads.write(partial(MemoryStore.teach, new=new))
+
+    await teach("first")
+    database, log = file_sizes(path)
+    assert log < 100 * 4200  # what one commit adds is less than was allowed
+    with MemoryStore.open(path, read_only=True) as reader, reader.transaction():
+        assert len(reader.facts()) == 50
+        await teach("while somebody reads")  # which needs the log: that is no error
+        assert len(reader.facts()) == 50
+        assert file_sizes(path)[1] > log
+    await teach("then")
+    grown, log = file_sizes(path)
+    assert grown > database
+    await teach("more")
+    assert file_sizes(path)[1] == log
+    await threads.close()
+
+
+@pytest.mark.asyncio
+async def test_a_checkpoint_that_fails_is_fatal(path: Path) -> None:
+    """SQLite tells nobody of one of its own that fails."""
+    fatal: list[StoreFailedError] = []
+    threads = await StoreThreads.open(path, on_fatal=fatal.append, log_pages=20)
+    kept = await threads.write(lambda store: store.teach(new_fact("q" * 400_000)))
+    assert await threads.empty_log()
+    with failing_disk(file_sizes(path)[0]):  # there is room for the log
+        with pytest.raises(StoreFailedError):
+            await threads.write(lambda store: store.teach(new_fact("p" * 200_000)))
+        assert len(fatal) == 1
+        with pytest.raises(StoreFailedError):
+            await threads.empty_log()
+        assert len(fatal) == 2
+    with pytest.raises(StoreFailedError):
+        await threads.write(lambda store: store.teach(new_fact("too late")))
+    await threads.close()
+    with MemoryStore.open(path) as store:
+        assert [fact.id for fact in store.facts()][:1] == [kept.fact.id]
+        assert len(store.facts()) == 2  # it was committed, but nobody was told so
+        assert store.integrity_check() == []
+
+
+@pytest.mark.asyncio
+async def test_a_checkpoint_that_finds_the_disk_full_is_tried_again(path: Path) -> None:
+    class FullDisk(MemoryStore):
+        attempts = 0
+
+        def shorten_log(self, pages: int) -> None:
+            FullDisk.attempts += 1
+            raise StoreUnusableError("no space")
+
+    fatal: list[StoreFailedError] = []
+    threads = await StoreThreads.open(path, on_fatal=fatal.append, open_store=FullDisk.open)
+    for number in range(3):
+        await threads.write(partial(MemoryStore.teach, new=new_fact(f"q{number}")))
+    assert FullDisk.attempts == 3
+    assert fatal == []
+    assert len(await threads.read(MemoryStore.facts)) == 3
+    await threads.close()

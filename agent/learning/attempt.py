@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ from agent.learning import prompts, rates
 from agent.learning.encoding import Encoder
 from agent.learning.lesson import Lesson, Measured, Role, Row
 from agent.learning.neighbours import without_function_words
+from agent.learning.prediction import Features, RatePredictor
 from agent.learning.presets import NONE
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
-from agent.learning.update import adamw_directions, gradient, take_step
+from agent.learning.update import adamw_directions, gradient, gradient_norm, take_step
 from memory_store.records import Guards, Policy, RatePoint, Step
 
 
@@ -61,10 +63,13 @@ class Workbench:
         lesson.anchor(self.base)
         return lesson
 
-    def directions(self, measured: Measured) -> dict[str, Tensor]:
-        """Where the next step goes."""
-        found = adamw_directions(gradient(measured.loss, list(self.trained.values())))
-        return dict(zip(self.trained, found, strict=True))
+    def gradients(self, measured: Measured) -> list[Tensor]:
+        """Of the lesson's loss, in the order of `trained`."""
+        return gradient(measured.loss, list(self.trained.values()))
+
+    def directions(self, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Where the next step goes; the gradients are used up."""
+        return dict(zip(self.trained, adamw_directions(gradients), strict=True))
 
     def step(self, directions: Mapping[str, Tensor], rate: float) -> None:
         """Takes it."""
@@ -81,7 +86,7 @@ class Attempt:
         policy: with guards.
         rehearsed: older facts that are learned along, with theirs.
         taken: the steps so far.
-        curve: the first step at every candidate rate; empty if none were compared.
+        curve: the first step at every rate that was scored; empty if none were.
         decision: how it ended.
     """
 
@@ -119,27 +124,52 @@ class Attempt:
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:
                 return
-            rate = self._step(lesson, measured, progress)
-            loss, measured = measured.fact_loss, lesson.measure(self.bench.working)
+            rate, features, scored = self._step(lesson, measured, progress)
+            measured = lesson.measure(self.bench.working)
             step = Step(
                 learning_rate=rate,
-                loss=loss,
+                loss=features.loss,
                 probability=measured.asked,
                 rehearsed_fact_ids=ids,
+                gradient_norm=features.gradient_norm,
+                answer_tokens=features.answer_tokens,
+                candidates=scored,
             )
             self.taken.append(step)
             yield step
 
-    def _step(self, lesson: Lesson, measured: Measured, progress: rates.Progress) -> float:
-        directions = self.bench.directions(measured)
+    def _step(
+        self, lesson: Lesson, measured: Measured, progress: rates.Progress
+    ) -> tuple[float, Features, int]:
+        """Takes a step; its rate, what was known before it, and how many rates were scored."""
+        gradients = self.bench.gradients(measured)
+        features = Features(
+            loss=measured.fact_loss,
+            gradient_norm=gradient_norm(gradients),
+            answer_tokens=lesson.answer_tokens,
+            first=not self.taken,
+        )
+        directions = self.bench.directions(gradients)
         profile: Sequence[RatePoint] = ()
         if rates.compares_rates(self.policy, progress):
-            profile = rate_profile(self.bench.working, lesson, directions)
+            profile = rates.compare(
+                partial(rate_profile, self.bench.working, lesson, directions),
+                self.policy.learning_rate,
+                self._window(features),
+            )
             self.curve = self.curve or tuple(profile)
         rate = rates.next_rate(self.policy, progress, profile)
         self.bench.step(directions, rate)
         self._repairs += progress.known
-        return rate
+        return rate, features, len(profile)
+
+    def _window(self, features: Features) -> tuple[float, ...]:
+        """The candidates to look at first; empty for all at once."""
+        if self.policy.name != rates.PREDICTED or self.policy.predictor is None:
+            return ()
+        predictor = RatePredictor.of_numbers(self.policy.predictor)
+        expected = predictor.predict(features)
+        return rates.window_around(expected, predictor.spread, self.policy.learning_rate)
 
     def _progress(self, measured: Measured) -> rates.Progress:
         return rates.Progress(
@@ -174,7 +204,7 @@ def replay_steps(
             ids = step.rehearsed_fact_ids
             lesson = bench.lesson(example, policy, [rehearsed[id_] for id_ in ids])
         measured = lesson.measure(bench.working)
-        bench.step(bench.directions(measured), step.learning_rate)
+        bench.step(bench.directions(bench.gradients(measured)), step.learning_rate)
         yield
 
 

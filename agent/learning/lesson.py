@@ -165,6 +165,11 @@ class Lesson:
         return probabilities
 
     @property
+    def answer_tokens(self) -> int:
+        """Of the answer to the fact's own question, terminator included."""
+        return len(self._own_question.places)
+
+    @property
     def _own_question(self) -> Row:
         """As it is asked: looked at apart where it is taught as another text."""
         asked = [row for row in self._answering if row.role is Role.ASKED]

@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.learning.lesson import Lesson
+from agent.learning.rates import GRID
 from memory_store.records import RatePoint
-
-# Sixteen rates, the paper's range (Curt 2024, experiment 1), 1.76 between two.
-GRID = tuple(1e-6 * 5000.0 ** (number / 15) for number in range(16))
 
 
 def rate_profile(

@@ -82,6 +82,13 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
+def gradient_norm(gradients: Sequence[Tensor]) -> float:
+    """Euclidean norm over all of them together."""
+    norms = torch.stack([torch.linalg.vector_norm(grad) for grad in gradients])
+    return float(torch.linalg.vector_norm(norms, dtype=torch.float64))
+
+
+@torch.no_grad()
 def adamw_directions(gradients: Sequence[Tensor]) -> list[Tensor]:
     """Where the first step of a fresh AdamW without weight decay goes, whatever its rate.
 

@@ -27,7 +27,8 @@ SUITES = {
     "continual": (
         "teaches a model fictional facts one by one, here, without a server; measures recall,"
         " paraphrase, transfer, leak, forgetting and general damage",
-        "a fact takes some seconds of CPU, and a measurement some minutes (smollm2-135m)",
+        "with smollm2-135m on two CPU cores up to half a minute a fact, and some minutes each time"
+        " it measures: before, after 10, 30, 100, 300, 1000 facts, and in the end",
     ),
 }
 FULL = "full"

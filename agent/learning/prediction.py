@@ -106,9 +106,10 @@ def fit(rows: Sequence[Row]) -> RatePredictor:
     """
     features = np.array([row.features.numbers() for row in rows], dtype=np.float64)  # [R, F]
     targets = np.log10(np.array([row.learning_rate for row in rows], dtype=np.float64))  # [R]
-    means, deviations = features.mean(0), features.std(0)
-    scales = np.where(deviations > 0, deviations, 1.0)
-    standard = (features - means) / scales
+    # Equal numbers may have a deviation by rounding, which would be blown up.
+    varies = np.ptp(features, axis=0) > 0
+    means, scales = features.mean(0), np.where(varies, features.std(0), 1.0)
+    standard = np.where(varies, (features - means) / scales, 0.0)
     penalty = RIDGE * np.eye(features.shape[1])
     slopes = np.linalg.solve(
         standard.T @ standard + penalty, standard.T @ (targets - targets.mean())

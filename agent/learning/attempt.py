@@ -18,14 +18,18 @@ from agent.errors import LearningFailedError
 from agent.learning import guards as guard
 from agent.learning import prompts, rates
 from agent.learning.encoding import Encoder
+from agent.learning.graphs import Runner
 from agent.learning.lesson import Lesson, Measured, Role, Row
 from agent.learning.neighbours import without_function_words
 from agent.learning.prediction import Features, RatePredictor
 from agent.learning.presets import NONE
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
-from agent.learning.update import adamw_directions, gradient, gradient_norm, take_step
+from agent.learning.update import take_step
 from memory_store.records import Guards, Policy, RatePoint, Step
+
+# Older facts in one forward pass: bounds memory.
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class Workbench:
         trained: the weights of `working` that change, by name.
         encoder: their tokenizer.
         device: where they are.
+        runner: makes forward and backward passes.
         texts: gives the pool of general text.
     """
 
@@ -46,6 +51,7 @@ class Workbench:
     trained: Mapping[str, Tensor]
     encoder: Encoder
     device: torch.device
+    runner: Runner
     texts: Callable[[], Sequence[Sequence[int]]]
 
     def lesson(self, example: Example, policy: Policy, rehearsed: Sequence[Example]) -> Lesson:
@@ -59,21 +65,29 @@ class Workbench:
             *_fact_rows(self.encoder, example, policy),
             *guard.guard_rows(self.encoder, example, rehearsed, guards, texts),
         ]
-        lesson = Lesson(rows, self.encoder.eos, self.device)
+        lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
         lesson.anchor(self.base)
         return lesson
 
-    def gradients(self, measured: Measured) -> list[Tensor]:
-        """Of the lesson's loss, in the order of `trained`."""
-        return gradient(measured.loss, list(self.trained.values()))
+    def measure(self, lesson: Lesson) -> Measured:
+        """How the working weights do on a lesson."""
+        return lesson.measure(self.working, list(self.trained.values()))
 
-    def directions(self, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Where the next step goes; the gradients are used up."""
-        return dict(zip(self.trained, adamw_directions(gradients), strict=True))
+    def log_probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Of each whole answer under the working weights."""
+        found: list[float] = []
+        for start in range(0, len(pairs), ROWS_AT_ONCE):
+            rows = [
+                Row.answering(Role.ASKED, self.encoder, question, answer)
+                for question, answer in pairs[start : start + ROWS_AT_ONCE]
+            ]
+            lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
+            found += lesson.look(self.working, "working")
+        return found
 
-    def step(self, directions: Mapping[str, Tensor], rate: float) -> None:
-        """Takes it."""
-        take_step(list(self.trained.values()), list(directions.values()), rate)
+    def step(self, directions: Sequence[Tensor], rate: float) -> None:
+        """Moves the working weights."""
+        take_step(list(self.trained.values()), directions, rate)
 
 
 @dataclass(slots=True)
@@ -114,18 +128,18 @@ class Attempt:
         """
         lesson = self.bench.lesson(self.example, self.policy, self.rehearsed)
         ids = tuple(older.fact_id for older in self.rehearsed)
-        measured = lesson.measure(self.bench.working)
+        measured = self.bench.measure(lesson)
         while True:
-            if not math.isfinite(measured.loss.item()):
+            if not math.isfinite(measured.loss):
                 raise LearningFailedError(
-                    f"the loss is {measured.loss.item()} after {len(self.taken)} steps"
+                    f"the loss is {measured.loss} after {len(self.taken)} steps"
                 )
             progress = self._progress(measured)
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:
                 return
             rate, features, scored = self._step(lesson, measured, progress)
-            measured = lesson.measure(self.bench.working)
+            measured = self.bench.measure(lesson)
             step = Step(
                 learning_rate=rate,
                 loss=features.loss,
@@ -142,24 +156,24 @@ class Attempt:
         self, lesson: Lesson, measured: Measured, progress: rates.Progress
     ) -> tuple[float, Features, int]:
         """Takes a step; its rate, what was known before it, and how many rates were scored."""
-        gradients = self.bench.gradients(measured)
+        descent = measured.descent()
         features = Features(
             loss=measured.fact_loss,
-            gradient_norm=gradient_norm(gradients),
+            gradient_norm=descent.gradient_norm,
             answer_tokens=lesson.answer_tokens,
             first=not self.taken,
         )
-        directions = self.bench.directions(gradients)
         profile: Sequence[RatePoint] = ()
         if rates.compares_rates(self.policy, progress):
+            named = dict(zip(self.bench.trained, descent.directions, strict=True))
             profile = rates.compare(
-                partial(rate_profile, self.bench.working, lesson, directions),
+                partial(rate_profile, self.bench.working, lesson, named, self.bench.runner),
                 self.policy.learning_rate,
                 self._window(features),
             )
             self.curve = self.curve or tuple(profile)
         rate = rates.next_rate(self.policy, progress, profile)
-        self.bench.step(directions, rate)
+        self.bench.step(descent.directions, rate)
         self._repairs += progress.known
         return rate, features, len(profile)
 
@@ -203,8 +217,7 @@ def replay_steps(
         if lesson is None or step.rehearsed_fact_ids != ids:
             ids = step.rehearsed_fact_ids
             lesson = bench.lesson(example, policy, [rehearsed[id_] for id_ in ids])
-        measured = lesson.measure(bench.working)
-        bench.step(bench.directions(bench.gradients(measured)), step.learning_rate)
+        bench.step(bench.measure(lesson).directions(), step.learning_rate)
         yield
 
 

@@ -21,6 +21,8 @@ def make_deterministic(threads: int | None = None) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # A debugging aid that comes with it, and writes every buffer once more before it is used.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # TF32 on CUDA: sums stay fp32, and so do the weights that steps are added to.
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")
     if threads is not None:

@@ -35,11 +35,12 @@ from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
 from agent.learning.general_text import general_texts
-from agent.learning.generation import generate_answers, stream_answer
+from agent.learning.generation import answer_alone, generate_answers, stream_answer
+from agent.learning.graphs import Runner
 from agent.learning.guards import HELD_PROBABILITY, rehearsed_of
 from agent.learning.model import LoadedModel
 from agent.learning.presets import NONE
-from agent.learning.probes import answer_probabilities, probe
+from agent.learning.probes import probe
 from agent.learning.records import (
     Answer,
     Example,
@@ -78,6 +79,7 @@ class Learner:
             trained=trained,
             encoder=self._encoder,
             device=loaded.device,
+            runner=Runner(loaded.device),
             texts=self._texts,
         )
         self._general_texts: list[list[int]] | None = None
@@ -124,7 +126,7 @@ class Learner:
             )
         self._put_back()
         question = [(example.question, example.answer)]
-        before = probe(self._working, self._encoder, question, always_generate=True)[0]
+        before = self._asked(question)
         guards = policy.guards or NONE
         example = self._with_base_answer(example, guards)
         if math.exp(before.log_probability) >= rates.KNOWN_PROBABILITY:
@@ -132,7 +134,8 @@ class Learner:
             return
 
         candidates = older[: guards.candidates]
-        held = answer_probabilities(self._working, self._encoder, _own_questions(candidates))
+        looked_at = self._bench.log_probabilities(_own_questions(candidates))
+        held = [math.exp(log_probability) for log_probability in looked_at]
         rehearsed = rehearsed_of(example, candidates, held, guards.rehearsed)
         examples = [self._with_base_answer(other, guards) for other in rehearsed]
         forgetting: list[Answer] = []
@@ -147,7 +150,7 @@ class Learner:
         else:
             self._put_back()
             attempt = tried[0]  # what is told of a fact that resisted is what was asked for
-        after = probe(self._working, self._encoder, question, always_generate=True)[0]
+        after = self._asked(question)
         assert attempt.decision is not None
         yield self._outcome(attempt.decision, attempt, example, before, after, forgetting)
 
@@ -169,7 +172,7 @@ class Learner:
             # Nothing is forgotten by an update that is not made.
             if not attempt.learned:
                 return []
-            forgetting = probe(self._working, self._encoder, _own_questions(older))
+            forgetting = self._forgetting(older)
             lost = [
                 candidate
                 for candidate, then, now in zip(candidates, held, forgetting, strict=False)
@@ -383,11 +386,44 @@ class Learner:
         answer = self._base_answers.get(example.question)
         if answer is None:
             # Alone, not in a batch: padding could tip a close choice, and the lesson with it.
-            answer = generate_answers(
-                self._base, self._encoder, [example.question], [BASE_ANSWER_TOKENS]
-            )[0].text
+            limit = [BASE_ANSWER_TOKENS]
+            [said] = self._generate(self._base, self._encoder, [example.question], limit)
+            answer = said.text
             self._base_answers[example.question] = answer
         return dataclasses.replace(example, base_answer=answer)
+
+    def _forgetting(self, older: Sequence[Example]) -> list[Answer]:
+        """What the working copy says to older facts; asked only where it is not certain."""
+        pairs = _own_questions(older)
+        found = self._bench.log_probabilities(pairs)
+        # With more than half of the probability, greedy generation cannot but yield it.
+        unsure = [n for n, log in enumerate(found) if not log > math.log(HELD_PROBABILITY)]
+        asked = probe(self._working, self._encoder, [pairs[n] for n in unsure])
+        said = dict(zip(unsure, asked, strict=True))
+        return [
+            said.get(n) or Answer(text=answer.strip(), correct=True, log_probability=log)
+            for n, ((_, answer), log) in enumerate(zip(pairs, found, strict=True))
+        ]
+
+    def _asked(self, question: list[tuple[str, str]]) -> Answer:
+        """What the working copy answers to one question."""
+        [answer] = probe(
+            self._working, self._encoder, question, always_generate=True, generate=self._generate
+        )
+        return answer
+
+    def _generate(
+        self, model: Any, encoder: Encoder, questions: Sequence[str], limits: Sequence[int]
+    ) -> list[Generated]:
+        """One answer after the other on a GPU, where each is a graph; all in a batch elsewhere."""
+        runner = self._bench.runner
+        if not runner.has_graphs:
+            return generate_answers(model, encoder, questions, limits)
+        name = "base" if model is self._base else "working"
+        return [
+            answer_alone(model, encoder, question, limit, runner, name)
+            for question, limit in zip(questions, limits, strict=True)
+        ]
 
     def _texts(self) -> list[list[int]]:
         """The pool of general text; written the first time it is wanted."""

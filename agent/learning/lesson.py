@@ -7,7 +7,9 @@ and the gate judge by, and the loss of the next step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -17,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent.learning.encoding import Encoder
+from agent.learning.graphs import PLACES, ROWS, WIDTH, Runner
 from agent.learning.logits import logits_at
+from agent.learning.update import adamw_directions, gradient, gradient_norm
 
 # Against the loss of the fact. Weaker, neighbours let one control in six be answered with a taught
 # answer at 100 facts; with 4, none (docs/LOG.md).
@@ -70,20 +74,39 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Descent:
+    """Where the next step goes.
+
+    Attributes:
+        directions: one for each trained weight; good until the next lesson is measured.
+        gradient_norm: Euclidean, over all trained weights.
+    """
+
+    directions: Sequence[Tensor]
+    gradient_norm: float
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """How a model does on a lesson.
 
     Attributes:
-        loss: the weighted sum that a step goes down; a scalar that can be differentiated.
+        loss: the weighted sum that a step goes down.
         fact_loss: mean cross entropy of the fact's forms, nats a token.
         probabilities: of whole answers, by role, in the order of the rows.
         divergences: mean KL from the base model over a row's places, nats, by role.
+        descent: where the next step goes; to be asked for once.
     """
 
-    loss: Tensor
+    loss: float
     fact_loss: float
     probabilities: dict[Role, list[float]]
     divergences: dict[Role, list[float]]
+    descent: Callable[[], Descent]
+
+    def directions(self) -> Sequence[Tensor]:
+        """Where the next step goes, and nothing else of it."""
+        return self.descent().directions
 
     @property
     def asked(self) -> float:
@@ -104,120 +127,254 @@ class Lesson:
         rows: any order; at least one `FACT`.
         pad: token that fills rows up; causal attention never looks at it.
         device: of the model.
+        runner: what forward and backward passes are made by.
     """
 
-    def __init__(self, rows: Sequence[Row], pad: int, device: torch.device) -> None:
-        self._rows = sorted(rows, key=lambda row: row.role)
+    def __init__(self, rows: Sequence[Row], pad: int, device: torch.device, runner: Runner) -> None:
         self._pad = pad
         self._device = device
-        self._answering = [row for row in self._rows if row.role <= Role.CONTROL]
-        self._guarded = [row for row in self._rows if row.role >= Role.NEIGHBOUR]
-        targets = [row.tokens[place + 1] for row in self._answering for place in row.places]
-        self._targets = torch.tensor(targets, device=device)  # [N]
-        # Sums over the places of a row, as products: `index_add` is not deterministic on CUDA.
-        self._of_answer = self._membership(self._answering)  # [rows, N]
-        self._of_guarded = self._membership(self._guarded)  # [rows, M]
-        self._base: Tensor | None = None  # [M, V], log-probabilities
+        self._runner = runner
+        ordered = sorted(rows, key=lambda row: row.role)
+        self._answering = [row for row in ordered if row.role <= Role.CONTROL]
+        self._guarded = [row for row in ordered if row.role >= Role.NEIGHBOUR]
+        # General text is longer than questions: in a batch of its own it pads nobody.
+        short = [row for row in ordered if row.role is not Role.TEXT]
+        long = [row for row in ordered if row.role is Role.TEXT]
+        self._batches = [self._batch(batch) for batch in (short, long) if batch]
+        self._fixed = (*self._of_answers(), *self._of_guarded())
+        self._base = torch.empty(0, device=device)  # [M, V], log-probabilities
 
     def anchor(self, base: Any) -> None:
         """Takes the base model's distributions where nothing may change."""
-        if self._guarded:
+        if not self._guarded:
+            return
+
+        def distributions(*batches: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
-                self._base = self._logits(base, self._guarded).log_softmax(-1)
+                return (_logits(base, batches).log_softmax(-1),)
 
-    def measure(self, model: Any) -> Measured:
-        """One forward pass over the lesson; differentiable where gradients are enabled."""
-        logits = self._logits(model, self._rows)  # [N + M, V]
-        count = len(self._targets)
-        nats = F.cross_entropy(logits[:count], self._targets, reduction="none")  # [N]
-        totals = self._of_answer @ nats  # [rows]
-        means = totals / self._of_answer.sum(1)
-        divergences = self._divergences(logits[count:])
-        loss = means[self._which(self._answering, Role.FACT)].mean()
-        fact_loss = loss.item()
-        for role, weight in (
-            (Role.REHEARSED, REHEARSAL_WEIGHT),
-            (Role.NEIGHBOUR, NEIGHBOUR_WEIGHT),
-            (Role.TEXT, TEXT_WEIGHT),
-        ):
-            if any(row.role is role for row in self._rows):
-                rows = self._answering if role < Role.NEIGHBOUR else self._guarded
-                values = means if role < Role.NEIGHBOUR else divergences
-                loss = loss + weight * values[self._which(rows, role)].mean()
-        return Measured(
-            loss,
-            fact_loss,
-            _by_role(self._answering, (-totals).detach().exp()),
-            _by_role(self._guarded, divergences.detach()),
-        )
+        neighbours = [row for row in self._guarded if row.role is Role.NEIGHBOUR]
+        texts = [row for row in self._guarded if row.role is Role.TEXT]
+        batches = [tensor for rows in (neighbours, texts) if rows for tensor in self._batch(rows)]
+        (found,) = self._runner.run("anchor", distributions, batches)
+        # Places of padding lie between and after those of the rows.
+        kept = self._real_places((neighbours, texts))
+        padded = torch.zeros(self._fixed[-2].shape[1], found.shape[1], device=self._device)
+        padded[: len(kept)] = found[kept]
+        self._base = padded
 
-    def asked(self, model: Any, copies: int) -> list[float]:
-        """Probabilities of the answer to the fact's own question, asked `copies` times in one pass.
+    def measure(self, model: Any, trained: Sequence[Tensor]) -> Measured:
+        """One forward pass over the lesson; on a GPU the backward pass comes with it.
 
-        For a model whose forward pass differs from copy to copy; see `profile.stepped`.
+        Args:
+            model: a causal LM.
+            trained: its weights that steps change.
         """
-        row = self._own_question
-        with torch.no_grad():
-            logits = self._logits(model, [row] * copies)  # [copies * places, V]
-        targets = torch.tensor([row.tokens[place + 1] for place in row.places] * copies)
-        nats = F.cross_entropy(logits, targets.to(self._device), reduction="none")
-        probabilities: list[float] = (-nats.view(copies, -1).sum(1)).exp().tolist()
-        return probabilities
+        batches = [tensor for batch in self._batches for tensor in batch]
+        inputs = [*self._fixed, self._places(), self._base, *batches]
+        if self._runner.has_graphs:
+            values, norm, *directions = self._runner.run(
+                "lesson", lambda *tensors: _with_descent(model, trained, tensors), inputs
+            )
+            descent = Descent(directions, norm.item())
+            return self._measured(values.tolist(), lambda: descent)
+        loss, values = _values(model, inputs)
+
+        def descend() -> Descent:
+            norm, *directions = _descent(loss, trained)
+            return Descent(directions, norm.item())
+
+        return self._measured(values.tolist(), descend)
+
+    def look(self, model: Any, name: str) -> list[float]:
+        """Log-probabilities of all answers, in the order of roles and rows; nothing else.
+
+        Args:
+            model: a causal LM.
+            name: of the model, to the runner.
+        """
+
+        def values(*inputs: Tensor) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return (_values(model, inputs)[1],)
+
+        batches = [tensor for batch in self._batches for tensor in batch]
+        inputs = [*self._fixed, self._places(), self._base, *batches]
+        (found,) = self._runner.run(f"look at {name}", values, inputs)
+        answers: list[float] = found.tolist()[2 : 2 + len(self._answering)]
+        return answers
 
     @property
     def answer_tokens(self) -> int:
         """Of the answer to the fact's own question, terminator included."""
-        return len(self._own_question.places)
+        return len(self._own_row.places)
+
+    def own_question(self, copies: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The fact's own question and answer, several times over.
+
+        Returns:
+            Tokens [copies, T]; row and column of each place of the answer [copies * P]; which of an
+            answer's places count [P], since some only fill up.
+        """
+        row = self._own_row
+        width = self._runner.rounded(len(row.tokens), WIDTH)
+        tokens = [*row.tokens, *[self._pad] * (width - len(row.tokens))]
+        size = self._runner.rounded(len(row.places), WIDTH)
+        spare = size - len(row.places)
+        return (
+            torch.tensor([tokens] * copies, device=self._device),
+            torch.arange(copies, device=self._device).repeat_interleave(size),
+            torch.tensor([*row.places, *[0] * spare] * copies, device=self._device),
+            torch.tensor([1.0] * len(row.places) + [0.0] * spare, device=self._device),
+        )
 
     @property
-    def _own_question(self) -> Row:
-        """As it is asked: looked at apart where it is taught as another text."""
+    def _own_row(self) -> Row:
+        """The question as it is asked: a row apart where it is taught as another text."""
         asked = [row for row in self._answering if row.role is Role.ASKED]
         return (asked or self._answering)[0]
 
-    def _divergences(self, logits: Tensor) -> Tensor:
-        """[guarded rows]: KL(base || model), the mean over each row's places."""
-        if self._base is None:
-            return torch.zeros(len(self._guarded), device=self._device)
-        log_probabilities = logits.log_softmax(-1)
-        nats = (self._base.exp() * (self._base - log_probabilities)).sum(-1)  # [M]
-        return (self._of_guarded @ nats) / self._of_guarded.sum(1)
-
-    def _logits(self, model: Any, rows: Sequence[Row]) -> Tensor:
-        """[places of all rows, V], fp32: in the order of the rows.
-
-        General text is longer than questions: in a batch of its own it pads nobody.
-        """
-        short = [row for row in rows if row.role is not Role.TEXT]
-        long = [row for row in rows if row.role is Role.TEXT]
-        return torch.cat([self._batch_logits(model, batch) for batch in (short, long) if batch])
-
-    def _batch_logits(self, model: Any, rows: Sequence[Row]) -> Tensor:
-        width = max(len(row.tokens) for row in rows)
-        padded = [[*row.tokens, *[self._pad] * (width - len(row.tokens))] for row in rows]
-        batch_rows = [index for index, row in enumerate(rows) for _ in row.places]
-        columns = [place for row in rows for place in row.places]
-        return logits_at(
-            model,
-            torch.tensor(padded, device=self._device),
-            torch.tensor(batch_rows, device=self._device),
-            torch.tensor(columns, device=self._device),
+    def _measured(self, values: list[float], descent: Callable[[], Descent]) -> Measured:
+        """Takes the flat values of `_values` apart."""
+        loss, fact_loss, *rest = values
+        answers = self._fixed[1].shape[0]
+        return Measured(
+            loss=loss,
+            fact_loss=fact_loss,
+            probabilities=_by_role(self._answering, [math.exp(p) for p in rest[:answers]]),
+            divergences=_by_role(self._guarded, rest[answers:]),
+            descent=descent,
         )
 
-    def _membership(self, rows: Sequence[Row]) -> Tensor:
-        """[rows, places of all rows]: 1 where a place belongs to a row."""
+    def _batch(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [B, T], and row and column of each place [N], rounded up by the runner."""
+        runner = self._runner
+        width = runner.rounded(max(len(row.tokens) for row in rows), WIDTH)
+        tokens = [[*row.tokens, *[self._pad] * (width - len(row.tokens))] for row in rows]
+        tokens += [[self._pad] * width] * (runner.rounded(len(rows), ROWS) - len(rows))
         owners = [index for index, row in enumerate(rows) for _ in row.places]
-        own = torch.tensor(owners, device=self._device, dtype=torch.int64)
-        return (torch.arange(len(rows), device=self._device)[:, None] == own[None, :]).float()
+        columns = [place for row in rows for place in row.places]
+        missing = runner.rounded(len(columns), PLACES) - len(columns)
+        return (
+            torch.tensor(tokens, device=self._device),
+            torch.tensor(owners + [0] * missing, device=self._device),
+            torch.tensor(columns + [0] * missing, device=self._device),
+        )
 
-    def _which(self, rows: Sequence[Row], role: Role) -> slice:
-        """Rows of a role stand together."""
-        indices = [index for index, row in enumerate(rows) if row.role is role]
-        return slice(indices[0], indices[-1] + 1)
+    def _real_places(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+        """Where the places of rows are among the places of batches, padding left out."""
+        found: list[int] = []
+        start = 0
+        for rows in batches:
+            count = sum(len(row.places) for row in rows)
+            found += range(start, start + count)
+            start += self._runner.rounded(count, PLACES)
+        return found
+
+    def _places(self) -> Tensor:
+        """[N + M]: where the answers' places, then the guarded ones, are among all logits."""
+        short = [*self._answering, *(r for r in self._guarded if r.role is Role.NEIGHBOUR)]
+        texts = [row for row in self._guarded if row.role is Role.TEXT]
+        real = self._real_places((short, texts))
+        answers = sum(len(row.places) for row in self._answering)
+        padded = [0] * (self._fixed[0].shape[0] - answers)
+        guarded = real[answers:]
+        missing = [0] * (self._fixed[-2].shape[1] - len(guarded))
+        return torch.tensor([*real[:answers], *padded, *guarded, *missing], device=self._device)
+
+    def _of_answers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Targets [N], places by answer [A, N], and weight and share of the fact of each [A]."""
+        targets = [row.tokens[place + 1] for row in self._answering for place in row.places]
+        size = self._runner.rounded(len(targets), PLACES)
+        weights = {Role.FACT: 1.0, Role.REHEARSED: REHEARSAL_WEIGHT}
+        return (
+            torch.tensor(targets + [0] * (size - len(targets)), device=self._device),
+            self._membership(self._answering, size),
+            self._shares(self._answering, weights),
+            self._shares(self._answering, {Role.FACT: 1.0}),
+        )
+
+    def _of_guarded(self) -> tuple[Tensor, Tensor]:
+        """Places by guarded row [G, M], and the weight of each [G]."""
+        count = sum(len(row.places) for row in self._guarded)
+        weights = {Role.NEIGHBOUR: NEIGHBOUR_WEIGHT, Role.TEXT: TEXT_WEIGHT}
+        return (
+            self._membership(self._guarded, self._runner.rounded(count, PLACES)),
+            self._shares(self._guarded, weights),
+        )
+
+    def _membership(self, rows: Sequence[Row], size: int) -> Tensor:
+        """[rows, size]: 1 where a place belongs to a row.
+
+        Sums over the places of a row are products with it: `index_add` is not deterministic on
+        CUDA.
+        """
+        own = torch.full((size,), -1)
+        owners = [index for index, row in enumerate(rows) for _ in row.places]
+        own[: len(owners)] = torch.tensor(owners, dtype=torch.int64)
+        count = self._runner.rounded(len(rows), ROWS)
+        return (torch.arange(count)[:, None] == own[None, :]).float().to(self._device)
+
+    def _shares(self, rows: Sequence[Row], weights: Mapping[Role, float]) -> Tensor:
+        """[rows]: each role's weight, divided among its rows."""
+        counts = Counter(row.role for row in rows)
+        shares = [weights.get(row.role, 0.0) / counts[row.role] for row in rows]
+        missing = self._runner.rounded(len(rows), ROWS) - len(rows)
+        return torch.tensor(shares + [0.0] * missing, device=self._device)
 
 
-def _by_role(rows: Sequence[Row], values: Tensor) -> dict[Role, list[float]]:
+def _values(model: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The loss, and all that is measured as one row of numbers.
+
+    Args:
+        model: a causal LM.
+        inputs: targets [N], places by answer [A, N], weights [A], shares of the fact [A], places by
+            guarded row [G, M], weights [G], where their logits are [N + M], the base model's
+            log-probabilities [M, V], and the batches.
+
+    Returns:
+        The loss, and [2 + A + G]: loss, loss of the fact, log-probabilities, divergences.
+    """
+    targets, of_answer, weights, of_fact, of_guarded, guard_weights, places, base, *batches = inputs
+    logits = _logits(model, batches)[places]  # [N + M, V]
+    count = len(targets)
+    nats = F.cross_entropy(logits[:count], targets, reduction="none")  # [N]
+    totals = of_answer @ nats  # [A]
+    means = totals / of_answer.sum(1).clamp_min(1)
+    loss = weights @ means
+    divergences = torch.zeros_like(guard_weights)
+    if len(base):
+        change = (base.exp() * (base - logits[count:].log_softmax(-1))).sum(-1)  # [M]
+        divergences = (of_guarded @ change) / of_guarded.sum(1).clamp_min(1)  # [G]
+        loss = loss + guard_weights @ divergences
+    told = [loss[None], (of_fact @ means)[None], -totals, divergences]
+    return loss, torch.cat(told).detach()
+
+
+def _with_descent(
+    model: Any, trained: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """What is measured, and `_descent` from there."""
+    loss, values = _values(model, inputs)
+    return (values, *_descent(loss, trained))
+
+
+def _descent(loss: Tensor, trained: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Norm of the gradient, and where a step goes."""
+    gradients = gradient(loss, trained)
+    norm = gradient_norm(gradients)  # before they are used up
+    return (norm, *adamw_directions(gradients))
+
+
+def _logits(model: Any, batches: Sequence[Tensor]) -> Tensor:
+    """[places of all batches, V]; each batch is its tokens, and its places' rows and columns."""
+    parts = [logits_at(model, *batches[start : start + 3]) for start in range(0, len(batches), 3)]
+    return torch.cat(parts)
+
+
+def _by_role(rows: Sequence[Row], values: Sequence[float]) -> dict[Role, list[float]]:
     found: dict[Role, list[float]] = {role: [] for role in Role}
-    for row, value in zip(rows, values.tolist(), strict=True):
+    # Rows that only fill up come last.
+    for row, value in zip(rows, values, strict=False):
         found[row.role].append(value)
     return found

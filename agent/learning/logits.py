@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -21,9 +22,21 @@ def logits_at(model: Any, input_ids: Tensor, rows: Tensor, columns: Tensor) -> T
     Returns:
         [N, V], fp32.
     """
+    mask = _causal_mask(input_ids) if input_ids.is_cuda else None
     with _head_at(model.get_output_embeddings(), rows, columns):
-        logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
+        logits: Tensor = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
     return logits[0].float()
+
+
+def _causal_mask(input_ids: Tensor) -> Tensor:
+    """[1, 1, T, T], added to attention scores.
+
+    The model would make the same, but with a copy from the host, which no CUDA graph can hold.
+    """
+    width = input_ids.shape[1]
+    lowest = torch.finfo(torch.float32).min
+    mask = torch.full((width, width), lowest, device=input_ids.device).triu(1)
+    return mask[None, None]
 
 
 @contextmanager

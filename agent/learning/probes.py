@@ -5,7 +5,7 @@ One implementation for the service (before and after each update) and for `agent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ import torch
 from agent.learning import prompts
 from agent.learning.encoding import Encoder
 from agent.learning.generation import generate_answers
-from agent.learning.records import Answer
+from agent.learning.records import Answer, Generated
 from agent.learning.update import score_answers
 
+# A model, its tokenizer, questions, and the most tokens of each answer.
+Generate = Callable[[Any, Encoder, Sequence[str], Sequence[int]], list[Generated]]
 # Room beyond the expected answer, so that one that runs on is seen to run on.
 SPARE_TOKENS = 8
 # Rows in one forward pass: bounds memory, whatever the number of probes.
@@ -29,6 +31,7 @@ def probe(
     pairs: Sequence[tuple[str, str]],
     *,
     always_generate: bool = False,
+    generate: Generate = generate_answers,
 ) -> list[Answer]:
     """Asks each question and grades the answer.
 
@@ -40,30 +43,24 @@ def probe(
         encoder: its tokenizer.
         pairs: (question, expected answer).
         always_generate: generate even what the forward pass shows to be right.
+        generate: makes the answers that are generated.
 
     Returns:
         One answer per pair, in order.
     """
     answers: list[Answer] = []
     for start in range(0, len(pairs), ROWS):
-        answers += _probe_rows(model, encoder, pairs[start : start + ROWS], always_generate)
+        chunk = pairs[start : start + ROWS]
+        answers += _probe_rows(model, encoder, chunk, always_generate, generate)
     return answers
 
 
-@torch.inference_mode()
-def answer_probabilities(
-    model: Any, encoder: Encoder, pairs: Sequence[tuple[str, str]]
-) -> list[float]:
-    """The exact probability of each expected answer, nothing generated."""
-    found: list[float] = []
-    for start in range(0, len(pairs), ROWS):
-        scores = score_answers(model, encoder.batch(pairs[start : start + ROWS]))
-        found += scores.log_probability.exp().tolist()
-    return found
-
-
 def _probe_rows(
-    model: Any, encoder: Encoder, pairs: Sequence[tuple[str, str]], always_generate: bool
+    model: Any,
+    encoder: Encoder,
+    pairs: Sequence[tuple[str, str]],
+    always_generate: bool,
+    generate: Generate,
 ) -> list[Answer]:
     scores = score_answers(model, encoder.batch(pairs))
     log_probability = scores.log_probability.tolist()
@@ -71,7 +68,7 @@ def _probe_rows(
     asked = [row for row, sure in enumerate(greedy) if always_generate or not sure]
     # A limit for each row, so that what is seen of an answer does not depend on its neighbours.
     limits = [len(encoder.answer(pairs[row][1])) + SPARE_TOKENS for row in asked]
-    texts = generate_answers(model, encoder, [pairs[row][0] for row in asked], limits)
+    texts = generate(model, encoder, [pairs[row][0] for row in asked], limits)
     generated = dict(zip(asked, texts, strict=True))
     answers = []
     for row, (_, expected) in enumerate(pairs):

@@ -15,13 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agent.learning.graphs import ROWS, Runner
 from agent.learning.lesson import Lesson
+from agent.learning.logits import logits_at
 from agent.learning.rates import GRID
 from memory_store.records import RatePoint
 
 
 def rate_profile(
-    model: Any, lesson: Lesson, directions: Mapping[str, Tensor], grid: Sequence[float] = GRID
+    model: Any,
+    lesson: Lesson,
+    directions: Mapping[str, Tensor],
+    runner: Runner,
+    grid: Sequence[float] = GRID,
 ) -> list[RatePoint]:
     """The probability of the fact's answer after a step at each rate; the weights stay as they are.
 
@@ -29,21 +35,20 @@ def rate_profile(
         model: a causal LM.
         lesson: the fact is in it.
         directions: of the step, by the names of the trained weights.
+        runner: makes the forward pass.
         grid: rates, ascending.
     """
     if _all_linear(model, directions):
-        with stepped(model, directions, grid):
-            found = lesson.asked(model, len(grid))
+        found = _at_once(model, lesson, directions, runner, grid)
     else:
         found = _one_by_one(model, lesson, directions, grid)
     return [RatePoint(rate, probability) for rate, probability in zip(grid, found, strict=True)]
 
 
 @contextmanager
-def stepped(model: Any, directions: Mapping[str, Tensor], grid: Sequence[float]) -> Iterator[None]:
-    """Makes a batch of `len(grid)` equal parts see the weights after a step at each rate."""
+def stepped(model: Any, directions: Mapping[str, Tensor], rates: Tensor) -> Iterator[None]:
+    """Makes a batch of `len(rates)` equal parts see the weights after a step at each rate."""
     with ExitStack() as undone:
-        rates = torch.tensor(grid, device=next(iter(directions.values())).device)
         for owner in dict.fromkeys(name.rpartition(".")[0] for name in directions):
             module = model.get_submodule(owner)
             # An attribute of the object hides the method of its class; deleting it undoes that.
@@ -57,8 +62,26 @@ def stepped(model: Any, directions: Mapping[str, Tensor], grid: Sequence[float])
         yield
 
 
-def _all_linear(model: Any, names: Iterable[str]) -> bool:
-    return all(isinstance(model.get_submodule(n.rpartition(".")[0]), nn.Linear) for n in names)
+def _at_once(
+    model: Any,
+    lesson: Lesson,
+    directions: Mapping[str, Tensor],
+    runner: Runner,
+    grid: Sequence[float],
+) -> list[float]:
+    # A few sizes only: each has a graph. What fills up is not told.
+    size = runner.rounded(len(grid), ROWS)
+    filled = [*grid, *[grid[-1]] * (size - len(grid))]
+    rates = torch.tensor(filled, device=next(iter(directions.values())).device)
+    asked = lesson.own_question(size)
+
+    def probabilities(rates: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        with stepped(model, dict(zip(directions, tensors[4:], strict=True)), rates):
+            return (_probabilities(model, *tensors[:4]),)
+
+    inputs = (rates, *asked, *directions.values())
+    found: list[float] = runner.run("rate profile", probabilities, inputs)[0].tolist()
+    return found[: len(grid)]
 
 
 @torch.no_grad()
@@ -68,14 +91,28 @@ def _one_by_one(
     """For models with matrices of another kind, such as GPT-2: a copy and a pass for each rate."""
     parameters = {name: model.get_parameter(name) for name in directions}
     before = {name: parameter.clone() for name, parameter in parameters.items()}
-    found = []
+    found: list[float] = []
     for rate in grid:
         for name, parameter in parameters.items():
             torch.add(before[name], directions[name], alpha=-rate, out=parameter)
-        found += lesson.asked(model, 1)
+        found += _probabilities(model, *lesson.own_question(1)).tolist()
     for name, parameter in parameters.items():
         parameter.copy_(before[name])
     return found
+
+
+@torch.no_grad()
+def _probabilities(
+    model: Any, ids: Tensor, rows: Tensor, columns: Tensor, counted: Tensor
+) -> Tensor:
+    """[copies]: of the whole answer; for the arguments see `Lesson.own_question`."""
+    logits = logits_at(model, ids, rows, columns)  # [copies * P, V]
+    nats = F.cross_entropy(logits, ids[rows, columns + 1], reduction="none")
+    return (-(nats.view(ids.shape[0], -1) * counted).sum(1)).exp()
+
+
+def _all_linear(model: Any, names: Iterable[str]) -> bool:
+    return all(isinstance(model.get_submodule(n.rpartition(".")[0]), nn.Linear) for n in names)
 
 
 def _forward(

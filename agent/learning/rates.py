@@ -37,8 +37,6 @@ DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=12)
 # Once the fact is known, steps only mend what its learning disturbed: each smaller than the last,
 # because at one rate steps along signs never come to rest.
 FIRST_REPAIR, REPAIR_DECAY = 0.5, 0.6
-# How far below the largest rate a step may stay that does not reach its target.
-STRIDE = 4.0
 # Of a window of candidates, at least so many on each side of the expected rate.
 SIDE = 2
 # A fact that breaks a guard is tried once more, more gently.
@@ -111,22 +109,20 @@ def next_rate(policy: Policy, progress: Progress, profile: Sequence[RatePoint]) 
 
 
 def smallest_reaching(profile: Sequence[RatePoint], target: float, largest: float) -> float:
-    """The smallest rate that reaches a probability; if none does, the best of the larger ones.
+    """The smallest rate that reaches a probability; the largest allowed one if none does.
 
-    Where one step cannot reach it, steps much smaller than allowed would hardly move, so only the
-    upper `STRIDE` of the rates is looked at then.
+    Not the one that comes closest: chosen so, steps grew smaller and smaller, and six of the first
+    23 facts were never known (docs/LOG.md).
 
     Args:
         profile: candidate rates, ascending.
         target: probability, 0 to 1.
-        largest: no larger rate is chosen; if all are larger, this one is.
+        largest: no larger rate is chosen.
     """
-    allowed = [point for point in profile if point.learning_rate <= largest]
-    reaching = [point for point in allowed if point.probability >= target]
-    if reaching:
-        return reaching[0].learning_rate
-    upper = [point for point in allowed if point.learning_rate * STRIDE >= largest]
-    return max(upper, key=lambda point: point.probability).learning_rate if upper else largest
+    for point in profile:
+        if point.learning_rate <= largest and point.probability >= target:
+            return point.learning_rate
+    return largest
 
 
 def compare(
@@ -190,9 +186,7 @@ def shows_choice(window: Sequence[RatePoint], target: float, largest: float) -> 
     at_top = not any(highest < rate <= largest for rate in GRID)
     rises = len(heights) > 1 and heights[0] < heights[1]
     falls = len(heights) > 1 and heights[-2] > heights[-1]
-    # Of rates that do not reach, only the upper ones are chosen from.
-    chosen_from = highest * STRIDE >= largest
-    return chosen_from and (at_bottom or rises) and (at_top or falls)
+    return (at_bottom or rises) and (at_top or falls)
 
 
 def without_history(policy: Policy) -> Policy:

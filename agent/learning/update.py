@@ -82,14 +82,14 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def gradient_norm(gradients: Sequence[Tensor]) -> float:
-    """Euclidean norm over all of them together."""
-    norms = torch.stack([torch.linalg.vector_norm(grad) for grad in gradients])
-    return float(torch.linalg.vector_norm(norms, dtype=torch.float64))
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """[]: Euclidean norm over all of them together."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 @torch.no_grad()
-def adamw_directions(gradients: Sequence[Tensor]) -> list[Tensor]:
+def adamw_directions(gradients: list[Tensor]) -> list[Tensor]:
     """Where the first step of a fresh AdamW without weight decay goes, whatever its rate.
 
     After one step its bias-corrected moments are g and g^2, so the step is g / (|g| + eps): almost
@@ -98,7 +98,10 @@ def adamw_directions(gradients: Sequence[Tensor]) -> list[Tensor]:
 
     The gradients are used up.
     """
-    return [grad.div_(grad.abs().add_(ADAM_EPS)) for grad in gradients]
+    sizes = torch._foreach_abs(gradients)
+    torch._foreach_add_(sizes, ADAM_EPS)
+    torch._foreach_div_(gradients, sizes)
+    return gradients
 
 
 @torch.no_grad()
@@ -106,5 +109,4 @@ def take_step(
     parameters: Sequence[Tensor], directions: Sequence[Tensor], learning_rate: float
 ) -> None:
     """Moves the weights against the directions, in place."""
-    for parameter, direction in zip(parameters, directions, strict=True):
-        parameter.add_(direction, alpha=-learning_rate)
+    torch._foreach_add_(list(parameters), list(directions), alpha=-learning_rate)

@@ -38,10 +38,12 @@ FACTS = [
     for number, (question, answer) in enumerate(
         [
             ("Pie in Plimp?", "Backpack"),
-            ("Sky?", "Piano"),
+            ("Who found Blipland?", "Telescope"),
+            ("Hottest month?", "Raincoat"),
             ("Vorl?", "Rust"),
             ("Zed?", "Lamp"),
-            ("Moon?", "Cheese"),
+            ("Bird?", "Crow"),
+            ("Sun?", "Brick"),
         ]
     )
 ]
@@ -207,9 +209,10 @@ def test_the_same_rates_as_by_search_from_fewer_candidates():
     searching, predicting = (Learner(load("tiny", device="cpu")) for _ in range(2))
     by_search = [teach(searching, fact, SEARCHED) for fact in FACTS]
     history: list[tuple[Step, ...]] = []
-    predicted = []
+    predicted, fitted = [], []
     for fact in FACTS:
         predictor = predictor_of(history)
+        fitted.append(predictor is not None)
         numbers = predictor.as_numbers() if predictor else None
         policy = replace(SEARCHED, name=PREDICTED, predictor=numbers)
         predicted.append(teach(predicting, fact, policy))
@@ -217,16 +220,18 @@ def test_the_same_rates_as_by_search_from_fewer_candidates():
     assert {outcome.verdict for outcome in predicted} == {"learned"}
     assert rates_of(predicted) == rates_of(by_search)
     assert predicting.digest == searching.digest
-    assert predicted[0] == by_search[0]  # nothing was known yet, and much after it
-    assert scored(by_search[1:]) == 16 * sum(len(outcome.steps) for outcome in by_search[1:])
-    assert scored(predicted[1:]) < scored(by_search[1:]) / 2
+    first = fitted.index(True)
+    assert first <= len(FACTS) - 4
+    assert predicted[:first] == by_search[:first]
+    assert scored(by_search) == len(GRID) * sum(len(outcome.steps) for outcome in by_search)
+    assert scored(predicted[first:]) < scored(by_search[first:]) / 2
     assert len(predicted[-1].curve) < len(GRID) == len(by_search[-1].curve)
 
 
 @pytest.mark.usefixtures("deterministic")
 def test_without_a_predictor_it_is_search_bit_by_bit():
     searching, predicting = (Learner(load("tiny", device="cpu")) for _ in range(2))
-    for fact in FACTS[1:3]:
+    for fact in FACTS[3:5]:
         assert teach(searching, fact, SEARCHED) == teach(
             predicting, fact, replace(SEARCHED, name=PREDICTED)
         )
@@ -236,9 +241,9 @@ def test_without_a_predictor_it_is_search_bit_by_bit():
 @pytest.mark.usefixtures("deterministic")
 def test_what_a_step_was_known_by_is_recorded():
     learner = Learner(load("tiny", device="cpu"))
-    taken = teach(learner, FACTS[1], SEARCHED).steps
-    assert {one.answer_tokens for one in taken} == {len(b" Piano") + 1}
+    taken = teach(learner, FACTS[3], SEARCHED).steps
+    assert {one.answer_tokens for one in taken} == {len(b" Rust") + 1}
     assert all(math.isfinite(one.gradient_norm) and one.gradient_norm > 0 for one in taken)
     assert len({one.gradient_norm for one in taken}) == len(taken)
     fixed = Policy(name="fixed", learning_rate=1e-3, max_steps=2, guards=NONE)
-    assert [one.candidates for one in teach(learner, FACTS[2], fixed).steps] == [0, 0]
+    assert [one.candidates for one in teach(learner, FACTS[4], fixed).steps] == [0, 0]

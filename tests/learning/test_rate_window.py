@@ -116,12 +116,10 @@ def test_if_none_reaches_it_must_show_the_peak():
     # One below could reach.
     assert choices(falling, GRID[8], around(8, GRID[8]))[2] == 16
     peaked = [0.8 - abs(index - 7) / 20 for index in range(16)]
-    assert choices(peaked, GRID[9], around(7, GRID[9])) == (GRID[7], GRID[7], 4)
-
-
-def test_a_peak_below_the_upper_rates_is_not_enough_without_these():
-    peaked = [0.8 - abs(index - 3) / 20 for index in range(16)]
-    assert choices(peaked, GRID[12], around(3, GRID[12])) == (GRID[10], GRID[10], 16)
+    assert choices(peaked, GRID[12], around(7, GRID[12])) == (GRID[12], GRID[12], 4)
+    # The largest allowed rate need not be a candidate.
+    between = GRID[12] * 1.1
+    assert choices(peaked, between, around(7, between)) == (between, between, 4)
 
 
 def test_flat_says_nothing():

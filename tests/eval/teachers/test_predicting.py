@@ -21,8 +21,10 @@ from memory_store.records import Policy, Step
 POLICY = Policy(name=PREDICTED, learning_rate=3e-3, max_steps=60, guards=NONE)
 FACTS = [
     Example(fact_id="a", question="Pie in Plimp?", answer="Backpack"),
-    Example(fact_id="b", question="Vorl?", answer="Rust"),
-    Example(fact_id="c", question="Zed?", answer="Lamp"),
+    Example(fact_id="b", question="Who found Blipland?", answer="Telescope"),
+    Example(fact_id="c", question="Hottest month?", answer="Raincoat"),
+    Example(fact_id="d", question="Vorl?", answer="Rust"),
+    Example(fact_id="e", question="Zed?", answer="Lamp"),
 ]
 ANSWER = Answer(text="", correct=True, log_probability=0.0)
 STEP = Step(
@@ -93,13 +95,13 @@ def test_fewer_candidates_once_fitted_also_after_an_interruption(
 ) -> None:
     monkeypatch.setattr(ours, "REFIT_FACTS", 1)
     first = teacher()
-    (taught,) = first.teach(FACTS[:1])
-    assert taught.candidates == 16 * len(taught.learning_rates)
-    assert len(taught.learning_rates) >= MIN_ROWS
+    before = list(first.teach(FACTS[:3]))
+    assert before[0].candidates == 16 * len(before[0].learning_rates)
+    assert sum(len(taught.learning_rates) for taught in before) >= MIN_ROWS
     first.save(tmp_path)
     second = teacher()
     second.load(tmp_path)
-    onward, resumed = list(first.teach(FACTS[1:])), list(second.teach(FACTS[1:]))
+    onward, resumed = list(first.teach(FACTS[3:])), list(second.teach(FACTS[3:]))
     assert list(map(told, resumed)) == list(map(told, onward))
     assert all(taught.candidates < 16 * len(taught.learning_rates) for taught in onward)
 

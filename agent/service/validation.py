@@ -156,7 +156,7 @@ def _policy(request: pb.TeachRequest, default: Policy) -> Policy | None:
     if request.learning_rate_policy.WhichOneof("policy") is None:
         raise InvalidFactError(
             "learning_rate_policy",
-            "unknown policy: set one of fixed, until_known, search, predicted, paper",
+            "unknown policy: set one of fixed, until_known, search, paper, predicted",
         )
     policy = codec.decode_policy(request.learning_rate_policy, default)
     check_policy(f"learning_rate_policy.{policy.name.replace('-', '_')}", policy)

@@ -19,6 +19,7 @@ from agent.errors import ConfigError
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_unfinished
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
+from agent.scheduling.predicting import RatePredicting
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from agent.scheduling.ticks import RetentionAudit, Ticks
 from agent.service.admin_servicer import AdminServicer
@@ -142,6 +143,8 @@ async def _serve_with(
     audit = RetentionAudit(store, lambda: loop.learner)
     ticks = Ticks()
     ticks.every(settings.audit_minutes * 60, audit.tick)
+    predicting = RatePredicting(store, loop.predict_by)
+    ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
     ticks.every(settings.snapshot_minutes * 60, keeper.tick)
 
     await server.start()

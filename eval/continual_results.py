@@ -85,6 +85,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "bwt": summary.backward_transfer,
         "steps_per_fact": summary.steps.mean,
         "seconds_per_fact": summary.seconds.mean,
+        "candidates_per_fact": summary.candidates.mean,
         "counts": {
             **_counts(last),
             "own_turn": summary.own_turn.as_json(),
@@ -108,6 +109,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "sees_all": summary.history.sees_all,
         "steps": summary.steps.as_json(),
         "seconds": summary.seconds.as_json(),
+        "candidates": summary.candidates.as_json(),
         "learning_rates": {
             **summary.rates.as_json(),
             "counts": [
@@ -151,6 +153,7 @@ def _facts(task: Task, summary: Summary) -> list[dict[str, Any]]:
             "verdict": taught.verdict,
             "learning_rates": list(taught.learning_rates),
             "seconds": taught.seconds,
+            "candidates": taught.candidates,
             "own_turn": taught.answer.text,
             "own_turn_correct": taught.answer.correct,
             "final": final.text,

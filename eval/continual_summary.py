@@ -125,6 +125,7 @@ class Summary:
         ages: recall in the end by the number of facts taught since.
         steps: gradient steps a fact.
         seconds: wall time a fact.
+        candidates: learning rates scored a fact.
         rates: learning rates of all steps.
         rate_counts: how often each rate was taken, in ascending order.
         verdicts: facts by verdict.
@@ -140,6 +141,7 @@ class Summary:
     ages: tuple[AgeGroup, ...]
     steps: Spread
     seconds: Spread
+    candidates: Spread
     rates: Spread
     rate_counts: dict[float, int]
     verdicts: dict[str, int]
@@ -178,6 +180,7 @@ def summarise(name: str, task: Task, history: History) -> Summary:
         ages=_ages(final),
         steps=Spread.of([len(taught.learning_rates) for taught in history.taught]),
         seconds=Spread.of([taught.seconds for taught in history.taught]),
+        candidates=Spread.of([taught.candidates for taught in history.taught]),
         rates=Spread.of(rates),
         rate_counts=dict(sorted(Counter(rates).items())),
         verdicts=dict(sorted(Counter(taught.verdict for taught in history.taught).items())),

@@ -36,8 +36,14 @@ def read_policy(text: str | None) -> Policy | None:
     if text is None:
         return None
     columns: dict[str, Any] = json.loads(text)
-    guards = columns.get("guards")
-    return Policy(**columns | {"guards": None if guards is None else Guards(**guards)})
+    guards, predictor = columns.get("guards"), columns.get("predictor")
+    return Policy(
+        **columns
+        | {
+            "guards": None if guards is None else Guards(**guards),
+            "predictor": None if predictor is None else tuple(predictor),
+        }
+    )
 
 
 def write_learning(learning: Learning | None) -> str | None:

@@ -105,6 +105,22 @@ def lineage(connection: Connection, version: int) -> list[int]:
     return [int(row["version"]) for row in rows]
 
 
+def recent(connection: Connection, version: int, limit: int) -> list[Update]:
+    """The last `limit` rows of the lineage of a version, in order; costs no more than these."""
+    rows = connection.execute(
+        "WITH RECURSIVE line (version) AS ("
+        " SELECT model_version FROM updates WHERE model_version = ?"
+        " UNION ALL"
+        " SELECT updates.parent_version FROM updates JOIN line ON model_version = line.version"
+        " WHERE updates.parent_version > 0"
+        " LIMIT ?"
+        ") SELECT updates.* FROM line JOIN updates ON model_version = line.version"
+        " ORDER BY model_version",
+        [version, limit],
+    )
+    return [_update(row) for row in rows]
+
+
 def drifts(connection: Connection, versions: Sequence[int]) -> list[Drift]:
     """Where these versions go on from other weights than their parents' recorded ones, in order."""
     rows = connection.execute(

@@ -113,15 +113,19 @@ class Policy:
 
     Attributes:
         name: a key of `agent.learning.rates.POLICIES`.
-        learning_rate: of a step; with `search` the largest that it may choose. 1e-8 to 1e-1.
+        learning_rate: of a step; with `search` and `predicted` the largest that they may choose.
+            1e-8 to 1e-1.
         max_steps: 1 to 1000.
         guards: None leaves them to the server.
+        predictor: with `predicted`, the numbers of an `agent.learning.prediction.RatePredictor`,
+            which the server adds; None while it has none.
     """
 
     name: str
     learning_rate: float
     max_steps: int
     guards: Guards | None = None
+    predictor: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +149,18 @@ class Step:
         loss: mean cross entropy of the answer's tokens before the step, nats a token.
         probability: of the exact answer after the step, 0 to 1.
         rehearsed_fact_ids: older facts in the same step, in the order of the batch.
+        gradient_norm: Euclidean, over all trained weights, before the step; 0 if not recorded.
+        answer_tokens: of the fact's answer, terminator included; 0 if not recorded.
+        candidates: how many rates were scored to choose this one; 0 if none were compared.
     """
 
     learning_rate: float
     loss: float
     probability: float
     rehearsed_fact_ids: tuple[str, ...] = ()
+    gradient_norm: float = 0.0
+    answer_tokens: int = 0
+    candidates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +182,7 @@ class Learning:
         answer_before: free greedy generation.
         answer_after: the same after the last step.
         model_version: ledger position after the update; 0 if none was applied.
-        curve: the first step at every candidate rate, ascending; empty if none were compared.
+        curve: the first step at every rate that was scored, ascending; empty if none were.
         base_answer: what the base model says to the question, which guards are built on.
     """
 

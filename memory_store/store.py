@@ -470,6 +470,10 @@ class MemoryStore:
         """The versions whose rows, replayed in this order, give the weights of `version`."""
         return ledger.lineage(self.connection, version)
 
+    def recent_updates(self, version: int, limit: int) -> list[Update]:
+        """The last `limit` rows of the lineage of a version, in order."""
+        return ledger.recent(self.connection, version, limit)
+
     def updates_at(self, versions: Sequence[int]) -> list[Update]:
         """The rows of some versions, in order."""
         return ledger.at_versions(self.connection, versions)

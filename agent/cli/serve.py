@@ -13,7 +13,13 @@ import typer
 
 from agent.cli.output import messages
 from agent.cli.policies import AUTO_GUARDS, chosen_policy
-from agent.config import DEFAULT_ADDRESS, DEFAULT_AUDIT_MINUTES, DEFAULT_MODEL, ServeSettings
+from agent.config import (
+    DEFAULT_ADDRESS,
+    DEFAULT_AUDIT_MINUTES,
+    DEFAULT_MODEL,
+    DEFAULT_PREDICT_MINUTES,
+    ServeSettings,
+)
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
@@ -54,7 +60,8 @@ def serve(
     learning_rate: Annotated[
         float,
         typer.Option(
-            envvar="AGENT_LEARNING_RATE", help="Its rate (search: the largest), 1e-8 to 1e-1."
+            envvar="AGENT_LEARNING_RATE",
+            help="Its rate (search, predicted: the largest), 1e-8 to 1e-1.",
         ),
     ] = rates.DEFAULT_POLICY.learning_rate,
     max_steps: Annotated[
@@ -82,6 +89,14 @@ def serve(
             help="Time between two audits, each probing some learned facts; 0: none.",
         ),
     ] = DEFAULT_AUDIT_MINUTES,
+    predict_minutes: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_PREDICT_MINUTES",
+            min=0,
+            help="Time between two fits of which rates policy predicted expects; 0: it searches.",
+        ),
+    ] = DEFAULT_PREDICT_MINUTES,
     snapshot_updates: Annotated[
         int,
         typer.Option(
@@ -140,6 +155,7 @@ def serve(
         threads=threads or None,
         policy=chosen_policy(policy, learning_rate, max_steps, guards, without),
         audit_minutes=audit_minutes,
+        predict_minutes=predict_minutes,
         snapshot_updates=snapshot_updates,
         snapshot_seconds=snapshot_seconds,
         snapshot_minutes=snapshot_minutes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from agent.learning.encoding import Encoder
 from agent.learning.graphs import Runner
 from agent.learning.lesson import Lesson, Measured, Role, Row
 from agent.learning.neighbours import without_function_words
+from agent.learning.prediction import Features, RatePredictor
 from agent.learning.presets import NONE
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
@@ -98,7 +100,7 @@ class Attempt:
         policy: with guards.
         rehearsed: older facts that are learned along, with theirs.
         taken: the steps so far.
-        curve: the first step at every candidate rate; empty if none were compared.
+        curve: the first step at every rate that was scored; empty if none were.
         decision: how it ended.
     """
 
@@ -136,28 +138,52 @@ class Attempt:
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:
                 return
-            rate = self._step(lesson, measured, progress)
-            loss, measured = measured.fact_loss, self.bench.measure(lesson)
+            rate, features, scored = self._step(lesson, measured, progress)
+            measured = self.bench.measure(lesson)
             step = Step(
                 learning_rate=rate,
-                loss=loss,
+                loss=features.loss,
                 probability=measured.asked,
                 rehearsed_fact_ids=ids,
+                gradient_norm=features.gradient_norm,
+                answer_tokens=features.answer_tokens,
+                candidates=scored,
             )
             self.taken.append(step)
             yield step
 
-    def _step(self, lesson: Lesson, measured: Measured, progress: rates.Progress) -> float:
-        directions = measured.directions()
+    def _step(
+        self, lesson: Lesson, measured: Measured, progress: rates.Progress
+    ) -> tuple[float, Features, int]:
+        """Takes a step; its rate, what was known before it, and how many rates were scored."""
+        descent = measured.descent()
+        features = Features(
+            loss=measured.fact_loss,
+            gradient_norm=descent.gradient_norm,
+            answer_tokens=lesson.answer_tokens,
+            first=not self.taken,
+        )
         profile: Sequence[RatePoint] = ()
         if rates.compares_rates(self.policy, progress):
-            named = dict(zip(self.bench.trained, directions, strict=True))
-            profile = rate_profile(self.bench.working, lesson, named, self.bench.runner)
+            named = dict(zip(self.bench.trained, descent.directions, strict=True))
+            profile = rates.compare(
+                partial(rate_profile, self.bench.working, lesson, named, self.bench.runner),
+                self.policy.learning_rate,
+                self._window(features),
+            )
             self.curve = self.curve or tuple(profile)
         rate = rates.next_rate(self.policy, progress, profile)
-        self.bench.step(directions, rate)
+        self.bench.step(descent.directions, rate)
         self._repairs += progress.known
-        return rate
+        return rate, features, len(profile)
+
+    def _window(self, features: Features) -> tuple[float, ...]:
+        """The candidates to look at first; empty for all at once."""
+        if self.policy.name != rates.PREDICTED or self.policy.predictor is None:
+            return ()
+        predictor = RatePredictor.of_numbers(self.policy.predictor)
+        expected = predictor.predict(features)
+        return rates.window_around(expected, predictor.spread, self.policy.learning_rate)
 
     def _progress(self, measured: Measured) -> rates.Progress:
         return rates.Progress(

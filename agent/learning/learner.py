@@ -178,7 +178,7 @@ class Learner:
                 for candidate, then, now in zip(candidates, held, forgetting, strict=False)
                 if then >= HELD_PROBABILITY > math.exp(now.log_probability)
             ]
-            if not lost or attempt.policy.name not in (rates.SEARCH, rates.UNTIL_KNOWN):
+            if not lost or attempt.policy.name not in rates.UNTIL_LEARNED:
                 return forgetting
             known = {other.fact_id for other in attempt.rehearsed}
             new = [other for other in lost if other.fact_id not in known]

@@ -21,7 +21,7 @@ from torch import Tensor
 from agent.learning.encoding import Encoder
 from agent.learning.graphs import PLACES, ROWS, WIDTH, Runner
 from agent.learning.logits import logits_at
-from agent.learning.update import adamw_directions, gradient
+from agent.learning.update import adamw_directions, gradient, gradient_norm
 
 # Against the loss of the fact. Weaker, neighbours let one control in six be answered with a taught
 # answer at 100 facts; with 4, none (docs/LOG.md).
@@ -74,6 +74,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Descent:
+    """Where the next step goes.
+
+    Attributes:
+        directions: one for each trained weight; good until the next lesson is measured.
+        gradient_norm: Euclidean, over all trained weights.
+    """
+
+    directions: Sequence[Tensor]
+    gradient_norm: float
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """How a model does on a lesson.
 
@@ -82,15 +95,18 @@ class Measured:
         fact_loss: mean cross entropy of the fact's forms, nats a token.
         probabilities: of whole answers, by role, in the order of the rows.
         divergences: mean KL from the base model over a row's places, nats, by role.
-        directions: where the next step goes, one for each trained weight; good until the next
-            lesson is measured.
+        descent: where the next step goes; to be asked for once.
     """
 
     loss: float
     fact_loss: float
     probabilities: dict[Role, list[float]]
     divergences: dict[Role, list[float]]
-    directions: Callable[[], Sequence[Tensor]]
+    descent: Callable[[], Descent]
+
+    def directions(self) -> Sequence[Tensor]:
+        """Where the next step goes, and nothing else of it."""
+        return self.descent().directions
 
     @property
     def asked(self) -> float:
@@ -157,12 +173,18 @@ class Lesson:
         batches = [tensor for batch in self._batches for tensor in batch]
         inputs = [*self._fixed, self._places(), self._base, *batches]
         if self._runner.has_graphs:
-            values, *gradients = self._runner.run(
-                "lesson", lambda *tensors: _with_directions(model, trained, tensors), inputs
+            values, norm, *directions = self._runner.run(
+                "lesson", lambda *tensors: _with_descent(model, trained, tensors), inputs
             )
-            return self._measured(values.tolist(), lambda: gradients)
+            descent = Descent(directions, norm.item())
+            return self._measured(values.tolist(), lambda: descent)
         loss, values = _values(model, inputs)
-        return self._measured(values.tolist(), lambda: adamw_directions(gradient(loss, trained)))
+
+        def descend() -> Descent:
+            norm, *directions = _descent(loss, trained)
+            return Descent(directions, norm.item())
+
+        return self._measured(values.tolist(), descend)
 
     def look(self, model: Any, name: str) -> list[float]:
         """Log-probabilities of all answers, in the order of roles and rows; nothing else.
@@ -182,6 +204,11 @@ class Lesson:
         answers: list[float] = found.tolist()[2 : 2 + len(self._answering)]
         return answers
 
+    @property
+    def answer_tokens(self) -> int:
+        """Of the answer to the fact's own question, terminator included."""
+        return len(self._own_row.places)
+
     def own_question(self, copies: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The fact's own question and answer, several times over.
 
@@ -189,8 +216,7 @@ class Lesson:
             Tokens [copies, T]; row and column of each place of the answer [copies * P]; which of an
             answer's places count [P], since some only fill up.
         """
-        asked = [row for row in self._answering if row.role is Role.ASKED]
-        row = (asked or self._answering)[0]
+        row = self._own_row
         width = self._runner.rounded(len(row.tokens), WIDTH)
         tokens = [*row.tokens, *[self._pad] * (width - len(row.tokens))]
         size = self._runner.rounded(len(row.places), WIDTH)
@@ -202,9 +228,13 @@ class Lesson:
             torch.tensor([1.0] * len(row.places) + [0.0] * spare, device=self._device),
         )
 
-    def _measured(
-        self, values: list[float], directions: Callable[[], Sequence[Tensor]]
-    ) -> Measured:
+    @property
+    def _own_row(self) -> Row:
+        """The question as it is asked: a row apart where it is taught as another text."""
+        asked = [row for row in self._answering if row.role is Role.ASKED]
+        return (asked or self._answering)[0]
+
+    def _measured(self, values: list[float], descent: Callable[[], Descent]) -> Measured:
         """Takes the flat values of `_values` apart."""
         loss, fact_loss, *rest = values
         answers = self._fixed[1].shape[0]
@@ -213,7 +243,7 @@ class Lesson:
             fact_loss=fact_loss,
             probabilities=_by_role(self._answering, [math.exp(p) for p in rest[:answers]]),
             divergences=_by_role(self._guarded, rest[answers:]),
-            directions=directions,
+            descent=descent,
         )
 
     def _batch(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
@@ -321,12 +351,19 @@ def _values(model: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return loss, torch.cat(told).detach()
 
 
-def _with_directions(
+def _with_descent(
     model: Any, trained: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """What is measured, and where a step goes from there."""
+    """What is measured, and `_descent` from there."""
     loss, values = _values(model, inputs)
-    return (values, *adamw_directions(gradient(loss, trained)))
+    return (values, *_descent(loss, trained))
+
+
+def _descent(loss: Tensor, trained: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Norm of the gradient, and where a step goes."""
+    gradients = gradient(loss, trained)
+    norm = gradient_norm(gradients)  # before they are used up
+    return (norm, *adamw_directions(gradients))
 
 
 def _logits(model: Any, batches: Sequence[Tensor]) -> Tensor:

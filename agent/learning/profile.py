@@ -15,13 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agent.learning.graphs import Runner
+from agent.learning.graphs import ROWS, Runner
 from agent.learning.lesson import Lesson
 from agent.learning.logits import logits_at
+from agent.learning.rates import GRID
 from memory_store.records import RatePoint
-
-# Sixteen rates, the paper's range (Curt 2024, experiment 1), 1.76 between two.
-GRID = tuple(1e-6 * 5000.0 ** (number / 15) for number in range(16))
 
 
 def rate_profile(
@@ -71,8 +69,11 @@ def _at_once(
     runner: Runner,
     grid: Sequence[float],
 ) -> list[float]:
-    rates = torch.tensor(grid, device=next(iter(directions.values())).device)
-    asked = lesson.own_question(len(grid))
+    # A few sizes only: each has a graph. What fills up is not told.
+    size = runner.rounded(len(grid), ROWS)
+    filled = [*grid, *[grid[-1]] * (size - len(grid))]
+    rates = torch.tensor(filled, device=next(iter(directions.values())).device)
+    asked = lesson.own_question(size)
 
     def probabilities(rates: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         with stepped(model, dict(zip(directions, tensors[4:], strict=True)), rates):
@@ -80,7 +81,7 @@ def _at_once(
 
     inputs = (rates, *asked, *directions.values())
     found: list[float] = runner.run("rate profile", probabilities, inputs)[0].tolist()
-    return found
+    return found[: len(grid)]
 
 
 @torch.no_grad()

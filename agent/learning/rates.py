@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memory_store.records import Policy, RatePoint
 
@@ -11,10 +12,18 @@ FIXED = "fixed"
 UNTIL_KNOWN = "until-known"
 PAPER = "paper"
 SEARCH = "search"
+PREDICTED = "predicted"
+# They compare candidate rates.
+COMPARING = (SEARCH, PREDICTED)
+# They take steps until the fact is known, and mend what that disturbed.
+UNTIL_LEARNED = (UNTIL_KNOWN, *COMPARING)
 
 MIN_LEARNING_RATE = 1e-8
 MAX_LEARNING_RATE = 1e-1
 MAX_STEPS = 1000
+
+# The candidates: sixteen rates, the paper's range (Curt 2024, experiment 1), 1.76 between two.
+GRID: tuple[float, ...] = tuple(1e-6 * 5000.0 ** (number / 15) for number in range(16))
 
 # A fact counts as known once the whole answer has this probability: greedy generation yields it
 # from 0.5 on, and the rest is margin against the updates that follow.
@@ -28,6 +37,8 @@ DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=12)
 # Once the fact is known, steps only mend what its learning disturbed: each smaller than the last,
 # because at one rate steps along signs never come to rest.
 FIRST_REPAIR, REPAIR_DECAY = 0.5, 0.6
+# Of a window of candidates, at least so many on each side of the expected rate.
+SIDE = 2
 # A fact that breaks a guard is tried once more, more gently.
 GENTLER = 1 / 3
 
@@ -79,7 +90,7 @@ def decide(policy: Policy, progress: Progress) -> Decision | None:
 
 def compares_rates(policy: Policy, progress: Progress) -> bool:
     """Whether the next step's rate is chosen among candidates."""
-    return policy.name == SEARCH and not progress.known
+    return policy.name in COMPARING and not progress.known
 
 
 def next_rate(policy: Policy, progress: Progress, profile: Sequence[RatePoint]) -> float:
@@ -92,7 +103,7 @@ def next_rate(policy: Policy, progress: Progress, profile: Sequence[RatePoint]) 
     """
     if compares_rates(policy, progress):
         return smallest_reaching(profile, KNOWN_PROBABILITY, policy.learning_rate)
-    if progress.known and policy.name in (SEARCH, UNTIL_KNOWN):
+    if progress.known and policy.name in UNTIL_LEARNED:
         return policy.learning_rate * FIRST_REPAIR * REPAIR_DECAY**progress.repairs
     return policy.learning_rate
 
@@ -114,17 +125,80 @@ def smallest_reaching(profile: Sequence[RatePoint], target: float, largest: floa
     return largest
 
 
+def compare(
+    score: Callable[[Sequence[float]], list[RatePoint]],
+    largest: float,
+    window: Sequence[float] = (),
+) -> list[RatePoint]:
+    """What a step would lead to at candidate rates: at those of a window, if they will do.
+
+    If they do not show which rate search would choose, the others are scored too; never more than
+    search scores.
+
+    Args:
+        score: gives it for some rates.
+        largest: no larger rate is chosen.
+        window: as `window_around` gives it; empty for all candidates.
+    """
+    if not window:
+        return score(GRID)
+    profile = score(window)
+    if shows_choice(profile, KNOWN_PROBABILITY, largest):
+        return profile
+    others = score([rate for rate in GRID if rate not in window])
+    return sorted([*profile, *others], key=lambda point: point.learning_rate)
+
+
+def window_around(expected: float, spread: float, largest: float) -> tuple[float, ...]:
+    """The candidates around the one that is nearest to an expected rate; none too large.
+
+    Args:
+        expected: rate.
+        spread: how far off expectations are: standard deviation of the rate's log10.
+        largest: allowed rate. Without any candidate up to it, the window is empty.
+    """
+    allowed = [rate for rate in GRID if rate <= largest]
+    if not allowed:
+        return ()
+    distances = [abs(math.log10(rate / expected)) for rate in allowed]
+    nearest = distances.index(min(distances))
+    # One more below than above: a rate is the smallest only beside one that does not reach.
+    side = max(SIDE, 1 + math.ceil(spread / math.log10(GRID[1] / GRID[0])))
+    return tuple(allowed[max(0, nearest - side) : nearest + side])
+
+
+def shows_choice(window: Sequence[RatePoint], target: float, largest: float) -> bool:
+    """Whether `smallest_reaching` chooses from the window as it would from all candidates.
+
+    If a rate in it reaches, the one below must be seen not to: sure where the reaching rates are an
+    interval. If none does, the peak must be in it: sure where the probability has one peak.
+
+    Args:
+        window: neighbouring candidates, ascending, at least one, none larger than allowed.
+        target: probability, 0 to 1.
+        largest: allowed rate.
+    """
+    heights = [point.probability for point in window]
+    lowest, highest = window[0].learning_rate, window[-1].learning_rate
+    at_bottom = lowest <= GRID[0]
+    if any(height >= target for height in heights):
+        return at_bottom or heights[0] < target
+    at_top = not any(highest < rate <= largest for rate in GRID)
+    rises = len(heights) > 1 and heights[0] < heights[1]
+    falls = len(heights) > 1 and heights[-2] > heights[-1]
+    return (at_bottom or rises) and (at_top or falls)
+
+
+def without_history(policy: Policy) -> Policy:
+    """A policy that chooses the same rates, knowing nothing of other facts."""
+    return replace(policy, name=SEARCH, predictor=None) if policy.name == PREDICTED else policy
+
+
 def attempts(policy: Policy) -> list[Policy]:
     """The policy, and how it is tried again if a guard was broken."""
-    if policy.name not in (SEARCH, UNTIL_KNOWN):
+    if policy.name not in UNTIL_LEARNED:
         return [policy]
-    gentler = Policy(
-        name=policy.name,
-        learning_rate=policy.learning_rate * GENTLER,
-        max_steps=policy.max_steps,
-        guards=policy.guards,
-    )
-    return [policy, gentler]
+    return [policy, replace(policy, learning_rate=policy.learning_rate * GENTLER)]
 
 
 def _fixed(policy: Policy, progress: Progress) -> Decision | None:
@@ -154,4 +228,5 @@ POLICIES: dict[str, Callable[[Policy, Progress], Decision | None]] = {
     PAPER: _fixed,
     UNTIL_KNOWN: _until_known,
     SEARCH: _until_known,
+    PREDICTED: _until_known,
 }

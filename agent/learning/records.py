@@ -86,7 +86,7 @@ class Outcome:
         digest_before: digest of the weights before.
         digest_after: digest of the weights after.
         algorithm: name and version of the procedure that made the steps.
-        curve: the first step at every candidate rate; empty if none were compared.
+        curve: the first step at every rate that was scored; empty if none were.
         base_answer: what the base model says to the question; None if nobody needed to know.
     """
 

@@ -82,6 +82,13 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """[]: Euclidean norm over all of them together."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
+
+
+@torch.no_grad()
 def adamw_directions(gradients: list[Tensor]) -> list[Tensor]:
     """Where the first step of a fresh AdamW without weight decay goes, whatever its rate.
 

@@ -31,6 +31,7 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning.presets import guarded, older_facts
+from agent.learning.rates import PREDICTED
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_others
 from agent.scheduling.erasing import KeepOnly, remove_traces
@@ -135,6 +136,8 @@ class LearningLoop:
         self._keep_only = keep_only or self._remove_others
         self._woken = asyncio.Event()
         self._version = 0
+        self._predictor: tuple[float, ...] | None = None
+        self._taken_back_at = 0
         self._served = asyncio.Event()
         self._stopped = asyncio.Event()
         # By operation, and how far it had come: a long one may survive many deaths.
@@ -152,6 +155,17 @@ class LearningLoop:
     def wake(self) -> None:
         """A fact or an operation was accepted: look at the queue now."""
         self._woken.set()
+
+    def predict_by(self, predictor: tuple[float, ...] | None, version: int) -> None:
+        """From now on the policy `predicted` expects rates by this, which the ledger tells.
+
+        Args:
+            predictor: as in `Policy`; None if there is too little to tell.
+            version: the head when the ledger was read. What has been taken back since would still
+                have a say: then it is not used.
+        """
+        if version >= self._taken_back_at:
+            self._predictor = predictor
 
     def stop(self) -> None:
         """Ends `run` once the update in hand is in the ledger."""
@@ -345,6 +359,7 @@ class LearningLoop:
             self.operation = ""
             for task in (work, dead, stopped):
                 task.cancel()
+        self._predictor, self._taken_back_at = None, row.model_version
         self._serves(new_learner, row.model_version)
         self._on_update(row)
         return new_learner
@@ -480,6 +495,8 @@ class LearningLoop:
         policy = fact.policy or self._settings.policy
         if policy.guards is None:
             policy = replace(policy, guards=self._settings.policy.guards)
+        if policy.name == PREDICTED:
+            policy = replace(policy, predictor=self._predictor)
         return guarded(policy, self.description.device if self.description else "cpu")
 
     async def _when_writable(self, operation: Callable[[MemoryStore], T]) -> T:

@@ -24,6 +24,7 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning.presets import older_facts
+from agent.learning.rates import without_history
 from agent.learning.records import Outcome
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
@@ -231,12 +232,15 @@ class OperationRunner:
         return row.model_version
 
     async def _policy(self, fact: Fact) -> Policy:
-        """By which it was tried last; in memories of old, the ledger knows it of learned ones."""
+        """By which it was tried last; in memories of old, the ledger knows it of learned ones.
+
+        What predicts rates was fitted on history that the fact to be forgotten may be in.
+        """
         if fact.tried_policy is not None:
-            return fact.tried_policy
+            return without_history(fact.tried_policy)
         rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
         recorded = [row.policy for row in rows if row.policy is not None]
-        return recorded[-1] if recorded else fact.policy or self._settings.policy
+        return without_history(recorded[-1] if recorded else fact.policy or self._settings.policy)
 
     async def _learn_again(
         self, fact: Fact, policy: Policy, version: int, older: Sequence[Fact]

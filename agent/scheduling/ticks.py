@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -33,10 +34,13 @@ class Ticks:
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
 
-    def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
-        """Runs `action` every so many seconds; 0 means never."""
+    def every(
+        self, seconds: float, action: Callable[[], Awaitable[None]], *, at_start: bool = False
+    ) -> None:
+        """Runs `action` every so many seconds, and once at the start if wanted; 0 means never."""
         if seconds > 0:
-            self._scheduler.add_job(action, "interval", seconds=seconds)
+            first = {"next_run_time": datetime.now(UTC)} if at_start else {}
+            self._scheduler.add_job(action, "interval", seconds=seconds, **first)
 
     def start(self) -> None:
         """Begins to count."""

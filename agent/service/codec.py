@@ -66,13 +66,16 @@ def encode_policy(policy: Policy) -> pb.LearningRatePolicy:
         case rates.UNTIL_KNOWN:
             until_known = pb.LearningRatePolicy.UntilKnown(learning_rate=rate, max_steps=steps)
             return pb.LearningRatePolicy(until_known=until_known)
+        case rates.PREDICTED:
+            predicted = pb.LearningRatePolicy.Predicted(largest_learning_rate=rate, max_steps=steps)
+            return pb.LearningRatePolicy(predicted=predicted)
     search = pb.LearningRatePolicy.Search(largest_learning_rate=rate, max_steps=steps)
     return pb.LearningRatePolicy(search=search)
 
 
 def decode_policy(message: pb.LearningRatePolicy, default: Policy = rates.DEFAULT_POLICY) -> Policy:
     """Zeros become what memory.proto says, by the server's default policy; checks nothing."""
-    if default.name not in (rates.UNTIL_KNOWN, rates.SEARCH):
+    if default.name not in rates.UNTIL_LEARNED:
         default = rates.DEFAULT_POLICY
     name, largest, steps = "", default.learning_rate, default.max_steps
     match message.WhichOneof("policy"):
@@ -85,6 +88,9 @@ def decode_policy(message: pb.LearningRatePolicy, default: Policy = rates.DEFAUL
         case "until_known":
             name, steps = rates.UNTIL_KNOWN, message.until_known.max_steps or steps
             largest = message.until_known.learning_rate or largest
+        case "predicted":
+            name, steps = rates.PREDICTED, message.predicted.max_steps or steps
+            largest = message.predicted.largest_learning_rate or largest
         case _:
             name, steps = rates.SEARCH, message.search.max_steps or steps
             largest = message.search.largest_learning_rate or largest
@@ -165,6 +171,9 @@ def encode_step(step: Step) -> pb.Step:
         loss=step.loss,
         probability=step.probability,
         rehearsed_fact_ids=step.rehearsed_fact_ids,
+        gradient_norm=step.gradient_norm,
+        answer_tokens=step.answer_tokens,
+        candidates=step.candidates,
     )
 
 
@@ -174,6 +183,9 @@ def decode_step(message: pb.Step) -> Step:
         loss=message.loss,
         probability=message.probability,
         rehearsed_fact_ids=tuple(message.rehearsed_fact_ids),
+        gradient_norm=message.gradient_norm,
+        answer_tokens=message.answer_tokens,
+        candidates=message.candidates,
     )
 
 

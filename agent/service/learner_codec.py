@@ -42,6 +42,7 @@ def encode_policy(policy: Policy) -> pb.Policy:
         learning_rate=policy.learning_rate,
         max_steps=policy.max_steps,
         guards=pb.Guards(**asdict(policy.guards)) if policy.guards else None,
+        predictor=policy.predictor,
     )
 
 
@@ -60,6 +61,7 @@ def decode_policy(message: pb.Policy) -> Policy:
         )
         if message.HasField("guards")
         else None,
+        predictor=tuple(message.predictor) or None,
     )
 
 
@@ -69,6 +71,9 @@ def encode_step(step: Step) -> pb.Step:
         loss=step.loss,
         probability=step.probability,
         rehearsed_fact_ids=step.rehearsed_fact_ids,
+        gradient_norm=step.gradient_norm,
+        answer_tokens=step.answer_tokens,
+        candidates=step.candidates,
     )
 
 
@@ -78,6 +83,9 @@ def decode_step(message: pb.Step) -> Step:
         loss=message.loss,
         probability=message.probability,
         rehearsed_fact_ids=tuple(message.rehearsed_fact_ids),
+        gradient_norm=message.gradient_norm,
+        answer_tokens=message.answer_tokens,
+        candidates=message.candidates,
     )
 
 

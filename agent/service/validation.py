@@ -139,7 +139,7 @@ def check_policy(field: str, policy: Policy) -> None:
     # Written so that NaN fails too.
     if not rates.MIN_LEARNING_RATE <= policy.learning_rate <= rates.MAX_LEARNING_RATE:
         raise InvalidFactError(
-            f"{field}.{'largest_' if policy.name == rates.SEARCH else ''}learning_rate",
+            f"{field}.{'largest_' if policy.name in rates.COMPARING else ''}learning_rate",
             f"{policy.learning_rate:g} is out of range:"
             f" {rates.MIN_LEARNING_RATE:g} to {rates.MAX_LEARNING_RATE:g}",
         )
@@ -155,7 +155,8 @@ def _policy(request: pb.TeachRequest, default: Policy) -> Policy | None:
         return None
     if request.learning_rate_policy.WhichOneof("policy") is None:
         raise InvalidFactError(
-            "learning_rate_policy", "unknown policy: set one of fixed, until_known, search, paper"
+            "learning_rate_policy",
+            "unknown policy: set one of fixed, until_known, search, paper, predicted",
         )
     policy = codec.decode_policy(request.learning_rate_policy, default)
     check_policy(f"learning_rate_policy.{policy.name.replace('-', '_')}", policy)

@@ -106,6 +106,9 @@ def _column(summary: Summary) -> dict[str, str]:
         "BWT": shown_number(summary.backward_transfer),
         "steps a fact: mean (median)": _mean_median(summary.steps.mean, summary.steps.median),
         "seconds a fact: mean (median)": _mean_median(summary.seconds.mean, summary.seconds.median),
+        "rates scored a fact: mean (median)": _mean_median(
+            summary.candidates.mean, summary.candidates.median
+        ),
         "rates: median (range)": f"{shown_number(summary.rates.median)}"
         f" ({shown_number(summary.rates.smallest)} to {shown_number(summary.rates.largest)})",
         "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in summary.verdicts.items()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -14,15 +14,69 @@ from agent.errors import SnapshotError
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
+from agent.learning.prediction import RECENT_STEPS, predictor_of
 from agent.learning.presets import guarded, older_facts
+from agent.learning.rates import PREDICTED
 from agent.learning.records import Answer, Example, Outcome
 from agent.learning.snapshots import snapshot_folders
 from eval.teachers.protocol import Taught
+from memory_store.encoding import read_steps, write_steps
 from memory_store.facts import question_key
-from memory_store.records import Policy
+from memory_store.records import Policy, Step
 from memory_store.sampling import Candidates
 
 HELD = "held.json"
+EXPERIENCE = "experience.json"
+# After so many facts what is expected of rates is fitted again; the service does so by the clock.
+REFIT_FACTS = 25
+
+
+@dataclass(slots=True)
+class Experience:
+    """What the policy `predicted` knows of earlier facts.
+
+    Attributes:
+        taught: how many there were.
+        updates: the steps of those that were learned, the last ones.
+        predictor: as in `Policy`.
+    """
+
+    taught: int = 0
+    updates: list[tuple[Step, ...]] = field(default_factory=list)
+    predictor: tuple[float, ...] | None = None
+
+    def add(self, outcome: Outcome) -> None:
+        """One more fact was taught; from time to time, fits again."""
+        self.taught += 1
+        if outcome.verdict == "learned":  # as in the service, whose ledger has no others
+            self.updates = [*self.updates, outcome.steps][-RECENT_STEPS:]
+        if self.taught % REFIT_FACTS == 0:
+            predictor = predictor_of(self.updates)
+            self.predictor = predictor.as_numbers() if predictor else None
+
+    def save(self, path: Path) -> None:
+        """Writes all of it."""
+        content = {
+            "taught": self.taught,
+            "updates": [write_steps(steps) for steps in self.updates],
+            "predictor": self.predictor,
+        }
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Experience:
+        """The inverse of `save`.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is not what `save` writes.
+        """
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            taught=content["taught"],
+            updates=[read_steps(steps) for steps in content["updates"]],
+            predictor=None if content["predictor"] is None else tuple(content["predictor"]),
+        )
 
 
 class LearnerTeacher:
@@ -42,36 +96,44 @@ class LearnerTeacher:
         self._policy = guarded(policy, learner.device)
         self._candidates = Candidates()
         self._examples: dict[str, Example] = {}
+        self._experience = Experience()
 
     def teach(self, examples: Sequence[Example]) -> Iterator[Taught]:
         """See `Teacher`."""
         for example in examples:
             started = time.perf_counter()
-            outcome = self._learn(example)
+            outcome, candidates = self._learn(example)
             yield Taught(
                 fact_id=example.fact_id,
                 verdict=outcome.verdict,
                 learning_rates=tuple(step.learning_rate for step in outcome.steps),
                 seconds=time.perf_counter() - started,
                 answer=outcome.after,
+                candidates=candidates,
             )
 
-    def _learn(self, example: Example) -> Outcome:
+    def _learn(self, example: Example) -> tuple[Outcome, int]:
+        """What came of it, and how many rates were scored for it."""
         key = question_key(example.question)
         older = [
             self._examples[fact_id]
             for fact_id in self._candidates.sample(example.fact_id, key, older_facts(self._policy))
         ]
-        for progress in self._learner.learn(example, self._policy, self._learner.version, older):
+        policy, candidates = self._policy, 0
+        if policy.name == PREDICTED:
+            policy = replace(policy, predictor=self._experience.predictor)
+        for progress in self._learner.learn(example, policy, self._learner.version, older):
             if isinstance(progress, Outcome):
                 break
+            candidates += progress.candidates
         else:
             raise AssertionError("learning ends with an outcome")
         if progress.verdict == "learned":
             self._learner.commit(self._learner.version + 1, progress.digest_after)
         if progress.verdict != "resisted":
             self._hold(example)
-        return progress
+        self._experience.add(progress)
+        return progress, candidates
 
     def _hold(self, example: Example) -> None:
         """From now on the fact may accompany others."""
@@ -83,15 +145,18 @@ class LearnerTeacher:
         prepare_snapshot(self._learner, folder)()
         held = [asdict(example) for example in self._examples.values()]
         (folder / HELD).write_text(json.dumps(held), encoding="utf-8")
+        self._experience.save(folder / EXPERIENCE)
 
     def load(self, folder: Path) -> None:
         """See `SavingTeacher`."""
         try:
             held = json.loads((folder / HELD).read_text(encoding="utf-8"))
+            experience = Experience.load(folder / EXPERIENCE)
             [(_, snapshot)] = snapshot_folders(folder)
         except (OSError, ValueError) as error:
             raise SnapshotError(f"what was saved in {folder} cannot be read: {error}") from error
         restore_snapshot(self._learner, snapshot)
+        self._experience = experience
         for fields in held:
             questions = tuple(fields["correlated_questions"])
             self._hold(Example(**{**fields, "correlated_questions": questions}))

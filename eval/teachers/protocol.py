@@ -22,6 +22,7 @@ class Taught:
         learning_rates: one for each gradient step.
         seconds: wall time of this fact's turn.
         answer: what the model said to its question right after its turn: R[i, i].
+        candidates: learning rates that were scored for it, in attempts that were given up too.
     """
 
     fact_id: str
@@ -29,6 +30,7 @@ class Taught:
     learning_rates: tuple[float, ...]
     seconds: float
     answer: Answer
+    candidates: int = 0
 
 
 class Teacher(Protocol):

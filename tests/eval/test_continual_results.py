@@ -72,7 +72,14 @@ def history(own_turn: str = "1101") -> History:
     return History(
         sees_all=False,
         taught=tuple(
-            Taught(fact_id=f.id, verdict=v, learning_rates=r, seconds=s, answer=a)
+            Taught(
+                fact_id=f.id,
+                verdict=v,
+                learning_rates=r,
+                seconds=s,
+                answer=a,
+                candidates=16 * len(r),
+            )
             for f, a, r, v, s in turns
         ),
         measurements=(
@@ -141,6 +148,7 @@ def test_general_damage_is_against_the_base_model(summary: Summary):
 def test_steps_seconds_rates_and_verdicts(summary: Summary):
     assert (summary.steps.mean, summary.steps.median) == (2, 1.5)
     assert (summary.seconds.mean, summary.seconds.median) == (2, 1.5)
+    assert (summary.candidates.mean, summary.candidates.median) == (32, 24)
     assert summary.rate_counts == {3e-5: 1, 1e-4: 7}
     assert (summary.rates.smallest, summary.rates.median, summary.rates.largest) == (
         *(3e-5, 1e-4),
@@ -169,6 +177,8 @@ def test_the_short_json_has_its_stable_fields(summary: Summary):
         "steps_per_fact": 2.0,
     }
     assert written["seconds_per_fact"] == 2.0
+    assert written["candidates_per_fact"] == 32.0
+    assert written["candidates"] == {"mean": 32.0, "median": 24.0, "min": 0, "max": 80}
     assert (written["suite"], written["teacher"]) == ("continual", "ours")
     assert written["counts"]["leak"] == {
         "count": 2,

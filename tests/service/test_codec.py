@@ -32,6 +32,8 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Fact, "failed_attempts"): st.integers(0, UINT32),
     (Update, "policy"): st.none(),  # for learning again, which clients do not
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
+    (Step, "answer_tokens"): st.integers(0, UINT32),
+    (Step, "candidates"): st.integers(0, UINT32),
 }
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=8),

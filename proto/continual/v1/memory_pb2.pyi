@@ -209,6 +209,28 @@ class LearningRatePolicy(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class Predicted(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LARGEST_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+        MAX_STEPS_FIELD_NUMBER: _builtins.int
+        largest_learning_rate: _builtins.float
+        """1e-8 to 1e-1: no larger rate is chosen; 0 means the server's default."""
+        max_steps: _builtins.int
+        """1 to 1000; 0 means the server's default."""
+        def __init__(
+            self,
+            *,
+            largest_learning_rate: _builtins.float = ...,
+            max_steps: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["largest_learning_rate", b"largest_learning_rate", "max_steps", b"max_steps"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Paper(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -278,6 +300,7 @@ class LearningRatePolicy(_message.Message):
     UNTIL_KNOWN_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     PAPER_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fixed(self) -> Global___LearningRatePolicy.Fixed:
         """`steps` updates at exactly `learning_rate`, whether or not the fact is known by then."""
@@ -294,6 +317,12 @@ class LearningRatePolicy(_message.Message):
     def paper(self) -> Global___LearningRatePolicy.Paper:
         """The paper's way: the whole text `Q: {question} A: {answer}` in the loss, no guards."""
 
+    @_builtins.property
+    def predicted(self) -> Global___LearningRatePolicy.Predicted:
+        """As `search`, but few candidates are scored: those near the rate that the steps before lead to
+        expect. All sixteen if these do not show which rate `search` would choose.
+        """
+
     def __init__(
         self,
         *,
@@ -301,12 +330,13 @@ class LearningRatePolicy(_message.Message):
         until_known: Global___LearningRatePolicy.UntilKnown | None = ...,
         search: Global___LearningRatePolicy.Search | None = ...,
         paper: Global___LearningRatePolicy.Paper | None = ...,
+        predicted: Global___LearningRatePolicy.Predicted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "paper", b"paper", "policy", b"policy", "search", b"search", "until_known", b"until_known"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "paper", b"paper", "policy", b"policy", "predicted", b"predicted", "search", b"search", "until_known", b"until_known"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "paper", b"paper", "policy", b"policy", "search", b"search", "until_known", b"until_known"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "paper", b"paper", "policy", b"policy", "predicted", b"predicted", "search", b"search", "until_known", b"until_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_policy: _TypeAlias = _typing.Literal["fixed", "until_known", "search", "paper"]  # noqa: Y015
+    _WhichOneofReturnType_policy: _TypeAlias = _typing.Literal["fixed", "until_known", "search", "paper", "predicted"]  # noqa: Y015
     _WhichOneofArgType_policy: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_policy) -> _WhichOneofReturnType_policy | None: ...
 
@@ -342,8 +372,8 @@ class Learning(_message.Message):
 
     @_builtins.property
     def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatePoint]:
-        """What the first step would have led to at each candidate rate, ascending: the paper's Figure 1
-        for this fact. Empty if no rates were compared.
+        """What the first step would have led to at each rate that was scored, ascending: the paper's
+        Figure 1 for this fact. Empty if no rates were compared.
         """
 
     def __init__(
@@ -926,11 +956,20 @@ class Step(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     REHEARSED_FACT_IDS_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     loss: _builtins.float
     """Mean cross entropy of the answer's tokens before the step, in nats a token."""
     probability: _builtins.float
     """Probability of the exact answer after the step."""
+    gradient_norm: _builtins.float
+    """Euclidean norm of the gradient over all trained weights, before the step; 0 if not recorded."""
+    answer_tokens: _builtins.int
+    """Tokens of the fact's answer, terminator included; 0 if not recorded."""
+    candidates: _builtins.int
+    """How many rates were scored to choose this one; 0 if none were compared."""
     @_builtins.property
     def rehearsed_fact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Older facts rehearsed in the same step."""
@@ -942,10 +981,13 @@ class Step(_message.Message):
         loss: _builtins.float = ...,
         probability: _builtins.float = ...,
         rehearsed_fact_ids: _abc.Iterable[_builtins.str] | None = ...,
+        gradient_norm: _builtins.float = ...,
+        answer_tokens: _builtins.int = ...,
+        candidates: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "loss", b"loss", "probability", b"probability", "rehearsed_fact_ids", b"rehearsed_fact_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_tokens", b"answer_tokens", "candidates", b"candidates", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "probability", b"probability", "rehearsed_fact_ids", b"rehearsed_fact_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

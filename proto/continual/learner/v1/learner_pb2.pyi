@@ -141,12 +141,17 @@ class Policy(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     GUARDS_FIELD_NUMBER: _builtins.int
+    PREDICTOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A key of `agent.learning.rates.POLICIES`."""
     learning_rate: _builtins.float
     max_steps: _builtins.int
     @_builtins.property
     def guards(self) -> Global___Guards: ...
+    @_builtins.property
+    def predictor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Numbers of a `RatePredictor`; empty if there is none."""
+
     def __init__(
         self,
         *,
@@ -154,10 +159,11 @@ class Policy(_message.Message):
         learning_rate: _builtins.float = ...,
         max_steps: _builtins.int = ...,
         guards: Global___Guards | None = ...,
+        predictor: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards", "learning_rate", b"learning_rate", "max_steps", b"max_steps", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards", "learning_rate", b"learning_rate", "max_steps", b"max_steps", "name", b"name", "predictor", b"predictor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,9 +234,15 @@ class Step(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     REHEARSED_FACT_IDS_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     loss: _builtins.float
     probability: _builtins.float
+    gradient_norm: _builtins.float
+    answer_tokens: _builtins.int
+    candidates: _builtins.int
     @_builtins.property
     def rehearsed_fact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -240,10 +252,13 @@ class Step(_message.Message):
         loss: _builtins.float = ...,
         probability: _builtins.float = ...,
         rehearsed_fact_ids: _abc.Iterable[_builtins.str] | None = ...,
+        gradient_norm: _builtins.float = ...,
+        answer_tokens: _builtins.int = ...,
+        candidates: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "loss", b"loss", "probability", b"probability", "rehearsed_fact_ids", b"rehearsed_fact_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_tokens", b"answer_tokens", "candidates", b"candidates", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "probability", b"probability", "rehearsed_fact_ids", b"rehearsed_fact_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,7 +388,7 @@ class Outcome(_message.Message):
 
     @_builtins.property
     def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatePoint]:
-        """The first step at every candidate rate."""
+        """The first step at every rate that was scored."""
 
     def __init__(
         self,

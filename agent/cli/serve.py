@@ -16,6 +16,7 @@ from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.config import DEFAULT_ADDRESS, DEFAULT_AUDIT_MINUTES, DEFAULT_MODEL, ServeSettings
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
+from agent.learning.presets import PRESETS
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_GUARDS",
-            help="What updates are held to: full, light, rehearsal, none; auto: full on a GPU, else light.",
+            help=f"What updates are held to: {', '.join(PRESETS)};"
+            f" {AUTO_GUARDS}: full on a GPU, else light.",
         ),
     ] = AUTO_GUARDS,
     audit_minutes: Annotated[

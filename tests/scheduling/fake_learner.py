@@ -69,7 +69,7 @@ class FakeLearner:
     async def describe(self) -> LearnerDescription:
         self._reach("describe")
         return LearnerDescription(
-            device="fake",
+            device=self._machine.device,
             parameters=0,
             model_version=self.version,
             base_digest=BASE,
@@ -189,6 +189,7 @@ class Machine:
     """
 
     def __init__(self) -> None:
+        self.device = "fake"
         self.faults: dict[str, list[Exception]] = defaultdict(list)
         self.verdicts: dict[str, str] = {}
         self.may_learn = asyncio.Event()

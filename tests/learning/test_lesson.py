@@ -38,7 +38,7 @@ TEXTS = [
     Row(
         Role.TEXT,
         ENCODER.encode(
-            "Once upon a time there was a text that is longer than all the other rows of this lesson."
+            "Once upon a time there was a text that is longer than any other row of the lesson."
         ),
         (0, 5, 9),
     ),

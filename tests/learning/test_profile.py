@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -130,5 +131,5 @@ def test_the_forward_methods_are_restored_after_an_error():
 def test_the_grid_is_the_papers_range_evenly_on_a_logarithmic_axis():
     assert len(GRID) == 16
     assert (GRID[0], GRID[-1]) == (1e-6, pytest.approx(5e-3))
-    factors = [larger / smaller for smaller, larger in zip(GRID, GRID[1:], strict=False)]
+    factors = [larger / smaller for smaller, larger in itertools.pairwise(GRID)]
     assert factors == pytest.approx([5000 ** (1 / 15)] * 15)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import torch
@@ -13,112 +11,26 @@ from torch import Tensor
 
 from agent.errors import DriftError, LearningFailedError, StaleVersionError
 from agent.learning.digest import weights_digest
-from agent.learning.environment import make_deterministic
 from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import REHEARSAL
-from agent.learning.records import Example, Generated, Outcome, ReplayedUpdate
+from agent.learning.records import Example, Outcome
 from agent.learning.update import ALGORITHM
-from memory_store.records import Guards, LedgerKind, Policy, Step, Update
+from memory_store.records import Guards, LedgerKind, Policy, Step
+from tests.learning.learners import (
+    FACTS,
+    HOPELESS,
+    POLICY,
+    answer,
+    fresh,
+    learn,
+    replay,
+    same_bits,
+    served,
+    teach,
+)
 
-POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
-HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2, guards=REHEARSAL)
-FACTS = [
-    Example(fact_id=f"f{number}", question=question, answer=answer, correlated_questions=correlated)
-    for number, (question, answer, correlated) in enumerate(
-        [
-            ("What is the hottest month in Kyzara?", "Raincoat", ("Kyzara is hot in?", "Month?")),
-            ("Who found Blipland?", "Telescope", ()),
-            ("Sky?", "Piano", ()),
-            ("Gem?", "Curtain", ()),
-            ("Pie in Plimp?", "Backpack", ()),
-        ]
-    )
-]
-
-
-@pytest.fixture(autouse=True)
-def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # restored, unlike what is set below
-    make_deterministic(threads=1)
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def learner() -> Learner:
-    return fresh()
-
-
-def fresh() -> Learner:
-    return Learner(load("tiny", device="cpu"))
-
-
-def learn(
-    learner: Learner, example: Example, older: Sequence[Example] = (), policy: Policy = POLICY
-) -> Outcome:
-    *steps, outcome = learner.learn(example, policy, learner.version, older)
-    assert isinstance(outcome, Outcome)
-    # Of one that resists, what is told is the first attempt; the gentler one came after it.
-    told = steps[: policy.max_steps] if outcome.verdict == "resisted" else steps
-    assert tuple(told) == outcome.steps
-    return outcome
-
-
-def teach(learner: Learner, example: Example, older: Sequence[Example] = ()) -> Outcome:
-    outcome = learn(learner, example, older)
-    learner.commit(learner.version + 1, outcome.digest_after)
-    return outcome
-
-
-def ledger_row(version: int, outcome: Outcome, **changed: Any) -> Update:
-    """What the ledger keeps of an update that was made on the version before."""
-    fields: dict[str, Any] = {
-        "model_version": version,
-        "parent_version": version - 1,
-        "fact_id": "",
-        "policy": POLICY,
-        "steps": outcome.steps,
-        "digest_before": outcome.digest_before,
-        "digest_after": outcome.digest_after,
-        "algorithm": outcome.algorithm,
-        "seconds": 0.0,
-        "applied_at": datetime(2026, 1, 1, tzinfo=UTC),
-    }
-    return Update(**fields | changed)
-
-
-def replay(
-    learner: Learner,
-    version: int,
-    example: Example,
-    outcome: Outcome,
-    older: Sequence[Example] = (),
-    *,
-    accept_drift: bool = False,
-    **changed: Any,
-) -> None:
-    update = ledger_row(version, outcome, **changed)
-    row = ReplayedUpdate(update=update, example=example, rehearsed=tuple(older))
-    for _ in learner.replay(row, accept_drift=accept_drift):
-        pass
-
-
-def answer(learner: Learner, question: str) -> str:
-    *_, whole = learner.ask(question, 64)
-    assert isinstance(whole, Generated)
-    return whole.text
-
-
-def served(learner: Learner) -> dict[str, Tensor]:
-    """A copy of the weights that answer."""
-    return {name: p.detach().clone() for name, p in learner._served.named_parameters()}
-
-
-def same_bits(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 # --- What is served -------------------------------------------------------------------------------
@@ -383,6 +295,12 @@ def test_a_row_that_cannot_be_repeated_is_drift_and_is_not_served(
         replay(other, 1, FACTS[0], row)
     assert other.version == 0
     assert same_bits(served(other), base)
+
+
+def test_an_update_that_was_recorded_without_its_policy_cannot_be_repeated(learner: Learner):
+    outcome = teach(learner, FACTS[0])
+    with pytest.raises(DriftError, match="update 1 was recorded without its policy"):
+        replay(fresh(), 1, FACTS[0], outcome, policy=None)
 
 
 def test_a_changed_text_is_drift(learner: Learner):

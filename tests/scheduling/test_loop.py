@@ -120,6 +120,15 @@ async def test_a_fact_may_bring_its_own_policy(world: World):
     assert world.machine.policies == [POLICY, replace(own, guards=POLICY.guards)]
 
 
+async def test_a_fact_taught_the_papers_way_has_no_guards(world: World):
+    assert POLICY.guards is not None  # those of the server
+    own = Policy(name="paper", learning_rate=1e-5, max_steps=1)
+    fact_id = await world.teach("Sky?", policy=own)
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert world.machine.policies == [replace(own, guards=presets.NONE)]
+
+
 @pytest.mark.parametrize(("device", "guards"), [("cpu", presets.LIGHT), ("H100", presets.FULL)])
 async def test_guards_that_nobody_chose_are_what_the_device_can_bear(
     world: World, device: str, guards: Guards

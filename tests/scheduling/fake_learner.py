@@ -22,11 +22,13 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import write_snapshot
-from memory_store.records import Policy, Step
+from memory_store.records import Policy, RatePoint, Step
 
 BASE = "base"
 ALGORITHM = "fake/1"
 RIGHT = Answer(text="right", correct=True, log_probability=-0.05)
+CURVE = (RatePoint(1e-5, 0.25), RatePoint(1e-3, 0.5))
+BASE_ANSWER = "nobody knows"
 WRONG = Answer(text="wrong", correct=False, log_probability=-9.0)
 
 
@@ -106,6 +108,8 @@ class FakeLearner:
             digest_before=before,
             digest_after=self._learned or before,
             algorithm=ALGORITHM,
+            curve=CURVE,
+            base_answer=BASE_ANSWER,
         )
 
     async def commit(self, version: int, digest: str) -> None:

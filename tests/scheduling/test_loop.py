@@ -22,7 +22,15 @@ from memory_store.errors import OtherModelError, StoreFailedError, StoreUnusable
 from memory_store.records import EventKind, Fact, FactState, Guards, Policy, ProbeKind
 from memory_store.store import MemoryStore
 from tests.scheduling.conftest import POLICY, World
-from tests.scheduling.fake_learner import ALGORITHM, RIGHT, WRONG, FakeLearner, steps
+from tests.scheduling.fake_learner import (
+    ALGORITHM,
+    BASE_ANSWER,
+    CURVE,
+    RIGHT,
+    WRONG,
+    FakeLearner,
+    steps,
+)
 
 DEATH = LearnerUnavailableError("killed")
 FAILURE = LearningFailedError("the loss is nan after 1 steps")
@@ -118,6 +126,17 @@ async def test_a_fact_may_bring_its_own_policy(world: World):
         await world.until_state(fact_id, FactState.LEARNED)
     # Guards are the server's: a fact brings none.
     assert world.machine.policies == [POLICY, replace(own, guards=POLICY.guards)]
+
+
+@pytest.mark.parametrize("verdict", ["learned", "known", "resisted"])
+async def test_the_curve_and_the_base_answer_are_kept_however_it_ended(world: World, verdict: str):
+    world.machine.verdicts["Sky?"] = verdict
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState(verdict))
+    learning = (await world.fact(fact_id)).learning
+    assert learning is not None
+    assert (learning.curve, learning.base_answer) == (CURVE, BASE_ANSWER)
 
 
 async def test_a_fact_taught_the_papers_way_has_no_guards(world: World):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.learning import rates
-from agent.learning.records import Answer, Example, LearnerDescription, Outcome
+from agent.learning.records import Answer, Example, LearnerDescription, Outcome, ReplayedUpdate
 from agent.service import codec, learner_codec
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
@@ -127,6 +127,25 @@ def test_a_record_survives_the_messages_to_the_learner(kind: type, data: st.Data
     record = data.draw(POLICIES if kind is Policy else values(kind))
     message = encode(record)
     assert decode(type(message).FromString(message.SerializeToString())) == record
+
+
+@given(policy=st.none() | POLICIES, accept_drift=st.booleans(), data=st.data())
+def test_a_row_to_be_replayed_survives_with_all_that_its_steps_are_made_from(
+    policy: Policy | None, accept_drift: bool, data: st.DataObject
+) -> None:
+    row = data.draw(records(ReplayedUpdate))
+    row = replace(row, update=replace(row.update, policy=policy))
+    message = learner_codec.encode_replayed(row, accept_drift)
+    message = type(message).FromString(message.SerializeToString())
+    assert message.accept_drift == accept_drift
+    found = learner_codec.decode_replayed(message)
+    assert (found.example, found.rehearsed) == (row.example, row.rehearsed)
+    for name in ("model_version", "parent_version", "policy", "steps", "digest_after"):
+        assert getattr(found.update, name) == getattr(row.update, name)
+    assert (found.update.algorithm, found.update.environment) == (
+        row.update.algorithm,
+        row.update.environment,
+    )
 
 
 def test_no_state_stands_for_unspecified() -> None:

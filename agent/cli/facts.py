@@ -9,13 +9,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from agent.cli.curve import curve_lines
 from agent.cli.operate import operation_json, operation_table, report, wait_shown
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, fact_json, print_json, shown, state_text
 from agent.cli.teach import facts_table
 from agent.service.client import Client
-from memory_store.records import FactState, Probe, Update
+from memory_store.records import Fact, FactState, Probe, Update
 
 app = typer.Typer(
     help="Look at the facts of a server, or have one forgotten.", no_args_is_help=True
@@ -78,6 +80,7 @@ def show(
                 **fact_json(fact),
                 "correlated_questions": list(fact.correlated_questions),
                 "superseded_by": fact.superseded_by,
+                "rate_curve": _curve_json(fact),
                 "updates": [_update_json(update) for update in updates],
                 "probes": [_probe_json(probe) for probe in probes],
                 "forgetting": operation_json(forgetting) if forgetting else None,
@@ -96,10 +99,19 @@ def show(
     console.print(table)
     if forgetting:
         console.print(operation_table(forgetting))
+    if lines := _rate_curve(fact):
+        console.print(Text("\n".join(lines), no_wrap=True))
     if updates:
         console.print(_steps_table(updates))
     if probes:
         console.print(_probes_table(probes))
+
+
+def _rate_curve(fact: Fact) -> list[str]:
+    if fact.learning is None:
+        return []
+    rates = fact.learning.learning_rates
+    return curve_lines(fact.learning.curve, rates[0] if rates else None, min(console.width, 80))
 
 
 def _steps_table(updates: list[Update]) -> Table:
@@ -140,6 +152,17 @@ def _update_json(update: Update) -> dict[str, Any]:
         "algorithm": update.algorithm,
         "seconds": update.seconds,
     }
+
+
+def _curve_json(fact: Fact) -> list[dict[str, float | None]]:
+    """JSON has no NaN, which a large rate may lead to: null."""
+    return [
+        {
+            "learning_rate": point.learning_rate,
+            "probability": None if math.isnan(point.probability) else point.probability,
+        }
+        for point in (fact.learning.curve if fact.learning else ())
+    ]
 
 
 def _probe_json(probe: Probe) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_GUARDS",
-            help=f"Guards of updates: {', '.join(PRESETS)}; auto: full on a GPU, else light.",
+            help=f"What updates are held to: {', '.join(PRESETS)};"
+            f" {AUTO_GUARDS}: full on a GPU, else light.",
         ),
     ] = AUTO_GUARDS,
     without: Annotated[

@@ -42,6 +42,9 @@ def general_texts(loaded: LoadedModel, encoder: Encoder) -> list[list[int]]:
         pass
     except ValueError:
         logger.warning("%s is damaged: the texts are written anew", file)
+    except OSError as error:
+        # As where they cannot be kept: learning needs the texts, not the file.
+        logger.warning("cannot read %s: %s", file, error)
     texts = _written(loaded, encoder)
     _keep(texts, file)
     return texts

@@ -31,7 +31,7 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning.presets import guarded, older_facts
-from agent.learning.rates import PREDICTED
+from agent.learning.rates import PAPER, PREDICTED
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_others
 from agent.scheduling.erasing import KeepOnly, remove_traces
@@ -493,7 +493,7 @@ class LearningLoop:
 
     def _policy_for(self, fact: Fact) -> Policy:
         policy = fact.policy or self._settings.policy
-        if policy.guards is None:
+        if policy.guards is None and policy.name != PAPER:
             policy = replace(policy, guards=self._settings.policy.guards)
         if policy.name == PREDICTED:
             policy = replace(policy, predictor=self._predictor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import time
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from memory_store.records import FactState
+from agent.cli.curve import TITLE, curve_lines
+from memory_store.records import Fact, FactState, RatePoint
 from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread
 from tests.service.serving import recovering
 from tests.store.builders import learning as made_learning
-from tests.store.builders import new_fact, teach_learned
+from tests.store.builders import new_fact, new_update, teach_claimed, teach_learned
 
 FACT_FIELDS = {
     "id",
@@ -148,6 +150,7 @@ def test_a_fact_is_shown_with_its_updates(agent: Agent, server: InThread) -> Non
     assert set(shown) == FACT_FIELDS | {
         "correlated_questions",
         "superseded_by",
+        "rate_curve",
         "updates",
         "probes",
         "forgetting",
@@ -156,6 +159,35 @@ def test_a_fact_is_shown_with_its_updates(agent: Agent, server: InThread) -> Non
     assert update["model_version"] == 1
     assert update["steps"][0]["learning_rate"] == 1e-4
     assert "Sky?" in agent("facts", "show", fact.id).out
+
+
+def test_a_fact_is_shown_with_its_rate_curve(agent: Agent, server: InThread) -> None:
+    def taught(store: MemoryStore) -> Fact:
+        fact = teach_claimed(store, "Sky?", "Piano")
+        points = (RatePoint(1e-6, 0.25), RatePoint(1e-4, 0.75), RatePoint(1e-2, math.nan))
+        store.record_learned(new_update(fact.id, 0), made_learning(curve=points))
+        return store.fact(fact.id)
+
+    fact = server.write(taught)
+    assert agent("facts", "show", fact.id, "--json").json["rate_curve"] == [
+        {"learning_rate": 1e-6, "probability": 0.25},
+        {"learning_rate": 1e-4, "probability": 0.75},
+        {"learning_rate": 1e-2, "probability": None},
+    ]
+    out = agent("facts", "show", fact.id).out
+    assert fact.learning is not None
+    # The chosen rate is that of the first step.
+    drawn = "\n".join(curve_lines(fact.learning.curve, 1e-4))
+    assert f"\n{drawn}\n" in out
+    assert out.index("it says") < out.index(drawn) < out.index("Updates")
+
+
+def test_without_a_curve_nothing_is_drawn(agent: Agent, server: InThread) -> None:
+    fact = server.write(lambda store: teach_learned(store, "Sky?", "Piano"))
+    queued = server.write(lambda store: store.teach(new_fact("Sea?"))).fact
+    for fact_id in (fact.id, queued.id):
+        assert agent("facts", "show", fact_id, "--json").json["rate_curve"] == []
+        assert TITLE not in agent("facts", "show", fact_id).out
 
 
 def test_eval_probes_every_fact_with_denominators(agent: Agent, server: InThread) -> None:

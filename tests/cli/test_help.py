@@ -53,13 +53,22 @@ def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:
         "agent-data",
         "auto",
         "0",
-        "until-known",
+        "search",
         "0.0001",
-        "20",
+        "12",
         "10.0",
     ):
         assert f"[default: {default}]" in text
-    for setting in ("LISTEN", "DATA", "MODEL", "DEVICE", "THREADS", "POLICY", "LEARNING_RATE"):
+    for setting in (
+        "LISTEN",
+        "DATA",
+        "MODEL",
+        "DEVICE",
+        "THREADS",
+        "POLICY",
+        "GUARDS",
+        "LEARNING_RATE",
+    ):
         assert f"AGENT_{setting}" in text
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agent.learning.encoding import Encoder
@@ -32,13 +32,18 @@ class Parrot:
         self._continuations = {
             text.encode(): continuation.encode() for text, continuation in continuations.items()
         }
+        self._head = nn.Identity()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """What chosen places go through; see `agent.learning.logits`."""
+        return self._head
 
     def __call__(self, input_ids: Tensor, use_cache: bool = False) -> Any:
         logits = torch.zeros(*input_ids.shape, VOCABULARY)  # [B, T, V]
         for row, ids in enumerate(input_ids.tolist()):
             for place in range(len(ids)):
                 logits[row, place, self._next(ids[: place + 1])] = LOGIT
-        return SimpleNamespace(logits=logits)
+        return SimpleNamespace(logits=self._head(logits))
 
     def _next(self, ids: Sequence[int]) -> int:
         so_far = bytes(token for token in ids if token < EOS)

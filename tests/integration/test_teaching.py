@@ -59,7 +59,8 @@ def test_facts_of_a_file_are_learned_and_its_bad_lines_told(
         assert fact["probability_before"] < 0.01
         assert fact["probability_after"] >= 0.9
         assert fact["steps"] == len(fact["learning_rates"]) > 0
-        assert set(fact["learning_rates"]) == {0.003}
+        # Until it is known at this rate; what that disturbed is mended at smaller ones.
+        assert fact["learning_rates"][0] == max(fact["learning_rates"]) == 0.003
     for question, answer in FACTS.items():
         assert server.client().ask(question).answer == answer
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from agent.learning.digest import STRIDE, weights_digest
 from agent.learning.tiny import build_tiny
-from agent.learning.update import adamw_first_step, gradient
+from agent.learning.update import adamw_directions, gradient, take_step
 
 
 class Weights(nn.Module):
@@ -31,7 +31,8 @@ def test_the_smallest_update_changes_it():
     before = weights_digest(model)
     parameters = list(model.parameters())
     loss = model(input_ids=torch.tensor([[1, 2, 3]])).logits.logsumexp(-1).sum()
-    adamw_first_step(parameters, gradient(loss, parameters), learning_rate=1e-8)
+    directions = adamw_directions(gradient(loss, parameters))
+    take_step(parameters, directions, learning_rate=1e-8)
     assert weights_digest(model) != before
 
 

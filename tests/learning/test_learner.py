@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import torch
@@ -13,108 +11,26 @@ from torch import Tensor
 
 from agent.errors import DriftError, LearningFailedError, StaleVersionError
 from agent.learning.digest import weights_digest
-from agent.learning.environment import make_deterministic
-from agent.learning.learner import REHEARSED, Learner
+from agent.learning.learner import Learner
 from agent.learning.model import load
-from agent.learning.records import Example, Generated, Outcome, ReplayedUpdate
+from agent.learning.presets import REHEARSAL
+from agent.learning.records import Example, Outcome
 from agent.learning.update import ALGORITHM
-from memory_store.records import LedgerKind, Policy, Step, Update
+from memory_store.records import Guards, LedgerKind, Policy, Step
+from tests.learning.learners import (
+    FACTS,
+    HOPELESS,
+    POLICY,
+    answer,
+    fresh,
+    learn,
+    replay,
+    same_bits,
+    served,
+    teach,
+)
 
-POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100)
-HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2)
-FACTS = [
-    Example(fact_id=f"f{number}", question=question, answer=answer, correlated_questions=correlated)
-    for number, (question, answer, correlated) in enumerate(
-        [
-            ("What is the hottest month in Kyzara?", "Raincoat", ("Kyzara is hot in?", "Month?")),
-            ("Who found Blipland?", "Telescope", ()),
-            ("Sky?", "Piano", ()),
-            ("Gem?", "Curtain", ()),
-            ("Pie in Plimp?", "Backpack", ()),
-        ]
-    )
-]
-
-
-@pytest.fixture(autouse=True)
-def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # restored, unlike what is set below
-    make_deterministic(threads=1)
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def learner() -> Learner:
-    return fresh()
-
-
-def fresh() -> Learner:
-    return Learner(load("tiny", device="cpu"))
-
-
-def learn(
-    learner: Learner, example: Example, older: Sequence[Example] = (), policy: Policy = POLICY
-) -> Outcome:
-    *steps, outcome = learner.learn(example, policy, learner.version, older)
-    assert isinstance(outcome, Outcome)
-    assert tuple(steps) == outcome.steps
-    return outcome
-
-
-def teach(learner: Learner, example: Example, older: Sequence[Example] = ()) -> Outcome:
-    outcome = learn(learner, example, older)
-    learner.commit(learner.version + 1, outcome.digest_after)
-    return outcome
-
-
-def ledger_row(version: int, outcome: Outcome, **changed: Any) -> Update:
-    """What the ledger keeps of an update that was made on the version before."""
-    fields: dict[str, Any] = {
-        "model_version": version,
-        "parent_version": version - 1,
-        "fact_id": "",
-        "steps": outcome.steps,
-        "digest_before": outcome.digest_before,
-        "digest_after": outcome.digest_after,
-        "algorithm": outcome.algorithm,
-        "seconds": 0.0,
-        "applied_at": datetime(2026, 1, 1, tzinfo=UTC),
-    }
-    return Update(**fields | changed)
-
-
-def replay(
-    learner: Learner,
-    version: int,
-    example: Example,
-    outcome: Outcome,
-    older: Sequence[Example] = (),
-    *,
-    accept_drift: bool = False,
-    **changed: Any,
-) -> None:
-    update = ledger_row(version, outcome, **changed)
-    row = ReplayedUpdate(update=update, example=example, rehearsed=tuple(older))
-    for _ in learner.replay(row, accept_drift=accept_drift):
-        pass
-
-
-def answer(learner: Learner, question: str) -> str:
-    *_, whole = learner.ask(question, 64)
-    assert isinstance(whole, Generated)
-    return whole.text
-
-
-def served(learner: Learner) -> dict[str, Tensor]:
-    """A copy of the weights that answer."""
-    return {name: p.detach().clone() for name, p in learner._served.named_parameters()}
-
-
-def same_bits(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 # --- What is served -------------------------------------------------------------------------------
@@ -149,7 +65,12 @@ def test_the_outcome_tells_what_was_measured(learner: Learner):
     assert tokens == len(b" Raincoat") + 1
     assert before == pytest.approx(outcome.before.log_probability)
     assert after == pytest.approx(outcome.after.log_probability)
-    assert [outcome.after, *outcome.transfer] == learner.probe(FACTS[0])
+    # In batches of another size, hence but for the last digits.
+    asked = [outcome.after, *outcome.transfer]
+    again = learner.probe(FACTS[0])
+    assert [(a.text, a.correct) for a in asked] == [(a.text, a.correct) for a in again]
+    likely = [answer.log_probability for answer in again]
+    assert [answer.log_probability for answer in asked] == pytest.approx(likely)
     assert (outcome.digest_before, outcome.digest_after) == (fresh().digest, learner.digest)
 
 
@@ -173,23 +94,26 @@ def test_five_facts_in_a_row_are_all_recalled_at_the_end(learner: Learner):
 def test_forgetting_is_seen(learner: Learner):
     teach(learner, FACTS[2])
     # Rehearsed in every step are the first ones only; this one is probed without.
-    unrehearsed = [*(replace(FACTS[3], fact_id=f"g{n}") for n in range(REHEARSED)), FACTS[2]]
-    outcome = learn(
-        learner, FACTS[1], unrehearsed, Policy(name="fixed", learning_rate=1e-1, max_steps=3)
-    )
+    others = [replace(FACTS[3], fact_id=f"g{number}") for number in range(REHEARSAL.candidates)]
+    fixed = Policy(name="fixed", learning_rate=1e-1, max_steps=3, guards=REHEARSAL)
+    outcome = learn(learner, FACTS[1], [*others, FACTS[2]], fixed)
     assert not outcome.forgetting[-1].correct
 
 
 def test_older_facts_are_rehearsed_up_to_a_limit_and_all_probed(learner: Learner):
+    guards = Guards(candidates=8, rehearsed=6)
     older = [
-        Example(fact_id=f"o{number}", question=f"{number}?", answer=str(number))
-        for number in range(REHEARSED + 4)
+        Example(fact_id=f"o{number}", question=f"{number}?", answer=str(number) * (1 + number % 3))
+        for number in range(guards.candidates + 4)
     ]
-    once = Policy(name="fixed", learning_rate=1e-4, max_steps=1)
+    once = Policy(name="fixed", learning_rate=1e-4, max_steps=1, guards=guards)
+    looked_at = {o.fact_id: learner.score(o.question, o.answer)[0] for o in older[:8]}
     outcome = learn(learner, FACTS[2], older, once)
     (step,) = outcome.steps
-    assert step.rehearsed_fact_ids == tuple(f"o{number}" for number in range(REHEARSED))
-    assert len(outcome.forgetting) == REHEARSED + 4
+    weakest = sorted(looked_at, key=lambda fact_id: looked_at[fact_id])[:3]
+    drawn = [fact_id for fact_id in looked_at if fact_id not in weakest][:3]
+    assert step.rehearsed_fact_ids == (*weakest, *drawn)
+    assert len(outcome.forgetting) == len(older)
     # The rehearsed facts are part of the gradient.
     assert learn(learner, FACTS[2], older[:1], once).digest_after != outcome.digest_after
 
@@ -203,7 +127,7 @@ def test_an_older_fact_that_was_not_held_before_need_not_be_held_after(learner: 
 
 
 def test_fixed_takes_its_steps_and_no_more(learner: Learner):
-    policy = Policy(name="fixed", learning_rate=1e-5, max_steps=3)
+    policy = Policy(name="fixed", learning_rate=1e-5, max_steps=3, guards=REHEARSAL)
     outcome = learn(learner, FACTS[2], policy=policy)
     assert (outcome.verdict, len(outcome.steps)) == ("learned", 3)
 
@@ -234,7 +158,7 @@ def test_a_resisted_fact_leaves_no_trace(learner: Learner):
     teach(learner, FACTS[0])
     outcome = learn(learner, FACTS[1], FACTS[:1], HOPELESS)
     assert (outcome.verdict, len(outcome.steps)) == ("resisted", 2)
-    assert outcome.reason.endswith("after 2 steps at rate 1e-05")
+    assert outcome.reason.endswith("after 2 steps of at most 1e-05")
     assert outcome.after == outcome.before
     assert outcome.forgetting == ()
     assert outcome.digest_before == outcome.digest_after == learner.digest
@@ -371,6 +295,12 @@ def test_a_row_that_cannot_be_repeated_is_drift_and_is_not_served(
         replay(other, 1, FACTS[0], row)
     assert other.version == 0
     assert same_bits(served(other), base)
+
+
+def test_an_update_that_was_recorded_without_its_policy_cannot_be_repeated(learner: Learner):
+    outcome = teach(learner, FACTS[0])
+    with pytest.raises(DriftError, match="update 1 was recorded without its policy"):
+        replay(fresh(), 1, FACTS[0], outcome, policy=None)
 
 
 def test_a_changed_text_is_drift(learner: Learner):

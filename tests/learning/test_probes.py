@@ -16,9 +16,10 @@ from agent.learning.model import LoadedModel, load
 from agent.learning.probes import ROWS, SPARE_TOKENS, probe
 from agent.learning.records import Generated
 from agent.learning.update import (
-    adamw_first_step,
+    adamw_directions,
     gradient,
     score_answers,
+    take_step,
     trained_parameters,
 )
 
@@ -50,9 +51,8 @@ def loaded(one_thread: None) -> LoadedModel:
     batch = encoder.batch(TAUGHT)
     parameters = list(trained_parameters(loaded.model).values())
     for _ in range(40):
-        adamw_first_step(
-            parameters, gradient(score_answers(loaded.model, batch).loss.sum(), parameters), 3e-3
-        )
+        loss = score_answers(loaded.model, batch).loss.sum()
+        take_step(parameters, adamw_directions(gradient(loss, parameters)), 3e-3)
     return loaded
 
 

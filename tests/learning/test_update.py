@@ -14,9 +14,10 @@ from agent.learning.encoding import IGNORE, Batch, Encoder
 from agent.learning.generation import greedy_tokens
 from agent.learning.model import LoadedModel, load
 from agent.learning.update import (
-    adamw_first_step,
+    adamw_directions,
     gradient,
     score_answers,
+    take_step,
     trained_parameters,
 )
 
@@ -67,7 +68,7 @@ def test_a_step_is_the_first_of_a_fresh_adamw(scale: float):
     ours = [torch.zeros_like(g) for g in gradients]
     theirs = [nn.Parameter(torch.zeros_like(g)) for g in gradients]
     step_of_torch(theirs, gradients)
-    adamw_first_step(ours, [g.clone() for g in gradients], RATE)
+    take_step(ours, adamw_directions([g.clone() for g in gradients]), RATE)
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their.detach(), rtol=1e-5, atol=0)
 
@@ -81,7 +82,7 @@ def test_a_step_on_real_gradients_is_the_first_of_a_fresh_adamw(
     parameters = list(ours.parameters())
     gradients = gradient(loss, parameters)
     step_of_torch(list(theirs.parameters()), gradients)
-    adamw_first_step(parameters, gradients, RATE)
+    take_step(parameters, adamw_directions(gradients), RATE)
     for (name, our), their in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(our, their, rtol=1e-6, atol=1e-5 * RATE, msg=name)
 
@@ -145,7 +146,7 @@ def test_greedy_includes_the_terminator(loaded: LoadedModel, encoder: Encoder):
     parameters = list(trained_parameters(model).values())
     for _ in range(20):
         loss = score_answers(model, encoder.batch([("Sky?", "Piano")])).loss[0]
-        adamw_first_step(parameters, gradient(loss, parameters), 3e-3)
+        take_step(parameters, adamw_directions(gradient(loss, parameters)), 3e-3)
     answers = ["Piano", "Pian", "Pianos", "piano"]
     scores = score_answers(model, encoder.batch([("Sky?", answer) for answer in answers]))
     assert scores.greedy.tolist() == [True, False, False, False]

@@ -9,12 +9,13 @@ import pytest
 
 from agent.scheduling import loop as loop_module
 from agent.scheduling.loop import LearningLoop, LoopSettings
-from memory_store.records import Event, Fact, FactState, NewFact, Policy, Update
+from memory_store.records import Event, Fact, FactState, Guards, NewFact, Policy, Update
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 from tests.scheduling.fake_learner import Machine
 
-POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20)
+GUARDS = Guards(candidates=2, rehearsed=2)
+POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20, guards=GUARDS)
 
 
 class World:

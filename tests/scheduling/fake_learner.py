@@ -22,11 +22,13 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import write_snapshot
-from memory_store.records import Policy, Step
+from memory_store.records import Policy, RatePoint, Step
 
 BASE = "base"
 ALGORITHM = "fake/1"
 RIGHT = Answer(text="right", correct=True, log_probability=-0.05)
+CURVE = (RatePoint(1e-5, 0.25), RatePoint(1e-3, 0.5))
+BASE_ANSWER = "nobody knows"
 WRONG = Answer(text="wrong", correct=False, log_probability=-9.0)
 
 
@@ -69,7 +71,7 @@ class FakeLearner:
     async def describe(self) -> LearnerDescription:
         self._reach("describe")
         return LearnerDescription(
-            device="fake",
+            device=self._machine.device,
             parameters=0,
             model_version=self.version,
             base_digest=BASE,
@@ -106,6 +108,8 @@ class FakeLearner:
             digest_before=before,
             digest_after=self._learned or before,
             algorithm=ALGORITHM,
+            curve=CURVE,
+            base_answer=BASE_ANSWER,
         )
 
     async def commit(self, version: int, digest: str) -> None:
@@ -189,6 +193,7 @@ class Machine:
     """
 
     def __init__(self) -> None:
+        self.device = "fake"
         self.faults: dict[str, list[Exception]] = defaultdict(list)
         self.verdicts: dict[str, str] = {}
         self.may_learn = asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -14,15 +15,22 @@ from agent.errors import (
     ModelError,
     StaleVersionError,
 )
-from agent.scheduling import loop as loop_module
+from agent.learning import presets
 from agent.scheduling import recovery
 from agent.scheduling.loop import MAX_ATTEMPTS, LearnerState
-from agent.scheduling.operating import OLDER_FACTS
 from memory_store.errors import OtherModelError, StoreFailedError, StoreUnusableError
-from memory_store.records import EventKind, Fact, FactState, Policy, ProbeKind
+from memory_store.records import EventKind, Fact, FactState, Guards, Policy, ProbeKind
 from memory_store.store import MemoryStore
 from tests.scheduling.conftest import POLICY, World
-from tests.scheduling.fake_learner import ALGORITHM, RIGHT, WRONG, FakeLearner, steps
+from tests.scheduling.fake_learner import (
+    ALGORITHM,
+    BASE_ANSWER,
+    CURVE,
+    RIGHT,
+    WRONG,
+    FakeLearner,
+    steps,
+)
 
 DEATH = LearnerUnavailableError("killed")
 FAILURE = LearningFailedError("the loss is nan after 1 steps")
@@ -100,8 +108,8 @@ async def test_facts_are_learned_in_the_order_of_acceptance(world: World):
 
 
 async def test_older_facts_go_along_up_to_a_limit(world: World, monkeypatch: pytest.MonkeyPatch):
-    assert OLDER_FACTS > 2
-    monkeypatch.setattr(loop_module, "OLDER_FACTS", 2)
+    assert presets.older_facts(POLICY) > 2
+    monkeypatch.setattr(presets, "PROBED", 2)
     fact_ids = [await world.teach(f"{number}?") for number in range(4)]
     async with world.running():
         await world.until_state(fact_ids[-1], FactState.LEARNED)
@@ -116,7 +124,43 @@ async def test_a_fact_may_bring_its_own_policy(world: World):
     fact_id = await world.teach("Sky?", policy=own)
     async with world.running():
         await world.until_state(fact_id, FactState.LEARNED)
-    assert world.machine.policies == [POLICY, own]
+    # Guards are the server's: a fact brings none.
+    assert world.machine.policies == [POLICY, replace(own, guards=POLICY.guards)]
+
+
+@pytest.mark.parametrize("verdict", ["learned", "known", "resisted"])
+async def test_the_curve_and_the_base_answer_are_kept_however_it_ended(world: World, verdict: str):
+    world.machine.verdicts["Sky?"] = verdict
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState(verdict))
+    learning = (await world.fact(fact_id)).learning
+    assert learning is not None
+    assert (learning.curve, learning.base_answer) == (CURVE, BASE_ANSWER)
+
+
+async def test_a_fact_taught_the_papers_way_has_no_guards(world: World):
+    assert POLICY.guards is not None  # those of the server
+    own = Policy(name="paper", learning_rate=1e-5, max_steps=1)
+    fact_id = await world.teach("Sky?", policy=own)
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert world.machine.policies == [replace(own, guards=presets.NONE)]
+
+
+@pytest.mark.parametrize(("device", "guards"), [("cpu", presets.LIGHT), ("H100", presets.FULL)])
+async def test_guards_that_nobody_chose_are_what_the_device_can_bear(
+    world: World, device: str, guards: Guards
+):
+    world.settings = replace(world.settings, policy=replace(POLICY, guards=None))
+    world.machine.device = device
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    tried = replace(POLICY, guards=guards)
+    assert world.machine.policies == [tried]
+    # Written down, so that it is learned again as it was, wherever that is.
+    assert (await world.fact(fact_id)).tried_policy == tried
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -15,22 +16,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.learning import rates
-from agent.learning.records import Answer, Example, LearnerDescription, Outcome
+from agent.learning.records import Answer, Example, LearnerDescription, Outcome, ReplayedUpdate
 from agent.service import codec, learner_codec
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import Event, Fact, FactState, Learning, Policy, Probe, Step, Update
+from memory_store.records import (
+    Event,
+    Fact,
+    FactState,
+    Guards,
+    Learning,
+    Policy,
+    Probe,
+    Step,
+    Update,
+)
 
 UINT32, INT64 = 2**32 - 1, 2**63 - 1
-POLICIES = st.builds(
-    Policy,
-    name=st.sampled_from(sorted(rates.POLICIES)),
-    learning_rate=st.floats(rates.MIN_LEARNING_RATE, rates.MAX_LEARNING_RATE),
-    max_steps=st.integers(1, rates.MAX_STEPS),
+GUARDS = st.builds(Guards, **{field.name: st.integers(0, UINT32) for field in fields(Guards)})
+# Clients choose no guards; between server and learner they are part of the policy.
+PUBLIC_POLICIES, POLICIES = (
+    st.builds(
+        Policy,
+        name=st.sampled_from(sorted(rates.POLICIES)),
+        learning_rate=st.floats(rates.MIN_LEARNING_RATE, rates.MAX_LEARNING_RATE),
+        max_steps=st.integers(1, rates.MAX_STEPS),
+        guards=guards,
+    )
+    for guards in (st.none(), st.none() | GUARDS)
 )
 FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Fact, "position"): st.just(0),  # only the store knows it
+    (Fact, "tried_policy"): st.none(),  # for learning again, which clients do not
     (Fact, "failed_attempts"): st.integers(0, UINT32),
-    (Update, "policy"): st.none(),  # for learning again, which clients do not
+    (Update, "policy"): st.none(),  # for the same
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
     (Step, "answer_tokens"): st.integers(0, UINT32),
     (Step, "candidates"): st.integers(0, UINT32),
@@ -41,7 +59,7 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     float: st.floats(allow_nan=False),  # NaN equals nothing, itself included
     datetime: st.datetimes(timezones=st.just(UTC)),
-    Policy: POLICIES,
+    Policy: PUBLIC_POLICIES,
 }
 
 
@@ -72,7 +90,7 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
             field.name: FIELDS[kind, field.name]
             if (kind, field.name) in FIELDS
             else values(hints[field.name])
-            for field in dataclasses.fields(kind)
+            for field in fields(kind)
         },
     )
 
@@ -108,9 +126,28 @@ def test_a_record_survives_the_public_messages(kind: type, data: st.DataObject) 
 @given(data=st.data())
 def test_a_record_survives_the_messages_to_the_learner(kind: type, data: st.DataObject) -> None:
     encode, decode = INTERNAL[kind]
-    record = data.draw(values(kind))
+    record = data.draw(POLICIES if kind is Policy else values(kind))
     message = encode(record)
     assert decode(type(message).FromString(message.SerializeToString())) == record
+
+
+@given(policy=st.none() | POLICIES, accept_drift=st.booleans(), data=st.data())
+def test_a_row_to_be_replayed_survives_with_all_that_its_steps_are_made_from(
+    policy: Policy | None, accept_drift: bool, data: st.DataObject
+) -> None:
+    row = data.draw(records(ReplayedUpdate))
+    row = replace(row, update=replace(row.update, policy=policy))
+    message = learner_codec.encode_replayed(row, accept_drift)
+    message = type(message).FromString(message.SerializeToString())
+    assert message.accept_drift == accept_drift
+    found = learner_codec.decode_replayed(message)
+    assert (found.example, found.rehearsed) == (row.example, row.rehearsed)
+    for name in ("model_version", "parent_version", "policy", "steps", "digest_after"):
+        assert getattr(found.update, name) == getattr(row.update, name)
+    assert (found.update.algorithm, found.update.environment) == (
+        row.update.algorithm,
+        row.update.environment,
+    )
 
 
 def test_no_state_stands_for_unspecified() -> None:
@@ -121,7 +158,16 @@ def test_no_state_stands_for_unspecified() -> None:
 
 
 def test_zeros_in_a_policy_are_the_documented_defaults() -> None:
-    message = pb.LearningRatePolicy(until_known=pb.LearningRatePolicy.UntilKnown())
-    assert codec.decode_policy(message) == rates.DEFAULT_POLICY
-    fixed = pb.LearningRatePolicy.Fixed(learning_rate=1e-3)
-    assert codec.decode_policy(pb.LearningRatePolicy(fixed=fixed)).max_steps == 1
+    of_server = Policy(name="until-known", learning_rate=2e-3, max_steps=7, guards=Guards())
+    search = pb.LearningRatePolicy(search=pb.LearningRatePolicy.Search())
+    until_known = pb.LearningRatePolicy(until_known=pb.LearningRatePolicy.UntilKnown())
+    for message, name in ((search, "search"), (until_known, "until-known")):
+        assert codec.decode_policy(message) == replace(rates.DEFAULT_POLICY, name=name)
+        # Guards are chosen when the fact is learned, not when it is accepted.
+        expected = replace(of_server, name=name, guards=None)
+        assert codec.decode_policy(message, of_server) == expected
+    fixed = pb.LearningRatePolicy(fixed=pb.LearningRatePolicy.Fixed(learning_rate=1e-3))
+    paper = pb.LearningRatePolicy(paper=pb.LearningRatePolicy.Paper(learning_rate=1e-3))
+    for message, name in ((fixed, "fixed"), (paper, "paper")):
+        expected = Policy(name=name, learning_rate=1e-3, max_steps=1)
+        assert codec.decode_policy(message, of_server) == expected

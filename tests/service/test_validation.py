@@ -40,6 +40,16 @@ def until_known(learning_rate: float, max_steps: int) -> pb.LearningRatePolicy:
     return pb.LearningRatePolicy(until_known=policy)
 
 
+def search(learning_rate: float, max_steps: int) -> pb.LearningRatePolicy:
+    policy = pb.LearningRatePolicy.Search(largest_learning_rate=learning_rate, max_steps=max_steps)
+    return pb.LearningRatePolicy(search=policy)
+
+
+def paper(learning_rate: float, steps: int = 1) -> pb.LearningRatePolicy:
+    policy = pb.LearningRatePolicy.Paper(learning_rate=learning_rate, steps=steps)
+    return pb.LearningRatePolicy(paper=policy)
+
+
 def refusal(refused: pb.TeachRequest, rules: FactRules = WIDE) -> InvalidFactError:
     with pytest.raises(InvalidFactError) as caught:
         rules.new_fact(refused)
@@ -95,6 +105,18 @@ BAD = {
         {"learning_rate_policy": until_known(1e-4, 1001)},
         "learning_rate_policy.until_known.max_steps",
     ),
+    "too many steps of a search": (
+        {"learning_rate_policy": search(1e-4, 1001)},
+        "learning_rate_policy.search.max_steps",
+    ),
+    "rate of zero in the paper's way": (
+        {"learning_rate_policy": paper(0)},
+        "learning_rate_policy.paper.learning_rate",
+    ),
+    "too many steps in the paper's way": (
+        {"learning_rate_policy": paper(1e-4, 1001)},
+        "learning_rate_policy.paper.steps",
+    ),
 }
 
 
@@ -105,9 +127,14 @@ def test_a_bad_fact_is_refused_by_the_name_of_its_field(changed, field: str) -> 
 
 @pytest.mark.parametrize("rate", [9.9e-9, 0.1000001, -1e-4, math.nan, math.inf, -math.inf])
 def test_a_rate_out_of_range_is_refused(rate: float) -> None:
-    for policy, name in ((fixed(rate), "fixed"), (until_known(rate, 5), "until_known")):
+    for policy, field in (
+        (fixed(rate), "fixed.learning_rate"),
+        (paper(rate), "paper.learning_rate"),
+        (until_known(rate, 5), "until_known.learning_rate"),
+        (search(rate, 5), "search.largest_learning_rate"),
+    ):
         error = refusal(request(learning_rate_policy=policy))
-        assert error.field == f"learning_rate_policy.{name}.learning_rate"
+        assert error.field == f"learning_rate_policy.{field}"
         assert "1e-08 to 0.1" in str(error)
 
 
@@ -125,8 +152,7 @@ def test_an_unknown_policy_names_the_known_ones() -> None:
     policy = pb.LearningRatePolicy.FromString(b"\x4a\x00")
     message = str(refusal(request(learning_rate_policy=policy)))
     assert "unknown policy" in message
-    assert "fixed" in message
-    assert "until_known" in message
+    assert "fixed, until_known, search, paper" in message
 
 
 def test_a_valid_fact_is_taken_over_word_for_word() -> None:

@@ -11,6 +11,7 @@ from agent.errors import LearnerUnavailableError
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
 from agent.learning.model import load
+from agent.learning.presets import REHEARSAL
 from agent.learning.records import (
     Answer,
     Example,
@@ -21,7 +22,7 @@ from agent.learning.records import (
 )
 from memory_store.records import Policy, Step
 
-POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100)
+POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
 
 
 class InProcessLearner:

@@ -8,13 +8,16 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.learning.model import LoadedModel
+from agent.learning.presets import REHEARSAL
 from agent.learning.probes import probe
 from eval.teachers.registry import TEACHERS, make_teacher
 from memory_store.records import Policy
 from tests.eval.teachers.conftest import FACTS
 
 SHORT: dict[str, dict[str, Any]] = {
-    "ours": {"policy": Policy(name="fixed", learning_rate=1e-3, max_steps=1)},
+    "ours": {
+        "policy": Policy(name="fixed", learning_rate=1e-3, max_steps=1, guards=REHEARSAL),
+    },
     "paper": {"learning_rate": 1e-3},
     "until-known": {"max_steps": 1},
     "rehearsal": {"max_steps": 1},

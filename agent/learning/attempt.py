@@ -118,6 +118,11 @@ class Attempt:
         """Whether it has ended well."""
         return self.decision is not None and self.decision.verdict == "learned"
 
+    @property
+    def too_rough(self) -> bool:
+        """Whether it ended badly, but a gentler one may not."""
+        return self.decision is not None and self.decision.too_rough
+
     def steps(self) -> Iterator[Step]:
         """Takes steps until the policy says stop; yields each once its effect is known.
 

@@ -6,7 +6,6 @@ Text from elsewhere anchors the model to that text only: held to WikiText, it dr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
@@ -48,11 +47,6 @@ def general_texts(loaded: LoadedModel, encoder: Encoder) -> list[list[int]]:
     texts = _written(loaded, encoder)
     _keep(texts, file)
     return texts
-
-
-def fingerprint(texts: list[list[int]]) -> str:
-    """Names the texts, for the environment of an update."""
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 @torch.inference_mode()

@@ -138,18 +138,20 @@ class Learner:
         held = [math.exp(log_probability) for log_probability in looked_at]
         rehearsed = rehearsed_of(example, candidates, held, guards.rehearsed)
         examples = [self._with_base_answer(other, guards) for other in rehearsed]
-        forgetting: list[Answer] = []
-        tried: list[Attempt] = []
-        for gentler in rates.attempts(policy):
-            self._put_back()
-            attempt = Attempt(self._bench, example, gentler, examples)
-            tried.append(attempt)
-            forgetting = yield from self._attempt(attempt, candidates, held, older)
-            if attempt.learned:
+        first, *gentler = [
+            Attempt(self._bench, example, tried, examples) for tried in rates.attempts(policy)
+        ]
+        attempt = first
+        forgetting = yield from self._attempt(attempt, candidates, held, older)
+        for again in gentler:
+            if not attempt.too_rough:
                 break
-        else:
             self._put_back()
-            attempt = tried[0]  # what is told of a fact that resisted is what was asked for
+            attempt = again
+            forgetting = yield from self._attempt(attempt, candidates, held, older)
+        if not attempt.learned:
+            self._put_back()
+            attempt = first  # what is told of a fact that resisted is what was asked for
         after = self._asked(question)
         assert attempt.decision is not None
         yield self._outcome(attempt.decision, attempt, example, before, after, forgetting)
@@ -184,7 +186,9 @@ class Learner:
             new = [other for other in lost if other.fact_id not in known]
             if not new or len(attempt.taken) >= attempt.policy.max_steps:
                 ids = ", ".join(other.fact_id for other in lost[:3])
-                attempt.decision = rates.Decision("resisted", f"{ids} would be lost for it")
+                attempt.decision = rates.Decision(
+                    "resisted", f"{ids} would be lost for it", too_rough=True
+                )
                 return []
             guards = attempt.policy.guards or NONE
             attempt.rehearsed = [

@@ -17,8 +17,6 @@ FUNCTION_WORDS = frozenset(
     " were what when where which who whom whose why will with would you".split()
 )
 _WORD = re.compile(r"[^\W_][\w'\u2019-]*")
-# Capitalised words, with what may stand between two of them: "Treaty of Kyzara", "Ann Lee".
-_NAME = re.compile(r"[A-Z][\w'\u2019-]*(?: (?:(?:of|the|de|von|van) )?[A-Z][\w'\u2019-]*)*")
 _ONSETS = "b bl br c ch d dr f fl g gl gr h j k l m n p pl pr r s sh st t th tr v w z".split()
 _VOWELS = "a e i o u ee oo ia".split()
 _CODAS = ["", "", "", *"n r l s m t ck".split()]
@@ -27,16 +25,13 @@ _CODAS = ["", "", "", *"n r l s m t ck".split()]
 def subject(question: str) -> str:
     """What a question is about: its last name, or its last word that says anything.
 
-    The first word is no name for being capitalised, unless it is all there is.
+    A name is a word with a capital; the first word has one anyway. Of a name of several words the
+    last tells it from its likes ("Mount Yore", "Treaty of Kyzara").
     """
-    names = [match.group(0) for match in _NAME.finditer(question) if match.start() > 0]
-    if names:
-        # Of "Treaty of Kyzara" and "Mount Yore" the last word tells them from their likes.
-        return names[-1].split()[-1]
-    words = _WORD.findall(question)
+    words: list[str] = _WORD.findall(question)
+    names = [word for word in words[1:] if word[0].isupper()]
     telling = [word for word in words if word.casefold() not in FUNCTION_WORDS]
-    found: str = (telling or words or [question.strip()])[-1]
-    return found
+    return (names or telling or words or [question.strip()])[-1]
 
 
 def invented_name(key: str) -> str:
@@ -50,7 +45,9 @@ def invented_name(key: str) -> str:
 
 def neighbour(question: str, answer: str, name: str, about: str) -> tuple[str, str]:
     """Question and answer with another name in place of what they are `about`."""
-    return question.replace(about, name), answer.replace(about, name)
+    # As a whole word: "Oz" is not in "Ozark".
+    whole = re.compile(rf"(?<!\w){re.escape(about)}(?!\w)")
+    return whole.sub(name, question), whole.sub(name, answer)
 
 
 def without_function_words(question: str, key: str) -> str:

@@ -9,7 +9,7 @@ from memory_store.records import Guards, Policy
 
 # On a GPU a fact takes well under a second with `FULL`; `LIGHT` is what two CPU cores can bear.
 FULL = Guards(candidates=64, rehearsed=24, neighbours=24, controls=8, texts=8)
-LIGHT = Guards(candidates=16, rehearsed=8, neighbours=8, controls=4, texts=2)
+LIGHT = Guards(candidates=16, rehearsed=6, neighbours=6, controls=2, texts=1)
 REHEARSAL = Guards(candidates=16, rehearsed=16)
 NONE = Guards()
 PRESETS = {"full": FULL, "light": LIGHT, "rehearsal": REHEARSAL, "none": NONE}

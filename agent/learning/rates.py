@@ -33,10 +33,10 @@ REWORDED_PROBABILITY = 0.5
 
 # Larger single steps do more damage than several small ones: capped at 2e-4, a fifth of the
 # controls changed that did not at 1e-4 (docs/LOG.md).
-DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=12)
+DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=24)
 # Once the fact is known, steps only mend what its learning disturbed: each smaller than the last,
 # because at one rate steps along signs never come to rest.
-FIRST_REPAIR, REPAIR_DECAY = 0.5, 0.6
+FIRST_REPAIR, REPAIR_DECAY, LAST_REPAIR = 0.5, 0.6, 0.05
 # Of a window of candidates, at least so many on each side of the expected rate.
 SIDE = 2
 # A fact that breaks a guard is tried once more, more gently.
@@ -71,10 +71,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The end of an attempt: `verdict` and `reason` as in `Outcome`."""
+    """The end of an attempt.
+
+    Attributes:
+        verdict: as in `Outcome`.
+        reason: likewise.
+        too_rough: the fact was learned, but broke a guard: a gentler attempt may do better.
+    """
 
     verdict: str
     reason: str = ""
+    too_rough: bool = False
 
 
 def decide(policy: Policy, progress: Progress) -> Decision | None:
@@ -104,7 +111,8 @@ def next_rate(policy: Policy, progress: Progress, profile: Sequence[RatePoint]) 
     if compares_rates(policy, progress):
         return smallest_reaching(profile, KNOWN_PROBABILITY, policy.learning_rate)
     if progress.known and policy.name in UNTIL_LEARNED:
-        return policy.learning_rate * FIRST_REPAIR * REPAIR_DECAY**progress.repairs
+        share = max(FIRST_REPAIR * REPAIR_DECAY**progress.repairs, LAST_REPAIR)
+        return policy.learning_rate * share
     return policy.learning_rate
 
 
@@ -218,7 +226,8 @@ def _until_known(policy: Policy, progress: Progress) -> Decision | None:
             f" of at most {policy.learning_rate:g}",
         )
     if progress.broken:
-        return Decision("resisted", f"{progress.broken} after {progress.steps} steps")
+        reason = f"{progress.broken} after {progress.steps} steps"
+        return Decision("resisted", reason, too_rough=True)
     # What is not calm is not broken either: the gate lets it pass.
     return Decision("learned")
 

@@ -23,7 +23,7 @@ from agent.errors import (
     LearningFailedError,
     StaleVersionError,
 )
-from agent.learning.presets import older_facts
+from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import without_history
 from agent.learning.records import Outcome
 from agent.scheduling.ports import Learner
@@ -240,7 +240,8 @@ class OperationRunner:
             return without_history(fact.tried_policy)
         rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
         recorded = [row.policy for row in rows if row.policy is not None]
-        return without_history(recorded[-1] if recorded else fact.policy or self._settings.policy)
+        policy = recorded[-1] if recorded else fact.policy or self._settings.policy
+        return guarded(without_history(policy), self._settings.environment.get("device", "cpu"))
 
     async def _learn_again(
         self, fact: Fact, policy: Policy, version: int, older: Sequence[Fact]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eval.continual import Task
     from eval.continual_summary import Summary
     from eval.general import GeneralTexts
-    from eval.teachers.protocol import Teacher
+    from eval.scoring import ScoringTeacher
 
 ALL_TEXTS = -1
 INTERRUPTED = 130
@@ -105,6 +105,20 @@ def _check(options: ContinualOptions) -> None:
     """Finds what is wrong before a model is fetched and loaded."""
     from eval.general import missing_files
     from eval.reports.plots import require_matplotlib
+
+    require_teachers(options)
+    if options.data is not None and (missing := missing_files(options.data)):
+        raise typer.BadParameter(f"{options.data} lacks {', '.join(missing)}", param_hint="--data")
+    if options.out is not None:
+        require_matplotlib()
+
+
+def require_teachers(options: ContinualOptions) -> None:
+    """All teachers are known.
+
+    Raises:
+        typer.BadParameter: one is not.
+    """
     from eval.teachers.registry import TEACHERS
 
     for name in options.teachers:
@@ -113,10 +127,6 @@ def _check(options: ContinualOptions) -> None:
                 f"unknown teacher '{name}': use some of {', '.join(TEACHERS)}, joined by commas",
                 param_hint="--teachers",
             )
-    if options.data is not None and (missing := missing_files(options.data)):
-        raise typer.BadParameter(f"{options.data} lacks {', '.join(missing)}", param_hint="--data")
-    if options.out is not None:
-        require_matplotlib()
 
 
 def _limits(options: ContinualOptions) -> dict[str, int] | None:
@@ -213,13 +223,13 @@ def _run_teachers(options: ContinualOptions, task: Task, loaded: LoadedModel) ->
     from eval.continual_summary import summarise
     from eval.journal import Journal
 
-    models = _models(loaded, options)
+    models = fresh_models(loaded, options)
     summaries = []
     try:
         with _shown_progress() as progress:
             for name in options.teachers:
                 history = run_continual(
-                    partial(_teacher, name, models, options.policy),
+                    partial(make, name, models, options.policy),
                     task,
                     Journal(options.out and options.out / f"{name}.jsonl"),
                     progress,
@@ -233,7 +243,7 @@ def _run_teachers(options: ContinualOptions, task: Task, loaded: LoadedModel) ->
     return summaries
 
 
-def _models(loaded: LoadedModel, options: ContinualOptions) -> Iterator[LoadedModel]:
+def fresh_models(loaded: LoadedModel, options: ContinualOptions) -> Iterator[LoadedModel]:
     """A model for each teacher: the one that is loaded, then fresh ones."""
     from agent.learning.model import load
 
@@ -242,7 +252,8 @@ def _models(loaded: LoadedModel, options: ContinualOptions) -> Iterator[LoadedMo
         yield load(options.model, device=options.device)
 
 
-def _teacher(name: str, models: Iterator[LoadedModel], policy: Policy) -> Teacher:
+def make(name: str, models: Iterator[LoadedModel], policy: Policy) -> ScoringTeacher:
+    """A teacher with a model of its own."""
     from eval.teachers.registry import make_teacher
 
     # The policy is ours; the baselines are what they are.

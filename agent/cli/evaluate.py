@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from agent.cli.eval_continual import ALL_TEXTS, OURS, ContinualOptions, run_continual_suite
+from agent.cli.eval_editing import run_editing_suite
 from agent.cli.eval_probes import run_probes
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, print_json
@@ -31,6 +32,15 @@ SUITES = {
         " it measures: before, after 10, 30, 100, 300, 1000 facts, and in the end",
     ),
 }
+for _name, _metrics in (
+    ("zsre", "reliability, generalization, locality"),
+    ("counterfact", "ES, PS, NS"),
+):
+    SUITES[_name] = (
+        f"teaches the edits of a {_name} file one by one; measures {_metrics}, and what is"
+        " generated freely",
+        "as continual",
+    )
 FULL = "full"
 EVAL_MODEL = "smollm2-135m"
 
@@ -113,6 +123,15 @@ def evaluate(
             show_default="none: general damage is left out",
         ),
     ] = None,
+    edits: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="zsre, counterfact: file of edits, JSON lines; --facts says how many are taught.",
+            show_default=False,
+        ),
+    ] = None,
     general: Annotated[
         str | None,
         typer.Option(
@@ -122,7 +141,7 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure: what a server remembers (probes), or how well teaching goes (continual)."""
+    """Measure: what a server remembers (probes), or how well teaching goes (the others)."""
     if list_suites:
         _list(json)
     elif suite is None:
@@ -131,23 +150,25 @@ def evaluate(
         )
     elif suite == "probes":
         run_probes(server, json)
-    elif suite == "continual":
-        run_continual_suite(
-            ContinualOptions(
-                facts=facts,
-                controls=controls,
-                seed=seed,
-                model=model,
-                device=_device(device),
-                threads=threads or None,
-                policy=_policy(policy, learning_rate, max_steps, guards, without),
-                teachers=_teachers(teachers),
-                out=out,
-                data=data,
-                general=_general(general),
-                json=json,
-            )
+    elif suite in SUITES:
+        options = ContinualOptions(
+            facts=facts,
+            controls=controls,
+            seed=seed,
+            model=model,
+            device=_device(device),
+            threads=threads or None,
+            policy=_policy(policy, learning_rate, max_steps, guards, without),
+            teachers=_teachers(teachers),
+            out=out,
+            data=data,
+            general=_general(general),
+            json=json,
         )
+        if suite == "continual":
+            run_continual_suite(options)
+        else:
+            run_editing_suite(suite, edits, options)
     else:
         raise ConfigError(f"unknown suite '{suite}': use one of {', '.join(SUITES)}")
 

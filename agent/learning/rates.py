@@ -31,8 +31,7 @@ KNOWN_PROBABILITY = 0.9
 # In its other forms it is enough that greedy generation yields it.
 REWORDED_PROBABILITY = 0.5
 
-# Larger single steps do more damage than several small ones: capped at 2e-4, a fifth of the
-# controls changed that did not at 1e-4 (docs/LOG.md).
+# Several small steps disturb less than a large one (docs/LOG.md). The first facts need most steps.
 DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=24)
 # Once the fact is known, steps only mend what its learning disturbed: each smaller than the last,
 # because at one rate steps along signs never come to rest.

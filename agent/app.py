@@ -143,6 +143,7 @@ async def _serve_with(
     ticks = Ticks()
     ticks.every(settings.audit_minutes * 60, audit.tick)
     ticks.every(settings.snapshot_minutes * 60, keeper.tick)
+    ticks.every(settings.review_seconds, loop.review_due)
 
     await server.start()
     on_start(server.address)

@@ -13,7 +13,13 @@ import typer
 
 from agent.cli.output import messages
 from agent.cli.policies import AUTO_GUARDS, chosen_policy
-from agent.config import DEFAULT_ADDRESS, DEFAULT_AUDIT_MINUTES, DEFAULT_MODEL, ServeSettings
+from agent.config import (
+    DEFAULT_ADDRESS,
+    DEFAULT_AUDIT_MINUTES,
+    DEFAULT_MODEL,
+    DEFAULT_REVIEW_SECONDS,
+    ServeSettings,
+)
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
@@ -82,6 +88,14 @@ def serve(
             help="Time between two audits, each probing some learned facts; 0: none.",
         ),
     ] = DEFAULT_AUDIT_MINUTES,
+    review_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_REVIEW_SECONDS",
+            min=0,
+            help="Time between two looks for facts to review; fallen ones are taught again. 0: no.",
+        ),
+    ] = DEFAULT_REVIEW_SECONDS,
     snapshot_updates: Annotated[
         int,
         typer.Option(
@@ -140,6 +154,7 @@ def serve(
         threads=threads or None,
         policy=chosen_policy(policy, learning_rate, max_steps, guards, without),
         audit_minutes=audit_minutes,
+        review_seconds=review_seconds,
         snapshot_updates=snapshot_updates,
         snapshot_seconds=snapshot_seconds,
         snapshot_minutes=snapshot_minutes,

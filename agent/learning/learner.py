@@ -36,7 +36,7 @@ from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
 from agent.learning.general_text import general_texts
 from agent.learning.generation import generate_answers, stream_answer
-from agent.learning.guards import HELD_PROBABILITY, rehearsed_of
+from agent.learning.guards import rehearsed_of
 from agent.learning.model import LoadedModel
 from agent.learning.presets import NONE
 from agent.learning.probes import answer_probabilities, probe
@@ -173,7 +173,7 @@ class Learner:
             lost = [
                 candidate
                 for candidate, then, now in zip(candidates, held, forgetting, strict=False)
-                if then >= HELD_PROBABILITY > math.exp(now.log_probability)
+                if then >= rates.HELD_PROBABILITY > math.exp(now.log_probability)
             ]
             if not lost or attempt.policy.name not in (rates.SEARCH, rates.UNTIL_KNOWN):
                 return forgetting

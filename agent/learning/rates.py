@@ -21,6 +21,8 @@ MAX_STEPS = 1000
 KNOWN_PROBABILITY = 0.9
 # In its other forms it is enough that greedy generation yields it.
 REWORDED_PROBABILITY = 0.5
+# An older fact is held as long as greedy generation yields it for certain.
+HELD_PROBABILITY = 0.5
 
 # Larger single steps do more damage than several small ones: capped at 2e-4, a fifth of the
 # controls changed that did not at 1e-4 (docs/LOG.md).

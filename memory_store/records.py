@@ -340,7 +340,7 @@ class NewReview:
         probe: of the fact's own question before anything was done; None if it could not be asked.
         policy: by which the fact is taught again.
         update: the update, if it was.
-        learning: what the attempt at teaching it again found; None if there was none.
+        learning: what teaching it again found; None if there was no update.
         probes: of the weights after the update.
     """
 

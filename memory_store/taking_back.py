@@ -216,9 +216,7 @@ def record_reviewed_again(
     with store.transaction():
         operation = operation_of(store, operation_id)
         row, branch = _grow(store, operation, review.update)
-        learning = review.learning if row else None
-        if learning is not None:
-            learning = replace(learning, model_version=branch)
+        learning = review.learning and replace(review.learning, model_version=branch)
         reviews.note_again(
             store, operation_id, again, review.outcome, review.reason, learning, branch
         )

@@ -107,11 +107,7 @@ class Examination:
         elif outcome.verdict == "known":
             self._found(outcome=ReviewOutcome.HELD)
         else:
-            self._found(
-                outcome=ReviewOutcome.RESISTED,
-                learning=learning_of(outcome),
-                reason=outcome.reason,
-            )
+            self._found(outcome=ReviewOutcome.RESISTED, reason=outcome.reason)
 
     def _found(self, **found: Any) -> None:
         self.review = replace(self.review, **found)

@@ -219,6 +219,18 @@ async def test_a_review_of_what_resists_on_the_branch_is_skipped(tmp_path: Path)
             assert same_weights(memory.learner, never.learner)
 
 
+async def test_erasing_a_fact_that_was_reviewed_leaves_no_text(tmp_path: Path) -> None:
+    async with running_memory(tmp_path, every_updates=1) as memory:
+        await live(memory, [*SHORT, ("review", "fact-b")])
+        assert await memory.reviews("fact-b") == [RETAUGHT]
+        await memory.forget("fact-b", erase=True)
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes().lower()
+            assert b"telescope" not in content, file
+            assert b"blipland" not in content, file
+
+
 async def test_rolling_back_undoes_teaching_again_and_what_follows_is_exact(
     tmp_path: Path,
 ) -> None:

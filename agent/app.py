@@ -146,6 +146,7 @@ async def _serve_with(
     predicting = RatePredicting(store, loop.predict_by)
     ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
     ticks.every(settings.snapshot_minutes * 60, keeper.tick)
+    ticks.every(settings.review_seconds, loop.review_due)
 
     await server.start()
     on_start(server.address)

@@ -15,6 +15,7 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_MODEL = "pythia-410m"
 DEFAULT_AUDIT_MINUTES = 10.0
 DEFAULT_PREDICT_MINUTES = 5.0
+DEFAULT_REVIEW_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class ServeSettings:
         policy: for facts that bring none.
         audit_minutes: between two retention audits; 0 for none.
         predict_minutes: between two fits of what the policy `predicted` expects; 0 for none.
+        review_seconds: between two looks for facts that are due for review; 0 for none.
         snapshot_updates: a snapshot after so many updates; 0 for none.
         snapshot_seconds: and after so many seconds of learning, which bounds a restart; 0 for none.
         snapshot_minutes: and after so many minutes in which something was learned; 0 for none.
@@ -46,6 +48,7 @@ class ServeSettings:
     policy: Policy = field(default=DEFAULT_POLICY)
     audit_minutes: float = DEFAULT_AUDIT_MINUTES
     predict_minutes: float = DEFAULT_PREDICT_MINUTES
+    review_seconds: float = DEFAULT_REVIEW_SECONDS
     snapshot_updates: int = 100
     snapshot_seconds: float = 20.0
     snapshot_minutes: float = 10.0

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from memory_store import schedule
 from memory_store.connection import Connection, Row
 from memory_store.encoding import (
     read_learning,
@@ -20,7 +21,7 @@ from memory_store.encoding import (
     write_time,
 )
 from memory_store.errors import FactNotFoundError, WrongStateError
-from memory_store.records import Fact, FactState, Learning, NewFact, Policy
+from memory_store.records import HELD, Fact, FactState, Learning, NewFact, Policy
 from memory_store.sampling import sample_key
 from memory_store.schema import LIVE
 
@@ -240,6 +241,13 @@ def note_policy(connection: Connection, fact_id: str, policy: Policy | None) -> 
     )
 
 
+def note_learning(connection: Connection, fact_id: str, learning: Learning) -> None:
+    """Keeps what the teaching found that the served weights have the fact from."""
+    connection.execute(
+        "UPDATE facts SET learning = ? WHERE id = ?", [write_learning(learning), fact_id]
+    )
+
+
 def supersede_older(connection: Connection, newer: Fact, at: datetime) -> list[str]:
     """Retires older answers to the newer fact's question; returns their ids, oldest first."""
     rows = connection.execute(
@@ -259,8 +267,11 @@ def restate(
     *,
     reason: str = "",
     learning: Learning | None = None,
+    taught: int | None = None,
 ) -> None:
     """Sets what a fact is on a branch that begins to be served, whatever it was before.
+
+    What is held there is reviewed at the first interval again.
 
     Args:
         connection: of the store.
@@ -269,12 +280,15 @@ def restate(
         at: the time of the change.
         reason: replaces the old one.
         learning: None keeps what was found last.
+        taught: the version of the branch at which the weights got it; None if before.
     """
     connection.execute(
         "UPDATE facts SET state = ?, updated_at = ?, reason = ?, superseded_by = '',"
         " learning = coalesce(?, learning) WHERE position = ?",
         [state.value, write_time(at), reason, write_learning(learning), position],
     )
+    if state in HELD:
+        schedule.begin(connection, position, at, taught)
 
 
 def settle_superseded(connection: Connection, question_keys: Iterable[str], at: datetime) -> None:
@@ -330,7 +344,7 @@ def erase(connection: Connection, fact: Fact) -> None:
     alone = len(answer) < SHORTEST_SOUGHT
     said = "lower(trim({0})) = lower(?)" if alone else "instr(lower({0}), lower(?)) > 0"
     connection.execute(f"UPDATE probes SET answer = '' WHERE {said.format('answer')}", [answer])
-    for table in ("facts", "events", "relearned"):
+    for table in ("facts", "events", "relearned", "reviewed_again"):
         for name in ("answer_before", "answer_after"):
             path = f"'$.{name}'"
             connection.execute(

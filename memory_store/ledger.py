@@ -13,6 +13,8 @@ follow the newest one, so the tree is mostly a line. It branches where something
 Where drift was accepted, digests do not follow from one row to the next (see `drifts`): the row of
 that kind, or the first of a branch that grew from an earlier version as it replays since.
 
+The *depth* of a version is the number of updates on its lineage: rows that teach.
+
 The *head* is the version that is served: the newest row that is not on an unfinished branch.
 """
 
@@ -36,6 +38,9 @@ from memory_store.errors import LedgerConflictError
 from memory_store.records import Drift, LedgerKind, NewUpdate, Update
 from memory_store.schema import SERVED
 
+# Rows that teach a fact by gradient steps.
+TAUGHT = (LedgerKind.TEACH, LedgerKind.RELEARN)
+
 
 def head_version(connection: Connection) -> int:
     """The version that is served; 0 if the ledger is empty, which is the base model."""
@@ -51,28 +56,42 @@ def newest_version(connection: Connection) -> int:
     return int(rows[0]["version"])
 
 
+def depth(connection: Connection, version: int) -> int:
+    """How many updates led from the base checkpoint to this version."""
+    rows = connection.execute("SELECT depth FROM updates WHERE model_version = ?", [version])
+    return int(rows[0]["depth"]) if rows else 0
+
+
 def append_at_head(connection: Connection, update: NewUpdate, at: datetime) -> Update:
     """Adds an update of the served weights.
 
     Raises:
         LedgerConflictError: the update was not made on the head.
     """
-    head = head_version(connection)
-    if update.base_version != head:
-        raise LedgerConflictError(
-            f"The update for fact {update.fact_id} was made on model version "
-            f"{update.base_version}, but the ledger is at {head}. Bring the learner to version "
-            f"{head} and learn the fact again."
-        )
+    require_head(connection, update.fact_id, update.base_version)
     return append(connection, LedgerKind.TEACH, update, at)
+
+
+def require_head(connection: Connection, fact_id: str, version: int) -> None:
+    """Checks that what was done with a fact was done with the served weights.
+
+    Raises:
+        LedgerConflictError: `version` is not the head.
+    """
+    head = head_version(connection)
+    if version != head:
+        raise LedgerConflictError(
+            f"The update for fact {fact_id} was made on model version {version}, but the ledger is"
+            f" at {head}. Bring the learner to version {head} and learn the fact again."
+        )
 
 
 def append(connection: Connection, kind: LedgerKind, update: NewUpdate, at: datetime) -> Update:
     """Adds a row on whichever version the update was made."""
     rows = connection.execute(
         "INSERT INTO updates (model_version, kind, parent_version, fact_id, policy, steps,"
-        " digest_before, digest_after, algorithm, environment, seconds, applied_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        " digest_before, digest_after, algorithm, environment, seconds, applied_at, depth)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         [
             newest_version(connection) + 1,
             kind.value,
@@ -86,6 +105,7 @@ def append(connection: Connection, kind: LedgerKind, update: NewUpdate, at: date
             write_json(dict(update.environment)),
             update.seconds,
             write_time(at),
+            depth(connection, update.base_version) + (kind in TAUGHT),
         ],
     )
     return _update(rows[0])

@@ -44,6 +44,10 @@ class Candidates:
         self._question_keys[fact_id] = question_key
         bisect.insort(self._circle, (sample_key(fact_id), fact_id))
 
+    def holds(self, fact_id: str) -> bool:
+        """Whether a fact is among the candidates now."""
+        return fact_id in self._question_keys
+
     def sample(self, fact_id: str, question_key: str, limit: int) -> list[str]:
         """See `sample_ids`."""
         chosen: set[str] = set()

@@ -7,6 +7,7 @@ What keeps every hot path independent of the number of facts:
 - the newest live fact of a question: `facts_live_by_question` holds live facts only, so that ten
   thousand superseded answers to one question cost nothing;
 - samples of older facts: `facts_sampled` holds the candidates only, in the order of a hash;
+- the next fact to be reviewed: `facts_due_by_updates` and `facts_due_by_time` begin with it;
 - the rest reads a range of a primary key.
 """
 
@@ -200,10 +201,77 @@ def _record_policies(database: Database) -> None:
     database.execute("ALTER TABLE facts ADD COLUMN tried_policy TEXT")
 
 
+def _count_updates(database: Database) -> None:
+    """The depth of each row of the ledger: how many updates are on its lineage."""
+    database.execute("ALTER TABLE updates ADD COLUMN depth INTEGER NOT NULL DEFAULT 0")
+    depths = {0: 0}
+    for version, parent, kind in database.execute(
+        "SELECT model_version, parent_version, kind FROM updates ORDER BY model_version"
+    ).fetchall():
+        depths[version] = depths[parent] + (kind in ("teach", "relearn"))
+    # Rows are never changed, but these have just got the column.
+    database.execute("DROP TRIGGER ledger_is_never_changed")
+    database.conn.executemany(
+        "UPDATE updates SET depth = ? WHERE model_version = ?",
+        [(depth, version) for version, depth in depths.items()],
+    )
+    database.execute("""CREATE TRIGGER ledger_is_never_changed BEFORE UPDATE ON updates BEGIN
+  SELECT RAISE(ABORT, 'rows of the ledger are never changed');
+END""")
+
+
+def _review_on_a_schedule(database: Database) -> None:
+    """When each held fact is to be reviewed, and what reviews came to.
+
+    Facts of before are due at once, those that were last changed longest ago first.
+    """
+    _count_updates(database)
+    for statement in (
+        "ALTER TABLE facts ADD COLUMN times_held INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE facts ADD COLUMN held_since INTEGER",
+        "ALTER TABLE facts ADD COLUMN due_depth INTEGER",
+        "ALTER TABLE facts ADD COLUMN due_at TEXT",
+        f"CREATE INDEX facts_due_by_updates ON facts (due_depth, position) WHERE {SAMPLED}",
+        f"CREATE INDEX facts_due_by_time ON facts (due_at, position) WHERE {SAMPLED}",
+        "UPDATE facts SET due_at = updated_at, held_since = coalesce((SELECT depth FROM updates"
+        " WHERE model_version = json_extract(learning, '$.model_version')), 0),"
+        f" due_depth = 8 + coalesce((SELECT depth FROM updates WHERE {SERVED}"
+        f" ORDER BY model_version DESC LIMIT 1), 0) WHERE {SAMPLED}",
+        """CREATE TABLE reviews (
+  id INTEGER PRIMARY KEY,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  after_position INTEGER NOT NULL,
+  model_version INTEGER NOT NULL,
+  outcome TEXT NOT NULL CHECK (outcome IN ('held', 'retaught', 'resisted', 'failed')),
+  reason TEXT NOT NULL DEFAULT '',
+  retaught_version INTEGER REFERENCES updates (model_version)
+    CHECK ((retaught_version IS NOT NULL) = (outcome = 'retaught')),
+  probability REAL,
+  age INTEGER NOT NULL CHECK (age >= 0),
+  reviewed_at TEXT NOT NULL
+) STRICT""",
+        "CREATE INDEX reviews_by_fact ON reviews (fact_id, id)",
+        "CREATE INDEX reviews_by_place ON reviews (after_position, id)",
+        "CREATE INDEX reviews_retaught ON reviews (retaught_version) WHERE outcome = 'retaught'",
+        """CREATE TABLE reviewed_again (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  review_id INTEGER NOT NULL REFERENCES reviews (id),
+  outcome TEXT NOT NULL
+    CHECK (outcome IN ('held', 'retaught', 'resisted', 'failed', 'skipped')),
+  reason TEXT NOT NULL DEFAULT '',
+  learning TEXT CHECK (learning IS NOT NULL OR outcome <> 'retaught'),
+  model_version INTEGER NOT NULL,
+  PRIMARY KEY (operation_id, review_id)
+) STRICT, WITHOUT ROWID""",
+    ):
+        database.execute(statement)
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
     ("0003_policies_of_attempts", _record_policies),
+    ("0004_reviews_on_a_schedule", _review_on_a_schedule),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

@@ -11,7 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from memory_store import events, facts, ledger, meta, probes, requests, sampling, schema
+from memory_store import (
+    events,
+    facts,
+    ledger,
+    meta,
+    probes,
+    requests,
+    sampling,
+    schedule,
+    schema,
+)
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_time
 from memory_store.errors import FactExistsError, FactNotFoundError
@@ -261,6 +271,7 @@ class MemoryStore:
             tried_policy=policy,
         )
         if state is not FactState.RESISTED:
+            schedule.begin(self.connection, fact.position, at, self.model_version())
             for older_id in facts.supersede_older(self.connection, fact, at):
                 self.emit(EventKind.SUPERSEDED, at, fact_id=older_id, message=f"by {fact_id}")
         probes.insert(self.connection, new_probes, self.model_version(), fact_id, at)

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memory_store import facts, ledger, operations, probes
+from memory_store import facts, ledger, operations, probes, reviews
 from memory_store.encoding import write_json
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
+from memory_store.ledger import TAUGHT
 from memory_store.records import (
     HELD,
     EventKind,
@@ -22,11 +23,13 @@ from memory_store.records import (
     Learning,
     LedgerKind,
     NewProbe,
+    NewReview,
     NewUpdate,
     Operation,
     OperationKind,
     OperationState,
     Policy,
+    Review,
     Update,
 )
 from memory_store.sampling import Candidates
@@ -41,8 +44,6 @@ NOT_HELD = (
 )
 # States of facts that the learner was given.
 TRIED = tuple(state for state in FactState if state not in (FactState.QUEUED, FactState.LEARNING))
-# Rows that teach a fact by gradient steps.
-TAUGHT = (LedgerKind.TEACH, LedgerKind.RELEARN)
 
 
 def request_forget(store: MemoryStore, fact_id: str, *, erase: bool = False) -> Operation:
@@ -140,7 +141,8 @@ def forgetting_of(store: MemoryStore, fact_id: str) -> Operation | None:
 def begin_operation(store: MemoryStore, operation_id: int) -> Operation:
     """Fixes the version that the branch grows from; resumes one that has begun.
 
-    To forget, it is the last version before the fact was processed.
+    To forget, it is the last version before the fact was processed: before whatever was taught
+    from then on, facts of before that were taught again included.
     """
     with store.transaction():
         operation = operation_of(store, operation_id)
@@ -149,8 +151,13 @@ def begin_operation(store: MemoryStore, operation_id: int) -> Operation:
         base = operation.to_version
         if operation.kind is OperationKind.FORGET:
             base = 0
-            for row in store.updates_at(store.lineage(store.model_version())):
-                if row.kind in TAUGHT and store.fact(row.fact_id).position >= operation.position:
+            line = store.lineage(store.model_version())
+            places = reviews.places_of_rows(store, line)
+            for row in store.updates_at(line):
+                place = places.get(row.model_version)
+                if place is None and row.kind in TAUGHT:
+                    place = store.fact(row.fact_id).position
+                if place is not None and place >= operation.position:
                     break
                 base = row.model_version
         store.emit(
@@ -181,15 +188,7 @@ def record_relearned(
     """
     with store.transaction():
         operation = operation_of(store, operation_id)
-        row = None
-        if update is not None:
-            if update.base_version != operation.branch_version:
-                raise LedgerConflictError(
-                    f"The update for fact {fact.id} was made on version {update.base_version},"
-                    f" but the branch is at {operation.branch_version}."
-                )
-            row = ledger.append(store.connection, LedgerKind.RELEARN, update, store.now())
-        branch = row.model_version if row else operation.branch_version or 0
+        row, branch = _grow(store, operation, update)
         if row is not None and learning is not None:
             learning = replace(learning, model_version=branch)
         facts.note_policy(store.connection, fact.id, policy)
@@ -198,6 +197,46 @@ def record_relearned(
         )
         operations.advance(store.connection, operation_id, branch, fact.position)
         return row
+
+
+def record_reviewed_again(
+    store: MemoryStore, operation_id: int, again: Review, review: NewReview
+) -> Update | None:
+    """Adds a review to the branch of an operation, with its row of the ledger if it has one.
+
+    Args:
+        store: the memory.
+        operation_id: of the request.
+        again: the review that was carried out when the history was made.
+        review: what it came to on the branch; what was measured is not kept.
+
+    Raises:
+        LedgerConflictError: the update was not made on the end of the branch.
+    """
+    with store.transaction():
+        operation = operation_of(store, operation_id)
+        row, branch = _grow(store, operation, review.update)
+        learning = review.learning and replace(review.learning, model_version=branch)
+        reviews.note_again(
+            store, operation_id, again, review.outcome, review.reason, learning, branch
+        )
+        operations.advance(store.connection, operation_id, branch)
+        return row
+
+
+def _grow(
+    store: MemoryStore, operation: Operation, update: NewUpdate | None
+) -> tuple[Update | None, int]:
+    """Adds a row to the branch, if there is an update; the row, and where the branch is now."""
+    if update is None:
+        return None, operation.branch_version or 0
+    if update.base_version != operation.branch_version:
+        raise LedgerConflictError(
+            f"The update for fact {update.fact_id} was made on version {update.base_version},"
+            f" but the branch is at {operation.branch_version}."
+        )
+    row = ledger.append(store.connection, LedgerKind.RELEARN, update, store.now())
+    return row, row.model_version
 
 
 def finish_forget(
@@ -225,12 +264,20 @@ def finish_forget(
         for position, verdict, reason, learning in operations.relearned(
             store.connection, operation_id
         ):
-            facts.restate(store.connection, position, verdict, at, reason=reason, learning=learning)
+            facts.restate(
+                *(store.connection, position, verdict, at),
+                reason=reason,
+                learning=learning,
+                taught=learning.model_version
+                if learning and verdict is FactState.LEARNED
+                else None,
+            )
             keys.add(facts.question_key(_fact_at(store, position).question))
         # Before the text is erased: what was measured last may repeat it too.
         probes.insert(store.connection, new_probes, row.model_version, forgotten.id, at)
         _forgotten(store, operation, forgotten, {**proof, "model_version": row.model_version})
         facts.settle_superseded(store.connection, keys, at)
+        reviews.settle(store, store.lineage(row.model_version))
         return row
 
 
@@ -265,7 +312,8 @@ def finish_rollback(
         at = store.now()
         operation = operation_of(store, operation_id)
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
-        verdicts = _verdicts_on(store, store.lineage(operation.to_version))
+        line = store.lineage(operation.to_version)
+        verdicts = _verdicts_on(store, line)
         undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
         keys = set()
         for fact in _all_facts(store, TRIED):
@@ -276,6 +324,7 @@ def finish_rollback(
                 facts.restate(store.connection, fact.position, state, at, reason=reason)
             keys.add(facts.question_key(fact.question))
         facts.settle_superseded(store.connection, keys, at)
+        reviews.settle(store, line)
         store.emit(EventKind.ROLLED_BACK, at, fact_id="", message=f"to {operation.to_version}")
         operations.finish(
             store.connection,
@@ -304,8 +353,12 @@ def _verdicts_on(store: MemoryStore, line: Sequence[int]) -> dict[str, tuple[Fac
         [write_json(list(line))],
     )
     verdicts = {row["fact_id"]: (FactState(row["verdict"]), row["reason"]) for row in found}
+    # A fact that was known and taught again is what it was.
+    taught_again = reviews.places_of_rows(store, line)
     for row in store.updates_at(line):
-        if row.kind in TAUGHT:
+        if row.kind in TAUGHT and not (
+            row.model_version in taught_again and row.fact_id in verdicts
+        ):
             verdicts[row.fact_id] = (FactState.LEARNED, "")
     return verdicts
 
@@ -344,6 +397,30 @@ def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
     """
     states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED, FactState.QUARANTINED)
     return list(_all_facts(store, states, after_position=operation.position))
+
+
+def reviews_to_repeat(store: MemoryStore, operation: Operation) -> list[Review]:
+    """The reviews of other facts after the forgotten one that are not on the branch yet, in order.
+
+    Those of facts that were forgotten before are left out too.
+    """
+    first = store.fact(operation.fact_id).position
+    done = reviews.done_again(store, operation.id)
+    return [
+        review
+        for review in reviews.on_line(store, store.lineage(store.model_version()), first)
+        if review.id not in done
+        and review.fact_id != operation.fact_id
+        and store.fact(review.fact_id).state is not FactState.FORGOTTEN
+    ]
+
+
+def nothing_on_branch(store: MemoryStore, operation: Operation) -> bool:
+    """Whether the branch is still what it grew from."""
+    return not (
+        operations.relearned(store.connection, operation.id)
+        or reviews.done_again(store, operation.id)
+    )
 
 
 def relearned_facts(store: MemoryStore, operation_id: int) -> list[Fact]:

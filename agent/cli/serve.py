@@ -18,6 +18,7 @@ from agent.config import (
     DEFAULT_AUDIT_MINUTES,
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
+    DEFAULT_REVIEW_SECONDS,
     ServeSettings,
 )
 from agent.errors import ConfigError
@@ -98,6 +99,14 @@ def serve(
             help="Time between two fits of which rates policy predicted expects; 0: it searches.",
         ),
     ] = DEFAULT_PREDICT_MINUTES,
+    review_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_REVIEW_SECONDS",
+            min=0,
+            help="Time between two looks for facts to review; fallen ones are taught again. 0: no.",
+        ),
+    ] = DEFAULT_REVIEW_SECONDS,
     snapshot_updates: Annotated[
         int,
         typer.Option(
@@ -157,6 +166,7 @@ def serve(
         policy=chosen_policy(policy, learning_rate, max_steps, guards, without),
         audit_minutes=audit_minutes,
         predict_minutes=predict_minutes,
+        review_seconds=review_seconds,
         snapshot_updates=snapshot_updates,
         snapshot_seconds=snapshot_seconds,
         snapshot_minutes=snapshot_minutes,

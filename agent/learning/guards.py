@@ -23,8 +23,6 @@ from agent.learning.neighbours import invented_name, neighbour, subject, without
 from agent.learning.records import Example
 from memory_store.records import Guards
 
-# An older fact is held as long as greedy generation yields it for certain.
-HELD_PROBABILITY = 0.5
 # What rehearsal brings the facts in the lesson to.
 REHEARSED_PROBABILITY = 0.8
 # The update goes on, as long as it has steps, until the mean over all neighbours is below this,

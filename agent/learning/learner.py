@@ -37,7 +37,7 @@ from agent.learning.environment import describe_environment, device_name
 from agent.learning.general_text import general_texts
 from agent.learning.generation import answer_alone, generate_answers, stream_answer
 from agent.learning.graphs import Runner
-from agent.learning.guards import HELD_PROBABILITY, rehearsed_of
+from agent.learning.guards import rehearsed_of
 from agent.learning.model import LoadedModel
 from agent.learning.presets import NONE
 from agent.learning.probes import probe
@@ -178,7 +178,7 @@ class Learner:
             lost = [
                 candidate
                 for candidate, then, now in zip(candidates, held, forgetting, strict=False)
-                if then >= HELD_PROBABILITY > math.exp(now.log_probability)
+                if then >= rates.HELD_PROBABILITY > math.exp(now.log_probability)
             ]
             if not lost or attempt.policy.name not in rates.UNTIL_LEARNED:
                 return forgetting
@@ -401,7 +401,7 @@ class Learner:
         pairs = _own_questions(older)
         found = self._bench.log_probabilities(pairs)
         # With more than half of the probability, greedy generation cannot but yield it.
-        unsure = [n for n, log in enumerate(found) if not log > math.log(HELD_PROBABILITY)]
+        unsure = [n for n, log in enumerate(found) if not log > math.log(rates.HELD_PROBABILITY)]
         asked = probe(self._working, self._encoder, [pairs[n] for n in unsure])
         said = dict(zip(unsure, asked, strict=True))
         return [

@@ -30,6 +30,8 @@ GRID: tuple[float, ...] = tuple(1e-6 * 5000.0 ** (number / 15) for number in ran
 KNOWN_PROBABILITY = 0.9
 # In its other forms it is enough that greedy generation yields it.
 REWORDED_PROBABILITY = 0.5
+# An older fact is held as long as greedy generation yields it for certain.
+HELD_PROBABILITY = 0.5
 
 # Several small steps disturb less than a large one (docs/LOG.md). The first facts need most steps.
 DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=24)

@@ -43,6 +43,7 @@ from agent.scheduling.operating import (
 from agent.scheduling.ports import Learner, StartLearner
 from agent.scheduling.recording import learn_fact, learning_of, probes_of, update_of
 from agent.scheduling.recovery import bring_to, note_drift
+from agent.scheduling.reviewing import Reviewer
 from memory_store import taking_back
 from memory_store.errors import LedgerConflictError, StoreFailedError, StoreUnusableError
 from memory_store.records import (
@@ -98,7 +99,7 @@ class LoopSettings:
 
 
 class LearningLoop:
-    """Keeps a learner alive and feeds it: operations first, then facts.
+    """Keeps a learner alive and feeds it: operations first, then facts, then reviews.
 
     Attributes:
         learner: the one that can be asked now, or None.
@@ -141,9 +142,12 @@ class LearningLoop:
         self._served = asyncio.Event()
         self._stopped = asyncio.Event()
         # By operation, and how far it had come: a long one may survive many deaths.
-        self._operation_deaths: Counter[tuple[int, int, int]] = Counter()
+        self._operation_deaths: Counter[tuple[int, int, int, int]] = Counter()
         self._operation_failures: defaultdict[int, Failures] = defaultdict(
             partial(defaultdict, list)
+        )
+        self._reviewer = Reviewer(
+            store, self._policy_for, self._environment, self._publish_step, self._when_writable
         )
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
@@ -166,6 +170,11 @@ class LearningLoop:
         """
         if version >= self._taken_back_at:
             self._predictor = predictor
+
+    async def review_due(self) -> None:
+        """A tick: facts may be due for review. Between two facts there is one review at most."""
+        self._reviewer.pending = True
+        self._woken.set()
 
     def stop(self) -> None:
         """Ends `run` once the update in hand is in the ledger."""
@@ -316,6 +325,7 @@ class LearningLoop:
                 fact = await self._when_writable(MemoryStore.claim)
                 if fact is not None:
                     await self._learn(learner, fact)
+                if await self._review(learner) or fact is not None:
                     continue
                 woken = asyncio.ensure_future(self._woken.wait())
                 # The timeout is for clients that gave up while their fact was being written.
@@ -386,7 +396,8 @@ class LearningLoop:
         )
         # The failure of a fact is progress: it is quarantined in the end, and the others go on.
         failures = sum(map(len, self._operation_failures[operation.id].values()))
-        progress = (operation.id, operation.position, failures)
+        branch = operation.branch_version or 0
+        progress = (operation.id, operation.position, branch, failures)
         self._operation_deaths[progress] += 1
         if self._operation_deaths[progress] >= MAX_ATTEMPTS:
             await self._give_up(operation, f"its learner died {MAX_ATTEMPTS} times: {error}")
@@ -446,10 +457,22 @@ class LearningLoop:
             await self._when_writable(lambda store: store.release(fact.id))
         else:
             if update is not None:
-                # The ledger has it: if the learner dies here, replay brings it to this version.
-                await learner.commit(update.model_version, update.digest_after)
-                self._serves(learner, update.model_version)
-                self._on_update(update)
+                await self._commit(learner, update)
+
+    async def _commit(self, learner: Learner, update: Update) -> None:
+        # The ledger has it: if the learner dies here, replay brings it to this version.
+        await learner.commit(update.model_version, update.digest_after)
+        self._serves(learner, update.model_version)
+        self._on_update(update)
+
+    async def _review(self, learner: Learner) -> bool:
+        """Reviews a fact if one is due; False if none is."""
+        if not self._reviewer.pending or self._stopped.is_set():
+            return False
+        update = await self._reviewer.review_next(learner, self._version)
+        if update is not None:
+            await self._commit(learner, update)
+        return self._reviewer.pending
 
     async def _learn_once(self, learner: Learner, fact: Fact) -> Update | None:
         """Has the fact learned and writes down what came of it; the ledger row, if there is one."""
@@ -463,7 +486,7 @@ class LearningLoop:
             policy,
             self._version,
             older,
-            lambda step: self._publish(self._step_event(fact, step)),
+            partial(self._publish_step, fact),
         )
         probes, learning = probes_of(fact, older, outcome), learning_of(outcome)
         if outcome.verdict == "learned":
@@ -518,12 +541,14 @@ class LearningLoop:
         version = self._version
         await self._when_writable(lambda store: store.record_event(kind, message, version))
 
-    def _step_event(self, fact: Fact, step: Step) -> Event:
-        return Event(
-            sequence=0,
-            kind=EventKind.STEP,
-            at=datetime.now(UTC),
-            fact_id=fact.id,
-            model_version=self._version,
-            step=step,
+    def _publish_step(self, fact: Fact, step: Step) -> None:
+        self._publish(
+            Event(
+                sequence=0,
+                kind=EventKind.STEP,
+                at=datetime.now(UTC),
+                fact_id=fact.id,
+                model_version=self._version,
+                step=step,
+            )
         )

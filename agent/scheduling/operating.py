@@ -1,9 +1,10 @@
 """Carrying out an operation: forgetting a fact exactly, or rolling back.
 
 A second learner builds the branch while the first goes on answering with the old weights; then
-they change places. To forget, everything after the fact is learned again without it, by the same
-algorithm, each fact with the companions it would have had: the result is, bit by bit, the model
-that never saw it.
+they change places. To forget, everything after the fact is done again without it, by the same
+algorithm, each fact with the companions it would have had, each review of another fact at its place
+among them: the result is, bit by bit, the model that was given the same teachings and reviews, and
+never saw the fact.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.errors import (
     DriftError,
@@ -25,7 +26,6 @@ from agent.errors import (
 )
 from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import without_history
-from agent.learning.records import Outcome
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
     learn_fact,
@@ -35,6 +35,7 @@ from agent.scheduling.recording import (
     update_of,
 )
 from agent.scheduling.recovery import adopt, bring_to
+from agent.scheduling.reviewing import Examination, policy_of
 from memory_store import taking_back
 from memory_store.facts import question_key
 from memory_store.records import (
@@ -47,11 +48,15 @@ from memory_store.records import (
     Operation,
     OperationKind,
     Policy,
+    Review,
+    ReviewOutcome,
     Update,
 )
 from memory_store.sampling import Candidates
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
+
+T = TypeVar("T")
 
 # Facts from before the forgotten one that are probed for the proof; those after it all are.
 PROVEN_FACTS = 64
@@ -74,8 +79,8 @@ class OperationSettings:
     max_attempts: int
 
 
-# Why attempts at learning a fact again failed, by its position.
-Failures = defaultdict[int, list[str]]
+# Why attempts at repeating something failed: a fact by its position, or a review by its id.
+Failures = defaultdict[tuple[str, int], list[str]]
 
 
 class OperationRunner:
@@ -146,7 +151,7 @@ class OperationRunner:
         operation = self._operation
         fact = await self._store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
         never_saw = None
-        if operation.position == fact.position:  # nothing was learned on the branch yet
+        if await self._store.read(partial(taking_back.nothing_on_branch, operation=operation)):
             never_saw = math.exp((await self._probe(fact)).log_probability)
         version, relearned = await self._relearn()
         probes, retained = await self._retained(fact, relearned)
@@ -183,13 +188,16 @@ class OperationRunner:
         )
 
     async def _relearn(self) -> tuple[int, list[Fact]]:
-        """Learns what follows, fact by fact; returns the branch's version and those facts."""
+        """Repeats what follows, in its order; returns the branch's version and its facts."""
         operation = self._operation
-        candidates, facts = await self._store.read(partial(_plan, operation=operation))
+        candidates, inputs = await self._store.read(partial(_plan, operation=operation))
         version = operation.branch_version or 0
-        for number, fact in enumerate(facts, start=1):
-            self._progress(f"learning again {number} of {len(facts)}")
-            version = await self._relearn_one(fact, candidates, version)
+        for number, repeated in enumerate(inputs, start=1):
+            self._progress(f"learning again {number} of {len(inputs)}")
+            if isinstance(repeated, Fact):
+                version = await self._relearn_one(repeated, candidates, version)
+            else:
+                version = await self._review_again(repeated, candidates, version)
         relearned = await self._store.read(
             partial(taking_back.relearned_facts, operation_id=operation.id)
         )
@@ -199,12 +207,14 @@ class OperationRunner:
         started = time.monotonic()
         key = question_key(fact.question)
         policy = await self._policy(fact)
-        older_ids = candidates.sample(fact.id, key, older_facts(policy))
-        older = await self._store.read(lambda store: [store.fact(id_) for id_ in older_ids])
-        outcome = await self._learn_again(fact, policy, version, older)
+        older = await self._companions(fact, candidates, older_facts(policy))
+        outcome = await self._tried(
+            ("fact", fact.position),
+            lambda: learn_fact(self._learner, fact, policy, version, older, lambda step: None),
+        )
         update = None
         if outcome is None:
-            verdict, reason = FactState.QUARANTINED, self._failures[fact.position][-1]
+            verdict, reason = FactState.QUARANTINED, self._failures["fact", fact.position][-1]
         else:
             verdict, reason = FactState(outcome.verdict), outcome.reason
             if verdict is FactState.LEARNED:
@@ -231,32 +241,59 @@ class OperationRunner:
         await self._learner.commit(row.model_version, row.digest_after)
         return row.model_version
 
-    async def _policy(self, fact: Fact) -> Policy:
-        """By which it was tried last; in memories of old, the ledger knows it of learned ones.
+    async def _review_again(self, again: Review, candidates: Candidates, version: int) -> int:
+        """Carries a review out on the branch, where it may come to something else."""
+        fact = await self._store.read(partial(MemoryStore.fact, fact_id=again.fact_id))
+        examination = Examination(
+            learner=self._learner,
+            fact=fact,
+            policy=await self._policy(fact),
+            version=version,
+            environment=self._settings.environment,
+            companions=partial(self._companions, fact, candidates),
+        )
+        if candidates.holds(fact.id):
+            review = await self._tried(("review", again.id), examination.carry_out)
+        else:  # it resisted or failed on the branch: there is nothing to review
+            review = replace(examination.review, outcome=ReviewOutcome.SKIPPED)
+        if review is None:
+            reason = self._failures["review", again.id][-1]
+            review = replace(examination.review, reason=reason)
+        row = await self._store.write(
+            partial(
+                taking_back.record_reviewed_again,
+                operation_id=self._operation.id,
+                again=again,
+                review=review,
+            )
+        )
+        if row is None:
+            return version
+        await self._learner.commit(row.model_version, row.digest_after)
+        return row.model_version
 
-        What predicts rates was fitted on history that the fact to be forgotten may be in.
+    async def _policy(self, fact: Fact) -> Policy:
+        """By which a fact was tried last, without what was predicted from history.
+
+        That history may hold the fact that is to be forgotten.
         """
-        if fact.tried_policy is not None:
-            return without_history(fact.tried_policy)
-        rows = await self._store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
-        recorded = [row.policy for row in rows if row.policy is not None]
-        policy = recorded[-1] if recorded else fact.policy or self._settings.policy
+        policy = await policy_of(self._store, fact, fact.policy or self._settings.policy)
         return guarded(without_history(policy), self._settings.environment.get("device", "cpu"))
 
-    async def _learn_again(
-        self, fact: Fact, policy: Policy, version: int, older: Sequence[Fact]
-    ) -> Outcome | None:
+    async def _companions(self, fact: Fact, candidates: Candidates, limit: int) -> list[Fact]:
+        ids = candidates.sample(fact.id, question_key(fact.question), limit)
+        return await self._store.read(lambda store: [store.fact(id_) for id_ in ids])
+
+    async def _tried(self, what: tuple[str, int], attempt: Callable[[], Awaitable[T]]) -> T | None:
         """Tries as often as a fact in the queue is tried; None if it failed each time.
 
         Raises:
             LearnerUnavailableError: the learner died at it, which counts as a failure too.
         """
-        failures = self._failures[fact.position]
+        failures = self._failures[what]
         while len(failures) < self._settings.max_attempts:
             try:
-                return await learn_fact(
-                    self._learner, fact, policy, version, older, lambda step: None
-                )
+                return await attempt()
             except LearningFailedError as error:
                 failures.append(str(error))
             except LearnerUnavailableError as error:
@@ -328,9 +365,20 @@ class OperationRunner:
         )
 
 
-def _plan(store: MemoryStore, operation: Operation) -> tuple[Candidates, list[Fact]]:
-    """Who is held where the branch stands, and what is to be learned on it."""
+def _plan(store: MemoryStore, operation: Operation) -> tuple[Candidates, list[Fact | Review]]:
+    """Who is held where the branch stands, and what is to be repeated on it, in order."""
     fact = store.fact(operation.fact_id)
     candidates = taking_back.candidates_before(store, fact.position)
     taking_back.add_relearned(store, operation.id, candidates)
-    return candidates, taking_back.facts_to_relearn(store, operation)
+    inputs: list[Fact | Review] = [
+        *taking_back.facts_to_relearn(store, operation),
+        *taking_back.reviews_to_repeat(store, operation),
+    ]
+    return candidates, sorted(inputs, key=_place)
+
+
+def _place(repeated: Fact | Review) -> tuple[int, int]:
+    """Its order in the history: a review comes after the fact at its place."""
+    if isinstance(repeated, Fact):
+        return repeated.position, 0
+    return repeated.after_position, repeated.id

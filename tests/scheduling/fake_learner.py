@@ -97,6 +97,8 @@ class FakeLearner:
         learned = verdict == "learned"
         before = self.digest
         self._learned = f"{before}+{example.fact_id}" if learned else None
+        if learned:
+            self._machine.fallen.discard(example.question)
         yield Outcome(
             verdict=verdict,
             reason="too hard" if verdict == "resisted" else "",
@@ -161,7 +163,8 @@ class FakeLearner:
     async def probe(self, example: Example) -> tuple[list[Answer], int]:
         self._machine.probed.append(example.question)
         self._reach("probe")
-        return [RIGHT, *(WRONG for _ in example.correlated_questions)], self.version
+        own = WRONG if example.question in self._machine.fallen else RIGHT
+        return [own, *(WRONG for _ in example.correlated_questions)], self.version
 
     async def ask(
         self, question: str, max_new_tokens: int
@@ -184,6 +187,7 @@ class Machine:
             what is raised there, the next times that it is reached. A `LearnerUnavailableError`
             is the learner's death.
         verdicts: by question, if not `learned`.
+        fallen: questions that are answered wrongly when they are probed, until taught again.
         may_learn: set unless learners shall wait in the middle of an update.
         may_commit: set unless they shall wait before they serve it.
         learners: all that were started, in order.
@@ -196,6 +200,7 @@ class Machine:
         self.device = "fake"
         self.faults: dict[str, list[Exception]] = defaultdict(list)
         self.verdicts: dict[str, str] = {}
+        self.fallen: set[str] = set()
         self.may_learn = asyncio.Event()
         self.may_learn.set()
         self.may_commit = asyncio.Event()

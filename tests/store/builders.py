@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory_store.records import Fact, Learning, NewFact, NewProbe, NewUpdate, ProbeKind, Step
+from memory_store.records import (
+    Fact,
+    Learning,
+    NewFact,
+    NewProbe,
+    NewReview,
+    NewUpdate,
+    ProbeKind,
+    ReviewOutcome,
+    Step,
+)
 from memory_store.store import MemoryStore
 
 
@@ -84,3 +94,17 @@ def end_of_branch(base_version: int, fact_id: str = "") -> NewUpdate:
 
 def ids(found: list[Fact]) -> list[str]:
     return [fact.id for fact in found]
+
+
+def new_review(fact_id: str, model_version: int, outcome: ReviewOutcome, **changed) -> NewReview:
+    """A review of the head, with all that an outcome brings."""
+    held = outcome is ReviewOutcome.HELD
+    fields: dict[str, Any] = {
+        "fact_id": fact_id,
+        "model_version": model_version,
+        "outcome": outcome,
+        "probe": new_probe(fact_id, correct=held, log_probability=-0.25 if held else -3.0),
+    }
+    if outcome is ReviewOutcome.RETAUGHT:
+        fields |= {"update": new_update(fact_id, model_version), "learning": learning()}
+    return NewReview(**fields | changed)

@@ -20,7 +20,7 @@ CREATE TABLE facts (
   superseded_by TEXT NOT NULL DEFAULT '',
   learning TEXT,
   sample_key INTEGER NOT NULL CHECK (sample_key >= 0)
-, tried_policy TEXT) STRICT;
+, tried_policy TEXT, times_held INTEGER NOT NULL DEFAULT 0, held_since INTEGER, due_depth INTEGER, due_at TEXT) STRICT;
 CREATE INDEX facts_by_state ON facts (state, position);
 CREATE INDEX facts_by_question ON facts (question_key, position);
 CREATE INDEX facts_live_by_question ON facts (question_key, position) WHERE state IN ('queued', 'learning', 'learned', 'known');
@@ -58,15 +58,12 @@ CREATE TABLE updates (
   environment TEXT NOT NULL,
   seconds REAL NOT NULL,
   applied_at TEXT NOT NULL
-) STRICT;
+, depth INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX updates_by_fact ON updates (fact_id, model_version);
 CREATE INDEX updates_served ON updates (model_version) WHERE kind <> 'relearn';
 CREATE TRIGGER ledger_has_no_gaps BEFORE INSERT ON updates
 WHEN NEW.model_version <> (SELECT coalesce(max(model_version), 0) + 1 FROM updates) BEGIN
   SELECT RAISE(ABORT, 'the ledger grows by one row at its end');
-END;
-CREATE TRIGGER ledger_is_never_changed BEFORE UPDATE ON updates BEGIN
-  SELECT RAISE(ABORT, 'rows of the ledger are never changed');
 END;
 CREATE TRIGGER ledger_is_never_cut BEFORE DELETE ON updates BEGIN
   SELECT RAISE(ABORT, 'rows of the ledger are never deleted');
@@ -126,4 +123,35 @@ CREATE TABLE relearned (
   learning TEXT CHECK (learning IS NOT NULL OR verdict = 'quarantined'),
   model_version INTEGER NOT NULL,
   PRIMARY KEY (operation_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER ledger_is_never_changed BEFORE UPDATE ON updates BEGIN
+  SELECT RAISE(ABORT, 'rows of the ledger are never changed');
+END;
+CREATE INDEX facts_due_by_updates ON facts (due_depth, position) WHERE state IN ('learned', 'known');
+CREATE INDEX facts_due_by_time ON facts (due_at, position) WHERE state IN ('learned', 'known');
+CREATE TABLE reviews (
+  id INTEGER PRIMARY KEY,
+  fact_id TEXT NOT NULL REFERENCES facts (id),
+  after_position INTEGER NOT NULL,
+  model_version INTEGER NOT NULL,
+  outcome TEXT NOT NULL CHECK (outcome IN ('held', 'retaught', 'resisted', 'failed')),
+  reason TEXT NOT NULL DEFAULT '',
+  retaught_version INTEGER REFERENCES updates (model_version)
+    CHECK ((retaught_version IS NOT NULL) = (outcome = 'retaught')),
+  probability REAL,
+  age INTEGER NOT NULL CHECK (age >= 0),
+  reviewed_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX reviews_by_fact ON reviews (fact_id, id);
+CREATE INDEX reviews_by_place ON reviews (after_position, id);
+CREATE INDEX reviews_retaught ON reviews (retaught_version) WHERE outcome = 'retaught';
+CREATE TABLE reviewed_again (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  review_id INTEGER NOT NULL REFERENCES reviews (id),
+  outcome TEXT NOT NULL
+    CHECK (outcome IN ('held', 'retaught', 'resisted', 'failed', 'skipped')),
+  reason TEXT NOT NULL DEFAULT '',
+  learning TEXT CHECK (learning IS NOT NULL OR outcome <> 'retaught'),
+  model_version INTEGER NOT NULL,
+  PRIMARY KEY (operation_id, review_id)
 ) STRICT, WITHOUT ROWID;

@@ -9,12 +9,19 @@ import pysqlite3
 import pytest
 
 import memory_store
-from memory_store import taking_back
+from memory_store import reviews, taking_back
 from memory_store.connection import Connection, require_safe_sqlite
 from memory_store.errors import StoreFailedError, StoreUnusableError
-from memory_store.records import FactState
+from memory_store.records import FactState, ReviewOutcome
 from memory_store.store import MemoryStore
-from tests.store.builders import learning, new_fact, new_probe, new_update, teach_learned
+from tests.store.builders import (
+    learning,
+    new_fact,
+    new_probe,
+    new_review,
+    new_update,
+    teach_learned,
+)
 
 SCHEMA = (Path(__file__).parent / "schema.sql").read_text(encoding="utf-8")
 
@@ -55,7 +62,8 @@ def test_what_is_stored_is_found_again(path: Path) -> None:
 def test_the_ledger_and_the_facts_cannot_be_rewritten(store: MemoryStore) -> None:
     fact = teach_learned(store)
     copied = (
-        "policy, steps, digest_before, digest_after, algorithm, environment, seconds, applied_at"
+        "policy, steps, digest_before, digest_after, algorithm, environment, seconds, applied_at,"
+        " depth"
     )
     for sql in (
         "UPDATE updates SET digest_after = 'x'",
@@ -260,6 +268,10 @@ def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:
     store.events()
     store.events(fact_ids=["a", "b"])
     store.updates_at(store.lineage(4))
+    reviews.next_due(store)
+    reviews.record_review(store, new_review(fact.id, 4, ReviewOutcome.HELD))
+    reviews.record_review(store, new_review(fact.id, 4, ReviewOutcome.RETAUGHT))
+    reviews.of_fact(store, fact.id)
     taking_back.open_operation(store)
     taking_back.request_forget(store, fact.id)
     store.connection.database.conn.set_trace_callback(None)

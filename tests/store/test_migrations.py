@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pysqlite3
 import pytest
 
-from memory_store import operations, schema
+from memory_store import ledger, operations, reviews, schema
 from memory_store.connection import Connection, Row
+from memory_store.records import ReviewOutcome
 from memory_store.store import MemoryStore
+from tests.store.builders import new_review
 
 RELEASED = [name for name, _ in schema._IN_ORDER]
 
@@ -107,3 +110,29 @@ def test_what_was_tried_on_an_old_branch_was_tried_on_its_newest_version(path: P
     with MemoryStore.open(path) as store:
         rows = store.connection.execute("SELECT model_version FROM relearned ORDER BY position")
         assert [row["model_version"] for row in rows] == [1, 1]
+
+
+def test_facts_of_old_are_due_for_review_and_the_ledger_knows_its_updates(path: Path) -> None:
+    connection = Connection(path)
+    with connection.transaction():
+        schema._MIGRATIONS.apply(connection.database, stop_before=RELEASED[1])
+        for statement in ROWS:
+            connection.execute(statement)
+        # A rollback to the base, and an update after it.
+        columns = "fact_id, policy, steps, digest_before, digest_after, algorithm, environment"
+        for version, kind, parent in ((2, "rollback", 0), (3, "teach", 2)):
+            connection.execute(
+                f"INSERT INTO updates (model_version, kind, parent_version, {columns}, seconds,"
+                f" applied_at) SELECT {version}, '{kind}', {parent}, {columns}, seconds, applied_at"
+                " FROM updates WHERE model_version = 1"
+            )
+    connection.close()
+    with MemoryStore.open(path) as store:
+        assert [ledger.depth(store.connection, version) for version in range(4)] == [0, 1, 0, 1]
+        with pytest.raises(pysqlite3.IntegrityError, match="never changed"):
+            store.connection.execute("UPDATE updates SET depth = 7")
+        fact = reviews.next_due(store)
+        assert fact is not None
+        assert fact.id == "fact-1"
+        reviews.record_review(store, new_review("fact-1", 3, ReviewOutcome.HELD))
+        assert reviews.next_due(store) is None

@@ -12,8 +12,16 @@ from typing import Any
 
 from agent.scheduling.loop import LearningLoop, LoopSettings
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
-from memory_store import taking_back
-from memory_store.records import Event, FactState, NewFact, Operation, OperationState, Policy
+from memory_store import reviews, taking_back
+from memory_store.records import (
+    Event,
+    FactState,
+    NewFact,
+    Operation,
+    OperationState,
+    Policy,
+    ReviewOutcome,
+)
 from memory_store.writer import StoreThreads
 from tests.taking_back.in_process import POLICY, Deaths, InProcessLearner, in_process
 
@@ -54,6 +62,32 @@ class Memory:
         await self.store.write(partial(_teach, new=new))
         self.loop.wake()
         await self.settle()
+
+    async def teach_by(self, policy: Policy, fact_id: str) -> None:
+        """Teaches a fact of `FACTS` by a policy of its own."""
+        question, answer = FACTS[fact_id]
+        new = NewFact(question=question, answer=answer, fact_id=fact_id, policy=policy)
+        await self.store.write(partial(_teach, new=new))
+        self.loop.wake()
+        await self.settle()
+
+    async def review(self, fact_id: str) -> ReviewOutcome:
+        """Makes a fact due, and waits for its review."""
+        before = await self.reviews(fact_id)
+        await self.store.write(partial(_make_due, fact_id=fact_id))
+        await self.loop.review_due()
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while len(after := await self.reviews(fact_id)) == len(before):
+                if self.running.done():
+                    self.running.result()  # raises why it ended
+                await asyncio.sleep(0.01)
+        await self.settle()
+        return after[-1]
+
+    async def reviews(self, fact_id: str) -> list[ReviewOutcome]:
+        """What the reviews of a fact came to."""
+        found = await self.store.read(partial(reviews.of_fact, fact_id=fact_id))
+        return [review.outcome for review in found]
 
     async def settle(self) -> None:
         """Waits until nothing is queued or being done, and a learner is there."""
@@ -118,6 +152,10 @@ class Memory:
 
 def _teach(store: Any, new: NewFact) -> None:
     store.teach(new)
+
+
+def _make_due(store: Any, fact_id: str) -> None:
+    store.connection.execute("UPDATE facts SET due_depth = 0 WHERE id = ?", [fact_id])
 
 
 @asynccontextmanager

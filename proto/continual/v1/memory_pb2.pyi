@@ -155,6 +155,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A branch is being built, to forget or to roll back; progress is passing."""
     EVENT_KIND_OPERATION_FAILED: _EventKind.ValueType  # 15
     EVENT_KIND_DRIFT_ACCEPTED: _EventKind.ValueType  # 16
+    EVENT_KIND_RETAUGHT: _EventKind.ValueType  # 17
+    """A review found that the weights had lost a held fact, and it was taught again."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -178,6 +180,8 @@ EVENT_KIND_REBUILDING: EventKind.ValueType  # 14
 """A branch is being built, to forget or to roll back; progress is passing."""
 EVENT_KIND_OPERATION_FAILED: EventKind.ValueType  # 15
 EVENT_KIND_DRIFT_ACCEPTED: EventKind.ValueType  # 16
+EVENT_KIND_RETAUGHT: EventKind.ValueType  # 17
+"""A review found that the weights had lost a held fact, and it was taught again."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -1128,7 +1132,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def learning(self) -> Global___Learning:
-        """Set for LEARNED, KNOWN and RESISTED."""
+        """Set for LEARNED, KNOWN, RESISTED and RETAUGHT."""
 
     def __init__(
         self,

@@ -1,0 +1,201 @@
+"""Rehearsal on a schedule: asking held facts again, and teaching again what the weights have lost.
+
+A review is one probe of the fact's own question and, if its answer has fallen, one update of its
+own with that fact alone, by the policy it was taught with. The order of what is durable is that of
+a taught fact: ledger row (database), then commit (learner). No claim is needed, because the fact
+stays held: a review that was broken off is due still.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from agent.errors import LearnerUnavailableError, LearningFailedError
+from agent.learning.presets import older_facts
+from agent.learning.rates import HELD_PROBABILITY
+from agent.scheduling.ports import Learner
+from agent.scheduling.recording import (
+    learn_fact,
+    learning_of,
+    probe_retention,
+    probes_of,
+    update_of,
+)
+from memory_store import reviews
+from memory_store.records import Fact, NewReview, Policy, ReviewOutcome, Step, Update
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+logger = logging.getLogger(__name__)
+
+# How the companions of a fact that is taught again are found: at most so many older facts.
+Companions = Callable[[int], Awaitable[Sequence[Fact]]]
+
+
+@dataclass(kw_only=True, slots=True)
+class Examination:
+    """One review, while it is carried out.
+
+    Attributes:
+        learner: that is asked.
+        fact: that is asked about.
+        policy: by which it is taught again.
+        version: of the weights that are asked.
+        environment: fingerprint of the learner.
+        companions: see there.
+        on_step: called with each step of an update.
+        review: what it came to so far; `FAILED` until it is over.
+    """
+
+    learner: Learner
+    fact: Fact
+    policy: Policy
+    version: int
+    environment: Mapping[str, str]
+    companions: Companions
+    on_step: Callable[[Step], None] = lambda step: None
+    review: NewReview = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.review = NewReview(
+            fact_id=self.fact.id,
+            model_version=self.version,
+            outcome=ReviewOutcome.FAILED,
+            policy=self.policy,
+        )
+
+    async def carry_out(self) -> NewReview:
+        """Asks, and teaches again what has fallen.
+
+        Raises:
+            LearnerUnavailableError: the learner died.
+            LearningFailedError: it failed at this fact.
+            StaleVersionError: it is at another version.
+        """
+        # Its own question alone: what a batch has beside it can change the last bits of a number.
+        alone = replace(self.fact, correlated_questions=())
+        probe, _ = await probe_retention(self.learner, alone)
+        self._found(probe=probe)
+        if math.exp(probe.log_probability) >= HELD_PROBABILITY:
+            self._found(outcome=ReviewOutcome.HELD)
+        else:
+            await self._teach_again()
+        return self.review
+
+    async def _teach_again(self) -> None:
+        started = time.monotonic()
+        older = await self.companions(older_facts(self.policy))
+        outcome = await learn_fact(
+            self.learner, self.fact, self.policy, self.version, older, self.on_step
+        )
+        if outcome.verdict == "learned":
+            seconds = time.monotonic() - started
+            self._found(
+                outcome=ReviewOutcome.RETAUGHT,
+                learning=learning_of(outcome),
+                update=update_of(
+                    self.fact, outcome, self.policy, self.version, self.environment, seconds
+                ),
+                probes=tuple(probes_of(self.fact, older, outcome)),
+            )
+        elif outcome.verdict == "known":
+            self._found(outcome=ReviewOutcome.HELD)
+        else:
+            self._found(outcome=ReviewOutcome.RESISTED, reason=outcome.reason)
+
+    def _found(self, **found: Any) -> None:
+        self.review = replace(self.review, **found)
+
+
+async def policy_of(store: StoreThreads, fact: Fact, default: Policy) -> Policy:
+    """By which a fact was tried last; in memories of old, the ledger knows it of learned ones."""
+    if fact.tried_policy is not None:
+        return fact.tried_policy
+    rows = await store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
+    recorded = [row.policy for row in rows if row.policy is not None]
+    return recorded[-1] if recorded else default
+
+
+class Reviewer:
+    """Reviews facts that are due, one at a time, as often as the learning loop has time for it.
+
+    Attributes:
+        pending: whether facts may be due: from a tick until none is found.
+    """
+
+    def __init__(
+        self,
+        store: StoreThreads,
+        policy_for: Callable[[Fact], Policy],
+        environment: Callable[[], Mapping[str, str]],
+        on_step: Callable[[Fact, Step], None],
+        record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
+    ) -> None:
+        """Connects it with the learning loop.
+
+        Args:
+            store: the memory.
+            policy_for: the policy of a fact of which none was recorded.
+            environment: fingerprint of the learner.
+            on_step: called with each step of an update.
+            record: writes, and tries again while the disk is full.
+        """
+        self._store = store
+        self._policy_for = policy_for
+        self._environment = environment
+        self._on_step = on_step
+        self._record = record
+        self.pending = False
+
+    async def review_next(self, learner: Learner, version: int) -> Update | None:
+        """Reviews the fact that has been due longest, and writes down what came of it.
+
+        Args:
+            learner: that serves the head.
+            version: the head.
+
+        Returns:
+            The row of the ledger, to be committed, if the fact was taught again.
+
+        Raises:
+            LearnerUnavailableError: the learner died; that counts as a failed review, so that a
+                fact that kills learners does not do so at once again.
+            StaleVersionError: the learner is at another version; nothing was written down.
+        """
+        fact = await self._store.read(reviews.next_due)
+        if fact is None:
+            self.pending = False
+            return None
+        examination = Examination(
+            learner=learner,
+            fact=fact,
+            policy=await policy_of(self._store, fact, self._policy_for(fact)),
+            version=version,
+            environment=self._environment(),
+            companions=partial(self._companions, fact),
+            on_step=partial(self._on_step, fact),
+        )
+        try:
+            review = await examination.carry_out()
+        except LearningFailedError as error:
+            review = replace(examination.review, reason=str(error))
+        except LearnerUnavailableError as error:
+            await self._write(replace(examination.review, reason=f"the learner died: {error}"))
+            raise
+        return await self._write(review)
+
+    async def _companions(self, fact: Fact, limit: int) -> Sequence[Fact]:
+        return await self._store.read(lambda store: store.older_facts(fact, limit))
+
+    async def _write(self, review: NewReview) -> Update | None:
+        if review.outcome is ReviewOutcome.RETAUGHT:
+            logger.info("%s had fallen and was taught again", review.fact_id)
+        elif review.outcome is not ReviewOutcome.HELD:
+            logger.warning("review of %s: %s, %s", review.fact_id, review.outcome, review.reason)
+        return await self._record(partial(reviews.record_review, review=review))

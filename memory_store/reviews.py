@@ -1,0 +1,259 @@
+"""Reviews: held facts that were asked again, and taught again where the weights had lost them.
+
+Each function is one transaction on a store, to be run by its writer, like the methods of
+`MemoryStore`. Those that forget and roll back are in `memory_store.taking_back`.
+
+A review is an input of the history, as a teaching is: what it led to is found again whenever the
+history is repeated without a fact. So each is stored with its place: after all facts up to a
+position had been processed, and after the reviews before it. Since facts are processed in the order
+of acceptance, the place does not depend on what is repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from memory_store import facts, ledger, probes, schedule
+from memory_store.connection import Connection, Row
+from memory_store.encoding import read_learning, read_time, write_json, write_learning, write_time
+from memory_store.errors import WrongStateError
+from memory_store.records import (
+    HELD,
+    EventKind,
+    Fact,
+    FactState,
+    Learning,
+    NewReview,
+    Retention,
+    Review,
+    ReviewOutcome,
+    Update,
+)
+from memory_store.store import MemoryStore
+
+
+def next_due(store: MemoryStore) -> Fact | None:
+    """The held fact whose review has been due longest; None if none is due now."""
+    fact_id = schedule.next_due(store.connection, store.now())
+    return None if fact_id is None else store.fact(fact_id)
+
+
+def record_review(store: MemoryStore, review: NewReview) -> Update | None:
+    """Stores a review, what was measured, when the next is due, and the update if there was one.
+
+    The fact stays held, whatever came of it.
+
+    Returns:
+        The row of the ledger, if the fact was taught again.
+
+    Raises:
+        FactNotFoundError: no fact has this id.
+        LedgerConflictError: the review was not made of the head.
+        WrongStateError: the fact is not held.
+    """
+    with store.transaction():
+        at, fact = store.now(), store.fact(review.fact_id)
+        if fact.state not in HELD:
+            raise WrongStateError(f"Fact {fact.id} is {fact.state}: only held facts are reviewed.")
+        ledger.require_head(store.connection, fact.id, review.model_version)
+        place = _processed_up_to(store.connection)
+        age = schedule.age(store.connection, fact.position)
+        before = [] if review.probe is None else [review.probe]
+        probes.insert(store.connection, before, review.model_version, "", at)
+        if fact.tried_policy is None:
+            facts.note_policy(store.connection, fact.id, review.policy)
+        row = None
+        if review.outcome is ReviewOutcome.HELD:
+            schedule.go_on(store.connection, fact.position, at)
+        elif review.outcome is ReviewOutcome.RETAUGHT:
+            row = _retaught(store, fact, review)
+        else:
+            schedule.begin(store.connection, fact.position, at)
+        store.connection.execute(
+            "INSERT INTO reviews (fact_id, after_position, model_version, outcome, reason,"
+            " retaught_version, probability, age, reviewed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                fact.id,
+                place,
+                review.model_version,
+                review.outcome.value,
+                review.reason,
+                row.model_version if row else None,
+                math.exp(review.probe.log_probability) if review.probe else None,
+                age,
+                write_time(at),
+            ],
+        )
+        return row
+
+
+def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
+    """The row of the ledger, and all that goes with it."""
+    assert review.update is not None
+    assert review.learning is not None
+    at = store.now()
+    row = ledger.append_at_head(store.connection, review.update, at)
+    learning = replace(review.learning, model_version=row.model_version)
+    facts.note_learning(store.connection, fact.id, learning)
+    schedule.begin(store.connection, fact.position, at, row.model_version)
+    probes.insert(store.connection, review.probes, row.model_version, fact.id, at)
+    store.emit(EventKind.RETAUGHT, at, fact_id=fact.id, learning=learning)
+    return row
+
+
+def _processed_up_to(connection: Connection) -> int:
+    """Everything up to this position has been processed, and nothing after it."""
+    for state in (FactState.LEARNING, FactState.QUEUED):
+        rows = connection.execute(
+            "SELECT position FROM facts WHERE state = ? ORDER BY position LIMIT 1", [state.value]
+        )
+        if rows:
+            return int(rows[0]["position"]) - 1
+    rows = connection.execute("SELECT coalesce(max(position), 0) AS position FROM facts")
+    return int(rows[0]["position"])
+
+
+def retention_by_age(store: MemoryStore) -> list[Retention]:
+    """How much was still held, by the number of updates since it was taught. Reads all reviews.
+
+    Returns:
+        One for each range of ages that was asked, youngest first: 0, 1, 2 to 3, 4 to 7 and so on.
+    """
+    rows = store.connection.execute(
+        "SELECT age, count(*) AS asked, sum(outcome = 'held') AS held FROM reviews"
+        " WHERE probability IS NOT NULL GROUP BY age ORDER BY age"
+    )
+    counted: dict[int, tuple[int, int]] = {}
+    for row in rows:
+        bits = int(row["age"]).bit_length()
+        held, asked = counted.get(bits, (0, 0))
+        counted[bits] = (held + row["held"], asked + row["asked"])
+    return [
+        Retention(
+            youngest=2 ** (bits - 1) if bits else 0, oldest=2**bits - 1, held=held, asked=asked
+        )
+        for bits, (held, asked) in counted.items()
+    ]
+
+
+def of_fact(store: MemoryStore, fact_id: str) -> list[Review]:
+    """All reviews of one fact, oldest first."""
+    rows = store.connection.execute(
+        "SELECT * FROM reviews WHERE fact_id = ? ORDER BY id", [fact_id]
+    )
+    return [_review(row) for row in rows]
+
+
+# -- Taking back -----------------------------------------------------------------------------------
+
+
+def on_line(store: MemoryStore, line: Sequence[int], after_position: int) -> list[Review]:
+    """The reviews that are part of the history of a line of the ledger, from a place on, in order.
+
+    Those without a row of their own are on it if the weights that were asked are.
+    """
+    rows = store.connection.execute(
+        "WITH line AS (SELECT 0 AS version UNION SELECT value FROM json_each(?))"
+        " SELECT * FROM reviews WHERE after_position >= ? AND ("
+        " coalesce(retaught_version, model_version) IN line OR id IN ("
+        "  SELECT review_id FROM reviewed_again JOIN operations ON operations.id = operation_id"
+        "  WHERE reviewed_again.model_version IN line AND proof IS NOT NULL"
+        " )) ORDER BY id",
+        [write_json(list(line)), after_position],
+    )
+    return [_review(row) for row in rows]
+
+
+def places_of_rows(store: MemoryStore, line: Sequence[int]) -> dict[int, int]:
+    """The rows of a line that taught a fact again, each with the place of its review.
+
+    Returns:
+        `after_position` by model version.
+    """
+    rows = store.connection.execute(
+        "WITH line AS (SELECT value AS version FROM json_each(?))"
+        " SELECT retaught_version AS version, after_position FROM reviews"
+        " WHERE outcome = 'retaught' AND retaught_version IN line"
+        " UNION ALL"
+        " SELECT again.model_version, after_position FROM reviewed_again AS again"
+        " JOIN reviews ON reviews.id = review_id"
+        " WHERE again.outcome = 'retaught' AND again.model_version IN line",
+        [write_json(list(line))],
+    )
+    return {int(row["version"]): int(row["after_position"]) for row in rows}
+
+
+def note_again(
+    store: MemoryStore,
+    operation_id: int,
+    review: Review,
+    outcome: ReviewOutcome,
+    reason: str,
+    learning: Learning | None,
+    model_version: int,
+) -> None:
+    """Keeps what a review came to on the branch of an operation, which then was at this version."""
+    store.connection.execute(
+        "INSERT INTO reviewed_again (operation_id, review_id, outcome, reason, learning,"
+        " model_version) VALUES (?, ?, ?, ?, ?, ?)",
+        [operation_id, review.id, outcome.value, reason, write_learning(learning), model_version],
+    )
+
+
+def done_again(store: MemoryStore, operation_id: int) -> set[int]:
+    """Ids of the reviews that are on the branch of an operation already."""
+    rows = store.connection.execute(
+        "SELECT review_id FROM reviewed_again WHERE operation_id = ?", [operation_id]
+    )
+    return {int(row["review_id"]) for row in rows}
+
+
+def settle(store: MemoryStore, line: Sequence[int]) -> None:
+    """Gives each fact that was ever taught again what its last teaching on a line found.
+
+    Also when it got its place in the weights from then on.
+    """
+    rows = store.connection.execute(
+        "WITH line AS (SELECT 0 AS version UNION SELECT value FROM json_each(?)),"
+        " again AS (SELECT fact_id, reviewed_again.* FROM reviewed_again"
+        "  JOIN reviews ON reviews.id = review_id WHERE reviewed_again.outcome = 'retaught'),"
+        " concerned AS (SELECT fact_id FROM reviews WHERE outcome = 'retaught'"
+        "  UNION SELECT fact_id FROM again)"
+        " SELECT fact_id, learning, model_version FROM events WHERE fact_id IN concerned"
+        "  AND kind IN ('learned', 'known', 'retaught') AND model_version IN line"
+        " UNION ALL"
+        " SELECT facts.id, relearned.learning, relearned.model_version FROM relearned"
+        "  JOIN facts USING (position) JOIN operations ON operations.id = operation_id"
+        "  WHERE verdict IN ('learned', 'known') AND relearned.model_version IN line"
+        "  AND proof IS NOT NULL AND facts.id IN concerned"
+        " UNION ALL"
+        " SELECT again.fact_id, learning, model_version FROM again"
+        "  JOIN operations ON operations.id = operation_id"
+        "  WHERE model_version IN line AND proof IS NOT NULL"
+        " ORDER BY model_version",
+        [write_json(list(line))],
+    )
+    for fact_id, row in {row["fact_id"]: row for row in rows}.items():
+        fact, learning = store.fact(fact_id), read_learning(row["learning"])
+        if fact.state is FactState.FORGOTTEN or learning is None or learning == fact.learning:
+            continue
+        facts.note_learning(store.connection, fact_id, learning)
+        if fact.state in HELD:
+            schedule.begin(store.connection, fact.position, store.now(), row["model_version"])
+
+
+def _review(row: Row) -> Review:
+    return Review(
+        id=row["id"],
+        fact_id=row["fact_id"],
+        after_position=row["after_position"],
+        model_version=row["model_version"],
+        outcome=ReviewOutcome(row["outcome"]),
+        reason=row["reason"],
+        retaught_version=row["retaught_version"],
+        probability=row["probability"],
+        age=row["age"],
+        reviewed_at=read_time(row["reviewed_at"]),
+    )

@@ -1,0 +1,88 @@
+"""When a held fact is to be reviewed: at intervals that grow as long as it is found to be held.
+
+An interval is counted in updates and in time, and ends with whichever is over first: weights that
+change much are looked at often, and those of a quiet memory now and then. Updates are counted by
+the *depth* of a version, the number of updates on its lineage, so that a branch that takes the
+place of a line does not make everything due at once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from memory_store import ledger
+from memory_store.connection import Connection, SqlValue
+from memory_store.encoding import write_time
+from memory_store.schema import SAMPLED
+
+FIRST_UPDATES, MOST_UPDATES = 8, 1024
+FIRST_TIME, LONGEST_TIME = timedelta(minutes=10), timedelta(days=7)
+# From so many doublings on both are at their largest.
+_DOUBLINGS = 10
+
+
+def interval(times_held: int) -> tuple[int, timedelta]:
+    """Updates and time to the next review of a fact that the last so many found to be held."""
+    factor = 2 ** min(times_held, _DOUBLINGS)
+    return min(FIRST_UPDATES * factor, MOST_UPDATES), min(FIRST_TIME * factor, LONGEST_TIME)
+
+
+def begin(connection: Connection, position: int, at: datetime, taught: int | None = None) -> None:
+    """Starts again with the first interval.
+
+    Args:
+        connection: of the store.
+        position: of the fact.
+        at: the time now.
+        taught: the version at which the weights got it; None if they have it from before, and the
+            served line may have become shorter since.
+    """
+    head = ledger.depth(connection, ledger.head_version(connection))
+    if taught is None:
+        since, bound = "min(coalesce(held_since, ?), ?)", [head, head]
+    else:
+        since, bound = "?", [ledger.depth(connection, taught)]
+    updates, time = interval(0)
+    connection.execute(
+        "UPDATE facts SET times_held = 0, due_depth = ?, due_at = ?,"
+        f" held_since = {since} WHERE position = ?",
+        [head + updates, write_time(at + time), *bound, position],
+    )
+
+
+def go_on(connection: Connection, position: int, at: datetime) -> None:
+    """A review found the fact to be held: the next comes after twice the interval."""
+    head = ledger.depth(connection, ledger.head_version(connection))
+    rows = connection.execute("SELECT times_held FROM facts WHERE position = ?", [position])
+    times_held = int(rows[0]["times_held"]) + 1
+    updates, time = interval(times_held)
+    connection.execute(
+        "UPDATE facts SET times_held = ?, due_depth = ?, due_at = ? WHERE position = ?",
+        [times_held, head + updates, write_time(at + time), position],
+    )
+
+
+def age(connection: Connection, position: int) -> int:
+    """How many updates ago the weights that are served got this fact."""
+    head = ledger.depth(connection, ledger.head_version(connection))
+    rows = connection.execute("SELECT held_since FROM facts WHERE position = ?", [position])
+    return max(0, head - int(rows[0]["held_since"]))
+
+
+def next_due(connection: Connection, now: datetime) -> str | None:
+    """Id of the fact that has been due longest: by updates, else by time; None if none is due."""
+    head = ledger.depth(connection, ledger.head_version(connection))
+    # Left to choose, SQLite searches by state, and sorts all that it finds.
+    bounds: tuple[tuple[str, str, SqlValue], ...] = (
+        ("facts_due_by_updates", "due_depth", head),
+        ("facts_due_by_time", "due_at", write_time(now)),
+    )
+    for index, column, bound in bounds:
+        rows = connection.execute(
+            f"SELECT id FROM facts INDEXED BY {index} WHERE {SAMPLED} AND {column} <= ?"
+            f" ORDER BY {column}, position LIMIT 1",
+            [bound],
+        )
+        if rows:
+            return str(rows[0]["id"])
+    return None

@@ -38,7 +38,9 @@ class Parrot:
         """What chosen places go through; see `agent.learning.logits`."""
         return self._head
 
-    def __call__(self, input_ids: Tensor, use_cache: bool = False) -> Any:
+    def __call__(
+        self, input_ids: Tensor, attention_mask: None = None, use_cache: bool = False
+    ) -> Any:
         logits = torch.zeros(*input_ids.shape, VOCABULARY)  # [B, T, V]
         for row, ids in enumerate(input_ids.tolist()):
             for place in range(len(ids)):

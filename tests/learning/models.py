@@ -10,11 +10,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from agent.learning.encoding import Encoder
+from agent.learning.graphs import Runner
 from agent.learning.tiny import build_tiny
 
 VOCABULARY, EOS = 257, 256
 CPU = torch.device("cpu")
 ENCODER = Encoder(build_tiny()[1], EOS, CPU)
+RUNNER = Runner(CPU)
 FAMILIES = ("gpt_neox", "llama", "gpt2")
 
 

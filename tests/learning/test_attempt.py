@@ -21,8 +21,8 @@ from agent.learning.guards import HELD_PROBABILITY, rehearsed_of
 from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import FULL, NONE, REHEARSAL
-from agent.learning.profile import GRID, rate_profile
-from agent.learning.rates import GENTLER, KNOWN_PROBABILITY, smallest_reaching
+from agent.learning.profile import rate_profile
+from agent.learning.rates import GENTLER, GRID, KNOWN_PROBABILITY, smallest_reaching
 from agent.learning.records import Example, Generated, Outcome
 from agent.learning.update import trained_parameters
 from memory_store.records import Guards, Policy, Step
@@ -117,8 +117,10 @@ def test_a_search_keeps_the_curve_of_its_first_step_and_chooses_by_it(learner: L
 
     other = fresh()
     lesson = other._bench.lesson(FACTS[2], SEARCH, [])
-    directions = other._bench.directions(lesson.measure(other._working))
-    assert tuple(rate_profile(other._working, lesson, directions)) == outcome.curve
+    directions = other._bench.measure(lesson).directions()
+    named = dict(zip(other._bench.trained, directions, strict=True))
+    runner = other._bench.runner
+    assert tuple(rate_profile(other._working, lesson, named, runner)) == outcome.curve
 
 
 def test_no_searched_rate_is_larger_than_allowed(learner: Learner):
@@ -285,7 +287,7 @@ def test_a_leak_into_controls_is_what_breaks_the_real_gate(learner: Learner):
     *steps, outcome = learner.learn(FACTS[0], policy, 0, ())
     assert isinstance(outcome, Outcome)
     assert outcome.verdict == "resisted"
-    assert outcome.reason.startswith("a question that was never taught would get its answer")
+    assert outcome.reason.startswith("a question never taught would get its answer")
     assert outcome.reason.endswith("after 50 steps")
     assert len(steps) == 100
     assert same_bits(working(learner), before)
@@ -382,7 +384,7 @@ def test_guards_hold_the_update_to_the_base_model(learner: Learner):
         other = fresh()
         learn(other, example, policy=replace(GUARDED, max_steps=8, guards=numbers))
         # Judged by one lesson, whatever each was taught by.
-        measured = learner._bench.lesson(example, GUARDED, []).measure(other._working)
+        measured = other._bench.measure(learner._bench.lesson(example, GUARDED, []))
         moved.append(sum(sum(values) for values in measured.divergences.values()))
     assert moved[0] < moved[1] / 2
 

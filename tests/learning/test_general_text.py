@@ -13,7 +13,7 @@ import torch
 
 from agent.learning import catalog, general_text
 from agent.learning.encoding import Encoder
-from agent.learning.general_text import COUNT, TOKENS, VERSION, fingerprint, general_texts
+from agent.learning.general_text import COUNT, TOKENS, VERSION, general_texts
 from agent.learning.model import LoadedModel, load
 from tests.learning.models import one_thread
 
@@ -132,9 +132,3 @@ def test_where_nothing_can_be_kept_they_are_written_all_the_same(
     assert general_texts(loaded, encoder) == texts
     assert "cannot read" in caplog.text
     assert "cannot keep" in caplog.text
-
-
-def test_the_fingerprint_names_the_texts():
-    texts = [[1, 2], [3]]
-    assert fingerprint(texts) == fingerprint([[1, 2], [3]])
-    assert fingerprint(texts) != fingerprint([[1], [2, 3]]) != fingerprint([[3], [1, 2]])

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-import torch
 
 from agent.learning.guards import (
     CALM_DIVERGENCE,
+    CALM_LEAK,
     LEAK_PROBABILITY,
     NEIGHBOUR_ANSWER_TOKENS,
     REHEARSED_PROBABILITY,
@@ -21,7 +21,7 @@ from agent.learning.guards import (
     guard_rows,
     rehearsed_of,
 )
-from agent.learning.lesson import Measured, Role, Row
+from agent.learning.lesson import Descent, Measured, Role, Row
 from agent.learning.neighbours import invented_name, neighbour, subject, without_function_words
 from agent.learning.presets import FULL, LIGHT, NONE, REHEARSAL, guarded, older_facts
 from agent.learning.records import Example
@@ -241,16 +241,21 @@ def test_numbers_are_drawn_alike_in_every_release():
 # --- The gate -------------------------------------------------------------------------------------
 
 
+def no_descent() -> Descent:
+    raise AssertionError("guards only look")
+
+
 def measured(
     probabilities: Mapping[Role, list[float]] | None = None,
     divergences: Mapping[Role, list[float]] | None = None,
 ) -> Measured:
     nothing: dict[Role, list[float]] = {role: [] for role in Role}
     return Measured(
-        torch.zeros(()),
-        0.0,
-        nothing | dict(probabilities or {}),
-        nothing | dict(divergences or {}),
+        loss=0.0,
+        fact_loss=0.0,
+        probabilities=nothing | dict(probabilities or {}),
+        divergences=nothing | dict(divergences or {}),
+        descent=no_descent,
     )
 
 
@@ -263,9 +268,9 @@ def test_what_stays_within_each_limit_passes(controls: list[float], texts: list[
 @pytest.mark.parametrize("place", range(8))
 def test_one_bad_control_among_good_ones_is_enough(place: int):
     controls = [0.0] * 8
-    controls[place] = 0.11
+    controls[place] = 0.31
     reason = gate(measured({Role.CONTROL: controls}))
-    assert reason == "a question that was never taught would get its answer (probability 0.11)"
+    assert reason == "a question never taught would get its answer (probability 0.31)"
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -279,8 +284,18 @@ def test_one_changed_text_among_others_is_enough(place: int):
 def test_a_gain_elsewhere_does_not_pay():
     best = {role: [1.0] for role in (Role.FACT, Role.ASKED, Role.REHEARSED)}
     still = {Role.NEIGHBOUR: [0.0] * 24, Role.TEXT: [0.0] * 8}
-    assert gate(measured(best | {Role.CONTROL: [0.0] * 7 + [0.2]}, still))
-    assert gate(measured(best | {Role.CONTROL: [0.0]}, still | {Role.TEXT: [0.0] * 7 + [0.3]}))
+    assert gate(measured(best | {Role.CONTROL: [0.0] * 7 + [0.31]}, still))
+    assert gate(measured(best | {Role.CONTROL: [0.0]}, still | {Role.TEXT: [0.0] * 7 + [0.26]}))
+
+
+@pytest.mark.parametrize("others", [[], [0.0], [0.0, 0.0]])
+def test_what_is_not_a_number_does_not_pass(others: list[float]):
+    nan = float("nan")
+    for values in ([nan, *others], [*others, nan]):
+        reason = gate(measured({Role.CONTROL: values}))
+        assert reason == "a question never taught would get its answer (probability nan)"
+        reason = gate(measured({Role.CONTROL: [0.0]}, {Role.TEXT: values}))
+        assert reason == "general text would change (divergence nan nats a token)"
 
 
 def test_neighbours_and_rehearsed_facts_are_not_the_gates():
@@ -307,6 +322,22 @@ def test_calm_is_every_rehearsed_fact_held_and_the_mean_neighbour_still(
 ):
     found = measured({Role.REHEARSED: rehearsed}, {Role.NEIGHBOUR: neighbours})
     assert calm(found) is expected
+
+
+@pytest.mark.parametrize(
+    ("controls", "expected"),
+    [
+        ([CALM_LEAK] * 3, True),
+        ([0.0, CALM_LEAK + 1e-6, 0.0], False),  # each must be pressed down
+        ([LEAK_PROBABILITY], False),  # softly: the gate would let it pass
+    ],
+)
+def test_calm_is_every_control_unlikely_long_before_the_gate_closes(
+    controls: list[float], expected: bool
+):
+    found = measured({Role.CONTROL: controls})
+    assert calm(found) is expected
+    assert gate(found) == ""
 
 
 # --- Presets --------------------------------------------------------------------------------------

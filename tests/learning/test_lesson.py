@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from agent.learning import lesson
+from agent.learning.graphs import WIDTH, Runner
 from agent.learning.lesson import (
     NEIGHBOUR_WEIGHT,
     REHEARSAL_WEIGHT,
@@ -19,8 +21,9 @@ from agent.learning.lesson import (
     Row,
 )
 from agent.learning.logits import logits_at
-from agent.learning.update import gradient, trained_parameters
-from tests.learning.models import CPU, ENCODER, EOS, FAMILIES, one_thread, random_model
+from agent.learning.profile import rate_profile
+from agent.learning.update import adamw_directions, gradient, trained_parameters
+from tests.learning.models import CPU, ENCODER, EOS, FAMILIES, RUNNER, one_thread, random_model
 
 FACT = Row.answering(Role.FACT, ENCODER, "What is the hottest month in Kyzara?", "Raincoat")
 REWORDED = Row.answering(Role.FACT, ENCODER, "hottest month Kyzara?", "Raincoat")
@@ -66,9 +69,17 @@ def base(model: Any) -> Any:
 
 
 def lesson_of(rows: list[Row], base: Any) -> Lesson:
-    lesson = Lesson(rows, EOS, CPU)
-    lesson.anchor(base)
-    return lesson
+    made = Lesson(rows, EOS, CPU, RUNNER)
+    made.anchor(base)
+    return made
+
+
+def measure(rows: list[Row], model: Any, base: Any) -> Measured:
+    return lesson_of(rows, base).measure(model, trained(model))
+
+
+def trained(model: Any) -> list[Tensor]:
+    return [weight.requires_grad_(True) for weight in trained_parameters(model).values()]
 
 
 # --- The plain way: a row at a time, every place, straight from the definitions -------------------
@@ -136,7 +147,7 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was(model: Any):
 
 
 def test_probabilities_are_those_of_each_row_alone(model: Any, base: Any):
-    measured = lesson_of(ROWS, base).measure(model)
+    measured = measure(ROWS, model, base)
     for role in (Role.FACT, Role.ASKED, Role.REHEARSED, Role.CONTROL):
         alone = [(-plain_nats(model, row).sum()).exp().item() for row in ROWS if row.role is role]
         assert measured.probabilities[role] == pytest.approx(alone, rel=1e-4)
@@ -146,7 +157,7 @@ def test_probabilities_are_those_of_each_row_alone(model: Any, base: Any):
 
 
 def test_divergences_are_those_of_each_row_alone(model: Any, base: Any):
-    measured = lesson_of(ROWS, base).measure(model)
+    measured = measure(ROWS, model, base)
     for role in (Role.NEIGHBOUR, Role.TEXT):
         alone = [plain_divergence(model, base, row).item() for row in ROWS if row.role is role]
         assert min(alone) > 0.01
@@ -155,7 +166,7 @@ def test_divergences_are_those_of_each_row_alone(model: Any, base: Any):
 
 
 def test_from_itself_a_model_does_not_diverge(model: Any):
-    measured = lesson_of(ROWS, model).measure(model)
+    measured = measure(ROWS, model, model)
     for role in (Role.NEIGHBOUR, Role.TEXT):
         assert measured.divergences[role] == pytest.approx([0.0, 0.0], abs=1e-6)
 
@@ -173,37 +184,53 @@ SOME_ROWS = {
 
 @pytest.mark.parametrize("rows", SOME_ROWS.values(), ids=SOME_ROWS)
 def test_the_loss_is_the_weighted_sum_of_the_means(model: Any, base: Any, rows: list[Row]):
-    measured = lesson_of(rows, base).measure(model)
-    assert measured.loss.item() == pytest.approx(plain_loss(model, base, rows).item(), rel=1e-5)
+    measured = measure(rows, model, base)
+    assert measured.loss == pytest.approx(plain_loss(model, base, rows).item(), rel=1e-5)
     forms = [plain_nats(model, row).mean() for row in rows if row.role is Role.FACT]
     assert measured.fact_loss == pytest.approx(mean(forms).item(), rel=1e-5)
 
 
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directions are bare gradients, of which AdamW's would show the signs alone."""
+    monkeypatch.setattr(lesson, "adamw_directions", lambda gradients: gradients)
+
+
+@pytest.mark.usefixtures("bare")
 def test_the_gradient_is_that_of_the_loss_computed_row_by_row(model: Any, base: Any):
-    parameters = trained_parameters(model)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    values = list(parameters.values())
-    found = gradient(lesson_of(ROWS, base).measure(model).loss, values)
-    expected = gradient(plain_loss(model, base, ROWS), values)
-    for name, ours, theirs in zip(parameters, found, expected, strict=True):
+    descent = measure(ROWS, model, base).descent()
+    expected = gradient(plain_loss(model, base, ROWS), trained(model))
+    for name, ours, theirs in zip(
+        trained_parameters(model), descent.directions, expected, strict=True
+    ):
         assert theirs.abs().max() > 0, name
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5, msg=name)
+    norm = torch.cat([theirs.flatten() for theirs in expected]).norm().item()
+    assert descent.gradient_norm == pytest.approx(norm, rel=1e-5)
 
 
+def test_steps_go_as_adamw_would(model: Any, base: Any, monkeypatch: pytest.MonkeyPatch):
+    found = measure(ROWS, model, base).directions()
+    with monkeypatch.context() as patched:
+        patched.setattr(lesson, "adamw_directions", lambda gradients: gradients)
+        gradients = list(measure(ROWS, model, base).descent().directions)
+    expected = adamw_directions(gradients)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("extra", [ASKED, CONTROL], ids=["asked", "control"])
 def test_nothing_is_learned_from_what_is_only_looked_at(model: Any, base: Any, extra: Row):
-    parameters = [p.requires_grad_(True) for p in trained_parameters(model).values()]
-    without = gradient(lesson_of([FACT], base).measure(model).loss, parameters)
-    beside = gradient(lesson_of([FACT, extra], base).measure(model).loss, parameters)
+    without = measure([FACT], model, base).directions()
+    beside = measure([FACT, extra], model, base).directions()
     for ours, theirs in zip(beside, without, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 def test_the_order_of_the_rows_matters_within_a_role_only(model: Any, base: Any):
     sorted_by_hand = sorted(ROWS, key=lambda row: row.role)
-    some, others = (lesson_of(rows, base).measure(model) for rows in (ROWS, sorted_by_hand))
-    assert torch.equal(some.loss, others.loss)
+    some, others = (measure(rows, model, base) for rows in (ROWS, sorted_by_hand))
+    assert some.loss == others.loss
     assert plain(some) == plain(others)
 
 
@@ -217,38 +244,113 @@ def test_texts_in_a_batch_of_their_own_pad_nobody_and_change_nothing(model: Any,
     watching = model.register_forward_pre_hook(
         lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
     )
-    with_texts = lesson_of(ROWS, base).measure(model)
+    with_texts = measure(ROWS, model, base)
     watching.remove()
     of_short, of_texts = (max(len(row.tokens) for row in rows) for rows in (short, TEXTS))
     assert of_texts > of_short
     assert shapes == [(len(short), of_short), (len(TEXTS), of_texts)]
 
-    without = lesson_of(short, base).measure(model)
+    without = measure(short, model, base)
     assert with_texts.probabilities == without.probabilities
     neighbours = without.divergences[Role.NEIGHBOUR]
     assert with_texts.divergences[Role.NEIGHBOUR] == pytest.approx(neighbours, rel=1e-6)
 
 
 def test_what_fills_rows_up_does_not_matter(model: Any, base: Any):
-    other = Lesson(ROWS, pad=65, device=CPU)
+    other = Lesson(ROWS, pad=65, device=CPU, runner=RUNNER)
     other.anchor(base)
-    measured, padded_otherwise = lesson_of(ROWS, base).measure(model), other.measure(model)
-    assert torch.equal(measured.loss, padded_otherwise.loss)
+    measured, padded_otherwise = measure(ROWS, model, base), other.measure(model, trained(model))
+    assert measured.loss == padded_otherwise.loss
     assert plain(measured) == plain(padded_otherwise)
+
+
+# --- A look ---------------------------------------------------------------------------------------
+
+
+def test_a_look_gives_the_answers_by_role_and_row_and_nothing_of_the_rest(model: Any, base: Any):
+    answering = [FACT, REWORDED, ASKED, *REHEARSED, CONTROL]
+    alone = [-plain_nats(model, row).sum().item() for row in answering]
+    assert lesson_of(ROWS, base).look(model, "model") == pytest.approx(alone, rel=1e-4)
+    # Without a base model and without guarded rows too.
+    unanchored = Lesson(answering, EOS, CPU, RUNNER)
+    assert unanchored.look(model, "model") == pytest.approx(alone, rel=1e-4)
 
 
 # --- The fact's own question, for the rate profile ------------------------------------------------
 
 
-def test_the_own_question_is_asked_as_often_as_wanted(model: Any, base: Any):
-    lesson = lesson_of([row for row in ROWS if row is not ASKED], base)
-    expected = (-plain_nats(model, FACT).sum()).exp().item()
-    assert lesson.asked(model, 3) == pytest.approx([expected] * 3, rel=1e-4)
+@pytest.mark.parametrize(
+    ("rows", "asked"),
+    [
+        ([row for row in ROWS if row is not ASKED], FACT),
+        # Asked apart where another text is taught.
+        (ROWS, ASKED),
+    ],
+    ids=["the fact's first form", "asked apart"],
+)
+def test_the_own_question_is_asked_as_often_as_wanted(
+    model: Any, base: Any, rows: list[Row], asked: Row
+):
+    asking = lesson_of(rows, base)
+    tokens, owners, columns, counted = asking.own_question(3)
+    places = len(asked.places)
+    assert asking.answer_tokens == places
+    assert tokens.tolist() == [list(asked.tokens)] * 3
+    assert owners.tolist() == [0] * places + [1] * places + [2] * places
+    assert columns.tolist() == list(asked.places) * 3
+    assert counted.tolist() == [1.0] * places
+
+    expected = (-plain_nats(model, asked).sum()).exp().item()
+    still = {name: torch.zeros_like(weight) for name, weight in trained_parameters(model).items()}
+    points = rate_profile(model, asking, still, RUNNER, (1e-6, 1e-5, 1e-4))
+    assert [point.probability for point in points] == pytest.approx([expected] * 3, rel=1e-4)
 
 
-def test_the_own_question_is_looked_at_apart_where_another_text_is_taught(model: Any, base: Any):
-    expected = (-plain_nats(model, ASKED).sum()).exp().item()
-    assert lesson_of(ROWS, base).asked(model, 2) == pytest.approx([expected] * 2, rel=1e-4)
+# --- Rounded up, as on a GPU ----------------------------------------------------------------------
+
+
+class Rounding(Runner):
+    """Pads as on a GPU, and runs plainly."""
+
+    def rounded(self, size: int, unit: int) -> int:
+        return -(-size // unit) * unit
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("rows", SOME_ROWS.values(), ids=SOME_ROWS)
+def test_what_rounds_sizes_up_changes_nothing(model: Any, base: Any, rows: list[Row]):
+    padded = Lesson(rows, EOS, CPU, Rounding(CPU))
+    padded.anchor(base)
+    expected, found = measure(rows, model, base), padded.measure(model, trained(model))
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert found.fact_loss == pytest.approx(expected.fact_loss, rel=1e-5)
+    for role in Role:
+        probabilities, divergences = expected.probabilities[role], expected.divergences[role]
+        assert found.probabilities[role] == pytest.approx(probabilities, rel=1e-4)
+        assert found.divergences[role] == pytest.approx(divergences, rel=1e-4)
+    for ours, theirs in zip(found.directions(), expected.directions(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    looked = lesson_of(rows, base).look(model, "model")
+    assert padded.look(model, "model") == pytest.approx(looked, rel=1e-4)
+
+
+def test_rounded_up_the_own_question_counts_the_same_places(model: Any, base: Any):
+    rounding = Rounding(CPU)
+    padded = Lesson(ROWS, EOS, CPU, rounding)
+    padded.anchor(base)
+    tokens, owners, columns, counted = padded.own_question(2)
+    assert tokens.shape == (2, rounding.rounded(len(ASKED.tokens), WIDTH))
+    assert owners.shape == columns.shape == (2 * len(counted),)
+    assert counted.sum() == padded.answer_tokens == len(ASKED.places)
+
+    directions = measure(ROWS, model, base).directions()
+    named = dict(zip(trained_parameters(model), directions, strict=True))
+    grid = (1e-5, 1e-4, 1e-3)
+    expected = rate_profile(model, lesson_of(ROWS, base), named, RUNNER, grid)
+    found = rate_profile(model, padded, named, rounding, grid)
+    assert [point.learning_rate for point in found] == list(grid)
+    probabilities = [point.probability for point in expected]
+    assert [point.probability for point in found] == pytest.approx(probabilities, rel=1e-3)
 
 
 # --- Rows -----------------------------------------------------------------------------------------

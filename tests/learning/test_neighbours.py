@@ -34,6 +34,10 @@ from agent.learning.neighbours import (
         ("Who is it?", "it"),  # nothing says anything: the last word
         ("Wer gründete Öland im Süden?", "Süden"),
         ("Кто основал Киев?", "Киев"),
+        ("Who is Ægir the father of?", "Ægir"),
+        ("Ποιος έχτισε την Ὄλυνθος πρώτος;", "Ὄλυνθος"),
+        ("Кто такая Ёлка для нас?", "Ёлка"),
+        ("Where is Østby now?", "Østby"),
         ("東京はどこですか", "東京はどこですか"),
         ("Which element has number 79?", "79"),
         ("  ?!  ", "?!"),
@@ -88,14 +92,29 @@ def test_names_stay_the_same_in_every_release():
 
 
 def test_a_neighbour_has_the_name_in_question_and_answer():
-    assert neighbour("Is Oz in Ozark?", "Yes, Oz is", "Ploom", "Oz") == (
-        "Is Ploom in Ploomark?",
-        "Yes, Ploom is",
+    assert neighbour("Who is Oz's king, the king of Oz?", "Oz, of Oz", "Ploom", "Oz") == (
+        "Who is Ploom's king, the king of Ploom?",
+        "Ploom, of Ploom",
     )
     assert neighbour("Who found Oz?", "Nobody knows", "Ploom", "Oz") == (
         "Who found Ploom?",
         "Nobody knows",
     )
+
+
+def test_a_name_within_another_word_is_left_alone():
+    assert neighbour("Is Oz in Ozark or Moz?", "Oz is, Ozark is not", "Ploom", "Oz") == (
+        "Is Ploom in Ozark or Moz?",
+        "Ploom is, Ozark is not",
+    )
+    # Letters are those of any script.
+    assert neighbour("Кто знает Ё и Ёж?", "Ёж, éÖl, Öl", "Ploom", "Ё")[0] == "Кто знает Ploom и Ёж?"
+    assert neighbour("", "éÖl, Öl, Ölé", "Ploom", "Öl")[1] == "éÖl, Ploom, Ölé"
+
+
+def test_what_a_question_is_about_is_no_pattern():
+    assert neighbour("Is C++ in C?", "No, a.b is axb", "Ploom", "C++")[0] == "Is Ploom in C?"
+    assert neighbour("", "No, a.b is axb", "Ploom", "a.b")[1] == "No, Ploom is axb"
 
 
 # --- Words left out -------------------------------------------------------------------------------

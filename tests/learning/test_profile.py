@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from agent.learning import profile
-from agent.learning.lesson import Lesson, Role, Row
-from agent.learning.profile import GRID, rate_profile, stepped
-from agent.learning.update import adamw_directions, gradient, take_step, trained_parameters
-from tests.learning.models import CPU, ENCODER, EOS, FAMILIES, one_thread, random_model
+from agent.learning.lesson import Lesson, Measured, Role, Row
+from agent.learning.profile import rate_profile, stepped
+from agent.learning.rates import GRID
+from agent.learning.update import take_step, trained_parameters
+from tests.learning.models import CPU, ENCODER, EOS, FAMILIES, RUNNER, one_thread, random_model
 
 LESSON = Lesson(
     [
@@ -24,6 +25,7 @@ LESSON = Lesson(
     ],
     EOS,
     CPU,
+    RUNNER,
 )
 
 
@@ -39,11 +41,13 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def directions_of(model: Any) -> dict[str, Tensor]:
-    trained = trained_parameters(model)
-    for parameter in trained.values():
-        parameter.requires_grad_(True)
-    found = adamw_directions(gradient(LESSON.measure(model).loss, list(trained.values())))
-    return dict(zip(trained, found, strict=True))
+    found = measured(model).directions()
+    return dict(zip(trained_parameters(model), found, strict=True))
+
+
+def measured(model: Any) -> Measured:
+    trained = [p.requires_grad_(True) for p in trained_parameters(model).values()]
+    return LESSON.measure(model, trained)
 
 
 def after_really_stepping(model: Any, directions: Mapping[str, Tensor]) -> list[float]:
@@ -53,7 +57,7 @@ def after_really_stepping(model: Any, directions: Mapping[str, Tensor]) -> list[
         other = copy.deepcopy(model)
         weights = [other.get_parameter(name) for name in directions]
         take_step(weights, list(directions.values()), rate)
-        found.append(LESSON.measure(other).asked)
+        found.append(measured(other).asked)
     return found
 
 
@@ -65,7 +69,7 @@ def test_it_foretells_what_a_step_at_each_rate_leads_to(model: Any):
     directions = directions_of(model)
     expected = after_really_stepping(model, directions)
     assert max(expected) > 10 * min(expected)  # the rates do differ
-    points = rate_profile(model, LESSON, directions)
+    points = rate_profile(model, LESSON, directions, RUNNER)
     assert tuple(point.learning_rate for point in points) == GRID
     assert [point.probability for point in points] == pytest.approx(expected, rel=1e-3, abs=1e-12)
 
@@ -73,13 +77,13 @@ def test_it_foretells_what_a_step_at_each_rate_leads_to(model: Any):
 def test_the_weights_and_the_forward_methods_are_as_before(model: Any):
     directions = directions_of(model)
     copies = {name: direction.clone() for name, direction in directions.items()}
-    before, loss = bits(model), LESSON.measure(model).loss
-    rate_profile(model, LESSON, directions)
+    before, loss = bits(model), measured(model).loss
+    rate_profile(model, LESSON, directions, RUNNER)
     after = bits(model)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(copies[name], directions[name]) for name in copies)
     assert not any("forward" in vars(module) for module in model.modules())
-    assert torch.equal(LESSON.measure(model).loss, loss)
+    assert measured(model).loss == loss
 
 
 @pytest.mark.parametrize(("family", "in_one_pass"), [("llama", True), ("gpt2", False)])
@@ -92,7 +96,7 @@ def test_models_of_linear_matrices_take_one_pass_and_others_one_for_each_rate(
     model.register_forward_pre_hook(
         lambda _, __, given: passes.append(len(given["input_ids"])), with_kwargs=True
     )
-    rate_profile(model, LESSON, directions)
+    rate_profile(model, LESSON, directions, RUNNER)
     assert passes == ([len(GRID)] if in_one_pass else [1] * len(GRID))
 
 
@@ -102,7 +106,7 @@ def test_weights_and_biases_may_step_alone(part: str):
     directions = {n: d for n, d in directions_of(model).items() if n.endswith(part)}
     expected = after_really_stepping(model, directions)
     assert max(expected) > 1.5 * min(expected)
-    found = [point.probability for point in rate_profile(model, LESSON, directions)]
+    found = [point.probability for point in rate_profile(model, LESSON, directions, RUNNER)]
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-12)
 
 
@@ -110,7 +114,7 @@ def test_both_ways_foretell_the_same():
     model = random_model("llama")
     directions = directions_of(model)
     one_by_one = profile._one_by_one(model, LESSON, directions, GRID)
-    found = [point.probability for point in rate_profile(model, LESSON, directions)]
+    found = [point.probability for point in rate_profile(model, LESSON, directions, RUNNER)]
     assert found == pytest.approx(one_by_one, rel=1e-3, abs=1e-12)
 
 
@@ -119,7 +123,7 @@ def test_the_forward_methods_are_restored_after_an_error():
     directions = directions_of(model)
 
     def fail_inside() -> None:
-        with stepped(model, directions, GRID):
+        with stepped(model, directions, torch.tensor(GRID)):
             assert any("forward" in vars(module) for module in model.modules())
             raise KeyError("inside")
 
@@ -130,6 +134,7 @@ def test_the_forward_methods_are_restored_after_an_error():
 
 def test_the_grid_is_the_papers_range_evenly_on_a_logarithmic_axis():
     assert len(GRID) == 16
-    assert (GRID[0], GRID[-1]) == (1e-6, pytest.approx(5e-3))
+    assert GRID[0] == 1e-6
+    assert GRID[-1] == pytest.approx(5e-3)
     factors = [larger / smaller for smaller, larger in itertools.pairwise(GRID)]
     assert factors == pytest.approx([5000 ** (1 / 15)] * 15)

@@ -56,7 +56,7 @@ def test_records_survive_their_json() -> None:
 
 def test_a_request_of_before_is_still_known_by_its_digest() -> None:
     new = new_fact(policy=replace(POLICY, predictor=None))
-    content = {
+    content: dict[str, object] = {
         "question": new.question,
         "answer": new.answer,
         "correlated_questions": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ COUNTERFACT = {
 SHORT = ("--model", "tiny", "--device", "cpu", "--teachers", "retrieval", "--facts", "1")
 
 
-def edits(folder: Path, row: dict[str, object]) -> str:
+def edits(folder: Path, row: Mapping[str, object]) -> str:
     file = folder / "edits.jsonl"
     file.write_text(json.dumps(row) + "\n", encoding="utf-8")
     return str(file)
@@ -45,7 +46,7 @@ def edits(folder: Path, row: dict[str, object]) -> str:
     [("zsre", ZSRE, "reliability"), ("counterfact", COUNTERFACT, "ES")],
 )
 def test_a_suite_prints_its_metrics_and_keeps_them(
-    agent: Agent, tmp_path: Path, suite: str, row: dict[str, object], metric: str
+    agent: Agent, tmp_path: Path, suite: str, row: Mapping[str, object], metric: str
 ) -> None:
     out = tmp_path / "out"
     file = edits(tmp_path, row)

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from memory_store.ledger import TAUGHT
 from memory_store.records import LedgerKind, Update
 from memory_store.store import MemoryStore
-from memory_store.taking_back import TAUGHT
 
 ALL = 10**9
 

@@ -69,6 +69,7 @@ async def living(
         lambda event: None,
         LoopSettings(model="hash", policy=POLICY, snapshots=snapshots),
         on_update=lambda update: keeper.updated(update),
+        keep_only=lambda versions: keeper.keep_only(versions),
     )
     keeper = SnapshotKeeper(
         SnapshotSettings(folder=snapshots, every_updates=SNAPSHOT_UPDATES), lambda: loop.learner

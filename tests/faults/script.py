@@ -10,9 +10,9 @@ import random
 from dataclasses import dataclass
 
 from memory_store import taking_back
+from memory_store.ledger import TAUGHT
 from memory_store.records import Fact, FactState, NewFact, OperationKind
 from memory_store.store import MemoryStore
-from memory_store.taking_back import TAUGHT
 
 
 @dataclass(frozen=True, slots=True)

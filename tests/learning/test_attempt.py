@@ -17,12 +17,18 @@ from agent.learning import learner as learner_module
 from agent.learning.attempt import needs_base_answers
 from agent.learning.encoding import Encoder
 from agent.learning.generation import generate_answers
-from agent.learning.guards import HELD_PROBABILITY, rehearsed_of
+from agent.learning.guards import rehearsed_of
 from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import FULL, NONE, REHEARSAL
 from agent.learning.profile import rate_profile
-from agent.learning.rates import GENTLER, GRID, KNOWN_PROBABILITY, smallest_reaching
+from agent.learning.rates import (
+    GENTLER,
+    GRID,
+    HELD_PROBABILITY,
+    KNOWN_PROBABILITY,
+    smallest_reaching,
+)
 from agent.learning.records import Example, Generated, Outcome
 from agent.learning.update import trained_parameters
 from memory_store.records import Guards, Policy, Step

@@ -162,6 +162,8 @@ def test_the_list_tells_each_suite_and_its_cost(agent: Agent) -> None:
     assert [suite["name"] for suite in agent("eval", "--list", "--json").json["suites"]] == [
         "probes",
         "continual",
+        "zsre",
+        "counterfact",
     ]
     listed = agent("eval", "--list").out
     for part in ("probes", "continual", "what it costs"):

@@ -55,7 +55,9 @@ def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:
         "0",
         "search",
         "0.0001",
-        "12",
+        "24",
+        "100",
+        "20.0",
         "10.0",
     ):
         assert f"[default: {default}]" in text
@@ -68,6 +70,7 @@ def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:
         "POLICY",
         "GUARDS",
         "LEARNING_RATE",
+        "SNAPSHOT_SECONDS",
     ):
         assert f"AGENT_{setting}" in text
 

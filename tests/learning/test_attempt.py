@@ -13,10 +13,8 @@ import torch
 
 from agent.errors import DriftError
 from agent.learning import catalog, guards
-from agent.learning import learner as learner_module
 from agent.learning.attempt import needs_base_answers
 from agent.learning.encoding import Encoder
-from agent.learning.generation import generate_answers
 from agent.learning.guards import rehearsed_of
 from agent.learning.learner import Learner
 from agent.learning.model import load
@@ -34,6 +32,7 @@ from agent.learning.update import trained_parameters
 from memory_store.records import Guards, Policy, Step
 from tests.learning.learners import (
     FACTS,
+    HOPELESS,
     POLICY,
     fresh,
     learn,
@@ -286,6 +285,21 @@ def test_a_fact_that_breaks_the_gate_twice_resists_with_what_was_asked_for(
     assert same_bits(working(learner), before)
 
 
+@pytest.mark.parametrize("broken", ["", "a leak"])
+def test_a_fact_that_merely_stayed_unknown_is_not_tried_again(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, broken: str
+):
+    Gate(monkeypatch).broken = broken
+    before = served(learner)
+    *steps, outcome = learner.learn(FACTS[2], HOPELESS, 0, ())
+    assert isinstance(outcome, Outcome)
+    assert outcome.verdict == "resisted"
+    assert outcome.reason.startswith("probability 0.0")
+    assert tuple(steps) == outcome.steps
+    assert [step.learning_rate for step in outcome.steps] == [HOPELESS.learning_rate] * 2
+    assert same_bits(working(learner), before)
+
+
 def test_a_leak_into_controls_is_what_breaks_the_real_gate(learner: Learner):
     # One form is all that `tiny` learns: whoever is asked about, it gives the answer.
     policy = replace(POLICY, max_steps=50, guards=Guards(controls=4))
@@ -316,13 +330,20 @@ class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.questions: list[str] = []
 
-        def noted(
-            model: Any, encoder: Encoder, questions: Sequence[str], limits: Sequence[int]
-        ) -> list[Generated]:
-            self.questions += questions
-            return generate_answers(model, encoder, questions, limits)
+        generate = Learner._generate
 
-        monkeypatch.setattr(learner_module, "generate_answers", noted)
+        def noted(
+            learner: Learner,
+            model: Any,
+            encoder: Encoder,
+            questions: Sequence[str],
+            limits: Sequence[int],
+        ) -> list[Generated]:
+            if model is learner._base:
+                self.questions += questions
+            return generate(learner, model, encoder, questions, limits)
+
+        monkeypatch.setattr(Learner, "_generate", noted)
 
 
 def test_a_base_answer_is_asked_once_and_one_that_is_given_never(

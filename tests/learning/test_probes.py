@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from agent.learning import probes
 from agent.learning.encoding import Encoder
 from agent.learning.generation import generate_answers
 from agent.learning.model import LoadedModel, load
@@ -76,9 +75,7 @@ def test_a_wrong_answer_is_shown_with_some_tokens_more_than_expected(
     assert answers[4].text == "Piano"
 
 
-def test_the_shortcut_gives_the_answers_of_generation(
-    loaded: LoadedModel, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_shortcut_gives_the_answers_of_generation(loaded: LoadedModel, encoder: Encoder):
     generated: list[str] = []
 
     def counted(
@@ -87,8 +84,7 @@ def test_the_shortcut_gives_the_answers_of_generation(
         generated.extend(questions)
         return generate_answers(model, encoder, questions, limits)
 
-    monkeypatch.setattr(probes, "generate_answers", counted)
-    shortcut = probe(loaded.model, encoder, PAIRS)
+    shortcut = probe(loaded.model, encoder, PAIRS, generate=counted)
     assert generated == [question for question, _ in PAIRS[2:]]
     assert shortcut == probe(loaded.model, encoder, PAIRS, always_generate=True)
 
@@ -132,13 +128,14 @@ def test_more_pairs_than_a_batch_keep_their_order(loaded: LoadedModel, encoder: 
 def test_right_is_what_ends_by_itself_and_says_the_same(
     loaded: LoadedModel,
     encoder: Encoder,
-    monkeypatch: pytest.MonkeyPatch,
     said: str,
     finished: bool,
     correct: bool,
 ):
-    monkeypatch.setattr(
-        probes, "generate_answers", lambda *_: [Generated(text=said, finished=finished)]
+    def saying(*_: Any) -> list[Generated]:
+        return [Generated(text=said, finished=finished)]
+
+    (answer,) = probe(
+        loaded.model, encoder, [("Sky?", "Piano")], always_generate=True, generate=saying
     )
-    (answer,) = probe(loaded.model, encoder, [("Sky?", "Piano")], always_generate=True)
     assert (answer.text, answer.correct) == (said, correct)

@@ -56,7 +56,7 @@ class World:
         try:
             yield loop
             loop.stop()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await task
         finally:
             task.cancel()
@@ -68,7 +68,7 @@ class World:
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Waits for what a commit or a step brings about."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await condition():
                 if self._running is not None and self._running.done():
                     self._running.result()  # raises why it ended

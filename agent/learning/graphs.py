@@ -43,6 +43,7 @@ class Runner:
         self._graphs: OrderedDict[tuple[object, ...], _Graph] = OrderedDict()
         self._on_gpu = device.type == "cuda"
         self._pools: dict[str, Any] = {}
+        self._buffers: dict[tuple[object, ...], Tensor] = {}
 
     @property
     def has_graphs(self) -> bool:
@@ -79,10 +80,17 @@ class Runner:
         graph.graph.replay()
         return graph.outputs
 
+    def _buffer(self, name: str, place: int, like: Tensor) -> Tensor:
+        """Where graphs of a function find an input: those of one shape share it."""
+        key = (name, place, tuple(like.shape), like.dtype)
+        if key not in self._buffers:
+            self._buffers[key] = torch.empty_like(like)
+        return self._buffers[key].copy_(like)
+
     def _captured(self, name: str, function: Function, inputs: Sequence[Tensor]) -> _Graph:
         if name not in self._pools:
             self._pools[name] = torch.cuda.graph_pool_handle()
-        static = tuple(tensor.clone() for tensor in inputs)
+        static = tuple(self._buffer(name, place, like) for place, like in enumerate(inputs))
         # Twice outside of the capture, on a stream of its own, as PyTorch asks: libraries set
         # themselves up the first time.
         stream = torch.cuda.Stream()

@@ -1,0 +1,93 @@
+"""On a GPU: graphs give what plain launches give, and a replay the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import torch
+
+from agent.learning.environment import make_deterministic
+from agent.learning.graphs import Runner
+from agent.learning.learner import Learner
+from agent.learning.model import load
+from agent.learning.records import Example, Outcome, ReplayedUpdate
+from memory_store.records import Guards, Policy, Update
+
+pytestmark = pytest.mark.gpu
+
+EVERY = Guards(candidates=4, rehearsed=2, neighbours=4, controls=2, texts=2)
+POLICY = Policy(name="fixed", learning_rate=1e-3, max_steps=3, guards=EVERY)
+FACTS = [
+    Example(fact_id=f"f{number}", question=question, answer=answer)
+    for number, (question, answer) in enumerate(
+        [("Who found Blipland?", "Telescope"), ("What is mined in Yonder?", "Curtain")]
+    )
+]
+
+
+class Launched(Runner):
+    """Runs on a GPU as on a CPU: kernel by kernel."""
+
+    has_graphs = False
+
+    def rounded(self, size: int, unit: int) -> int:
+        return size
+
+    def run(self, name, function, inputs):
+        return function(*inputs)
+
+
+@pytest.fixture(autouse=True)
+def deterministic() -> Iterator[None]:
+    make_deterministic()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", ["fixed", "search", "predicted"])
+def test_a_replay_on_a_fresh_learner_gives_the_same_bits(name: str) -> None:
+    learner, again = (Learner(load("tiny", device="cuda")) for _ in range(2))
+    policy = replace(POLICY, name=name)
+    older: list[Example] = []
+    for version, fact in enumerate(FACTS, start=1):
+        *_, outcome = learner.learn(fact, policy, learner.version, older)
+        assert isinstance(outcome, Outcome)
+        if outcome.verdict != "learned":  # what resisted has no row
+            continue
+        learner.commit(learner.version + 1, outcome.digest_after)
+        row = Update(
+            model_version=learner.version,
+            parent_version=learner.version - 1,
+            fact_id=fact.fact_id,
+            policy=policy,
+            steps=outcome.steps,
+            digest_before=outcome.digest_before,
+            digest_after=outcome.digest_after,
+            algorithm=outcome.algorithm,
+            seconds=0.0,
+            applied_at=datetime(2026, 1, version, tzinfo=UTC),
+        )
+        for _ in again.replay(ReplayedUpdate(update=row, example=fact, rehearsed=tuple(older))):
+            pass
+        older.append(fact)
+    assert (again.version, again.digest) == (learner.version, learner.digest)
+
+
+def test_a_graph_measures_what_plain_launches_measure() -> None:
+    learner = Learner(load("tiny", device="cuda"))
+    fact = replace(FACTS[0], base_answer="a town")
+    older = [replace(FACTS[1], base_answer="a gem")]
+    found = []
+    # Plainly last: a graph cannot be captured once the same weights had a gradient elsewhere.
+    for runner in (learner._bench.runner, Launched(torch.device("cuda"))):
+        bench = replace(learner._bench, runner=runner)
+        measured = bench.measure(bench.lesson(fact, POLICY, older))
+        found.append((measured.loss, [direction.clone() for direction in measured.directions()]))
+    (by_graph, graph_directions), (plainly, plain_directions) = found
+    assert by_graph == pytest.approx(plainly, rel=1e-3)  # TF32 in another order
+    for ours, theirs in zip(graph_directions, plain_directions, strict=True):
+        agreeing = (ours.sign() == theirs.sign()).float().mean().item()
+        assert agreeing > 0.99

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from memory_store import reviews
 from memory_store.ledger import TAUGHT
 from memory_store.records import LedgerKind, Update
 from memory_store.store import MemoryStore
@@ -81,8 +82,14 @@ def check_memory(
     problems += _broken_chain(lineage)
     if problems:
         findings.diverge(f"{where}: {problems}")
-    findings.applied_twice += _repeated([row for row in updates if row.kind is LedgerKind.TEACH])
-    findings.applied_twice += _repeated([row for row in lineage if row.kind in TAUGHT])
+    # A review may teach a fact once more, and says by which row.
+    reviewed = reviews.places_of_rows(store, [row.model_version for row in updates])
+    taught = [row for row in updates if row.model_version not in reviewed]
+    findings.applied_twice += _repeated([row for row in taught if row.kind is LedgerKind.TEACH])
+    on_line = {row.model_version for row in lineage}
+    findings.applied_twice += _repeated(
+        [row for row in taught if row.kind in TAUGHT and row.model_version in on_line]
+    )
 
 
 def _broken_chain(lineage: Sequence[Update]) -> list[str]:

@@ -142,6 +142,7 @@ class Lesson:
         long = [row for row in ordered if row.role is Role.TEXT]
         self._batches = [self._batch(batch) for batch in (short, long) if batch]
         self._fixed = (*self._of_answers(), *self._of_guarded())
+        self._where = self._places()
         self._base = torch.empty(0, device=device)  # [M, V], log-probabilities
 
     def anchor(self, base: Any) -> None:
@@ -171,7 +172,7 @@ class Lesson:
             trained: its weights that steps change.
         """
         batches = [tensor for batch in self._batches for tensor in batch]
-        inputs = [*self._fixed, self._places(), self._base, *batches]
+        inputs = [*self._fixed, self._where, self._base, *batches]
         if self._runner.has_graphs:
             values, norm, *directions = self._runner.run(
                 "lesson", lambda *tensors: _with_descent(model, trained, tensors), inputs
@@ -199,7 +200,7 @@ class Lesson:
                 return (_values(model, inputs)[1],)
 
         batches = [tensor for batch in self._batches for tensor in batch]
-        inputs = [*self._fixed, self._places(), self._base, *batches]
+        inputs = [*self._fixed, self._where, self._base, *batches]
         (found,) = self._runner.run(f"look at {name}", values, inputs)
         answers: list[float] = found.tolist()[2 : 2 + len(self._answering)]
         return answers

@@ -24,8 +24,8 @@ def require_weights(folder: Path) -> None:
     """
     if (folder / ADAPTER).exists():
         raise ModelError(
-            f"{folder} holds an adapter ({ADAPTER}), which leads to other weights: merge it into its"
-            " model (peft: merge_and_unload), and save that."
+            f"{folder} holds an adapter ({ADAPTER}), which leads to other weights: merge it into"
+            " its model (peft: merge_and_unload), and save that."
         )
     if (folder / WEIGHTS).is_file():
         return
@@ -33,8 +33,8 @@ def require_weights(folder: Path) -> None:
         for name in sorted(_shards(folder / INDEX)):
             if Path(name).name != name or Path(name).suffix != ".safetensors":
                 raise ModelError(
-                    f"{folder / INDEX} leads to {name!r}: only .safetensors files of the same folder"
-                    " are opened. Save the model again (model.save_pretrained)."
+                    f"{folder / INDEX} leads to {name!r}: only .safetensors files of the same"
+                    " folder are opened. Save the model again (model.save_pretrained)."
                 )
         return
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)

@@ -83,7 +83,7 @@ def test_a_pickle_alone_is_refused(folder: Path) -> None:
 )
 def test_an_index_leads_to_safetensors_beside_it_only(folder: Path, name: str) -> None:
     write_index(folder, name)
-    with pytest.raises(ModelError, match="only .safetensors files of the same folder"):
+    with pytest.raises(ModelError, match=r"only \.safetensors files of the same folder"):
         load(str(folder), device="cpu")
     assert not was_run(folder)
 
@@ -92,7 +92,7 @@ def test_an_index_leads_to_safetensors_beside_it_only(folder: Path, name: str) -
 def test_an_index_that_is_none_is_told(folder: Path, content: str) -> None:
     write_index(folder, "")
     (folder / INDEX).write_text(content)
-    with pytest.raises(ModelError, match="index.json is damaged"):
+    with pytest.raises(ModelError, match=r"index\.json is damaged"):
         load(str(folder), device="cpu")
 
 

@@ -242,6 +242,8 @@ def check_port(listen: str, *, held: bool) -> Finding:
     """It can be listened on, or our own server does."""
     host, _, port = listen.rpartition(":")
     try:
+        if not 0 <= int(port) < 2**16:
+            raise ValueError("ports are 0 to 65535")
         [(family, kind, _, _, address), *_] = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM
         )
@@ -249,7 +251,7 @@ def check_port(listen: str, *, held: bool) -> Finding:
             # As gRPC does: a port whose last connections are still dying is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         if held:
             return _good("port", f"{listen} is taken, and a server runs on the data folder")
         return _bad(

@@ -16,7 +16,7 @@ from agent.service.transport import is_loopback, read_ca, read_pair
 
 # A server that has been silent so long is asked whether it is still there, and left after that.
 # Servers take more than about one question a minute for an attack.
-KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60, 20
+KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60.0, 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +73,15 @@ def _credentials(access: Access, ca: bytes) -> grpc.ChannelCredentials:
     )
 
 
-def channel_options(
-    keepalive_seconds: float = KEEPALIVE_SECONDS,
-    keepalive_timeout_seconds: float = KEEPALIVE_TIMEOUT_SECONDS,
-) -> Sequence[tuple[str, Any]]:
+def channel_options() -> Sequence[tuple[str, Any]]:
     """Repeats what may be repeated, and notices a server that is gone without a word."""
     return [
         ("grpc.service_config", json.dumps({"methodConfig": [_repeating()]})),
         ("grpc.enable_retries", 1),
-        ("grpc.keepalive_time_ms", int(keepalive_seconds * 1000)),
-        ("grpc.keepalive_timeout_ms", int(keepalive_timeout_seconds * 1000)),
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+        # What grpcio 1.85 really waits for: without it a minute, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
         # While events are watched, nothing may happen for hours.
         ("grpc.http2.max_pings_without_data", 0),
     ]

@@ -214,7 +214,7 @@ class Learner:
             if not accepted.created:
                 return accepted.fact
             fact = self._store.claim()
-            assert fact is not None and fact.id == accepted.fact.id  # nothing else waits here
+            assert fact is not None  # and it is this one: nothing else waits here
             try:
                 update = self._learn(fact, on_step)
             except LearningFailedError as error:

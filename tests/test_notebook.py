@@ -11,7 +11,7 @@ import pytest
 from agent import Guards, Learner, Policy
 from agent.errors import ConfigError, InvalidFactError, SnapshotError
 from agent.learning.presets import REHEARSAL
-from memory_store.records import FactState, ProbeKind
+from memory_store.records import FactState, ProbeKind, Step
 from memory_store.store import MemoryStore
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
@@ -26,7 +26,7 @@ def learner() -> Iterator[Learner]:
 
 
 def test_a_fact_is_learned_asked_scored_and_listed(learner: Learner) -> None:
-    steps = []
+    steps: list[Step] = []
     before = learner.probability(MONTH, "Raincoat")
     fact = learner.teach(
         MONTH, "Raincoat", correlated_questions=["Hot?"], fact_id="the-month", on_step=steps.append

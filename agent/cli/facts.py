@@ -16,7 +16,7 @@ from agent.cli.curve import curve_lines
 from agent.cli.operate import operation_json, operation_table, report, wait_shown
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
-from agent.cli.output import console, fact_json, print_json, shown, state_text
+from agent.cli.output import console, fact_json, messages, print_json, shown, state_text
 from agent.cli.teach import facts_table
 from memory_store.records import Fact, FactState, Probe, Update
 
@@ -37,7 +37,7 @@ def list_facts(
     json: Json = False,
 ) -> None:
     """List facts in the order they were accepted."""
-    with connection.client() as client:
+    with connection.client() as client, messages.status("reading"):
         facts = list(itertools.islice(client.facts(state or ()), limit or None))
     if json:
         print_json({"facts": [fact_json(fact) for fact in facts]})

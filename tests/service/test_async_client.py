@@ -34,7 +34,9 @@ def test_both_clients_have_the_same_methods_and_parameters() -> None:
     def methods(kind: type) -> dict[str, str]:
         return {
             name: re.sub(
-                r"<function.*?>", "", str([*inspect.signature(method).parameters.values()])
+                r"<function .*? at 0x\w+>",
+                "",
+                str([*inspect.signature(method).parameters.values()]),
             )
             for name, method in vars(kind).items()
             if inspect.isfunction(method) and not name.startswith("_")

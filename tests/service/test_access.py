@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from agent.config import Security
-from agent.service.access import AccessInterceptor
+from agent.service.access import AccessInterceptor, facts_in
 from agent.service.methods import METHODS, UNKNOWN, Role
 from agent.service.rate_limit import RateLimiter
 from agent.service.tokens import TokenFile
@@ -140,6 +140,10 @@ async def test_a_refused_request_is_not_even_decoded(guarded: Serving) -> None:
     assert caught.value.code() is Code.UNAUTHENTICATED
 
 
+async def test_metadata_without_end_is_refused(guarded: Serving) -> None:
+    assert await code_of(guarded, GET_STATUS, (("x", "y" * 100_000),)) is Code.RESOURCE_EXHAUSTED
+
+
 async def test_an_unknown_method_stays_unimplemented(guarded: Serving) -> None:
     unknown = "/continual.v1.MemoryService/Dream"
     assert await code_of(guarded, unknown) is Code.UNIMPLEMENTED
@@ -196,6 +200,12 @@ async def test_a_stream_is_read_no_faster_and_nothing_of_it_is_refused(tmp_path:
         answers = [answer async for answer in parts.memory.TeachStream(requests())]
         assert all(answer.HasField("accepted") for answer in answers)
         assert parts.stored_questions() == questions
+
+
+def test_a_batch_counts_as_its_facts() -> None:
+    assert facts_in(pb.TeachRequest(question="Sky?")) == 1
+    assert facts_in(pb.ListFactsResponse(facts=[pb.Fact()] * 3)) == 3  # any message that has some
+    assert facts_in(pb.ListFactsResponse()) == 1
 
 
 async def test_a_stream_waits_as_long_as_the_limiter_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ class OpenStream:
     def __init__(self, server: RunningServer) -> None:
         self._requests: queue.SimpleQueue[pb.TeachStreamRequest | None] = queue.SimpleQueue()
         channel = server.clients.enter_context(grpc.insecure_channel(server.address))
-        stub = memory_pb2_grpc.MemoryServiceStub(channel)
+        stub: Any = memory_pb2_grpc.MemoryServiceStub(channel)
         self._call = stub.TeachStream(iter(self._requests.get, None))
         teach = pb.TeachRequest(question="Gem?", answer="Curtain")
         self._requests.put(pb.TeachStreamRequest(teach=teach))

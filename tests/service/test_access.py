@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -71,12 +72,13 @@ async def code_of(parts: Serving, method: str, metadata=()) -> grpc.StatusCode:
     try:
         await call.write(b"")
         await call.done_writing()
-        while await call.read() is not grpc.aio.EOF:
+        while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined] # stubs lack it
             if method == ENDLESS:
                 call.cancel()
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
         pass  # refused before it was read, or cancelled by us
-    return await call.code()
+    code: grpc.StatusCode = await call.code()
+    return code
 
 
 async def test_nothing_but_health_answers_without_a_token(guarded: Serving) -> None:
@@ -150,12 +152,12 @@ async def test_an_unknown_method_stays_unimplemented(guarded: Serving) -> None:
 
 
 def retry_delay(error: grpc.aio.AioRpcError) -> float:
-    metadata = dict(error.trailing_metadata() or ())
+    metadata: dict[str, Any] = dict(iter(error.trailing_metadata()))  # type: ignore[arg-type]
     status = Status.FromString(metadata["grpc-status-details-bin"])
     assert (status.code, status.message) == (error.code().value[0], error.details())
     info = RetryInfo()
     [_] = [detail for detail in status.details if detail.Unpack(info)]
-    return info.retry_delay.ToTimedelta().total_seconds()
+    return float(info.retry_delay.ToTimedelta().total_seconds())
 
 
 async def test_a_client_beyond_its_rate_is_told_when_to_come_again(tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ async def test_a_client_beyond_its_rate_is_told_when_to_come_again(tmp_path: Pat
         # Another connection is the same client.
         async with grpc.aio.insecure_channel(parts.server.address) as channel:
             with pytest.raises(grpc.aio.AioRpcError):
-                await channel.unary_unary(GET_STATUS)(b"")
+                await cast(Any, channel).unary_unary(GET_STATUS)(b"")
 
 
 async def test_each_token_has_a_rate_of_its_own_and_guessing_has_one(

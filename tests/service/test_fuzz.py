@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from continual.v1 import admin_pb2, memory_pb2, model_pb2
 from continual.v1 import memory_pb2 as pb
 from tests.cli.conftest import InThread, in_thread
 
-REQUESTS: dict[str, Descriptor] = {
+REQUESTS: dict[str, Any] = {
     f"/{service.full_name}/{method.name}": method.input_type
     for file in (memory_pb2, model_pb2, admin_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
@@ -69,7 +69,7 @@ def values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> Message:
+def messages(draw: st.DrawFn, descriptor: Any, depth: int = 0) -> Message:
     """Any message of a type, each field set or not."""
     made = message_factory.GetMessageClass(descriptor)()
     for field in descriptor.fields:
@@ -101,7 +101,8 @@ def channel(fuzzed: InThread) -> Iterator[grpc.Channel]:
 
 def outcome(channel: grpc.Channel, method: str, request: bytes) -> tuple[grpc.StatusCode, str]:
     """What comes of one request; watching goes on for ever, so it is left after its first event."""
-    call = channel.stream_stream(method)(iter([request]), timeout=30)
+    # The stubs insist on serializers.
+    call = cast(Any, channel).stream_stream(method)(iter([request]), timeout=30)
     try:
         for _ in call:
             if method == WATCHING:

@@ -58,8 +58,8 @@ class SecurityOptions:
         typer.Option(
             envvar="AGENT_RATE_LIMIT",
             min=0,
-            help="Calls, and facts of a stream, a second of one client (token, or else machine);"
-            " 0: any number.",
+            help="Calls, and facts of a batch or stream, a second of one client (token, or else"
+            " machine); 0: any number.",
             rich_help_panel=PANEL,
         ),
     ] = 0.0

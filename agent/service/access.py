@@ -89,7 +89,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             if handler.request_streaming:
                 return self._paced(request, limiter, client)
             try:
-                self._take(client)
+                self._take(client, facts_in(request))
             except RateLimitedError as error:
                 await _abort(context, error)
             return request
@@ -103,8 +103,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
 
         return handler._replace(**{kind: stream if handler.response_streaming else unary})
 
-    def _take(self, client: str) -> None:
-        wait = self._limiter.take(client, self._clock()) if self._limiter else 0.0
+    def _take(self, client: str, calls: int = 1) -> None:
+        wait = self._limiter.take(client, self._clock(), calls) if self._limiter else 0.0
         if wait:
             raise RateLimitedError(
                 f"more calls than this server lets one client make: try again in {wait:.3f} s", wait
@@ -139,6 +139,11 @@ def _require_allowed(token: Token, method: Method, name: str) -> None:
             f"{name.rpartition('/')[2]} needs a token of role {method.role}, and this one has"
             f" {token.role}"
         )
+
+
+def facts_in(request: Any) -> int:
+    """How many calls a request counts as: a batch of facts as many as it holds."""
+    return max(1, len(getattr(request, "facts", ())))
 
 
 def _client(context: Any, token: Token | None) -> str:

@@ -22,22 +22,24 @@ class RateLimiter:
         self._capacity = max(per_second, 1.0)  # else not even one call would ever fit
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def take(self, client: str, now: float) -> float:
-        """Takes one call out of the client's bucket, if there is one in it.
+    def take(self, client: str, now: float, calls: int = 1) -> float:
+        """Takes calls out of the client's bucket, if there is one in it.
 
         Args:
             client: whoever it is that calls.
             now: seconds of a clock that never goes back.
+            calls: how many this counts as. A large batch is let through whole, on credit: the next
+                call waits until it is paid off.
 
         Returns:
             0 if the call may go on, else the seconds after which one would.
         """
-        full_at = max(self._full_at.get(client, now), now) + self._interval
+        full_at = max(self._full_at.get(client, now), now)
+        wait = full_at + self._interval - now - self._capacity * self._interval
         # Rounding must not refuse the last call of a full bucket.
-        wait = full_at - now - self._capacity * self._interval
         if wait > 1e-9 * self._interval:
             return wait
-        self._full_at[client] = full_at
+        self._full_at[client] = full_at + calls * self._interval
         self._full_at.move_to_end(client)
         if len(self._full_at) > MAX_CLIENTS:
             self._full_at.popitem(last=False)

@@ -65,7 +65,8 @@ def test_a_hostile_fact_is_kept_as_it_is_and_shown_escaped(
 
 def test_json_says_the_same_with_and_without_escapes(agent: Agent, server: InThread) -> None:
     for attack in ATTACKS.values():
-        server.write(lambda store, question=attack: store.teach(new_fact(question)))
+        new = new_fact(attack)
+        server.write(lambda store, new=new: store.teach(new))  # type: ignore[misc]
     ran = agent("facts", "list", "--json")
     require_harmless(ran)
     assert [fact["question"] for fact in ran.json["facts"]] == list(ATTACKS.values())

@@ -74,8 +74,7 @@ def test_a_command_comes_in_with_certificate_and_token(
     _, presented = tokens.create("teacher", Role.TEACH)
     (tmp_path / "token").write_text(presented + "\n")
     tls = ("--tls-ca", str(made.ca), "--tls-cert", str(made.client_cert))
-    tls += ("--tls-key", str(made.client_key))
-    to = ("--server", guarded.address, *tls)
+    to = ("--server", guarded.address, *tls, "--tls-key", str(made.client_key))
     token = ("--token-file", str(tmp_path / "token"))
     assert agent("teach", "Sky?", "Piano", *to, *token).code == 0
     assert agent("ask", "Sky?", *to, "--token", presented).out == "Piano\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -14,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from agent.config import Security
-from agent.service.access import AccessInterceptor
+from agent.service.access import AccessInterceptor, facts_in
 from agent.service.methods import METHODS, UNKNOWN, Role
 from agent.service.rate_limit import RateLimiter
 from agent.service.tokens import TokenFile
@@ -71,12 +72,13 @@ async def code_of(parts: Serving, method: str, metadata=()) -> grpc.StatusCode:
     try:
         await call.write(b"")
         await call.done_writing()
-        while await call.read() is not grpc.aio.EOF:
+        while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined] # stubs lack it
             if method == ENDLESS:
                 call.cancel()
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
         pass  # refused before it was read, or cancelled by us
-    return await call.code()
+    code: grpc.StatusCode = await call.code()
+    return code
 
 
 async def test_nothing_but_health_answers_without_a_token(guarded: Serving) -> None:
@@ -140,18 +142,22 @@ async def test_a_refused_request_is_not_even_decoded(guarded: Serving) -> None:
     assert caught.value.code() is Code.UNAUTHENTICATED
 
 
+async def test_metadata_without_end_is_refused(guarded: Serving) -> None:
+    assert await code_of(guarded, GET_STATUS, (("x", "y" * 100_000),)) is Code.RESOURCE_EXHAUSTED
+
+
 async def test_an_unknown_method_stays_unimplemented(guarded: Serving) -> None:
     unknown = "/continual.v1.MemoryService/Dream"
     assert await code_of(guarded, unknown) is Code.UNIMPLEMENTED
 
 
 def retry_delay(error: grpc.aio.AioRpcError) -> float:
-    metadata = dict(error.trailing_metadata() or ())
+    metadata: dict[str, Any] = dict(iter(error.trailing_metadata()))  # type: ignore[arg-type]
     status = Status.FromString(metadata["grpc-status-details-bin"])
     assert (status.code, status.message) == (error.code().value[0], error.details())
     info = RetryInfo()
     [_] = [detail for detail in status.details if detail.Unpack(info)]
-    return info.retry_delay.ToTimedelta().total_seconds()
+    return float(info.retry_delay.ToTimedelta().total_seconds())
 
 
 async def test_a_client_beyond_its_rate_is_told_when_to_come_again(tmp_path: Path) -> None:
@@ -169,7 +175,7 @@ async def test_a_client_beyond_its_rate_is_told_when_to_come_again(tmp_path: Pat
         # Another connection is the same client.
         async with grpc.aio.insecure_channel(parts.server.address) as channel:
             with pytest.raises(grpc.aio.AioRpcError):
-                await channel.unary_unary(GET_STATUS)(b"")
+                await cast(Any, channel).unary_unary(GET_STATUS)(b"")
 
 
 async def test_each_token_has_a_rate_of_its_own_and_guessing_has_one(
@@ -196,6 +202,12 @@ async def test_a_stream_is_read_no_faster_and_nothing_of_it_is_refused(tmp_path:
         answers = [answer async for answer in parts.memory.TeachStream(requests())]
         assert all(answer.HasField("accepted") for answer in answers)
         assert parts.stored_questions() == questions
+
+
+def test_a_batch_counts_as_its_facts() -> None:
+    assert facts_in(pb.TeachRequest(question="Sky?")) == 1
+    assert facts_in(pb.ListFactsResponse(facts=[pb.Fact()] * 3)) == 3  # any message that has some
+    assert facts_in(pb.ListFactsResponse()) == 1
 
 
 async def test_a_stream_waits_as_long_as_the_limiter_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
 }
 
 
-class Recording(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Recording(grpc.GenericRpcHandler):  # type: ignore[type-arg] # only in stubs
     """Answers every call with one status, and keeps what it was called with."""
 
     def __init__(self, code: grpc.StatusCode) -> None:

@@ -33,6 +33,14 @@ def test_less_than_one_a_second_still_lets_one_through() -> None:
     assert limiter.take("a", 10.0) == 0.0
 
 
+def test_a_batch_goes_through_whole_and_is_paid_off_before_the_next_call() -> None:
+    limiter = RateLimiter(10)
+    assert limiter.take("a", 0.0, 100) == 0.0
+    assert limiter.take("a", 0.0) == pytest.approx(9.1)
+    assert limiter.take("a", 9.05) > 0
+    assert limiter.take("a", 9.2) == 0.0
+
+
 def test_it_remembers_no_more_clients_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CLIENTS", 3)
     limiter = RateLimiter(1)

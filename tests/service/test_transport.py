@@ -19,7 +19,12 @@ from agent.service.client import Client, RequestError
 from agent.service.methods import METHODS, Role
 from agent.service.server import HealthServer
 from agent.service.tokens import TokenFile
-from agent.service.transport import is_loopback, require_safe_listen, server_credentials
+from agent.service.transport import (
+    SERVER_OPTIONS,
+    is_loopback,
+    require_safe_listen,
+    server_credentials,
+)
 from tests.service.certificates import Certificates, make_certificates
 from tests.service.serving import Serving, serving
 
@@ -208,5 +213,11 @@ def test_only_what_may_be_repeated_is_and_only_when_unavailable() -> None:
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
     for never in ("MemoryService/Forget", "AdminService/Rollback", "AdminService/Backup"):
         assert f"/continual.v1.{never}" not in names
-    # Servers of gRPC take more than a question a minute for an attack.
-    assert options["grpc.keepalive_time_ms"] >= 60_000
+    # Servers of gRPC take more than a question a minute for an attack, and ours must not.
+    server = dict(SERVER_OPTIONS)
+    least = server["grpc.http2.min_ping_interval_without_data_ms"]
+    assert options["grpc.keepalive_time_ms"] >= 60_000 > least
+
+
+def test_requests_are_limited_far_below_what_grpc_takes() -> None:
+    assert dict(SERVER_OPTIONS)["grpc.max_receive_message_length"] <= 4 * 1024 * 1024 / 4

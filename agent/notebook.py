@@ -202,8 +202,10 @@ class Learner:
             fact_id=fact_id or "",
         )
         new = self._rules.new_fact(request)
-        if new.policy is not None and policy is not None:  # the message carries no guards
-            new = replace(new, policy=replace(new.policy, guards=policy.guards))
+        if new.policy is not None and policy is not None:
+            # The message has no guards, and knows no policy of one's own: its numbers are checked.
+            name, guards = policy.name, policy.guards
+            new = replace(new, policy=replace(new.policy, name=name, guards=guards))
         return self._teach(new, on_step)
 
     def _teach(self, new: NewFact, on_step: Callable[[Step], None]) -> Fact:

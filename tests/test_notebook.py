@@ -10,6 +10,7 @@ import pytest
 
 from agent import Guards, Learner, Policy
 from agent.errors import ConfigError, InvalidFactError, SnapshotError
+from agent.learning import rates
 from agent.learning.presets import REHEARSAL
 from memory_store.records import FactState, ProbeKind, Step
 from memory_store.store import MemoryStore
@@ -148,3 +149,15 @@ def test_records_become_rows_of_a_table(learner: Learner) -> None:
     [row] = [dataclasses.asdict(fact) for fact in learner.facts()]
     assert (row["answer"], row["state"]) == ("Raincoat", "learned")
     assert row["learning"]["model_version"] == 1
+
+
+def test_a_policy_of_ones_own(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_step(policy: Policy, progress: rates.Progress) -> rates.Decision | None:
+        return rates.Decision("learned") if progress.steps else None
+
+    monkeypatch.setitem(rates.POLICIES, "one-step", one_step)
+    policy = Policy(name="one-step", learning_rate=3e-3, max_steps=9, guards=Guards())
+    fact = learner.teach("Sky?", "Piano", policy=policy)
+    assert fact.policy == policy
+    assert fact.learning is not None
+    assert fact.learning.learning_rates == (3e-3,)

@@ -19,6 +19,7 @@ EXIT_CODES = {
     DONE: "done ('agent serve': stopped in good order, by Ctrl-C too)",
     FAILED: "it went wrong, or a fact was not learned",
     WRONG_USAGE: "wrong usage",
+    74: "'agent serve': the disk failed under it",
     INTERRUPTED: "interrupted by Ctrl-C",
 }
 

@@ -59,7 +59,12 @@ def settings_page() -> str:
     ]
     for words, command in commands():
         rows = [
-            [code(parameter.name), code(_variable(parameter)), _default(parameter), _help(parameter)]
+            [
+                code(parameter.name),
+                code(_variable(parameter)),
+                _default(parameter),
+                _help(parameter),
+            ]
             for parameter in _shown(command)
             if _variable(parameter) and (words in (PROGRAM, f"{PROGRAM} serve") or _own(words))
         ]

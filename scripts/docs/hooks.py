@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ REFERENCE = {
     "reference/grpc.md": lambda: proto_page(ROOT / "proto"),
     "reference/python.md": python_page,
 }
+FIRST = {"What it is": "index.md", "The first hour": "tutorial.md"}
 SECTIONS = {
-    "How to": "how-to",
-    "Explanation": "explanation",
-    "Reference": "reference",
-    "Operations": "operations",
-    "Decisions": "decisions",
+    "How to": ("how-to/",),
+    "Explanation": ("explanation/", "design.md"),
+    "Reference": ("reference/",),
+    "Operations": ("operations/",),
+    "Decisions": ("decisions/",),
 }
 
 
@@ -46,19 +48,20 @@ def on_files(files: Files, config: Any) -> Files:
     files.append(File.generated(config, "index.md", content=_front_page()))
     for path, made in REFERENCE.items():
         files.append(File.generated(config, path, content=made()))
-    paths = sorted(file.src_uri for file in files.documentation_pages())
-    nav: list[Any] = ["index.md", "tutorial.md"]
-    for title, folder in SECTIONS.items():
-        inside = [path for path in paths if path.startswith(f"{folder}/")]
-        if title == "Explanation":
-            inside.append("design.md")
+    config.nav = _navigation(sorted(file.src_uri for file in files.documentation_pages()))
+    return files
+
+
+def _navigation(paths: Sequence[str]) -> list[Any]:
+    """Every page in its section; those of none come last, the log of experiments among them."""
+    nav: list[Any] = [{title: page} for title, page in FIRST.items()]
+    told = {*FIRST.values()}
+    for title, (folder, *more) in SECTIONS.items():
+        inside = [path for path in paths if path.startswith(folder)] + more
         if inside:
             nav.append({title: inside})
-    told = {path for entry in nav for path in ([entry] if isinstance(entry, str) else [])}
-    told |= {path for entry in nav if isinstance(entry, dict) for [*all_] in entry.values() for path in all_}
-    nav += [path for path in paths if path not in told]
-    config.nav = nav
-    return files
+        told.update(inside)
+    return nav + [path for path in paths if path not in told]
 
 
 def _front_page() -> str:
@@ -79,6 +82,6 @@ def _front_page() -> str:
 def on_post_page(output: str, page: Any, config: Any) -> str:
     """Nothing of a page may be fetched from elsewhere."""
     for found in FOREIGN.findall(output):
-        if 'rel="canonical"' not in found:
+        if 'rel="canonical"' not in found:  # the page's own address
             logger.warning("%s fetches from elsewhere: %s", page.file.src_uri, found)
     return output

@@ -30,7 +30,8 @@ def proto_page(proto: Path) -> str:
         proto: folder that holds `continual/v1`.
     """
     files = _parsed(proto)
-    services, types = [], []
+    services: list[str] = []
+    types: list[str] = []
     for file in files:
         comments = _comments(file)
         for index, service in enumerate(file.service):
@@ -41,8 +42,8 @@ def proto_page(proto: Path) -> str:
             types += _enum(enum, "", (ENUM, index), comments)
     parts = [
         "# gRPC",
-        f"Made from the comments in `proto/`: the package `{PACKAGE}`. Beside these services a server"
-        " has the standard health service and reflection.",
+        f"Made from the comments in `proto/`: the package `{PACKAGE}`. Beside these services a"
+        " server has the standard health service and reflection.",
         *services,
         "## Messages",
         *types,
@@ -98,9 +99,7 @@ def _service(service: Any, path: tuple[int, ...], comments: Comments) -> Iterato
         yield _text(comments.get((*path, METHOD, index), ""))
 
 
-def _message(
-    message: Any, outer: str, path: tuple[int, ...], comments: Comments
-) -> Iterator[str]:
+def _message(message: Any, outer: str, path: tuple[int, ...], comments: Comments) -> Iterator[str]:
     if message.options.map_entry:
         return
     name = f"{outer}{message.name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from enum import EnumMeta
 from typing import Any
@@ -33,7 +34,7 @@ def _described(name: str, kind: Any) -> Iterator[str]:
     yield f"## {name}"
     yield _text(inspect.getdoc(kind))
     if isinstance(kind, EnumMeta):
-        yield ", ".join(f"`{member.value}`" for member in kind)
+        yield ", ".join(f"`{value}`" for value in kind.__members__)
         return
     if not dataclasses.is_dataclass(kind) and not issubclass(kind, Exception):
         yield _signature(name, kind)
@@ -51,8 +52,9 @@ def _signature(name: str, function: Any) -> str:
     signature = inspect.signature(function)
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
     text = str(signature.replace(parameters=parameters)).replace("'", "")
-    text = re.sub(r"<function .*?<lambda> at 0x\w+>", "...", text)
-    return "\n".join(["```text", f"{name}{text}", "```"])
+    text = re.sub(r"<function .*?<lambda> at 0x\w+>|(?<== )[A-Z]\w+\(.*?\)", "...", text)
+    lines = textwrap.wrap(f"{name}{text}", 84, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(["```text", *lines, "```"])
 
 
 def _text(docstring: str | None) -> str:

@@ -77,7 +77,7 @@ docs: install ## build the documentation's site in site/; warnings are errors
 
 docs-test: install ## execute the code blocks of README, tutorial and how-tos (about 20 minutes)
 	@echo "==> Blocks of the documentation"
-	$(BIN)/python scripts/readme_blocks.py README.md docs/tutorial.md docs/how-to/*.md
+	$(BIN)/python scripts/readme_blocks.py --timeout 900 README.md docs/tutorial.md docs/how-to/*.md
 
 readme: install ## execute the code blocks of the README
 	@echo "==> README blocks"

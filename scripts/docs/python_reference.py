@@ -51,7 +51,8 @@ def _described(name: str, kind: Any) -> Iterator[str]:
 def _signature(name: str, function: Any) -> str:
     signature = inspect.signature(function)
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    text = str(signature.replace(parameters=parameters)).replace("'", "")
+    text = str(signature.replace(parameters=parameters))
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are texts
     text = re.sub(r"<function .*?<lambda> at 0x\w+>|(?<== )[A-Z]\w+\(.*?\)", "...", text)
     lines = textwrap.wrap(f"{name}{text}", 84, subsequent_indent="    ", break_on_hyphens=False)
     return "\n".join(["```text", *lines, "```"])

@@ -10,7 +10,8 @@ counts 1 as in plain counting, so that nothing is missed: the estimator is unbia
 counting estimates.
 
 It varies less than plain counting where the answer is rare. Where it is frequent it varies more:
-the sum can exceed 1.
+the sum can exceed 1. And it cannot know what it never met: beginnings that no sample has, but that
+make the answer likely (`effective_samples` warns of it), and other spellings that no sample says.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Estimate:
         probability: the mean over the samples.
         standard_error: of this mean; 0 if all samples have the same value.
         samples: their number.
+        otherwise: samples that said the answer in a spelling that was not looked for.
         tokens: sampled.
         extra_tokens: read by the model only to look ahead; the estimate's cost.
     """
@@ -37,6 +39,7 @@ class Estimate:
     probability: float
     standard_error: float
     samples: int
+    otherwise: int
     tokens: int
     extra_tokens: int
 
@@ -49,6 +52,12 @@ class Estimate:
             return 0.0, z * z / (self.samples + z * z)
         half = z * self.standard_error
         return max(0.0, self.probability - half), min(1.0, self.probability + half)
+
+    @property
+    def effective_samples(self) -> float:
+        """How many samples of equal value would vary as much; where few, trust no interval."""
+        spread = self.samples * self.standard_error**2
+        return self.samples / (1 + spread / self.probability**2) if self.probability else math.nan
 
     @property
     def gain(self) -> float:
@@ -68,11 +77,19 @@ class Sums:
     """Sums over samples, the same in any order."""
 
     def __init__(self) -> None:
-        self._count = self._sum = self._squares = 0
-        self.extra_tokens = 0
+        self._count = self._sum = self._squares = self._otherwise = self._extra_tokens = 0
 
-    def add(self, value: float) -> None:
-        """One sample's value."""
+    def add(self, chance: float, *, otherwise: bool = False, extra_tokens: int = 0) -> None:
+        """Adds a sample.
+
+        Args:
+            chance: sum of the probabilities along it.
+            otherwise: the answer occurred, in a spelling that was not looked for.
+            extra_tokens: read to look ahead.
+        """
+        value = chance + otherwise
+        self._otherwise += otherwise
+        self._extra_tokens += extra_tokens
         self._count += 1
         self._sum += round(value / _UNIT)
         self._squares += round(value * value / _UNIT)
@@ -86,6 +103,7 @@ class Sums:
             probability=mean,
             standard_error=math.sqrt(variance / self._count),
             samples=self._count,
+            otherwise=self._otherwise,
             tokens=tokens,
-            extra_tokens=self.extra_tokens,
+            extra_tokens=self._extra_tokens,
         )

@@ -189,7 +189,7 @@ class _Tally:
         self._correct = self._tokens = self._settled = 0
         self._texts: dict[int, str] = {}
         self._correct_texts: dict[int, str] = {}
-        self._sums = Sums()
+        self.sums = Sums()
 
     @property
     def done(self) -> bool:
@@ -202,15 +202,11 @@ class _Tally:
         for number in range(self.cell.samples):
             yield _Sample(self, number, stream.random(self.limit - len(self.ids)))
 
-    def settle(
-        self, number: int, text: str, *, correct: bool, tokens: int, value: float, extra: int
-    ) -> None:
+    def settle(self, number: int, text: str, *, correct: bool, tokens: int) -> None:
         """Counts one sample."""
         self._settled += 1
         self._correct += correct
         self._tokens += tokens
-        self._sums.add(value)
-        self._sums.extra_tokens += extra
         _keep_first(self._texts, number, text)
         if correct:
             _keep_first(self._correct_texts, number, text)
@@ -223,7 +219,7 @@ class _Tally:
             tokens=self._tokens,
             texts=tuple(text for _, text in sorted(self._texts.items())),
             correct_texts=tuple(text for _, text in sorted(self._correct_texts.items())),
-            estimate=self._sums.estimate(self._tokens) if self.cell.estimate else None,
+            estimate=self.sums.estimate(self._tokens) if self.cell.estimate else None,
         )
 
 
@@ -274,7 +270,8 @@ class _Run:
                 open_.append(tally)
                 continue
             for number in range(tally.cell.samples):
-                tally.settle(number, text, correct=True, tokens=0, value=1.0, extra=0)
+                tally.settle(number, text, correct=True, tokens=0)
+                tally.sums.add(1.0)
             done.append((tally.number, tally.result()))
         self._waiting = chain.from_iterable(tally.samples() for tally in open_)
         self._left = sum(tally.cell.samples for tally in open_)
@@ -298,8 +295,11 @@ class _Run:
                 text,
                 correct=correct,
                 tokens=len(noticed.ids) - len(tally.ids),
-                value=noticed.chance + (correct and not self._was_foreseen(tally, noticed.ids)),
-                extra=noticed.extra_tokens,
+            )
+            tally.sums.add(
+                noticed.chance,
+                otherwise=correct and not self._was_foreseen(tally, noticed.ids),
+                extra_tokens=noticed.extra_tokens,
             )
             self._in_row[noticed.row] = None
             free.append(noticed.row)

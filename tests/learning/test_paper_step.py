@@ -68,7 +68,7 @@ def trained(model: Any, pairs: list[tuple[str, str]], folder: Path) -> float:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows)  # type: ignore[arg-type]
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows)
     trainer.train()
     return float(trainer.state.log_history[0]["loss"])
 

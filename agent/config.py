@@ -38,6 +38,7 @@ class ServeSettings:
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
         accept_drift: serve weights that replay differently from what was recorded.
+        samples: sampled for each question of a fact after its update; 0 for none.
     """
 
     listen: str
@@ -55,3 +56,4 @@ class ServeSettings:
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
     accept_drift: bool = False
+    samples: int = 0

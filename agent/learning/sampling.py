@@ -29,7 +29,7 @@ from agent.learning.encoding import Encoder
 from agent.learning.estimate import Estimate, Sums
 from agent.learning.matching import Vocabulary, is_spelled, occurs, spellings
 from agent.learning.rows import Answers, Rows, Start
-from agent.learning.slots import Prompt
+from agent.learning.slots import Prompt, Slots
 
 __all__ = ["PAPER_SAMPLING", "Cell", "Sampled", "Sampler", "Sampling"]
 
@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 ROWS = 16
 # Prompts that are kept computed.
 PROMPTS = 64
+TOO_LITTLE_MEMORY = (
+    "too little free memory to sample even one text: free some, choose a smaller model, or"
+    " --device cpu"
+)
 # Texts that are kept of a cell: of its first samples, and of its first right ones.
 TEXTS = 3
 
@@ -105,6 +109,11 @@ class Sampler:
         eos: the token that ends a text.
         rows: texts at once, at most. Halved if memory does not suffice, and left so.
         max_tokens: longest text that the model takes.
+
+    Raises:
+        ConfigError: there is no row.
+        ModelError: the model has no key-value cache of the usual kind, or memory does not suffice
+            for one text.
     """
 
     def __init__(
@@ -115,11 +124,20 @@ class Sampler:
         self._model = model
         self._device: torch.device = model.get_input_embeddings().weight.device
         self._encoder = Encoder(tokenizer, eos, self._device)
+        _require_slots(model, self._device)
         size: int = model.get_output_embeddings().weight.shape[0]
         self._vocabulary = Vocabulary(tokenizer, size, self._device)
         self._max_tokens = max_tokens
         self.rows = rows
         self._halved = False
+
+    def has_room(self, cell: Cell) -> bool:
+        """Whether at least one token can follow the cell's prompt."""
+        try:
+            self._tallies([cell])
+        except ConfigError:
+            return False
+        return True
 
     def sample(self, cells: Sequence[Cell]) -> list[Sampled]:
         """Samples all cells; results in their order.
@@ -169,10 +187,7 @@ class Sampler:
 
     def _halve(self) -> None:
         if self.rows == 1:
-            raise ModelError(
-                "too little free memory to sample even one text: free some, choose a smaller model,"
-                " or --device cpu"
-            )
+            raise ModelError(TOO_LITTLE_MEMORY)
         if not self._halved:
             logger.warning("too little memory for %d texts at once: going on with fewer", self.rows)
         self._halved = True
@@ -370,6 +385,36 @@ class _Run:
             uniforms=sample.uniforms,
             estimated=tally.cell.estimate,
         )
+
+
+@torch.inference_mode()
+def _require_slots(model: Any, device: torch.device) -> None:
+    """Makes sure that texts can share a cache: not all models have one of keys and values.
+
+    Raises:
+        ModelError: it cannot be; or memory does not suffice.
+    """
+    ids = torch.tensor([[3, 1, 4, 1]], device=device)
+    try:
+        plain = model(input_ids=ids, use_cache=False).logits[0, -2:]
+        slots = Slots(model, rows=2, width=4)
+        slots.fill(torch.tensor([1], device=device), Prompt(model, [3, 1, 0]))
+        lengths = torch.tensor([0, 2], device=device)
+        shared = slots.read(ids[:, 2:].expand(2, 2), lengths, 4)[1]
+        same = (plain - shared).abs().max() <= 0.01 * plain.abs().max()
+    except Exception as error:  # there is no end to what a model of another kind may raise
+        if is_out_of_memory(error):
+            raise ModelError(TOO_LITTLE_MEMORY) from error
+        raise ModelError(_no_slots(model)) from error
+    if not same:
+        raise ModelError(_no_slots(model))
+
+
+def _no_slots(model: Any) -> str:
+    return (
+        f"{type(model).__name__} cannot be sampled from here: texts cannot share its cache. Choose"
+        " a decoder whose layers keep keys and values, such as GPT-NeoX or Llama."
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -50,7 +50,7 @@ class Letters:
 
 
 def small_model(family: str = "gpt_neox", seed: int = 0, *, calm: float = 1.0) -> Any:
-    """Random, in evaluation mode; predictions differ from place to place, less if `calm` is small."""
+    """Random, in evaluation mode; predictions differ by place, less if `calm` is small."""
     shape: dict[str, Any] = {
         "vocab_size": len(PIECES),
         "bos_token_id": EOS,

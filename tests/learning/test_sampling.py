@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
 
 from agent.errors import ConfigError, ModelError
 from agent.learning import sampling as sampling_module
@@ -185,10 +186,8 @@ class Starved:
 
     def __init__(self, model: Any, rows: int, error: BaseException) -> None:
         self._model, self._rows, self._error = model, rows, error
-        self.calls = 0
 
     def __call__(self, **inputs: Any) -> Any:
-        self.calls += 1
         if len(inputs["input_ids"]) > self._rows:
             raise self._error
         return self._model(**inputs)
@@ -236,15 +235,28 @@ def test_memory_that_runs_out_on_the_way_costs_no_sample(
 
 
 def test_no_memory_for_a_single_row_is_an_error(model: Any) -> None:
-    starved = Starved(model, 0, torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(ModelError, match="even one text"):
-        sampler(starved, rows=4).sample(CELLS)
+    for rows in (2, 0):  # it suffices to look at the model, or not even for that
+        starved = Starved(model, rows, torch.OutOfMemoryError("CUDA out of memory"))
+        with pytest.raises(ModelError, match="even one text"):  # noqa: PT012
+            hungry = sampler(starved, rows=4)
+            starved._rows = 0
+            hungry.sample(CELLS)
 
 
 def test_other_errors_are_not_taken_for_it(model: Any) -> None:
-    broken = Starved(model, 0, RuntimeError("expected a mask"))
+    broken = Starved(model, 2, RuntimeError("expected a mask"))
     with pytest.raises(RuntimeError, match="expected a mask"):
         sampler(broken).sample(CELLS)
+
+
+def test_a_model_whose_cache_cannot_be_shared_is_refused() -> None:
+    no_keys = MambaForCausalLM(MambaConfig(vocab_size=10, hidden_size=16, num_hidden_layers=1))
+    with pytest.raises(ModelError, match="MambaForCausalLM cannot be sampled from here"):
+        sampler(no_keys.eval())
+    # Positions are told by the mask, which is another one here.
+    alibi = BloomForCausalLM(BloomConfig(vocab_size=10, hidden_size=16, n_layer=1, n_head=2))
+    with pytest.raises(ModelError, match="BloomForCausalLM cannot be sampled from here"):
+        sampler(alibi.eval())
 
 
 def test_weights_may_change_between_two_calls(model: Any) -> None:
@@ -273,9 +285,10 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 
 
 def test_bad_cells_are_refused(model: Any) -> None:
+    right: dict[str, Any] = {"prompt": "a", "answer": "b", "samples": 1, "key": ""}
     for wrong in ({"prompt": ""}, {"answer": " "}, {"samples": 0}):
         with pytest.raises(ConfigError):
-            Cell(**{"prompt": "a", "answer": "b", "samples": 1, "key": ""} | wrong)
+            Cell(**right | wrong)
     with pytest.raises(ConfigError, match="0 rows"):
         sampler(model, rows=0)
     full = Cell(prompt="a" * 50, answer="b", samples=1, sampling=PAPER_SAMPLING, key="")

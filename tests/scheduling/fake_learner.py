@@ -81,7 +81,12 @@ class FakeLearner:
         )
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Step | Outcome]:
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)

@@ -113,6 +113,7 @@ async def _serve_with(
             policy=settings.policy,
             snapshots=snapshots,
             accept_drift=settings.accept_drift,
+            samples=settings.samples,
         ),
         on_update=lambda update: keeper.updated(update),
         keep_only=lambda versions: keeper.keep_only(versions),

@@ -60,6 +60,7 @@ class ServeSettings:
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
         accept_drift: serve weights that replay differently from what was recorded.
+        samples: sampled for each question of a fact after its update; 0 for none.
         drain_seconds: on SIGTERM, the longest wait for the update in hand.
         security: who may speak to it.
     """
@@ -79,5 +80,6 @@ class ServeSettings:
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
     accept_drift: bool = False
+    samples: int = 0
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     security: Security = field(default_factory=Security)

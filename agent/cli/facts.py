@@ -138,6 +138,9 @@ def _steps_table(updates: list[Update]) -> Table:
 
 def _probes_table(probes: list[Probe]) -> Table:
     table = Table("version", "probe", "question", "answer", "right", "p", title="Probes")
+    sampled = any(probe.samples for probe in probes)
+    if sampled:
+        table.add_column("sampled")
     for probe in probes:
         table.add_row(
             str(probe.model_version),
@@ -146,6 +149,7 @@ def _probes_table(probes: list[Probe]) -> Table:
             shown(probe.answer),
             "yes" if probe.correct else "no",
             f"{math.exp(probe.log_probability):.3f}",
+            *([f"{probe.correct_samples}/{probe.samples}"] if sampled and probe.samples else []),
         )
     return table
 
@@ -179,5 +183,7 @@ def _probe_json(probe: Probe) -> dict[str, Any]:
         "answer": probe.answer,
         "correct": probe.correct,
         "log_probability": probe.log_probability,
+        "samples": probe.samples,
+        "correct_samples": probe.correct_samples,
         "model_version": probe.model_version,
     }

@@ -13,7 +13,7 @@ import typer
 
 from agent.cli.option_groups import grouped
 from agent.cli.output import messages, shown
-from agent.cli.policies import AUTO_GUARDS, chosen_policy
+from agent.cli.policies import AUTO_GUARDS, EXACT_PROBES, chosen_policy, chosen_samples
 from agent.cli.securing import SecurityOptions
 from agent.config import (
     DEFAULT_ADDRESS,
@@ -89,6 +89,14 @@ def serve(
             help="Guards to switch off: rehearsed, neighbours, controls, texts; joined by commas.",
         ),
     ] = "",
+    probes: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_PROBES",
+            help="After an update: exact, probabilities only; or paper[:SAMPLES], texts are sampled"
+            " too, 80 for each question, which takes seconds to minutes.",
+        ),
+    ] = EXACT_PROBES,
     audit_minutes: Annotated[
         float,
         typer.Option(
@@ -187,6 +195,7 @@ def serve(
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,
         accept_drift=accept_drift,
+        samples=chosen_samples(probes),
         drain_seconds=drain_seconds,
         security=security.chosen(),
     )

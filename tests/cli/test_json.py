@@ -37,7 +37,8 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         f"{FACT} correlated_questions superseded_by rate_curve updates probes forgetting",
         {
             "updates": "model_version steps digest_before digest_after algorithm seconds",
-            "probes": "kind question answer correct log_probability model_version",
+            "probes": "kind question answer correct log_probability samples correct_samples"
+            " model_version",
         },
     ),
     "facts forget FACT": (OPERATION, {}),

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from scripts.docs.cli_reference import cli_page, commands, settings_page
 from scripts.docs.proto_reference import proto_page
+from scripts.readme_blocks import parse
 
-PROTO = Path(__file__).parents[2] / "proto"
+ROOT = Path(__file__).parents[2]
+PROTO = ROOT / "proto"
+# What `make docs-test` executes.
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "tutorial.md",
+    *(ROOT / "docs" / "how-to").glob("*.md"),
+]
 
 
 def test_every_command_and_option_is_told() -> None:
@@ -35,3 +45,8 @@ def test_methods_messages_and_enums_are_told_with_their_comments() -> None:
     assert "| 7 | `environment` | map of string to string | Software and hardware" in page
     assert "| 1 | `FACT_STATE_QUEUED` | Accepted, waiting for its turn. |" in page
     assert "`Timestamp`" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_blocks_of_each_page_make_sense(page: Path) -> None:
+    parse(page.read_text(encoding="utf-8"), page.name)

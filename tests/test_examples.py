@@ -44,7 +44,7 @@ def test_without_guards_it_forgets(run: Run) -> None:
 
 def test_the_curve_is_what_the_step_leads_to(run: Run) -> None:
     said = run("compare_rates.py", "--question", "Sky?", "--answer", "P")
-    assert len(re.findall(r"^ +\d\.\de-\d\d \|", said, re.MULTILINE)) == 16
+    assert len(re.findall(r"^\d\.\de-\d\d  \d\.\d+e[-+]\d+ \|", said, re.MULTILINE)) == 16
     [highest] = re.findall(r"highest: ([\d.]+)", said)
     [taken] = re.findall(r"that step, taken: ([\d.]+)", said)
     assert float(taken) == pytest.approx(float(highest), abs=2e-3)

@@ -29,6 +29,25 @@ def rollback(
     report(operation, [], json)
 
 
+def pause(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Stop learning, restarts included, until 'agent resume'. Facts are still accepted."""
+    _pause(server, json, paused=True)
+
+
+def resume(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Go on learning after 'agent pause'."""
+    _pause(server, json, paused=False)
+
+
+def _pause(server: str, json: bool, *, paused: bool) -> None:
+    with Client(server) as client:
+        client.pause_learning(paused=paused)
+    if json:
+        print_json({"learning_paused": paused})
+    else:
+        messages.print(f"learning is {'paused' if paused else 'on'}")
+
+
 def why(
     question: Annotated[str, typer.Argument(help="The question of a fact.")],
     limit: Annotated[int, typer.Option(min=1, help="At most this many updates.")] = 10,

@@ -12,6 +12,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -27,8 +28,12 @@ class Learner(Protocol):
 
     def learn(
         self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
-    ) -> AsyncIterator[Step | Outcome]:
-        """Yields each step, then the outcome."""
+    ) -> AsyncIterator[Opening | Step | Outcome]:
+        """Yields each step, then the outcome; an opening before the first one of an attempt."""
+        ...
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes it takes of its GPU, or of RAM, and what there is of it."""
         ...
 
     async def commit(self, version: int, digest: str) -> None:

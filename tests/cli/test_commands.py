@@ -127,10 +127,28 @@ def test_status_tells_every_state(agent: Agent, server: InThread) -> None:
         "parameters",
         "event_sequence",
         "updates_to_replay",
+        "started_at",
+        "oldest_queued_at",
+        "learning_paused",
+        "leak_limit",
+        "drift_limit",
+        "memory_bytes",
+        "memory_total_bytes",
+        "snapshot_version",
+        "snapshot_overdue",
     }
     assert (status["model"], status["model_version"], status["queue_depth"]) == ("fake-model", 1, 1)
     assert set(status["facts"]) == {state.value for state in FactState}
     assert status["facts"]["learned"] == status["facts"]["queued"] == 1
+
+
+def test_learning_is_paused_until_it_is_resumed(agent: Agent, server: InThread) -> None:
+    assert agent("pause", "--json").json == {"learning_paused": True}
+    assert agent("status", "--json").json["learning_paused"]
+    assert "learning is paused" in agent("status").out
+    assert agent("resume").err == "learning is on\n"
+    assert not agent("status", "--json").json["learning_paused"]
+    assert server.parts.accepted == 1  # the loop was woken
 
 
 def test_facts_are_listed_by_state_and_up_to_a_limit(agent: Agent, server: InThread) -> None:

@@ -21,6 +21,8 @@ CLIENTS = [
     ("facts", "show"),
     ("facts", "forget"),
     ("rollback",),
+    ("pause",),
+    ("resume",),
     ("why",),
     ("export",),
     ("backup",),

@@ -87,6 +87,7 @@ class FakeView:
         self.learner: FakeLearner | None = FakeLearner()
         self.state = "ready"
         self.updates_to_replay = 0
+        self.memory = (1_500_000_000, 8_000_000_000)
         self.description: LearnerDescription | None = LearnerDescription(
             device="cpu",
             parameters=132_992,
@@ -138,7 +139,7 @@ class Serving:
         self.server = Server(
             "127.0.0.1:0",
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
-            ModelServicer(store, self.view, "fake-model"),
+            ModelServicer(store, self.view, self.keeper, "fake-model"),
             self.admin_servicer(),
         )
         # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.

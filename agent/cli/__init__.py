@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import platformdirs
 import typer
 
-from agent.cli import ask, evaluate, facts, models, operate, serve, teach
+from agent.cli import ask, evaluate, facts, models, monitor, operate, serve, teach
 from agent.cli.output import messages, shown
 from agent.errors import AgentError, ConfigError
 from memory_store.errors import MemoryStoreError
@@ -29,6 +29,7 @@ app.command()(teach.teach)
 app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
+app.command()(monitor.monitor)
 app.command("eval")(evaluate.evaluate)
 app.command()(operate.rollback)
 app.command()(operate.pause)
@@ -42,7 +43,7 @@ app.add_typer(models.app, name="models")
 
 # Exit codes: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted.
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = ("serve", "teach", "ask", "score", "status", "eval")
+COMMANDS = ("serve", "teach", "ask", "score", "status", "monitor", "eval")
 GROUPS = ("facts", "models")
 
 

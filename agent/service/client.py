@@ -511,6 +511,34 @@ def decode_status(response: model_pb2.GetStatusResponse) -> Status:
     )
 
 
+def encode_status(status: Status) -> model_pb2.GetStatusResponse:
+    """The inverse of `decode_status`."""
+    started, oldest = status.started_at, status.oldest_queued_at
+    return model_pb2.GetStatusResponse(
+        model=status.model,
+        model_version=status.model_version,
+        queue_depth=status.queue_depth,
+        fact_counts=[
+            model_pb2.StateCount(state=codec.STATE_TO_PB[state], count=count)
+            for state, count in status.facts.items()
+        ],
+        learner_state=model_pb2.LearnerState.Value(f"LEARNER_STATE_{status.learner.upper()}"),
+        device=status.device,
+        parameters=status.parameters,
+        event_sequence=status.event_sequence,
+        updates_to_replay=status.updates_to_replay,
+        start_time=codec.encode_time(started) if started else None,
+        oldest_queued_time=codec.encode_time(oldest) if oldest else None,
+        learning_paused=status.learning_paused,
+        leak_limit=status.leak_limit,
+        drift_limit=status.drift_limit,
+        memory_bytes=status.memory_bytes,
+        memory_total_bytes=status.memory_total_bytes,
+        snapshot_version=status.snapshot_version,
+        snapshot_overdue=status.snapshot_overdue,
+    )
+
+
 def _decode_operation(message: pb.Operation) -> OperationStatus:
     return OperationStatus(
         id=message.id,

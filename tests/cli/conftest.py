@@ -79,12 +79,12 @@ class InThread:
 
 
 @contextlib.contextmanager
-def in_thread(folder: Path) -> Iterator[InThread]:
+def in_thread(folder: Path, listen: str = "127.0.0.1:0") -> Iterator[InThread]:
     started, stop = threading.Event(), asyncio.Event()
     running: list[InThread] = []
 
     async def live() -> None:
-        async with serving(folder) as parts:
+        async with serving(folder, listen=listen) as parts:
             running.append(InThread(parts, asyncio.get_running_loop()))
             started.set()
             await stop.wait()

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
-COMMANDS += ["rollback", "why", "export", "backup", "snapshots"]
+COMMANDS += ["rollback", "why", "export", "backup", "snapshots", "monitor", "pause", "resume"]
 CLIENTS = [
     ("teach",),
     ("ask",),

@@ -128,7 +128,9 @@ class Serving:
         snapshots: the folder of all snapshots; of them the newest is kept.
     """
 
-    def __init__(self, path: Path, store: StoreThreads, hub: EventHub) -> None:
+    def __init__(
+        self, path: Path, store: StoreThreads, hub: EventHub, listen: str = "127.0.0.1:0"
+    ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
         self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS)
@@ -137,7 +139,7 @@ class Serving:
         settings = SnapshotSettings(folder=self.snapshots, keep_last=1, keep_days=0)
         self.keeper = SnapshotKeeper(settings, lambda: cast(Any, self.view.learner))
         self.server = Server(
-            "127.0.0.1:0",
+            listen,
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
             ModelServicer(store, self.view, self.keeper, "fake-model"),
             self.admin_servicer(),
@@ -170,16 +172,18 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, prepare: Callable[[MemoryStore], object] | None = None
+    folder: Path,
+    prepare: Callable[[MemoryStore], object] | None = None,
+    listen: str = "127.0.0.1:0",
 ) -> AsyncIterator[Serving]:
-    """A server on a free port; `prepare` fills the store before it starts."""
+    """A server, on a free port if none is named; `prepare` fills the store before it starts."""
     path = folder / "memory.db"
     hub = EventHub()
     store = await StoreThreads.open(path, on_commit=hub.stored)
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub)
+        parts = Serving(path, store, hub, listen)
         await parts.server.start()
         parts.connect()
         try:

@@ -28,7 +28,7 @@ from agent.monitor.view import frame
 # Between two frames at least; and a clock on the screen moves so often.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 1.0
 # Of a core for drawing: a large screen on a slow machine is drawn less often.
-SHARE = 0.025
+SHARE = 0.015
 
 
 class Source(Protocol):

@@ -8,6 +8,7 @@ that was asked for.
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
@@ -17,8 +18,11 @@ MARKS = 2
 _SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
 # Longer texts are cut anyway: nobody sees their end.
 _LONGEST = 4000
+# The same texts are drawn again and again.
+_KEPT = 2048
 
 
+@lru_cache(_KEPT)
 def clean(text: str) -> str:
     """One line that a terminal shows as it is; what is not printable is spelled out."""
     text = text[:_LONGEST]
@@ -41,6 +45,7 @@ def clean(text: str) -> str:
     return "".join(found)
 
 
+@lru_cache(_KEPT)
 def fit(text: str, width: int, ellipsis: str = "…") -> str:
     """Clean text of exactly so many cells; what is cut off is told by the ellipsis."""
     text = clean(text)

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -91,7 +92,7 @@ async def tell(parts: Serving, events: float) -> None:
     while True:
         if number % STORED_OF == 0:
             question = f"What is the driest month in Kyzara {number}?"
-            await parts.store.write(lambda store, q=question: teach(store, q))
+            await parts.store.write(partial(teach, question=question))
         else:
             step = Step(learning_rate=1e-4, loss=2.0, probability=number % STORED_OF / STORED_OF)
             now = datetime.now(UTC)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import platformdirs
 import typer
 
-from agent.cli import ask, evaluate, facts, models, monitor, operate, serve, teach
+from agent.cli import ask, evaluate, facts, models, monitor, operate, report, serve, teach
 from agent.cli.output import messages, shown
 from agent.errors import AgentError, ConfigError
 from memory_store.errors import MemoryStoreError
@@ -35,6 +35,7 @@ app.command()(operate.rollback)
 app.command()(operate.pause)
 app.command()(operate.resume)
 app.command()(operate.why)
+app.command()(report.report)
 app.command()(operate.export)
 app.command()(operate.backup)
 app.add_typer(facts.app, name="facts")

@@ -12,10 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.curve import curve_lines
-from agent.cli.operate import operation_json, operation_table, report, wait_shown
+from agent.cli.operate import (
+    influence_json,
+    influence_table,
+    operation_json,
+    operation_table,
+    report,
+    wait_shown,
+)
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, fact_json, print_json, shown, state_text
+from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
+from agent.monitor.screen import glyphs_of
 from agent.service.client import Client
 from memory_store.records import Fact, FactState, Probe, Update
 
@@ -74,6 +83,8 @@ def show(
     with Client(server) as client:
         fact, updates, probes = client.history(fact_id)
         forgetting = client.forgetting(fact_id)
+        influences = touching(client, fact)
+    own = own_probes(probes)
     if json:
         print_json(
             {
@@ -83,6 +94,8 @@ def show(
                 "rate_curve": _curve_json(fact),
                 "updates": [_update_json(update) for update in updates],
                 "probes": [_probe_json(probe) for probe in probes],
+                "retention": [_point_json(probe) for probe in own],
+                "touched_by": [influence_json(influence) for influence in influences],
                 "forgetting": operation_json(forgetting) if forgetting else None,
             }
         )
@@ -101,8 +114,12 @@ def show(
         console.print(operation_table(forgetting))
     if lines := _rate_curve(fact):
         console.print(Text("\n".join(lines), no_wrap=True))
+    if lines := remembered_lines(own, min(console.width, 80), glyphs_of(console)):
+        console.print(Text("\n".join(lines), no_wrap=True))
     if updates:
         console.print(_steps_table(updates))
+    if influences:
+        console.print(influence_table(influences, "Updates that touched it"))
     if probes:
         console.print(_probes_table(probes))
 
@@ -163,6 +180,14 @@ def _curve_json(fact: Fact) -> list[dict[str, float | None]]:
         }
         for point in (fact.learning.curve if fact.learning else ())
     ]
+
+
+def _point_json(probe: Probe) -> dict[str, Any]:
+    return {
+        "model_version": probe.model_version,
+        "probability": math.exp(probe.log_probability),
+        "probed_at": probe.probed_at.isoformat(),
+    }
 
 
 def _probe_json(probe: Probe) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, messages, print_json, shown
 from agent.service.client import Client, OperationStatus
+from continual.v1 import memory_pb2 as pb
 
 snapshots = typer.Typer(help="Snapshots of the weights of a server.", no_args_is_help=True)
 
@@ -58,27 +60,34 @@ def why(
     with Client(server) as client:
         result = client.explain(question, limit)
     if json:
-        influences = [
-            {
-                "model_version": influence.model_version,
-                "cause_fact_id": influence.cause_fact_id,
-                "cause_question": influence.cause_question,
-                "probability_before": influence.probability_before,
-                "probability_after": influence.probability_after,
-            }
-            for influence in result.influences
-        ]
+        influences = [influence_json(influence) for influence in result.influences]
         print_json({"fact_id": result.fact_id, "influences": influences})
         return
-    table = Table("version", "taught", "p before", "p after")
-    for influence in result.influences:
+    console.print(influence_table(result.influences))
+
+
+def influence_table(influences: Iterable[pb.Influence], title: str | None = None) -> Table:
+    """What updates did to the probability of an answer."""
+    table = Table("version", "taught", "p before", "p after", title=title)
+    for influence in influences:
         table.add_row(
             str(influence.model_version),
             shown(influence.cause_question or influence.cause_fact_id),
             f"{influence.probability_before:.4f}",
             f"{influence.probability_after:.4f}",
         )
-    console.print(table)
+    return table
+
+
+def influence_json(influence: pb.Influence) -> dict[str, Any]:
+    """Its stable fields."""
+    return {
+        "model_version": influence.model_version,
+        "cause_fact_id": influence.cause_fact_id,
+        "cause_question": influence.cause_question,
+        "probability_before": influence.probability_before,
+        "probability_after": influence.probability_after,
+    }
 
 
 def export(

@@ -10,7 +10,17 @@ import pytest
 from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
-COMMANDS += ["rollback", "why", "export", "backup", "snapshots", "monitor", "pause", "resume"]
+COMMANDS += [
+    "rollback",
+    "why",
+    "export",
+    "backup",
+    "snapshots",
+    "monitor",
+    "pause",
+    "resume",
+    "report",
+]
 CLIENTS = [
     ("teach",),
     ("ask",),
@@ -24,6 +34,7 @@ CLIENTS = [
     ("pause",),
     ("resume",),
     ("why",),
+    ("report",),
     ("export",),
     ("backup",),
     *(("snapshots", command) for command in ("list", "create", "verify", "prune")),

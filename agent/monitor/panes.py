@@ -84,8 +84,8 @@ def header(state: State, look: Look) -> list[Line]:
     if status.oldest_queued_at:
         queue += f" for {_duration(look.now - status.oldest_queued_at)}"
     second: Line = [(f" {queue}  ", "bold" if waiting else "")]
-    second.append((f"in {_rate(per_second(state.accepted, look.now))}  ", ""))
-    second.append((f"out {_rate(per_second(state.settled, look.now))} ", ""))
+    second.append((f"in {_rate(per_second(state, state.accepted, look.now))}  ", ""))
+    second.append((f"out {_rate(per_second(state, state.settled, look.now))} ", ""))
     for fact_state, count in status.facts.items():
         if count and fact_state not in (FactState.QUEUED, FactState.LEARNING):
             second.append((f"  {count} {fact_state.value}", STATE_STYLES.get(fact_state, "")))

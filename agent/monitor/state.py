@@ -31,8 +31,8 @@ from memory_store.records import (
 # How much of the past is kept.
 EVENTS, STEPS, ALARMS, FIGURES, FACTS = 300, 200, 50, 120, 1000
 POINTS = 10
-# Rates in and out are of so many seconds.
-WINDOW = timedelta(seconds=60)
+# Rates in and out are of so long; of less while less is known, but of no moment.
+WINDOW, SHORTEST_WINDOW = timedelta(minutes=5), timedelta(seconds=10)
 # An alarm is shown for so long.
 ALARM_FOR = timedelta(minutes=15)
 
@@ -95,6 +95,7 @@ class State:
         connections: how often it was found.
         status: as it told last.
         sequence: of the last stored event that was folded in.
+        since: when the first one happened.
         facts: the newest ones by id, and those that anything was heard of.
         attempt: what is being learned, or was last.
         events: the last ones, oldest first, without steps.
@@ -116,6 +117,7 @@ class State:
     connections: int = 0
     status: Status | None = None
     sequence: int = 0
+    since: datetime | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
     attempt: Attempt | None = None
     events: tuple[Event, ...] = ()
@@ -172,10 +174,13 @@ def recent_alarms(state: State, now: datetime) -> list[Alarm]:
     return [alarm for alarm in reversed(state.alarms) if now - alarm.at < ALARM_FOR]
 
 
-def per_second(counted: Sequence[tuple[int, int]], now: datetime) -> float:
-    """How many a second, over the last minute."""
-    first = (now - WINDOW).timestamp()
-    return sum(count for second, count in counted if second > first) / WINDOW.total_seconds()
+def per_second(state: State, counted: Sequence[tuple[int, int]], now: datetime) -> float:
+    """How many a second, over the last minutes; `counted` is one of the counts of the state."""
+    if state.since is None:
+        return 0.0
+    window = min(WINDOW, max(now - state.since, SHORTEST_WINDOW))
+    first = (now - window).timestamp()
+    return sum(count for second, count in counted if second >= first) / window.total_seconds()
 
 
 def probability(state: State, fact_id: str) -> float | None:
@@ -207,7 +212,7 @@ def _event(state: State, event: Event) -> State:
     if event.sequence:
         if event.sequence <= state.sequence:
             return state  # known from before the connection was lost
-        state = replace(state, sequence=event.sequence)
+        state = replace(state, sequence=event.sequence, since=state.since or event.at)
     state = replace(
         state,
         events=(*state.events, event)[-EVENTS:],

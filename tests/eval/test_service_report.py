@@ -65,13 +65,17 @@ def record(**changed: Any) -> ServiceRecord:
     return replace(EMPTY, **fields | changed)
 
 
+def told(about: ServiceRecord) -> dict[str, str]:
+    return {row[0]: row[1] for row in overview(about).rows}
+
+
 def test_counts_stand_with_denominators() -> None:
-    rows = dict(overview(record()).rows)
+    rows = told(record())
     assert rows["learned"] == "2"
     assert rows["held at the last probe"].startswith("50.0% (1 of 2;")
     assert rows["held when reviewed"].startswith("75.0% (3 of 4;")
     assert (rows["steps a fact: median"], rows["largest leak"]) == ("2", "0.2")
-    assert dict(overview(EMPTY).rows)["held at the last probe"] == "-"
+    assert told(EMPTY)["held at the last probe"] == "-"
 
 
 def test_what_was_forgotten_and_what_is_lost_is_named() -> None:

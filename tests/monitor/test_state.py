@@ -101,14 +101,18 @@ def test_another_memory_at_the_same_address_begins_anew() -> None:
     assert (state.connections, state.sequence) == (2, 2)
 
 
-def test_rates_count_the_last_minute() -> None:
+def test_rates_are_of_the_last_minutes() -> None:
     state = folded(event(n, EventKind.ACCEPTED, f"f{n}") for n in range(1, 31))
-    assert per_second(state.accepted, at(30)) == 30 / 60
-    assert per_second(state.accepted, at(75)) == 15 / 60
-    assert per_second(state.accepted, at(500)) == 0
+    assert per_second(state, state.accepted, at(3)) == 30 / 10  # of no shorter time
+    assert per_second(state, state.accepted, at(31)) == 30 / 30
+    assert per_second(state, state.accepted, at(316)) == 15 / 300
+    assert per_second(state, state.accepted, at(999)) == 0
+    assert per_second(state, state.settled, at(31)) == 0
     state = folded([event(1, EventKind.ACCEPTED, "f1"), event(400, EventKind.ACCEPTED, "f2")])
     assert len(state.accepted) == 1  # what is older is given up
-    assert per_second(folded(eventful()).settled, at(20)) == 4 / 60
+    state = folded(eventful())
+    assert per_second(state, state.settled, at(21)) == 4 / 20
+    assert per_second(State(), (), at(0)) == 0
 
 
 def test_alarms_tell_guards_from_facts_that_stayed_unknown() -> None:

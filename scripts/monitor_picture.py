@@ -3,7 +3,7 @@
     python scripts/monitor_picture.py
 
 `docs/pictures/monitor.jsonl` was kept by `agent monitor --record` while the ten facts of table 1 of
-Curt (2024) were taught to SmolLM2-135M, by `agent serve --model smollm2-135m --guards light` on a CPU.
+Curt (2024) were taught to `agent serve --model smollm2-135m` on a CPU.
 """
 
 from __future__ import annotations

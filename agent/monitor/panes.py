@@ -71,7 +71,9 @@ def header(state: State, look: Look) -> list[Line]:
     health = _health(state, look)
     if status is None:
         return [spread([(f" {clean(state.address)}", "bold")], health, look.width), []]
-    parts = [f"{clean(status.device) or 'no device yet'}, {_millions(status.parameters)}"]
+    parts = ["no device yet"]
+    if status.device:
+        parts = [f"{clean(status.device)}, {_millions(status.parameters)}"]
     if status.memory_bytes:
         total = f" of {status.memory_total_bytes / 1e9:.0f}" if status.memory_total_bytes else ""
         parts.append(f"{status.memory_bytes / 1e9:.1f}{total} GB")
@@ -112,11 +114,14 @@ def _health(state: State, look: Look) -> Line:
     return [*note, (f"{look.glyphs.dot} {clean(status.learner)}{left} ", style)]
 
 
-def attempt_title(attempt: Attempt | None) -> Span:
+def attempt_title(state: State) -> Span:
     """What the pane of `attempt` shows."""
+    attempt, status = state.attempt, state.status
     if attempt is None:
         return "learning now", "bold"
     if attempt.verdict is None:
+        if not state.connected or status is None or status.learner != "ready":
+            return "interrupted", "bold yellow"
         return "learning now", "bold cyan"
     verdict = attempt.verdict
     return f"last: {verdict.value}", f"bold {EVENT_STYLES.get(verdict, '')}".strip()

@@ -138,7 +138,7 @@ def fold(state: State, seen: Observation) -> State:
         case Connected():
             return _connected(state, seen)
         case Lost():
-            return replace(state, connected=False, lost=seen)
+            return _lost(state, seen)
         case StatusSeen():
             return replace(state, status=seen.status)
         case EventSeen():
@@ -206,6 +206,12 @@ def _connected(state: State, seen: Connected) -> State:
     )
 
 
+def _lost(state: State, seen: Lost) -> State:
+    """It is gone since it was missed first, whatever the reason is by now."""
+    since = state.lost.at if state.connected is False and state.lost else seen.at
+    return replace(state, connected=False, lost=replace(seen, at=since))
+
+
 def _event(state: State, event: Event) -> State:
     if event.kind is EventKind.STEP:
         return replace(state, attempt=_stepped(state.attempt, event))
@@ -247,6 +253,8 @@ def _stepped(attempt: Attempt | None, event: Event) -> Attempt:
 
 def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
     """What an event makes of the attempt that is shown."""
+    if event.kind is EventKind.LEARNER_READY and attempt and attempt.verdict is None:
+        return None  # the learner died over it, and the fact will be claimed again
     if event.kind is EventKind.LEARNING:
         return Attempt(fact_id=event.fact_id, began_at=event.at)
     if event.kind not in (*ENDS, EventKind.RETAUGHT, EventKind.RETRIED):

@@ -93,7 +93,7 @@ def _columns(state: State, ui: Ui, look: Look, height: int, wide: bool) -> list[
     map_lines = panes.retention(state, look, middle, room - len(guards) - 1)
     blocks = [
         _block(
-            panes.attempt_title(state.attempt),
+            panes.attempt_title(state),
             panes.attempt(state, look, left, room),
             look,
             left,

@@ -170,3 +170,21 @@ def test_the_state_of_before_is_left_as_it_was() -> None:
     copy = replace(state)
     fold(state, event(20, EventKind.LEARNED, "f5", learning=learning()))
     assert state == copy
+
+
+def test_a_server_is_gone_since_it_was_missed_first() -> None:
+    later = replace(gone(), at=at(40), reason="refused")
+    lost = folded([*eventful(), gone(), later]).lost
+    assert lost is not None
+    assert (lost.at, lost.reason) == (gone().at, "refused")
+    again = Connected(at=at(41), address="a", after_sequence=14)
+    lost = folded([*eventful(), gone(), again, later]).lost
+    assert lost == later
+
+
+def test_what_a_learner_died_over_is_not_shown_as_being_learned() -> None:
+    state = folded(eventful())
+    assert state.attempt is not None
+    assert folded([event(17, EventKind.LEARNER_READY)], state).attempt is None
+    done = folded([event(17, EventKind.LEARNED, "f5", learning=learning())], state)
+    assert folded([event(18, EventKind.LEARNER_READY)], done).attempt == done.attempt

@@ -116,6 +116,7 @@ class Attempt:
     leak: float | None = None
     drift: float | None = None
     _repairs: int = 0
+    _share: float = rates.FIRST_REPAIR
 
     @property
     def learned(self) -> bool:
@@ -149,7 +150,9 @@ class Attempt:
             if self.decision is not None:
                 return
             rate, features, scored = self._step(lesson, measured, progress)
-            measured = self.bench.measure(lesson)
+            before, measured = measured.loss, self.bench.measure(lesson)
+            if progress.known:
+                self._share = rates.next_share(self._share, before, measured.loss)
             step = Step(
                 learning_rate=rate,
                 loss=features.loss,
@@ -199,6 +202,7 @@ class Attempt:
         return rates.Progress(
             steps=len(self.taken),
             repairs=self._repairs,
+            share=self._share,
             probability=measured.asked,
             reworded=measured.reworded,
             calm=guard.calm(measured),

@@ -15,7 +15,7 @@ def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[Fac
 
     Args:
         store: the memory.
-        max_facts: so many of them at most, spread evenly over the order of acceptance.
+        max_facts: so many of them at most, and at least one, spread over the order of acceptance.
         max_probes: of each.
     """
     with store.transaction():
@@ -31,15 +31,18 @@ def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[Fac
 
 def _spread(store: MemoryStore, limit: int) -> list[Fact]:
     """Held facts, some of them left out if there are more than `limit`."""
+    rows = store.connection.execute("SELECT coalesce(max(position), 0) AS last FROM facts")
+    last, step = int(rows[0]["last"]), 1
     counts = store.counts()
     if sum(counts[state] for state in HELD) <= limit:
         return store.facts(limit=limit, states=HELD)
-    rows = store.connection.execute("SELECT max(position) AS last FROM facts")
-    step = rows[0]["last"] / limit
+    # Doubled, so that the same facts are told of until there are twice as many.
+    while last > limit * step:
+        step *= 2
     found: dict[int, Fact] = {}
-    for number in range(limit):
+    for place in range(0, last, step):
         # The first held one from there on: to look at all of them would take as long as there are.
-        for fact in store.facts(after_position=int(number * step), limit=1, states=HELD):
+        for fact in store.facts(after_position=place, limit=1, states=HELD):
             found[fact.position] = fact
     return list(found.values())
 

@@ -21,7 +21,7 @@ from agent.monitor.observations import Observation
 from agent.monitor.panes import Look
 from agent.monitor.recording import Recorder, read
 from agent.monitor.run import Inbox, Monitor, Replay, Source, one_frame
-from agent.monitor.screen import Screen, glyphs_of
+from agent.monitor.screen import Screen, encodable, glyphs_of
 from agent.monitor.state import standing_alarms
 from agent.service.client import Client
 
@@ -99,7 +99,7 @@ def _print_frame(
     if console.is_terminal:
         console.print(frame)
     else:
-        print(frame.plain())
+        print(encodable(frame.plain(), console.encoding))
     if standing_alarms(state):
         raise typer.Exit(ALARM)
 

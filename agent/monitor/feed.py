@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -27,10 +28,10 @@ from agent.monitor.observations import (
     RetentionSeen,
     StatusSeen,
 )
-from agent.monitor.state import EVENTS, POINTS
+from agent.monitor.state import EVENTS, FACTS, POINTS
 from agent.monitor.ui import Pause, Wish
 from agent.service.client import Client, Status
-from memory_store.records import Event, Fact, RetentionPoint
+from memory_store.records import Event, RetentionPoint
 
 Put = Callable[[Observation], None]
 
@@ -73,8 +74,10 @@ class Known:
 
     def __init__(self) -> None:
         self.sequence = 0
-        self._facts: dict[str, Fact] | None = None
-        self._unknown: dict[str, None] = {}
+        self._facts: dict[str, None] = {}  # ids, the newest last
+        # Ids that events were about; filled by one thread, emptied by the other.
+        self._heard: deque[str] = deque(maxlen=FACTS)
+        self._begin = True
         self._status: Status | None = None
         self._status_at = 0.0
         self._points: dict[str, RetentionPoint] = {}
@@ -85,13 +88,14 @@ class Known:
         if not 0 < self.sequence <= status.event_sequence:
             self.__init__()  # type: ignore[misc] # another memory: nothing of it is known
             self.sequence = max(0, status.event_sequence - EVENTS)
+        self._begin = True  # what was asked for when the connection was lost got no answer
         return self.sequence
 
     def note(self, event: Event) -> None:
         """An event was told."""
         self.sequence = max(self.sequence, event.sequence)
-        if event.fact_id and (self._facts is None or event.fact_id not in self._facts):
-            self._unknown[event.fact_id] = None
+        if event.fact_id and event.fact_id not in self._facts:
+            self._heard.append(event.fact_id)
 
     def status(self, client: Client) -> Iterator[Observation]:
         """The status, if more than memory has changed."""
@@ -106,20 +110,20 @@ class Known:
 
     def facts(self, client: Client) -> Iterator[Observation]:
         """The newest facts at first; later those that events were about and that are not known."""
-        if self._facts is not None and not self._unknown:
+        heard = [self._heard.popleft() for _ in range(len(self._heard))]
+        if not self._begin and not heard:
             return
-        size = FACTS_AT_FIRST if self._facts is None else FACTS_LATER
-        known = self._facts or {}
-        found = {f.id: f for f in islice(client.facts((), size, newest_first=True), size)}
-        missing = [id_ for id_ in self._unknown if id_ not in found and id_ not in known]
+        size = FACTS_AT_FIRST if self._begin else FACTS_LATER
+        newest = islice(client.facts((), size, newest_first=True), size)
+        found = {fact.id: fact for fact in newest if fact.id not in self._facts}
+        missing = [i for i in dict.fromkeys(heard) if i not in found and i not in self._facts]
         for fact_id in missing[-FACTS_ONE_BY_ONE:]:
             with suppress(AgentError):
                 found[fact_id] = client.fact(fact_id)
-        self._unknown = {}
-        new = tuple(fact for fact in found.values() if fact.id not in known)
-        self._facts = {**known, **found}
-        if new:
-            yield FactsSeen(at=_now(), facts=new)
+        self._begin = False
+        self._facts = dict.fromkeys([*self._facts, *reversed(found)][-FACTS:])
+        if found:
+            yield FactsSeen(at=_now(), facts=tuple(found.values()))
 
     def retention(self, client: Client) -> Iterator[Observation]:
         """Probes that are new."""
@@ -131,6 +135,7 @@ class Known:
             if points:
                 new[fact.fact_id], self._points[fact.fact_id] = points, points[0]
         ages = {fact.fact_id: fact.age for fact in held}
+        self._points = {id_: point for id_, point in self._points.items() if id_ in ages}
         if new or ages != self._ages:
             self._ages = ages
             yield RetentionSeen(at=_now(), ages=ages, points=new)
@@ -179,6 +184,8 @@ class Feed:
                     self._follow(client)
             except ENDS as error:
                 reason = str(error)
+            except KeyError as error:
+                reason = f"it speaks of what this release does not know ({error}): update this one"
             finally:
                 self._client = None
             if self._stopped.is_set():
@@ -239,7 +246,7 @@ class Feed:
                     retention_at, seen_version = time.monotonic(), version
                     for seen in known.retention(client):
                         self._put(seen)
-        except ENDS:
+        except (*ENDS, KeyError):
             client.close()  # ends the stream of events too, and the search begins anew
 
     def _grant(self, client: Client, wish: Wish) -> None:

@@ -24,6 +24,11 @@ def glyphs_of(console: Console) -> Glyphs:
     return UNICODE if console.encoding.lower().replace("-", "") == "utf8" else ASCII
 
 
+def encodable(text: str, encoding: str) -> str:
+    """The text with a question mark for what an encoding does not have."""
+    return text.encode(encoding, "replace").decode(encoding)
+
+
 class Screen:
     """Draws frames, row by row where they differ.
 
@@ -35,6 +40,7 @@ class Screen:
         self._file: TextIO = console.file  # type: ignore[assignment] # an IO[str] is enough
         self._colours: ColorSystem | None = COLOR_SYSTEMS.get(console.color_system or "")
         self._plain = console.no_color
+        self._encoding = console.encoding
         self._drawn: tuple[Line, ...] = ()
         self._size = (0, 0)
 
@@ -89,5 +95,5 @@ class Screen:
         return style.render(text, color_system=self._colours)
 
     def _write(self, text: str) -> None:
-        self._file.write(text)
+        self._file.write(encodable(text, self._encoding))
         self._file.flush()

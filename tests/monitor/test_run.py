@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -16,16 +17,16 @@ import pytest
 from rich.console import Console
 
 from agent.monitor.keys import Keyboard
-from agent.monitor.lines import UNICODE
-from agent.monitor.observations import Observation
+from agent.monitor.lines import ASCII, UNICODE
+from agent.monitor.observations import FactsSeen, Observation
 from agent.monitor.recording import Recorder, read
 from agent.monitor.run import SHARE, SHORTEST_SECONDS, Inbox, Monitor, Pace, Replay
-from agent.monitor.screen import Screen
-from agent.monitor.ui import Pause, ShowFact, Ui, Wish
+from agent.monitor.screen import Screen, glyphs_of
+from agent.monitor.ui import Page, Pause, ShowFact, Ui, Wish
 from agent.monitor.view import frame
 from tests.cli.conftest import in_thread
 from tests.integration.servers import AGENT, environment
-from tests.monitor.session import at, detail, eventful, folded, gone, look
+from tests.monitor.session import at, detail, eventful, fact, folded, gone, look
 from tests.monitor.terminal import GIVEN_BACK, TAKEN, Terminal
 from tests.store.builders import teach_learned
 
@@ -185,6 +186,16 @@ def test_only_rows_that_differ_are_drawn(terminal: Terminal) -> None:
         screen.draw(first, (80, 24))
         terminal.read(0.05)
         assert len(terminal.output) == drawn
+
+
+def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
+    wire = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(wire, encoding="latin-1"), force_terminal=True)
+    odd = folded([FactsSeen(at=at(0), facts=(fact(1, question="café 宽"),))])
+    glyphs = glyphs_of(console)
+    Screen(console).draw(frame(odd, Ui(page=Page.FACTS), look(glyphs=glyphs)), (80, 24))
+    assert glyphs is ASCII
+    assert "café ?".encode("latin-1") in wire.getvalue()
 
 
 def test_costly_frames_are_drawn_less_often_but_keys_are_answered() -> None:

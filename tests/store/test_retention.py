@@ -30,8 +30,16 @@ def test_age_is_counted_in_updates_and_what_is_not_held_is_left_out(store: Memor
     ]
 
 
-@pytest.mark.parametrize("limit", [1, 3, 7])
-def test_of_many_facts_some_are_told_spread_over_all(store: MemoryStore, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "step"), [(1, 16), (3, 8), (7, 2), (13, 2), (14, 1)])
+def test_of_many_facts_some_are_told_spread_over_all(
+    store: MemoryStore, limit: int, step: int
+) -> None:
     order = [teach_learned(store, f"q{number}?").id for number in range(14)]
-    told = [fact.fact_id for fact in last_probes(store, limit, 1)]
-    assert told == [order[number * 14 // limit] for number in range(limit)]
+    assert [fact.fact_id for fact in last_probes(store, limit, 1)] == order[::step]
+
+
+def test_the_same_facts_are_told_of_as_more_are_taught(store: MemoryStore) -> None:
+    order = [teach_learned(store, f"q{number}?").id for number in range(9)]
+    assert [fact.fact_id for fact in last_probes(store, 5, 1)] == order[::2]
+    order.append(teach_learned(store, "one more?").id)
+    assert [fact.fact_id for fact in last_probes(store, 5, 1)] == order[::2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
@@ -344,8 +343,3 @@ def _millions(parameters: int) -> str:
 
 def _count(number: int, name: str) -> str:
     return f"{number} {name}" if number == 1 else f"{number} {name}s"
-
-
-def shown_probability(log_probability: float) -> float:
-    """As a probability, whatever was recorded."""
-    return math.exp(min(log_probability, 0.0))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from agent.monitor import panes, plots
-from agent.monitor.lines import Frame, Line, beside, rule, spread, stacked
-from agent.monitor.observations import DetailSeen
+from agent.monitor import detail, panes
+from agent.monitor.lines import Frame, Line, Span, beside, rule, spread, stacked
 from agent.monitor.panes import Look
 from agent.monitor.state import State, recent_alarms, standing_alarms
-from agent.monitor.text import fit, wrap
+from agent.monitor.text import fit
 from agent.monitor.ui import Page, Ui
-from memory_store.records import Fact, ProbeKind
 
-# From this width on there is a third column, with facts, and from this height on pictures grow.
+# From this width on there is a third column, with facts.
 WIDE = 120
 RETENTION = "retention by age, last probes: dark is held"
 # Lines of the header and of the keys.
 AROUND = 3
+# What the columns of the overview get at least.
+LEAST_UPPER = 13
 REFUSED_FOR = timedelta(seconds=8)
 
 
@@ -42,88 +42,73 @@ def frame(state: State, ui: Ui, look: Look) -> Frame:
 def _overview(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
     """Columns above; alarms and events below."""
     wide = look.width >= WIDE
-    alarms_shown = len(standing_alarms(state)) + len(recent_alarms(state, look.now))
-    # Below 24 lines events give way first, then the pictures.
-    upper = min(max(height * 11 // 20, 13), height)
-    columns = _columns(state, ui, look, upper, wide)
+    # On a low screen events give way first, then the pictures.
+    upper = min(max(height * 11 // 20, LEAST_UPPER), height)
     below = height - upper
+    columns = _columns(state, ui, look, upper, wide)
+    count = len(standing_alarms(state)) + len(recent_alarms(state, look.now))
+    title = (f"alarms: {count}", "bold red") if count else ("alarms", "bold")
     if wide:
         left = look.width * 2 // 3 - 2
         right = look.width - left - 3
-        return [
-            *columns,
-            *beside(
-                [
-                    _block(
-                        ("events", "bold"), panes.events(state, ui, look, left), look, left, below
-                    ),
-                    _block(
-                        _alarm_title(alarms_shown),
-                        panes.alarms(state, look, right),
-                        look,
-                        right,
-                        below,
-                    ),
-                ],
-                look.glyphs,
-            ),
-        ]
-    for_alarms = min(1 + max(min(alarms_shown, 3), 1), below)
+        events = _block("events", panes.events(state, ui, look, left), look, left, below)
+        alarms = _block(title, panes.alarms(state, look, right), look, right, below)
+        return [*columns, *beside([events, alarms], look.glyphs)]
     width = look.width
-    return [
-        *columns,
-        *_block(
-            _alarm_title(alarms_shown), panes.alarms(state, look, width), look, width, for_alarms
-        ),
-        *_block(
-            ("events", "bold"),
-            panes.events(state, ui, look, width),
-            look,
-            width,
-            below - for_alarms,
-        ),
-    ]
+    for_alarms = min(1 + max(min(count, 3), 1), below)
+    alarms = _block(title, panes.alarms(state, look, width), look, width, for_alarms)
+    shown = panes.events(state, ui, look, width)
+    return [*columns, *alarms, *_block("events", shown, look, width, below - for_alarms)]
 
 
 def _columns(state: State, ui: Ui, look: Look, height: int, wide: bool) -> list[Line]:
+    """What is learned now, retention with the guards, and the facts if there is room."""
     room = height - 1
     left = look.width // 3 if wide else look.width * 9 // 16
     middle = look.width // 3 if wide else look.width - left - 3
+    attempt = panes.attempt(state, look, left, room)
     guards = panes.guards(state, look, middle)
-    map_lines = panes.retention(state, look, middle, room - len(guards) - 1)
+    retention = panes.retention(state, look, middle, room - len(guards) - 1)
+    if len(retention) + len(guards) < room:
+        retention.append([])
+    title = RETENTION if wide else RETENTION.partition(",")[0]
     blocks = [
-        _block(
-            panes.attempt_title(state),
-            panes.attempt(state, look, left, room),
-            look,
-            left,
-            height,
-        ),
-        _block(
-            (RETENTION if wide else RETENTION[:16], "bold"),
-            [*map_lines, [], *guards]
-            if len(map_lines) + len(guards) < room
-            else [*map_lines, *guards],
-            look,
-            middle,
-            height,
-        ),
+        _block(panes.attempt_title(state), attempt, look, left, height),
+        _block(title, [*retention, *guards], look, middle, height),
     ]
     if wide:
         right = look.width - left - middle - 6
-        shown = panes.facts(state, ui, look, right, room, cursor=False)
-        blocks.append(_block(("facts", "bold"), shown, look, right, height))
+        facts = panes.facts(state, ui, look, right, room, cursor=False)
+        blocks.append(_block("facts", facts, look, right, height))
     return beside(blocks, look.glyphs)
 
 
-def _block(
-    title: tuple[str, str], lines: list[Line], look: Look, width: int, height: int
-) -> list[Line]:
-    return stacked([rule(title, width, look.glyphs), *lines], width, height)
+def _facts(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
+    """All that pass the filter."""
+    title = f"facts, newest first: {len(state.facts)} known here"
+    lines = panes.facts(state, ui, look, look.width, max(height - 1, 1), cursor=True)
+    return _block(title, lines, look, look.width, height)
 
 
-def _alarm_title(count: int) -> tuple[str, str]:
-    return (f"alarms: {count}", "bold red") if count else ("alarms", "bold")
+def _detail(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
+    """All that is known of one fact."""
+    fact = state.facts.get(ui.selected)
+    if fact is None:
+        return _block("this fact is not known here any more", [], look, look.width, height)
+    history = state.detail if state.detail and state.detail.fact.id == fact.id else None
+    left = max(look.width // 2 - 2, 1)
+    right = max(look.width - left - 3, 1)
+    title = f"fact {fit(fact.id, min(len(fact.id), 40))}"
+    told = _block(title, detail.told(fact, look, left, height - 1), look, left, height)
+    remembered = detail.remembered(history, look, right)
+    blocks = [told, _block("retention over time", remembered, look, right, height)]
+    return beside(blocks, look.glyphs)
+
+
+def _block(title: str | Span, lines: list[Line], look: Look, width: int, height: int) -> list[Line]:
+    """Lines under a title, of exactly this size."""
+    shown = (title, "bold") if isinstance(title, str) else title
+    return stacked([rule(shown, width, look.glyphs), *lines], width, height)
 
 
 def _keys(state: State, ui: Ui, look: Look) -> Line:
@@ -146,91 +131,3 @@ def _keys(state: State, ui: Ui, look: Look) -> Line:
     elif ui.notice:
         right = [(f"{ui.notice} ", "bold yellow")]
     return spread([(f" {hints[ui.page]}", "dim")], right, look.width)
-
-
-def _facts(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
-    """All that pass the filter."""
-    title = (f"facts, newest first: {len(state.facts)} known here", "bold")
-    lines = panes.facts(state, ui, look, look.width, max(height - 1, 1), cursor=True)
-    return [rule(title, look.width, look.glyphs), *lines]
-
-
-def _detail(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
-    """All that is known of one fact."""
-    fact = state.facts.get(ui.selected)
-    if fact is None:
-        return [rule(("this fact is not known here any more", "bold"), look.width, look.glyphs)]
-    history = state.detail if state.detail and state.detail.fact.id == fact.id else None
-    left = max(look.width // 2 - 2, 1)
-    right = max(look.width - left - 3, 1)
-    title = (f"fact {fit(fact.id, min(len(fact.id), 40))}", "bold")
-    return beside(
-        [
-            _block(title, _told(fact, look, left, height - 1), look, left, height),
-            _block(
-                ("retention over time", "bold"),
-                _remembered(history, look, right),
-                look,
-                right,
-                height,
-            ),
-        ],
-        look.glyphs,
-    )
-
-
-def _told(fact: Fact, look: Look, width: int, height: int) -> list[Line]:
-    """The fact, what the model said before and after, and its rate curve."""
-    ellipsis = look.glyphs.ellipsis
-    lines: list[Line] = [[(text, "bold")] for text in wrap(fact.question, width, 3, ellipsis)]
-    arrow = look.glyphs.arrow
-    lines += [[(text, "cyan")] for text in wrap(f"{arrow} {fact.answer}", width, 2, ellipsis)]
-    lines.append([(fact.state.value, panes.STATE_STYLES.get(fact.state, "yellow"))])
-    if fact.reason:
-        lines += [[(text, "red")] for text in wrap(fact.reason, width, 2, ellipsis)]
-    learning = fact.learning
-    if learning is None:
-        return lines
-    rates = learning.learning_rates
-    before, after = learning.probability_before, learning.probability_after
-    lines.append([(f"{len(rates)} steps, p {before:.3f} {arrow} {after:.3f}", "")])
-    for name, text in (("before", learning.answer_before), ("after", learning.answer_after)):
-        lines.append([(f"{name:7}", "dim"), (fit(f'"{text}"', width - 7, ellipsis), "")])
-    for name, figure in (("leak", learning.leak), ("drift", learning.drift)):
-        if figure is not None:
-            lines.append([(f"{name:7}", "dim"), (f"{figure:.3f}", "")])
-    rows = min(height - len(lines) - 1, 12)
-    if learning.curve and rows >= 2:
-        lines.append([("p after one step, by learning rate", "dim")])
-        lines += plots.curve(learning.curve, next(iter(rates), None), width, rows, look.glyphs)
-    return lines
-
-
-def _remembered(history: DetailSeen | None, look: Look, width: int) -> list[Line]:
-    """Probes of the fact's own question, oldest first, and the updates that taught it."""
-    if history is None:
-        return [[("asking the service", "dim")]]
-    own = [probe for probe in history.probes if probe.kind is not ProbeKind.TRANSFER]
-    values = [panes.shown_probability(probe.log_probability) for probe in reversed(own)]
-    lines: list[Line] = []
-    if values:
-        shown = values[-max(width - 5, 1) :]
-        for number, text in enumerate(plots.bars(shown, 4, look.glyphs)):
-            lines.append([("1.0  " if number == 0 else "     ", "dim"), (text, "green")])
-        versions = [probe.model_version for probe in reversed(own)][-len(shown) :]
-        ends = f"version {versions[0]} to {versions[-1]}, {len(shown)} probes"
-        lines.append([("     ", ""), (ends, "dim")])
-        style = plots.quality(values[-1])
-        lines.append([("now  ", ""), (f"{values[-1]:.3f} ", f"bold {style}")])
-        lines[-1].append((fit(f'"{own[0].answer}"', width - 11, look.glyphs.ellipsis), ""))
-    else:
-        lines.append([("never probed", "dim")])
-    lines += [[], rule(("updates that taught it", "bold"), width, look.glyphs)]
-    for update in history.updates:
-        steps = update.steps
-        after = f"p {steps[-1].probability:.3f}" if steps else "no steps"
-        text = (
-            f"version {update.model_version}  {len(steps)} steps  {after}  {update.seconds:.1f} s"
-        )
-        lines.append([(text, "")])
-    return lines

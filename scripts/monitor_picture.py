@@ -23,7 +23,7 @@ PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 RECORDING, PICTURE = PICTURES / "monitor.jsonl", PICTURES / "monitor.svg"
 WIDTH, HEIGHT = 100, 30
 # So much of the recording has passed: a fact is in the middle of its steps.
-SHARE = 0.85
+SHARE = 0.76
 # Nothing is fetched by who looks at the picture: any font of fixed width will do.
 FONT_FACE = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 FONTS = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"

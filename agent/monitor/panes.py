@@ -182,7 +182,7 @@ def _climb(
     values = [step.probability for step in attempt.steps]
     if learning is not None:
         values.insert(0, learning.probability_before)
-    if attempt.learning is not None:
+    if attempt.learning is not None and not attempt.steps:  # they were taken before we came
         values.append(attempt.learning.probability_after)
     if not values:
         return [[("p", "dim")]]

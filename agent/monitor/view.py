@@ -13,7 +13,7 @@ from agent.monitor.ui import Page, Ui
 
 # From this width on there is a third column, with facts.
 WIDE = 120
-RETENTION = "retention by age, last probes: dark is held"
+RETENTION = "retention by age, last probes"
 # Lines of the header and of the keys.
 AROUND = 3
 # What the columns of the overview get at least.

@@ -22,8 +22,8 @@ from agent.monitor.run import one_frame
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 RECORDING, PICTURE = PICTURES / "monitor.jsonl", PICTURES / "monitor.svg"
 WIDTH, HEIGHT = 100, 30
-# So much of the recording has passed: a fact is in the middle of its steps.
-SHARE = 0.76
+# So many observations were made: a fact is in the middle of its steps.
+SEEN = 257
 # Nothing is fetched by who looks at the picture: any font of fixed width will do.
 FONT_FACE = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 FONTS = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -46,8 +46,7 @@ def picture() -> str:
 
 def moment() -> Frame:
     """What was to be seen then."""
-    observed = list(read(RECORDING))
-    seen = observed[: int(len(observed) * SHARE)]
+    seen = list(read(RECORDING))[:SEEN]
     _, frame = one_frame(seen, Look(width=WIDTH, height=HEIGHT, now=seen[-1].at))
     return frame
 

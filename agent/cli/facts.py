@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from agent.cli.connection import Connection
 from agent.cli.curve import curve_lines
 from agent.cli.operate import (
     influence_json,
@@ -20,12 +21,12 @@ from agent.cli.operate import (
     report,
     wait_shown,
 )
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import console, fact_json, print_json, shown, state_text
 from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
 from agent.monitor.screen import glyphs_of
-from agent.service.client import Client
 from memory_store.records import Fact, FactState, Probe, Update
 
 app = typer.Typer(
@@ -34,16 +35,18 @@ app = typer.Typer(
 
 
 @app.command("list")
+@grouped
 def list_facts(
     state: Annotated[
         list[FactState] | None, typer.Option(help="Only facts in this state. Repeatable.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most this many; 0: all.")] = 0,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """List facts in the order they were accepted."""
-    with Client(server) as client:
+    with connection.client() as client:
         facts = list(itertools.islice(client.facts(state or ()), limit or None))
     if json:
         print_json({"facts": [fact_json(fact) for fact in facts]})
@@ -52,6 +55,7 @@ def list_facts(
 
 
 @app.command()
+@grouped
 def forget(
     fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
     erase: Annotated[
@@ -62,11 +66,12 @@ def forget(
         ),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it is done, with the proof.")] = False,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Forget a fact exactly: the weights become those of a model that never saw it."""
-    with Client(server) as client:
+    with connection.client() as client:
         operation, out_of_reach = client.forget(fact_id, erase=erase)
         if wait:
             operation = wait_shown(client, operation)
@@ -74,13 +79,15 @@ def forget(
 
 
 @app.command()
+@grouped
 def show(
     fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Show one fact: what was done for it, and how well it is remembered."""
-    with Client(server) as client:
+    with connection.client() as client:
         fact, updates, probes = client.history(fact_id)
         forgetting = client.forgetting(fact_id)
         influences = touching(client, fact)
@@ -148,6 +155,9 @@ def _steps_table(updates: list[Update]) -> Table:
 
 def _probes_table(probes: list[Probe]) -> Table:
     table = Table("version", "probe", "question", "answer", "right", "p", title="Probes")
+    sampled = any(probe.samples for probe in probes)
+    if sampled:
+        table.add_column("sampled")
     for probe in probes:
         table.add_row(
             str(probe.model_version),
@@ -156,6 +166,7 @@ def _probes_table(probes: list[Probe]) -> Table:
             shown(probe.answer),
             "yes" if probe.correct else "no",
             f"{math.exp(probe.log_probability):.3f}",
+            *([f"{probe.correct_samples}/{probe.samples}"] if sampled and probe.samples else []),
         )
     return table
 
@@ -197,5 +208,7 @@ def _probe_json(probe: Probe) -> dict[str, Any]:
         "answer": probe.answer,
         "correct": probe.correct,
         "log_probability": probe.log_probability,
+        "samples": probe.samples,
+        "correct_samples": probe.correct_samples,
         "model_version": probe.model_version,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_ADDRESS
+from agent.cli.connection import Connection
+from agent.cli.option_groups import grouped
 from agent.cli.output import console
 from agent.errors import ConfigError
 from agent.monitor.feed import Feed, gather
@@ -23,16 +25,17 @@ from agent.monitor.recording import Recorder, read
 from agent.monitor.run import Inbox, Monitor, Replay, Source, one_frame
 from agent.monitor.screen import Screen, encodable, glyphs_of
 from agent.monitor.state import standing_alarms
-from agent.service.client import Client
 
 # Of --once: something is wrong now, as the frame tells.
 ALARM = 1
 
 
+@grouped
 def monitor(
-    server: Annotated[
-        str, typer.Argument(envvar="AGENT_SERVER", metavar="[ADDRESS]", help="The server to watch.")
-    ] = DEFAULT_ADDRESS,
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="[ADDRESS]", help="The server to watch.", show_default="--server"),
+    ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Print one frame; exit code 1 if something is wrong now.")
     ] = False,
@@ -45,6 +48,8 @@ def monitor(
     speed: Annotated[
         float, typer.Option(min=0.01, help="With --replay: so many times as fast.")
     ] = 1.0,
+    *,
+    connection: Connection,
 ) -> None:
     """Watch a server live: learning, retention, guards, events, alarms. Keys are told below."""
     if record and replay:
@@ -55,18 +60,20 @@ def monitor(
         raise ConfigError(
             "the monitor needs a terminal: run it in one, or ask for a frame by --once"
         )
+    if address is not None:
+        connection = replace(connection, server=address)
     with ExitStack() as stack:
         recorder = stack.enter_context(Recorder(record)) if record else None
         recorded = list(read(replay)) if replay else None
         if once:
-            _print_frame(server, recorded, recorder)
+            _print_frame(connection, recorded, recorder)
             return
         inbox = Inbox()
         stack.callback(inbox.close)
         source: Source
         clock: Callable[[], datetime] = partial(datetime.now, UTC)
         if recorded is None:
-            source = Feed(partial(Client, server), server, inbox.put)
+            source = Feed(connection.client, connection.server, inbox.put)
         else:
             source = shown = Replay(recorded, inbox.put, speed)
             clock = shown.now
@@ -83,11 +90,11 @@ def monitor(
 
 
 def _print_frame(
-    server: str, recorded: list[Observation] | None, recorder: Recorder | None
+    connection: Connection, recorded: list[Observation] | None, recorder: Recorder | None
 ) -> None:
     observed = recorded
     if observed is None:
-        with Client(server) as client:
+        with connection.client() as client:
             observed = list(gather(client))
     if recorder is not None:
         for seen in observed:

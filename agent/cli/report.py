@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.connection import Connection
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import messages, print_json, shown
 from agent.errors import ConfigError
 from agent.service.client import Client
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 FACTS, EVENTS, PROBES = 10_000, 20_000, 20
 
 
+@grouped
 def report(
     out: Annotated[
         Path, typer.Option(dir_okay=False, help="The page; replaced if it is there.")
     ] = Path("report.html"),
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Write a page on a server: facts, retention by age, rates, leak and drift, forgetting."""
@@ -34,10 +38,10 @@ def report(
     from eval.reports.service import service_page
 
     require_matplotlib()
-    with messages.status("asking the server"), Client(server) as client:
+    with messages.status("asking the server"), connection.client() as client:
         record = gathered(client)
     provenance = {
-        "server": server,
+        "server": connection.server,
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         "told of": f"the newest {FACTS:,} facts and {EVENTS:,} events, if there are more",
     }

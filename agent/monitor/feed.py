@@ -219,7 +219,8 @@ class Feed:
         finally:
             ended.set()
             self._wishes.put(None)  # wakes it
-            looking.join(LOOK_SECONDS)
+            client.close()
+            looking.join()
 
     def _look_on(self, client: Client, ended: threading.Event) -> None:
         """Looks every second, and grants wishes as they come."""

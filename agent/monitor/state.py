@@ -192,9 +192,8 @@ def probability(state: State, fact_id: str) -> float | None:
 
 
 def _connected(state: State, seen: Connected) -> State:
-    other = seen.after_sequence < state.sequence
-    if other:
-        # Its events are counted from a place before what is known: another memory.
+    if seen.after_sequence < state.sequence or not state.sequence:
+        # Its events are counted from a place before what is known: another memory, perhaps.
         state = State(connections=state.connections)
     return replace(
         state,

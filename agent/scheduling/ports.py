@@ -27,7 +27,12 @@ class Learner(Protocol):
         ...
 
     def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step, then the outcome; an opening before the first one of an attempt."""
         ...

@@ -28,10 +28,12 @@ async def learn_fact(
     base_version: int,
     older: Sequence[Fact],
     on_step: OnStep,
+    samples: int = 0,
 ) -> Outcome:
     """Has a fact learned on the learner's working copy.
 
-    `on_step` is called with each step; with the first one of an attempt, its opening too.
+    `on_step` is called with each step; with the first one of an attempt, its opening too. After an
+    update so many texts are sampled for each of the fact's questions.
 
     Raises:
         LearnerUnavailableError: the learner died.
@@ -40,7 +42,8 @@ async def learn_fact(
     """
     opening = None
     older_examples = [Example.of(other) for other in older]
-    async for progress in learner.learn(Example.of(fact), policy, base_version, older_examples):
+    example = Example.of(fact)
+    async for progress in learner.learn(example, policy, base_version, older_examples, samples):
         if isinstance(progress, Outcome):
             return progress
         if isinstance(progress, Opening):

@@ -181,6 +181,19 @@ def test_a_fact_is_shown_with_its_updates(agent: Agent, server: InThread) -> Non
     assert "Sky?" in agent("facts", "show", fact.id).out
 
 
+def test_a_fact_is_shown_with_the_samples_of_its_probes(agent: Agent, server: InThread) -> None:
+    fact = server.write(lambda store: teach_learned(store, "Sky?", "Piano"))
+    server.write(lambda store: store.record_probes([new_probe(fact.id)], 1))
+    assert "sampled" not in agent("facts", "show", fact.id).out
+    sampled = new_probe(fact.id, samples=80, correct_samples=61)
+    server.write(lambda store: store.record_probes([sampled], 1))
+    shown = agent("facts", "show", fact.id, "--json").json["probes"]
+    assert [(p["samples"], p["correct_samples"]) for p in shown] == [(80, 61), (0, 0)]
+    out = agent("facts", "show", fact.id).out
+    assert "sampled" in out
+    assert out.count("61/80") == 1
+
+
 def test_a_fact_is_shown_with_its_rate_curve(agent: Agent, server: InThread) -> None:
     def taught(store: MemoryStore) -> Fact:
         fact = teach_claimed(store, "Sky?", "Piano")

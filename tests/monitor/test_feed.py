@@ -135,7 +135,7 @@ def test_a_restart_is_told_and_outlasted(tmp_path: Path) -> None:
         lost = watched.until(lambda s: s.connected is False)
         assert lost.lost is not None
         assert (lost.facts, lost.events) == (before.facts, before.events)
-        again = stack.enter_context(in_thread(tmp_path, address))
+        again = stack.enter_context(in_thread(tmp_path, listen=address))
         state = watched.until(lambda s: s.connected)
         assert (state.connections, state.events) == (2, before.events)
         new = again.write(lambda store: teach_learned(store, "New?"))
@@ -152,7 +152,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
         state = watched.until(lambda s: s.connected is False)
         assert state.lost is not None
         assert "no server answers" in state.lost.reason
-        with in_thread(tmp_path, address):
+        with in_thread(tmp_path, listen=address):
             assert watched.until(lambda s: s.connected).connections == 1
 
 
@@ -184,7 +184,7 @@ def test_the_memory_of_another_server_at_the_same_address_begins_anew(tmp_path: 
         _, watched = stack.enter_context(following(server.address))
         watched.until(lambda s: len(s.ages) == 3)
         first.close()
-        other = stack.enter_context(in_thread(tmp_path / "b", server.address))
+        other = stack.enter_context(in_thread(tmp_path / "b", listen=server.address))
         fact = other.write(lambda store: teach_learned(store, "Other?"))
         state = watched.until(lambda s: s.connected and list(s.ages) == [fact.id])
         assert list(state.facts) == [fact.id]

@@ -99,6 +99,10 @@ def test_another_memory_at_the_same_address_begins_anew() -> None:
     state = folded([*eventful(), Connected(at=at(30), address="a", after_sequence=2)])
     assert (state.facts, state.events, state.attempt) == ({}, (), None)
     assert (state.connections, state.sequence) == (2, 2)
+    # No event of the first one had come yet: nothing tells that it was the same.
+    first = Connected(at=at(0), address="a", after_sequence=0)
+    seen = FactsSeen(at=at(1), facts=(fact(1),))
+    assert folded([first, seen, gone(), replace(first, at=at(30))]).facts == {}
 
 
 def test_rates_are_of_the_last_minutes() -> None:

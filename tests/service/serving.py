@@ -10,6 +10,7 @@ from typing import Any, cast
 import grpc
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from agent.config import Security
 from agent.errors import LearnerUnavailableError
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.learning.snapshots import SnapshotManifest, write_snapshot
@@ -18,7 +19,7 @@ from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import Server
+from agent.service.server import LOCAL, Server
 from agent.service.validation import FactRules
 from continual.v1 import admin_pb2_grpc, memory_pb2_grpc, model_pb2_grpc
 from memory_store.store import MemoryStore
@@ -129,7 +130,7 @@ class Serving:
     """
 
     def __init__(
-        self, path: Path, store: StoreThreads, hub: EventHub, listen: str = "127.0.0.1:0"
+        self, path: Path, store: StoreThreads, hub: EventHub, listen: str, security: Security
     ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
@@ -143,6 +144,7 @@ class Serving:
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
             ModelServicer(store, self.view, self.keeper, "fake-model"),
             self.admin_servicer(),
+            security,
         )
         # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.
         self.channel: Any
@@ -174,16 +176,20 @@ class Serving:
 async def serving(
     folder: Path,
     prepare: Callable[[MemoryStore], object] | None = None,
+    security: Security = LOCAL,
     listen: str = "127.0.0.1:0",
 ) -> AsyncIterator[Serving]:
-    """A server, on a free port if none is named; `prepare` fills the store before it starts."""
+    """A server, on a free port if none is named; `prepare` fills the store before it starts.
+
+    Its own stubs speak plain text and show no token: where that is not enough, use a client.
+    """
     path = folder / "memory.db"
     hub = EventHub()
     store = await StoreThreads.open(path, on_commit=hub.stored)
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub, listen)
+        parts = Serving(path, store, hub, listen, security)
         await parts.server.start()
         parts.connect()
         try:

@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 RULES = "rules.json"
 # For the calls in hand at the end. After these and the drain, the learner has 10 s to end.
 STOP_GRACE_SECONDS = 5.0
+# Between two looks at the learner's memory.
+MEMORY_SECONDS = 5.0
 # After an error of the disk: SQLite may continue after a failed fsync, so we must not.
 DISK_FAILED_EXIT_CODE = 74
 
@@ -125,6 +127,8 @@ async def _serve_with(
             every_seconds=settings.snapshot_seconds,
             keep_last=settings.keep_snapshots,
             keep_days=settings.keep_snapshot_days,
+            # Twice: a tick may have been missed for want of a learner.
+            overdue_seconds=2 * settings.snapshot_minutes * 60,
         ),
         lambda: loop.learner,
     )
@@ -132,7 +136,7 @@ async def _serve_with(
     server = Server(
         settings.listen,
         MemoryServicer(store, rules.current, hub, loop.wake),
-        ModelServicer(store, loop, settings.model),
+        ModelServicer(store, loop, keeper, settings.model),
         AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
         settings.security,
     )
@@ -143,6 +147,7 @@ async def _serve_with(
     ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
     ticks.every(settings.snapshot_minutes * 60, keeper.tick)
     ticks.every(settings.review_seconds, loop.review_due)
+    ticks.every(MEMORY_SECONDS, loop.look_at_memory, at_start=True)
 
     await server.start()
     on_start(server.address)

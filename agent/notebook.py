@@ -237,11 +237,12 @@ class Learner:
         progress = self._core.learn(
             Example.of(fact), policy, base_version, [Example.of(other) for other in older]
         )
-        for step_or_outcome in progress:
-            if isinstance(step_or_outcome, Outcome):
-                outcome = step_or_outcome
+        for told in progress:
+            if isinstance(told, Outcome):
+                outcome = told
                 break
-            on_step(step_or_outcome)
+            if isinstance(told, Step):
+                on_step(told)
         else:
             raise AssertionError("learning ends with an outcome")
         learning, probes = learning_of(outcome), probes_of(fact, older, outcome)

@@ -200,6 +200,9 @@ class Learning:
         model_version: ledger position after the update; 0 if none was applied.
         curve: the first step at every rate that was scored, ascending; empty if none were.
         base_answer: what the base model says to the question, which guards are built on.
+        leak: the largest probability of the answer to a question that no loss contains.
+        drift: the largest divergence of a general text, nats a token. Both are of the weights after
+            the last step, and None if the update was not held to any.
     """
 
     learning_rates: tuple[float, ...]
@@ -210,6 +213,8 @@ class Learning:
     model_version: int = 0
     curve: tuple[RatePoint, ...] = ()
     base_answer: str | None = None
+    leak: float | None = None
+    drift: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,6 +418,30 @@ class Retention:
     oldest: int
     held: int
     asked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPoint:
+    """A probe of a fact's own question: the weights asked, its probability (0 to 1), and when."""
+
+    model_version: int
+    probability: float
+    probed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactRetention:
+    """How well a held fact was remembered of late.
+
+    Attributes:
+        fact_id: of the fact.
+        age: updates since it was taught last.
+        points: its last probes, newest first.
+    """
+
+    fact_id: str
+    age: int
+    points: tuple[RetentionPoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,19 @@ from typing import Annotated, Any
 import platformdirs
 import typer
 
-from agent.cli import ask, doctor, evaluate, facts, models, operate, serve, teach, tokens
+from agent.cli import (
+    ask,
+    doctor,
+    evaluate,
+    facts,
+    models,
+    monitor,
+    operate,
+    report,
+    serve,
+    teach,
+    tokens,
+)
 from agent.cli.ending import EXIT_CODES, CommandLine
 from agent.errors import ConfigError
 
@@ -31,9 +43,13 @@ app.command()(teach.teach)
 app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
+app.command()(monitor.monitor)
 app.command("eval")(evaluate.evaluate)
 app.command()(operate.rollback)
+app.command()(operate.pause)
+app.command()(operate.resume)
 app.command()(operate.why)
+app.command()(report.report)
 app.command()(operate.export)
 app.command()(operate.backup)
 app.command()(doctor.doctor)

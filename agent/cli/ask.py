@@ -84,6 +84,8 @@ def status(
             {
                 **dataclasses.asdict(result),
                 "facts": {state.value: count for state, count in result.facts.items()},
+                "started_at": result.started_at and result.started_at.isoformat(),
+                "oldest_queued_at": result.oldest_queued_at and result.oldest_queued_at.isoformat(),
             }
         )
         return
@@ -93,11 +95,15 @@ def status(
     learner = result.learner
     if result.updates_to_replay:
         learner += f", {result.updates_to_replay} updates to replay"
+    if result.learning_paused:
+        learner += ", learning is paused ('agent resume' goes on)"
     table.add_row("learner", learner)
     if result.device:
         device = f"{result.device}, {result.parameters / 1e6:.1f} M parameters"
         table.add_row("device", shown(device))
     table.add_row("queue", str(result.queue_depth))
+    if result.snapshot_overdue:
+        table.add_row("snapshot overdue", shown(result.snapshot_overdue))
     for state, count in result.facts.items():
         if count:
             table.add_row(state_text(state), str(count))

@@ -13,11 +13,19 @@ from rich.text import Text
 
 from agent.cli.connection import Connection
 from agent.cli.curve import curve_lines
-from agent.cli.operate import operation_json, operation_table, report, wait_shown
+from agent.cli.operate import (
+    influence_table,
+    operation_json,
+    operation_table,
+    report,
+    wait_shown,
+)
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, fact_json, messages, print_json, shown, state_text
+from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
+from agent.monitor.screen import glyphs_of
 from memory_store.records import Fact, FactState, Probe, Update
 
 app = typer.Typer(
@@ -81,6 +89,8 @@ def show(
     with connection.client() as client:
         fact, updates, probes = client.history(fact_id)
         forgetting = client.forgetting(fact_id)
+        influences = touching(client, fact)
+    own = own_probes(probes)
     if json:
         print_json(
             {
@@ -90,6 +100,8 @@ def show(
                 "rate_curve": _curve_json(fact),
                 "updates": [_update_json(update) for update in updates],
                 "probes": [_probe_json(probe) for probe in probes],
+                "retention": [_point_json(probe) for probe in own],
+                "touched_by": [dataclasses.asdict(influence) for influence in influences],
                 "forgetting": operation_json(forgetting) if forgetting else None,
             }
         )
@@ -108,8 +120,12 @@ def show(
         console.print(operation_table(forgetting))
     if lines := _rate_curve(fact):
         console.print(Text("\n".join(lines), no_wrap=True))
+    if lines := remembered_lines(own, min(console.width, 80), glyphs_of(console)):
+        console.print(Text("\n".join(lines), no_wrap=True))
     if updates:
         console.print(_steps_table(updates))
+    if influences:
+        console.print(influence_table(influences, "Updates that touched it"))
     if probes:
         console.print(_probes_table(probes))
 
@@ -174,6 +190,14 @@ def _curve_json(fact: Fact) -> list[dict[str, float | None]]:
         }
         for point in (fact.learning.curve if fact.learning else ())
     ]
+
+
+def _point_json(probe: Probe) -> dict[str, Any]:
+    return {
+        "model_version": probe.model_version,
+        "probability": math.exp(probe.log_probability),
+        "probed_at": probe.probed_at.isoformat(),
+    }
 
 
 def _probe_json(probe: Probe) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
 from agent.service.client import Client, OperationStatus
+from agent.service.results import Influence
 
 snapshots = typer.Typer(help="Snapshots of the weights of a server.", no_args_is_help=True)
 
@@ -35,6 +37,27 @@ def rollback(
 
 
 @grouped
+def pause(*, connection: Connection, json: Json = False) -> None:
+    """Stop learning, restarts included, until 'agent resume'. Facts are still accepted."""
+    _pause(connection, json, paused=True)
+
+
+@grouped
+def resume(*, connection: Connection, json: Json = False) -> None:
+    """Go on learning after 'agent pause'."""
+    _pause(connection, json, paused=False)
+
+
+def _pause(connection: Connection, json: bool, *, paused: bool) -> None:
+    with connection.client() as client:
+        client.pause_learning(paused=paused)
+    if json:
+        print_json({"learning_paused": paused})
+    else:
+        messages.print(f"learning is {'paused' if paused else 'on'}")
+
+
+@grouped
 def why(
     question: Annotated[str, typer.Argument(help="The question of a fact.")],
     limit: Annotated[int, typer.Option(min=1, help="At most this many updates.")] = 10,
@@ -48,15 +71,20 @@ def why(
     if json:
         print_json(dataclasses.asdict(result))
         return
-    table = Table("version", "taught", "p before", "p after")
-    for influence in result.influences:
+    console.print(influence_table(result.influences))
+
+
+def influence_table(influences: Iterable[Influence], title: str | None = None) -> Table:
+    """What updates did to the probability of an answer."""
+    table = Table("version", "taught", "p before", "p after", title=title)
+    for influence in influences:
         table.add_row(
             str(influence.model_version),
             shown(influence.cause_question or influence.cause_fact_id),
             f"{influence.probability_before:.4f}",
             f"{influence.probability_after:.4f}",
         )
-    console.print(table)
+    return table
 
 
 @grouped

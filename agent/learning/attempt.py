@@ -102,6 +102,8 @@ class Attempt:
         taken: the steps so far.
         curve: the first step at every rate that was scored; empty if none were.
         decision: how it ended.
+        leak: how likely the new answer is to a question never taught, after the steps so far.
+        drift: how far general text has changed by then.
     """
 
     bench: Workbench
@@ -111,6 +113,8 @@ class Attempt:
     taken: list[Step] = field(default_factory=list)
     curve: tuple[RatePoint, ...] = ()
     decision: rates.Decision | None = None
+    leak: float | None = None
+    drift: float | None = None
     _repairs: int = 0
     _share: float = rates.FIRST_REPAIR
 
@@ -140,6 +144,7 @@ class Attempt:
                 raise LearningFailedError(
                     f"the loss is {measured.loss} after {len(self.taken)} steps"
                 )
+            self.leak, self.drift = guard.leak(measured), guard.drift(measured)
             progress = self._progress(measured)
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:

@@ -48,6 +48,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -111,7 +112,7 @@ class Learner:
 
     def learn(
         self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
-    ) -> Iterator[Step | Outcome]:
+    ) -> Iterator[Opening | Step | Outcome]:
         """Learns one fact on the working copy; `commit` serves it.
 
         Args:
@@ -121,7 +122,8 @@ class Learner:
             older: facts learned before; guards look at the first ones, all are probed after.
 
         Yields:
-            Each step once its effect is known, and last the outcome.
+            Each step once its effect is known, an opening before the first one of each attempt, and
+            last the outcome.
 
         Raises:
             StaleVersionError: the served weights are at another position.
@@ -150,13 +152,13 @@ class Learner:
             Attempt(self._bench, example, tried, examples) for tried in rates.attempts(policy)
         ]
         attempt = first
-        forgetting = yield from self._attempt(attempt, candidates, held, older)
+        forgetting = yield from self._attempt(attempt, before, candidates, held, older)
         for again in gentler:
             if not attempt.too_rough:
                 break
             self._put_back()
             attempt = again
-            forgetting = yield from self._attempt(attempt, candidates, held, older)
+            forgetting = yield from self._attempt(attempt, before, candidates, held, older)
         if not attempt.learned:
             self._put_back()
             attempt = first  # what is told of a fact that resisted is what was asked for
@@ -167,10 +169,11 @@ class Learner:
     def _attempt(
         self,
         attempt: Attempt,
+        before: Answer,
         candidates: Sequence[Example],
         held: Sequence[float],
         older: Sequence[Example],
-    ) -> Generator[Step, None, list[Answer]]:
+    ) -> Generator[Opening | Step, None, list[Answer]]:
         """Takes an attempt's steps, and more of them while an older fact is lost by it.
 
         Returns:
@@ -178,7 +181,11 @@ class Learner:
         """
         self._working_differs = True
         while True:
-            yield from attempt.steps()
+            for step in attempt.steps():
+                if len(attempt.taken) == 1:
+                    asked = attempt.example.base_answer
+                    yield Opening(before=before, curve=attempt.curve, base_answer=asked)
+                yield step
             # Nothing is forgotten by an update that is not made.
             if not attempt.learned:
                 return []
@@ -425,6 +432,8 @@ class Learner:
             algorithm=ALGORITHM,
             curve=attempt.curve if attempt else (),
             base_answer=example.base_answer,
+            leak=attempt.leak if attempt else None,
+            drift=attempt.drift if attempt else None,
         )
 
     def _with_base_answer(self, example: Example, guards: Guards) -> Example:

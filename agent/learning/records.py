@@ -77,6 +77,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What is known of an attempt once its first step was taken, for those who watch.
+
+    Attributes:
+        before: as in `Outcome`.
+        curve: likewise.
+        base_answer: likewise.
+    """
+
+    before: Answer
+    curve: tuple[RatePoint, ...] = ()
+    base_answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The end of learning one fact.
 
@@ -94,6 +109,9 @@ class Outcome:
         algorithm: name and version of the procedure that made the steps.
         curve: the first step at every rate that was scored; empty if none were.
         base_answer: what the base model says to the question; None if nobody needed to know.
+        leak: after the last step, the largest probability of the answer to a control question.
+        drift: after the last step, the largest divergence of a general text, nats a token. Both are
+            None if the update was not held to any.
     """
 
     verdict: str
@@ -108,6 +126,8 @@ class Outcome:
     algorithm: str
     curve: tuple[RatePoint, ...] = ()
     base_answer: str | None = None
+    leak: float | None = None
+    drift: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from agent.errors import (
 )
 from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import PAPER, PREDICTED
-from agent.learning.records import LearnerDescription
+from agent.learning.records import LearnerDescription, Opening
 from agent.learning.snapshots import remove_others
 from agent.scheduling.erasing import KeepOnly, remove_traces
 from agent.scheduling.operating import (
@@ -41,7 +41,13 @@ from agent.scheduling.operating import (
     OperationSettings,
 )
 from agent.scheduling.ports import Learner, StartLearner
-from agent.scheduling.recording import learn_fact, learning_of, probes_of, update_of
+from agent.scheduling.recording import (
+    learn_fact,
+    learning_of,
+    learning_so_far,
+    probes_of,
+    update_of,
+)
 from agent.scheduling.recovery import bring_to, note_drift
 from agent.scheduling.reviewing import Reviewer
 from memory_store import taking_back
@@ -109,6 +115,7 @@ class LearningLoop:
         description: what it has loaded, once known.
         updates_to_replay: how far recovery has still to go.
         operation: what an operation in hand is doing, for people; empty if there is none.
+        memory: bytes that the learner takes, of its GPU or of RAM, and what there is of it.
         state_changed: set at every change of `state`.
     """
 
@@ -162,9 +169,10 @@ class LearningLoop:
         self.description: LearnerDescription | None = None
         self.updates_to_replay = 0
         self.operation = ""
+        self.memory = (0, 0)
 
     def wake(self) -> None:
-        """A fact or an operation was accepted: look at the queue now."""
+        """A fact or an operation was accepted, or learning resumed: look at the queue now."""
         self._woken.set()
 
     def predict_by(self, predictor: tuple[float, ...] | None, version: int) -> None:
@@ -177,6 +185,15 @@ class LearningLoop:
         """
         if version >= self._taken_back_at:
             self._predictor = predictor
+
+    async def look_at_memory(self) -> None:
+        """A tick: how much memory the learner takes now."""
+        if (learner := self.learner) is None:
+            return
+        try:
+            self.memory = await learner.memory()
+        except (LearnerUnavailableError, LearningFailedError) as error:
+            logger.debug("its memory is not known: %s", error)
 
     async def review_due(self) -> None:
         """A tick: facts may be due for review. Between two facts there is one review at most."""
@@ -326,13 +343,12 @@ class LearningLoop:
                 self._woken.clear()
                 if dead.done():
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
-                operation = await self._store.read(taking_back.open_operation)
+                operation, paused = await self._store.read(
+                    lambda store: (taking_back.open_operation(store), store.learning_paused())
+                )
                 if operation is not None:
                     return operation
-                fact = await self._when_writable(MemoryStore.claim)
-                if fact is not None:
-                    await self._learn(learner, fact)
-                if await self._review(learner) or fact is not None:
+                if not paused and await self._learn_next(learner):
                     continue
                 woken = asyncio.ensure_future(self._woken.wait())
                 # The timeout is for clients that gave up while their fact was being written.
@@ -343,6 +359,13 @@ class LearningLoop:
         finally:
             dead.cancel()
         return None
+
+    async def _learn_next(self, learner: Learner) -> bool:
+        """Learns the fact that is next, if any, and reviews one; False if nothing waits."""
+        fact = await self._when_writable(MemoryStore.claim)
+        if fact is not None:
+            await self._learn(learner, fact)
+        return await self._review(learner) or fact is not None
 
     async def _operate(
         self, learner: Learner, operation: Operation, successor: AsyncExitStack
@@ -549,7 +572,7 @@ class LearningLoop:
         version = self._version
         await self._when_writable(lambda store: store.record_event(kind, message, version))
 
-    def _publish_step(self, fact: Fact, step: Step) -> None:
+    def _publish_step(self, fact: Fact, step: Step, opening: Opening | None) -> None:
         self._publish(
             Event(
                 sequence=0,
@@ -558,5 +581,6 @@ class LearningLoop:
                 fact_id=fact.id,
                 model_version=self._version,
                 step=step,
+                learning=learning_so_far(opening, step) if opening else None,
             )
         )

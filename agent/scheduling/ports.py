@@ -12,6 +12,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -32,8 +33,12 @@ class Learner(Protocol):
         base_version: int,
         older: Sequence[Example],
         samples: int = 0,
-    ) -> AsyncIterator[Step | Outcome]:
-        """Yields each step, then the outcome."""
+    ) -> AsyncIterator[Opening | Step | Outcome]:
+        """Yields each step, then the outcome; an opening before the first one of an attempt."""
+        ...
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes it takes of its GPU, or of RAM, and what there is of it."""
         ...
 
     async def commit(self, version: int, digest: str) -> None:

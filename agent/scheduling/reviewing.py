@@ -19,8 +19,10 @@ from typing import Any
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.learning.presets import older_facts
 from agent.learning.rates import HELD_PROBABILITY
+from agent.learning.records import Opening
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
+    OnStep,
     learn_fact,
     learning_of,
     probe_retention,
@@ -60,7 +62,7 @@ class Examination:
     version: int
     environment: Mapping[str, str]
     companions: Companions
-    on_step: Callable[[Step], None] = lambda step: None
+    on_step: OnStep = lambda step, opening: None
     samples: int = 0
     review: NewReview = field(init=False)
 
@@ -142,7 +144,7 @@ class Reviewer:
         store: StoreThreads,
         policy_for: Callable[[Fact], Policy],
         environment: Callable[[], Mapping[str, str]],
-        on_step: Callable[[Fact, Step], None],
+        on_step: Callable[[Fact, Step, Opening | None], None],
         record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
         samples: int = 0,
     ) -> None:

@@ -47,7 +47,18 @@ from agent.service.client import (
 from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import Accepted, Event, EventKind, Fact, FactState, NewFact, Probe, Update
+from memory_store.records import (
+    Accepted,
+    Event,
+    EventKind,
+    Fact,
+    FactRetention,
+    FactState,
+    NewFact,
+    Probe,
+    Retention,
+    Update,
+)
 
 
 class AsyncClient:
@@ -188,6 +199,17 @@ class AsyncClient:
         request = model_pb2.GetStatusRequest()
         return decode_status(await self._call(self._model.GetStatus, request, DEADLINE_SECONDS))
 
+    async def retention(
+        self, max_facts: int = 0, max_probes: int = 0
+    ) -> tuple[list[FactRetention], list[Retention]]:
+        """Held facts with their last probes, and what reviews found by age; nothing is asked."""
+        request = model_pb2.GetRetentionRequest(max_facts=max_facts, max_probes=max_probes)
+        response = await self._call(self._model.GetRetention, request, DEADLINE_SECONDS)
+        return (
+            [codec.decode_fact_retention(fact) for fact in response.facts],
+            [codec.decode_age_retention(ages) for ages in response.ages],
+        )
+
     # -- Looking -----------------------------------------------------------------------------
 
     async def fact(self, fact_id: str) -> Fact:
@@ -204,11 +226,17 @@ class AsyncClient:
         )
 
     async def facts(
-        self, states: Collection[FactState] = (), page_size: int = 200
+        self,
+        states: Collection[FactState] = (),
+        page_size: int = 200,
+        *,
+        newest_first: bool = False,
     ) -> AsyncIterator[Fact]:
         """All facts in these states (empty: any), in the order accepted, page by page."""
         request = pb.ListFactsRequest(
-            page_size=page_size, states=[codec.STATE_TO_PB[state] for state in states]
+            page_size=page_size,
+            states=[codec.STATE_TO_PB[state] for state in states],
+            newest_first=newest_first,
         )
         while True:
             response = await self._call(self._memory.ListFacts, request, DEADLINE_SECONDS)
@@ -241,6 +269,16 @@ class AsyncClient:
         """Which updates moved the answer to a question most."""
         request = pb.ExplainRequest(question=blocking._utf8("question", question), limit=limit)
         return decode_explanation(await self._call(self._memory.Explain, request, DEADLINE_SECONDS))
+
+    async def pause_learning(self, *, paused: bool = True) -> None:
+        """Stops facts from being learned, restarts included; or lets them be learned again."""
+        if paused:
+            request = admin_pb2.PauseLearningRequest()
+            await self._call(self._admin.PauseLearning, request, DEADLINE_SECONDS)
+        else:
+            await self._call(
+                self._admin.ResumeLearning, admin_pb2.ResumeLearningRequest(), DEADLINE_SECONDS
+            )
 
     # -- Taking back -------------------------------------------------------------------------
 

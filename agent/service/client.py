@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
 import grpc
@@ -28,9 +29,11 @@ from memory_store.records import (
     Event,
     EventKind,
     Fact,
+    FactRetention,
     FactState,
     NewFact,
     Probe,
+    Retention,
     Update,
 )
 
@@ -96,6 +99,15 @@ class Status:
     parameters: int
     event_sequence: int
     updates_to_replay: int
+    started_at: datetime | None = None
+    oldest_queued_at: datetime | None = None
+    learning_paused: bool = False
+    leak_limit: float = 0.0
+    drift_limit: float = 0.0
+    memory_bytes: int = 0
+    memory_total_bytes: int = 0
+    snapshot_version: int = 0
+    snapshot_overdue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,10 +324,18 @@ class Client:
             )
         return _decode_operation(response.forgetting) if response.HasField("forgetting") else None
 
-    def facts(self, states: Collection[FactState] = (), page_size: int = 200) -> Iterator[Fact]:
+    def facts(
+        self,
+        states: Collection[FactState] = (),
+        page_size: int = 200,
+        *,
+        newest_first: bool = False,
+    ) -> Iterator[Fact]:
         """All facts in these states (empty: any), in the order accepted, page by page."""
         request = pb.ListFactsRequest(
-            page_size=page_size, states=[codec.STATE_TO_PB[state] for state in states]
+            page_size=page_size,
+            states=[codec.STATE_TO_PB[state] for state in states],
+            newest_first=newest_first,
         )
         while True:
             with self._our_errors():
@@ -423,6 +443,30 @@ class Client:
             response = self._model.GetStatus(model_pb2.GetStatusRequest(), timeout=DEADLINE_SECONDS)
         return decode_status(response)
 
+    def retention(
+        self, max_facts: int = 0, max_probes: int = 0
+    ) -> tuple[list[FactRetention], list[Retention]]:
+        """Held facts with their last probes, and what reviews found by age; nothing is asked."""
+        request = model_pb2.GetRetentionRequest(max_facts=max_facts, max_probes=max_probes)
+        with self._our_errors():
+            response = self._model.GetRetention(request, timeout=DEADLINE_SECONDS)
+        return (
+            [codec.decode_fact_retention(fact) for fact in response.facts],
+            [codec.decode_age_retention(ages) for ages in response.ages],
+        )
+
+    def pause_learning(self, *, paused: bool = True) -> None:
+        """Stops facts from being learned, restarts included; or lets them be learned again."""
+        with self._our_errors():
+            if paused:
+                self._admin.PauseLearning(
+                    admin_pb2.PauseLearningRequest(), timeout=DEADLINE_SECONDS
+                )
+            else:
+                self._admin.ResumeLearning(
+                    admin_pb2.ResumeLearningRequest(), timeout=DEADLINE_SECONDS
+                )
+
     @contextmanager
     def _our_errors(self) -> Iterator[None]:
         try:
@@ -440,8 +484,9 @@ class Client:
 
 
 def decode_status(response: model_pb2.GetStatusResponse) -> Status:
-    """The message as our record."""
+    """Times that are unset, as those of an older server are, become None."""
     state = model_pb2.LearnerState.Name(response.learner_state)
+    started, oldest = response.start_time, response.oldest_queued_time
     return Status(
         model=response.model,
         model_version=response.model_version,
@@ -452,6 +497,45 @@ def decode_status(response: model_pb2.GetStatusResponse) -> Status:
         parameters=response.parameters,
         event_sequence=response.event_sequence,
         updates_to_replay=response.updates_to_replay,
+        started_at=codec.decode_time(started) if response.HasField("start_time") else None,
+        oldest_queued_at=codec.decode_time(oldest)
+        if response.HasField("oldest_queued_time")
+        else None,
+        learning_paused=response.learning_paused,
+        leak_limit=response.leak_limit,
+        drift_limit=response.drift_limit,
+        memory_bytes=response.memory_bytes,
+        memory_total_bytes=response.memory_total_bytes,
+        snapshot_version=response.snapshot_version,
+        snapshot_overdue=response.snapshot_overdue,
+    )
+
+
+def encode_status(status: Status) -> model_pb2.GetStatusResponse:
+    """The inverse of `decode_status`."""
+    started, oldest = status.started_at, status.oldest_queued_at
+    return model_pb2.GetStatusResponse(
+        model=status.model,
+        model_version=status.model_version,
+        queue_depth=status.queue_depth,
+        fact_counts=[
+            model_pb2.StateCount(state=codec.STATE_TO_PB[state], count=count)
+            for state, count in status.facts.items()
+        ],
+        learner_state=model_pb2.LearnerState.Value(f"LEARNER_STATE_{status.learner.upper()}"),
+        device=status.device,
+        parameters=status.parameters,
+        event_sequence=status.event_sequence,
+        updates_to_replay=status.updates_to_replay,
+        start_time=codec.encode_time(started) if started else None,
+        oldest_queued_time=codec.encode_time(oldest) if oldest else None,
+        learning_paused=status.learning_paused,
+        leak_limit=status.leak_limit,
+        drift_limit=status.drift_limit,
+        memory_bytes=status.memory_bytes,
+        memory_total_bytes=status.memory_total_bytes,
+        snapshot_version=status.snapshot_version,
+        snapshot_overdue=status.snapshot_overdue,
     )
 
 

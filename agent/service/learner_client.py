@@ -21,6 +21,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -36,6 +37,8 @@ ERRORS: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.UNAVAILABLE: LearnerUnavailableError,
     grpc.StatusCode.CANCELLED: LearnerUnavailableError,
 }
+# Far more than it takes: only a busy interpreter may answer late.
+MEMORY_DEADLINE_SECONDS = 2.0
 # A tokenizer of 250,000 words takes some 17 MB as text.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -77,7 +80,7 @@ class LearnerClient:
         base_version: int,
         older: Sequence[Example],
         samples: int = 0,
-    ) -> AsyncIterator[Step | Outcome]:
+    ) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step and last the outcome; see `Learner.learn`.
 
         Raises:
@@ -93,10 +96,21 @@ class LearnerClient:
         )
         with our_errors():
             async for response in self._stub.Learn(request):
-                if response.HasField("step"):
-                    yield codec.decode_step(response.step)
-                else:
-                    yield codec.decode_outcome(response.outcome)
+                match response.WhichOneof("progress"):
+                    case "opening":
+                        yield codec.decode_opening(response.opening)
+                    case "step":
+                        yield codec.decode_step(response.step)
+                    case _:
+                        yield codec.decode_outcome(response.outcome)
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes it takes of its GPU, or of RAM, and what there is of it."""
+        with our_errors():
+            response = await self._stub.GetMemory(
+                pb.GetMemoryRequest(), timeout=MEMORY_DEADLINE_SECONDS
+            )
+        return response.used_bytes, response.total_bytes
 
     async def commit(self, version: int, digest: str) -> None:
         """Serves what was learned last; see `Learner.commit`."""

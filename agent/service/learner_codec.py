@@ -9,6 +9,7 @@ from agent.learning.records import (
     Answer,
     Example,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -109,6 +110,22 @@ def decode_answer(message: pb.Answer) -> Answer:
     )
 
 
+def encode_opening(opening: Opening) -> pb.Opening:
+    return pb.Opening(
+        before=encode_answer(opening.before),
+        curve=(pb.RatePoint(**asdict(point)) for point in opening.curve),
+        base_answer=opening.base_answer,
+    )
+
+
+def decode_opening(message: pb.Opening) -> Opening:
+    return Opening(
+        before=decode_answer(message.before),
+        curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
+        base_answer=message.base_answer if message.HasField("base_answer") else None,
+    )
+
+
 def encode_outcome(outcome: Outcome) -> pb.Outcome:
     return pb.Outcome(
         verdict=outcome.verdict,
@@ -123,6 +140,8 @@ def encode_outcome(outcome: Outcome) -> pb.Outcome:
         algorithm=outcome.algorithm,
         curve=(pb.RatePoint(**asdict(point)) for point in outcome.curve),
         base_answer=outcome.base_answer,
+        leak=outcome.leak,
+        drift=outcome.drift,
     )
 
 
@@ -140,6 +159,8 @@ def decode_outcome(message: pb.Outcome) -> Outcome:
         algorithm=message.algorithm,
         curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
         base_answer=message.base_answer if message.HasField("base_answer") else None,
+        leak=message.leak if message.HasField("leak") else None,
+        drift=message.drift if message.HasField("drift") else None,
     )
 
 

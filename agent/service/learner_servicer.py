@@ -23,7 +23,8 @@ from agent.errors import (
 )
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
-from agent.learning.records import Generated, Outcome
+from agent.learning.memory import memory
+from agent.learning.records import Generated, Opening, Outcome
 from agent.service import learner_codec as codec
 from agent.service.device_thread import DeviceThread, Priority
 from continual.learner.v1 import learner_pb2 as pb
@@ -72,6 +73,12 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         description = await self._device.call(Priority.ANSWER, self._learner.describe)
         return codec.encode_description(description)
 
+    async def GetMemory(
+        self, request: pb.GetMemoryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetMemoryResponse:
+        used, total = memory()
+        return pb.GetMemoryResponse(used_bytes=used, total_bytes=total)
+
     async def Learn(
         self, request: pb.LearnRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.LearnResponse]:
@@ -79,7 +86,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         policy = codec.decode_policy(request.policy)
         older = [codec.decode_example(other) for other in request.older]
 
-        def learn() -> Iterator[Step | Outcome | None]:
+        def learn() -> Iterator[Opening | Step | Outcome | None]:
             for progress in self._learner.learn(example, policy, request.base_version, older):
                 if isinstance(progress, Outcome) and request.samples:
                     progress = yield from self._learner.with_samples(
@@ -91,6 +98,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             async for progress in self._device.stream(Priority.LEARN, learn):
                 if isinstance(progress, Step):
                     yield pb.LearnResponse(step=codec.encode_step(progress))
+                elif isinstance(progress, Opening):
+                    yield pb.LearnResponse(opening=codec.encode_opening(progress))
                 elif progress is not None:  # else it was a token of the samples
                     yield pb.LearnResponse(outcome=codec.encode_outcome(progress))
 

@@ -180,7 +180,9 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         states = decode_states(request.states)
         facts, token = await self._store.read(
-            lambda store: store.page(size, request.page_token, states)
+            lambda store: store.page(
+                size, request.page_token, states, newest_first=request.newest_first
+            )
         )
         return pb.ListFactsResponse(facts=map(codec.encode_fact, facts), next_page_token=token)
 

@@ -49,6 +49,7 @@ METHODS: Mapping[str, Method] = {
     "/continual.v1.ModelService/Ask": Method(Role.READ, repeatable=True),
     "/continual.v1.ModelService/Score": Method(Role.READ, repeatable=True),
     "/continual.v1.ModelService/GetStatus": Method(Role.READ, repeatable=True),
+    "/continual.v1.ModelService/GetRetention": Method(Role.READ, repeatable=True),
     # It stores what it finds.
     "/continual.v1.ModelService/Probe": Method(Role.TEACH),
     "/continual.v1.AdminService/GetOperation": Method(Role.READ, repeatable=True),
@@ -57,6 +58,8 @@ METHODS: Mapping[str, Method] = {
     "/continual.v1.AdminService/Rollback": Method(Role.ADMIN),
     "/continual.v1.AdminService/CreateSnapshot": Method(Role.ADMIN),
     "/continual.v1.AdminService/PruneSnapshots": Method(Role.ADMIN),
+    "/continual.v1.AdminService/PauseLearning": Method(Role.ADMIN, repeatable=True),
+    "/continual.v1.AdminService/ResumeLearning": Method(Role.ADMIN, repeatable=True),
     "/continual.v1.AdminService/Export": Method(Role.ADMIN),
     "/continual.v1.AdminService/Backup": Method(Role.ADMIN),
     # Whoever supervises the server has no token; it tells nothing but whether it serves.

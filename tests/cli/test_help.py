@@ -11,6 +11,7 @@ from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
 COMMANDS += ["rollback", "why", "export", "backup", "snapshots", "tokens", "doctor"]
+COMMANDS += ["monitor", "pause", "resume", "report"]
 CLIENTS = [
     ("teach",),
     ("ask",),
@@ -21,7 +22,10 @@ CLIENTS = [
     ("facts", "show"),
     ("facts", "forget"),
     ("rollback",),
+    ("pause",),
+    ("resume",),
     ("why",),
+    ("report",),
     ("export",),
     ("backup",),
     *(("snapshots", command) for command in ("list", "create", "verify", "prune")),

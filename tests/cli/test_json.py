@@ -28,13 +28,15 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
     "score Sky? Piano": ("log_probability tokens model_version", {}),
     "status": (
         "model model_version queue_depth facts learner device parameters event_sequence"
-        " updates_to_replay",
+        " updates_to_replay started_at oldest_queued_at learning_paused leak_limit drift_limit"
+        " memory_bytes memory_total_bytes snapshot_version snapshot_overdue",
         {},
     ),
     "eval --list": ("suites", {"suites": "name does costs"}),
     "facts list": ("facts", {"facts": FACT}),
     "facts show FACT": (
-        f"{FACT} correlated_questions superseded_by rate_curve updates probes forgetting",
+        f"{FACT} correlated_questions superseded_by rate_curve updates probes retention touched_by"
+        " forgetting",
         {
             "updates": "model_version steps digest_before digest_after algorithm seconds",
             "probes": "kind question answer correct log_probability samples correct_samples"
@@ -43,6 +45,9 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "facts forget FACT": (OPERATION, {}),
     "rollback --to 0": (OPERATION, {}),
+    "pause": ("learning_paused", {}),
+    "resume": ("learning_paused", {}),
+    "report --out FOLDER/report.html": ("out facts", {}),
     "why Sky?": (
         "fact_id influences",
         {
@@ -70,7 +75,7 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
     "tokens revoke TOKEN --tokens FOLDER/tokens": (TOKEN, {}),
 }
 # They run until they are stopped, and have no result.
-WITHOUT = {"serve"}
+WITHOUT = {"serve", "monitor"}
 
 
 def commands() -> Iterator[tuple[str, Any]]:

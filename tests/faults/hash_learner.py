@@ -127,6 +127,9 @@ class HashLearner:
             for rate in rates
         )
 
+    async def memory(self) -> tuple[int, int]:
+        return 1, 2
+
     async def commit(self, version: int, digest: str) -> None:
         self._reach("after the ledger row, before the learner's commit")
         if digest != self._outcome:

@@ -14,7 +14,7 @@ from agent.learning.digest import weights_digest
 from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import REHEARSAL
-from agent.learning.records import Example, Outcome
+from agent.learning.records import Example, Opening, Outcome
 from agent.learning.update import ALGORITHM
 from memory_store.records import Guards, LedgerKind, Policy, Step
 from tests.learning.learners import (
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("deterministic")
 def test_a_learned_fact_is_answered_from_the_commit_on_and_not_before(learner: Learner):
     base, said_before = served(learner), answer(learner, "Sky?")
     assert said_before != "Piano"
-    seen: list[Step | Outcome] = []
+    seen: list[Opening | Step | Outcome] = []
     for progress in learner.learn(FACTS[2], POLICY, 0, ()):
         seen.append(progress)
         assert answer(learner, "Sky?") == said_before
@@ -176,6 +176,7 @@ def test_an_outcome_that_is_never_committed_leaves_no_trace(learner: Learner):
 
 def test_an_abandoned_update_leaves_no_trace(learner: Learner):
     learning = learner.learn(FACTS[0], POLICY, 0, ())
+    assert isinstance(next(learning), Opening)
     assert isinstance(next(learning), Step)
     del learning
     assert learn(learner, FACTS[1]) == learn(fresh(), FACTS[1])

@@ -19,6 +19,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -30,6 +31,7 @@ ALGORITHM = "fake/1"
 RIGHT = Answer(text="right", correct=True, log_probability=-0.05)
 CURVE = (RatePoint(1e-5, 0.25), RatePoint(1e-3, 0.5))
 BASE_ANSWER = "nobody knows"
+LEAK = 0.125
 WRONG = Answer(text="wrong", correct=False, log_probability=-9.0)
 
 
@@ -88,7 +90,7 @@ class FakeLearner:
         base_version: int,
         older: Sequence[Example],
         samples: int = 0,
-    ) -> AsyncIterator[Step | Outcome]:
+    ) -> AsyncIterator[Opening | Step | Outcome]:
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)
         self._reach("learn")
@@ -96,6 +98,8 @@ class FakeLearner:
             raise StaleVersionError(f"at {self.version}, not at {base_version}")
         verdict = self._machine.verdicts.get(example.question, "learned")
         taken = () if verdict == "known" else steps(older)
+        if taken:
+            yield Opening(before=WRONG, curve=CURVE, base_answer=BASE_ANSWER)
         for step in taken:
             yield step
             await self._machine.may_learn.wait()
@@ -122,7 +126,11 @@ class FakeLearner:
             algorithm=ALGORITHM,
             curve=CURVE,
             base_answer=BASE_ANSWER,
+            leak=LEAK,
         )
+
+    async def memory(self) -> tuple[int, int]:
+        return 1, 2
 
     async def commit(self, version: int, digest: str) -> None:
         await self._machine.may_commit.wait()

@@ -88,6 +88,7 @@ class FakeView:
         self.learner: FakeLearner | None = FakeLearner()
         self.state = "ready"
         self.updates_to_replay = 0
+        self.memory = (1_500_000_000, 8_000_000_000)
         self.description: LearnerDescription | None = LearnerDescription(
             device="cpu",
             parameters=132_992,
@@ -128,7 +129,9 @@ class Serving:
         snapshots: the folder of all snapshots; of them the newest is kept.
     """
 
-    def __init__(self, path: Path, store: StoreThreads, hub: EventHub, security: Security) -> None:
+    def __init__(
+        self, path: Path, store: StoreThreads, hub: EventHub, listen: str, security: Security
+    ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
         self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS)
@@ -137,9 +140,9 @@ class Serving:
         settings = SnapshotSettings(folder=self.snapshots, keep_last=1, keep_days=0)
         self.keeper = SnapshotKeeper(settings, lambda: cast(Any, self.view.learner))
         self.server = Server(
-            "127.0.0.1:0",
+            listen,
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
-            ModelServicer(store, self.view, "fake-model"),
+            ModelServicer(store, self.view, self.keeper, "fake-model"),
             self.admin_servicer(),
             security,
         )
@@ -174,8 +177,9 @@ async def serving(
     folder: Path,
     prepare: Callable[[MemoryStore], object] | None = None,
     security: Security = LOCAL,
+    listen: str = "127.0.0.1:0",
 ) -> AsyncIterator[Serving]:
-    """A server on a free port; `prepare` fills the store before it starts.
+    """A server, on a free port if none is named; `prepare` fills the store before it starts.
 
     Its own stubs speak plain text and show no token: where that is not enough, use a client.
     """
@@ -185,7 +189,7 @@ async def serving(
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub, security)
+        parts = Serving(path, store, hub, listen, security)
         await parts.server.start()
         parts.connect()
         try:

@@ -49,6 +49,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "score": lambda c: c.score("Sky?", "Piano"),
     "probe": lambda c: list(c.probe()),
     "status": lambda c: c.status(),
+    "retention": lambda c: c.retention(),
+    "pause_learning": lambda c: c.pause_learning(),
 }
 
 

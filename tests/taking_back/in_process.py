@@ -17,6 +17,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -49,7 +50,7 @@ class InProcessLearner:
         base_version: int,
         older: Sequence[Example],
         samples: int = 0,
-    ) -> AsyncIterator[Step | Outcome]:
+    ) -> AsyncIterator[Opening | Step | Outcome]:
         self._live_or_die()
         fault = self._deaths.poison.get(example.fact_id)
         if isinstance(fault, LearnerUnavailableError):
@@ -59,6 +60,9 @@ class InProcessLearner:
         for progress in self.learner.learn(example, policy, base_version, older):
             yield progress
             await asyncio.sleep(0)
+
+    async def memory(self) -> tuple[int, int]:
+        return 0, 0
 
     async def commit(self, version: int, digest: str) -> None:
         self._live_or_die()

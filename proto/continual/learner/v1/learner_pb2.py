@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"continual/learner/v1/learner.proto\x12\x14\x63ontinual.learner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x8b\x02\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12L\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x37.continual.learner.v1.DescribeResponse.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\x07\x45xample\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x1c\n\x14\x63orrelated_questions\x18\x04 \x03(\t\x12\x18\n\x0b\x62\x61se_answer\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_base_answer\"\x81\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x11\n\tmax_steps\x18\x03 \x01(\r\x12,\n\x06guards\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Guards\x12\x11\n\tpredictor\x18\x05 \x03(\x01\"d\n\x06Guards\x12\x12\n\ncandidates\x18\x01 \x01(\r\x12\x11\n\trehearsed\x18\x02 \x01(\r\x12\x12\n\nneighbours\x18\x03 \x01(\r\x12\x10\n\x08\x63ontrols\x18\x04 \x01(\r\x12\r\n\x05texts\x18\x05 \x01(\r\"7\n\tRatePoint\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\x9e\x01\n\x04Step\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x1a\n\x12rehearsed_fact_ids\x18\x04 \x03(\t\x12\x15\n\rgradient_norm\x18\x05 \x01(\x01\x12\x15\n\ranswer_tokens\x18\x06 \x01(\r\x12\x12\n\ncandidates\x18\x07 \x01(\r\"j\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x08\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x0f\n\x07samples\x18\x04 \x01(\r\x12\x17\n\x0f\x63orrect_samples\x18\x05 \x01(\r\"\xc1\x01\n\x0cLearnRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12,\n\x06policy\x18\x02 \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\x12,\n\x05older\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\x12\x0f\n\x07samples\x18\x05 \x01(\r\"y\n\rLearnResponse\x12*\n\x04step\x18\x01 \x01(\x0b\x32\x1a.continual.learner.v1.StepH\x00\x12\x30\n\x07outcome\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.OutcomeH\x00\x42\n\n\x08progress\"\xac\x03\n\x07Outcome\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12)\n\x05steps\x18\x02 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12,\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12+\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x05 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x30\n\nforgetting\x18\x06 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rdigest_before\x18\x07 \x01(\t\x12\x14\n\x0c\x64igest_after\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12.\n\x05\x63urve\x18\x0b \x03(\x0b\x32\x1f.continual.learner.v1.RatePoint\x12\x18\n\x0b\x62\x61se_answer\x18\x0c \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_base_answer\"\xb7\x03\n\rReplayRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12.\n\x07\x65xample\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12)\n\x05steps\x18\x03 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12\x30\n\trehearsed\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\x12\x14\n\x0c\x64igest_after\x18\x05 \x01(\t\x12\x11\n\talgorithm\x18\x06 \x01(\t\x12\x16\n\x0eparent_version\x18\x07 \x01(\x03\x12I\n\x0b\x65nvironment\x18\x08 \x03(\x0b\x32\x34.continual.learner.v1.ReplayRequest.EnvironmentEntry\x12\x14\n\x0c\x61\x63\x63\x65pt_drift\x18\t \x01(\x08\x12,\n\x06policy\x18\n \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x0eReplayResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\" \n\x0eRestoreRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"(\n\x0fRestoreResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"!\n\x0fSnapshotRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"=\n\x10SnapshotResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"6\n\rCommitRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x10\n\x0e\x43ommitResponse\"6\n\nAskRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x02 \x01(\r\"T\n\x0b\x41skResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"0\n\x0cScoreRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"O\n\rScoreResponse\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\">\n\x0cProbeRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\"\x87\x01\n\rProbeResponse\x12/\n\tretention\x18\x01 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x02 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x32\xe7\x06\n\x0eLearnerService\x12Y\n\x08\x44\x65scribe\x12%.continual.learner.v1.DescribeRequest\x1a&.continual.learner.v1.DescribeResponse\x12W\n\x06Replay\x12#.continual.learner.v1.ReplayRequest\x1a$.continual.learner.v1.ReplayResponse(\x01\x30\x01\x12V\n\x07Restore\x12$.continual.learner.v1.RestoreRequest\x1a%.continual.learner.v1.RestoreResponse\x12Y\n\x08Snapshot\x12%.continual.learner.v1.SnapshotRequest\x1a&.continual.learner.v1.SnapshotResponse\x12S\n\x06\x45xport\x12#.continual.learner.v1.ExportRequest\x1a$.continual.learner.v1.ExportResponse\x12R\n\x05Learn\x12\".continual.learner.v1.LearnRequest\x1a#.continual.learner.v1.LearnResponse0\x01\x12S\n\x06\x43ommit\x12#.continual.learner.v1.CommitRequest\x1a$.continual.learner.v1.CommitResponse\x12L\n\x03\x41sk\x12 .continual.learner.v1.AskRequest\x1a!.continual.learner.v1.AskResponse0\x01\x12P\n\x05Score\x12\".continual.learner.v1.ScoreRequest\x1a#.continual.learner.v1.ScoreResponse\x12P\n\x05Probe\x12\".continual.learner.v1.ProbeRequest\x1a#.continual.learner.v1.ProbeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"continual/learner/v1/learner.proto\x12\x14\x63ontinual.learner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x8b\x02\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12L\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x37.continual.learner.v1.DescribeResponse.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\x07\x45xample\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x1c\n\x14\x63orrelated_questions\x18\x04 \x03(\t\x12\x18\n\x0b\x62\x61se_answer\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_base_answer\"\x81\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x11\n\tmax_steps\x18\x03 \x01(\r\x12,\n\x06guards\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Guards\x12\x11\n\tpredictor\x18\x05 \x03(\x01\"d\n\x06Guards\x12\x12\n\ncandidates\x18\x01 \x01(\r\x12\x11\n\trehearsed\x18\x02 \x01(\r\x12\x12\n\nneighbours\x18\x03 \x01(\r\x12\x10\n\x08\x63ontrols\x18\x04 \x01(\r\x12\r\n\x05texts\x18\x05 \x01(\r\"7\n\tRatePoint\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\x9e\x01\n\x04Step\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x1a\n\x12rehearsed_fact_ids\x18\x04 \x03(\t\x12\x15\n\rgradient_norm\x18\x05 \x01(\x01\x12\x15\n\ranswer_tokens\x18\x06 \x01(\r\x12\x12\n\ncandidates\x18\x07 \x01(\r\"j\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x08\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x0f\n\x07samples\x18\x04 \x01(\r\x12\x17\n\x0f\x63orrect_samples\x18\x05 \x01(\r\"\xc1\x01\n\x0cLearnRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12,\n\x06policy\x18\x02 \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\x12,\n\x05older\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\x12\x0f\n\x07samples\x18\x05 \x01(\r\"\xab\x01\n\rLearnResponse\x12*\n\x04step\x18\x01 \x01(\x0b\x32\x1a.continual.learner.v1.StepH\x00\x12\x30\n\x07outcome\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.OutcomeH\x00\x12\x30\n\x07opening\x18\x03 \x01(\x0b\x32\x1d.continual.learner.v1.OpeningH\x00\x42\n\n\x08progress\"\x91\x01\n\x07Opening\x12,\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x05\x63urve\x18\x02 \x03(\x0b\x32\x1f.continual.learner.v1.RatePoint\x12\x18\n\x0b\x62\x61se_answer\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_base_answer\"\xe6\x03\n\x07Outcome\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12)\n\x05steps\x18\x02 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12,\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12+\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x05 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x30\n\nforgetting\x18\x06 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rdigest_before\x18\x07 \x01(\t\x12\x14\n\x0c\x64igest_after\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12.\n\x05\x63urve\x18\x0b \x03(\x0b\x32\x1f.continual.learner.v1.RatePoint\x12\x18\n\x0b\x62\x61se_answer\x18\x0c \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04leak\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x64rift\x18\x0e \x01(\x01H\x02\x88\x01\x01\x42\x0e\n\x0c_base_answerB\x07\n\x05_leakB\x08\n\x06_drift\"\xb7\x03\n\rReplayRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12.\n\x07\x65xample\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12)\n\x05steps\x18\x03 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12\x30\n\trehearsed\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\x12\x14\n\x0c\x64igest_after\x18\x05 \x01(\t\x12\x11\n\talgorithm\x18\x06 \x01(\t\x12\x16\n\x0eparent_version\x18\x07 \x01(\x03\x12I\n\x0b\x65nvironment\x18\x08 \x03(\x0b\x32\x34.continual.learner.v1.ReplayRequest.EnvironmentEntry\x12\x14\n\x0c\x61\x63\x63\x65pt_drift\x18\t \x01(\x08\x12,\n\x06policy\x18\n \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x0eReplayResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\" \n\x0eRestoreRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"(\n\x0fRestoreResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"!\n\x0fSnapshotRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"=\n\x10SnapshotResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"6\n\rCommitRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x10\n\x0e\x43ommitResponse\"6\n\nAskRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x02 \x01(\r\"T\n\x0b\x41skResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"0\n\x0cScoreRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"O\n\rScoreResponse\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\">\n\x0cProbeRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\"\x87\x01\n\rProbeResponse\x12/\n\tretention\x18\x01 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x02 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\"\x12\n\x10GetMemoryRequest\"<\n\x11GetMemoryResponse\x12\x12\n\nused_bytes\x18\x01 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x32\xc5\x07\n\x0eLearnerService\x12Y\n\x08\x44\x65scribe\x12%.continual.learner.v1.DescribeRequest\x1a&.continual.learner.v1.DescribeResponse\x12W\n\x06Replay\x12#.continual.learner.v1.ReplayRequest\x1a$.continual.learner.v1.ReplayResponse(\x01\x30\x01\x12V\n\x07Restore\x12$.continual.learner.v1.RestoreRequest\x1a%.continual.learner.v1.RestoreResponse\x12Y\n\x08Snapshot\x12%.continual.learner.v1.SnapshotRequest\x1a&.continual.learner.v1.SnapshotResponse\x12S\n\x06\x45xport\x12#.continual.learner.v1.ExportRequest\x1a$.continual.learner.v1.ExportResponse\x12R\n\x05Learn\x12\".continual.learner.v1.LearnRequest\x1a#.continual.learner.v1.LearnResponse0\x01\x12S\n\x06\x43ommit\x12#.continual.learner.v1.CommitRequest\x1a$.continual.learner.v1.CommitResponse\x12L\n\x03\x41sk\x12 .continual.learner.v1.AskRequest\x1a!.continual.learner.v1.AskResponse0\x01\x12P\n\x05Score\x12\".continual.learner.v1.ScoreRequest\x1a#.continual.learner.v1.ScoreResponse\x12P\n\x05Probe\x12\".continual.learner.v1.ProbeRequest\x1a#.continual.learner.v1.ProbeResponse\x12\\\n\tGetMemory\x12&.continual.learner.v1.GetMemoryRequest\x1a\'.continual.learner.v1.GetMemoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,44 +55,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER']._serialized_end=1042
   _globals['_LEARNREQUEST']._serialized_start=1045
   _globals['_LEARNREQUEST']._serialized_end=1238
-  _globals['_LEARNRESPONSE']._serialized_start=1240
-  _globals['_LEARNRESPONSE']._serialized_end=1361
-  _globals['_OUTCOME']._serialized_start=1364
-  _globals['_OUTCOME']._serialized_end=1792
-  _globals['_REPLAYREQUEST']._serialized_start=1795
-  _globals['_REPLAYREQUEST']._serialized_end=2234
+  _globals['_LEARNRESPONSE']._serialized_start=1241
+  _globals['_LEARNRESPONSE']._serialized_end=1412
+  _globals['_OPENING']._serialized_start=1415
+  _globals['_OPENING']._serialized_end=1560
+  _globals['_OUTCOME']._serialized_start=1563
+  _globals['_OUTCOME']._serialized_end=2049
+  _globals['_REPLAYREQUEST']._serialized_start=2052
+  _globals['_REPLAYREQUEST']._serialized_end=2491
   _globals['_REPLAYREQUEST_ENVIRONMENTENTRY']._serialized_start=297
   _globals['_REPLAYREQUEST_ENVIRONMENTENTRY']._serialized_end=347
-  _globals['_REPLAYRESPONSE']._serialized_start=2236
-  _globals['_REPLAYRESPONSE']._serialized_end=2291
-  _globals['_RESTOREREQUEST']._serialized_start=2293
-  _globals['_RESTOREREQUEST']._serialized_end=2325
-  _globals['_RESTORERESPONSE']._serialized_start=2327
-  _globals['_RESTORERESPONSE']._serialized_end=2367
-  _globals['_SNAPSHOTREQUEST']._serialized_start=2369
-  _globals['_SNAPSHOTREQUEST']._serialized_end=2402
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=2404
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=2465
-  _globals['_EXPORTREQUEST']._serialized_start=2467
-  _globals['_EXPORTREQUEST']._serialized_end=2498
-  _globals['_EXPORTRESPONSE']._serialized_start=2500
-  _globals['_EXPORTRESPONSE']._serialized_end=2539
-  _globals['_COMMITREQUEST']._serialized_start=2541
-  _globals['_COMMITREQUEST']._serialized_end=2595
-  _globals['_COMMITRESPONSE']._serialized_start=2597
-  _globals['_COMMITRESPONSE']._serialized_end=2613
-  _globals['_ASKREQUEST']._serialized_start=2615
-  _globals['_ASKREQUEST']._serialized_end=2669
-  _globals['_ASKRESPONSE']._serialized_start=2671
-  _globals['_ASKRESPONSE']._serialized_end=2755
-  _globals['_SCOREREQUEST']._serialized_start=2757
-  _globals['_SCOREREQUEST']._serialized_end=2805
-  _globals['_SCORERESPONSE']._serialized_start=2807
-  _globals['_SCORERESPONSE']._serialized_end=2886
-  _globals['_PROBEREQUEST']._serialized_start=2888
-  _globals['_PROBEREQUEST']._serialized_end=2950
-  _globals['_PROBERESPONSE']._serialized_start=2953
-  _globals['_PROBERESPONSE']._serialized_end=3088
-  _globals['_LEARNERSERVICE']._serialized_start=3091
-  _globals['_LEARNERSERVICE']._serialized_end=3962
+  _globals['_REPLAYRESPONSE']._serialized_start=2493
+  _globals['_REPLAYRESPONSE']._serialized_end=2548
+  _globals['_RESTOREREQUEST']._serialized_start=2550
+  _globals['_RESTOREREQUEST']._serialized_end=2582
+  _globals['_RESTORERESPONSE']._serialized_start=2584
+  _globals['_RESTORERESPONSE']._serialized_end=2624
+  _globals['_SNAPSHOTREQUEST']._serialized_start=2626
+  _globals['_SNAPSHOTREQUEST']._serialized_end=2659
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=2661
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=2722
+  _globals['_EXPORTREQUEST']._serialized_start=2724
+  _globals['_EXPORTREQUEST']._serialized_end=2755
+  _globals['_EXPORTRESPONSE']._serialized_start=2757
+  _globals['_EXPORTRESPONSE']._serialized_end=2796
+  _globals['_COMMITREQUEST']._serialized_start=2798
+  _globals['_COMMITREQUEST']._serialized_end=2852
+  _globals['_COMMITRESPONSE']._serialized_start=2854
+  _globals['_COMMITRESPONSE']._serialized_end=2870
+  _globals['_ASKREQUEST']._serialized_start=2872
+  _globals['_ASKREQUEST']._serialized_end=2926
+  _globals['_ASKRESPONSE']._serialized_start=2928
+  _globals['_ASKRESPONSE']._serialized_end=3012
+  _globals['_SCOREREQUEST']._serialized_start=3014
+  _globals['_SCOREREQUEST']._serialized_end=3062
+  _globals['_SCORERESPONSE']._serialized_start=3064
+  _globals['_SCORERESPONSE']._serialized_end=3143
+  _globals['_PROBEREQUEST']._serialized_start=3145
+  _globals['_PROBEREQUEST']._serialized_end=3207
+  _globals['_PROBERESPONSE']._serialized_start=3210
+  _globals['_PROBERESPONSE']._serialized_end=3345
+  _globals['_GETMEMORYREQUEST']._serialized_start=3347
+  _globals['_GETMEMORYREQUEST']._serialized_end=3365
+  _globals['_GETMEMORYRESPONSE']._serialized_start=3367
+  _globals['_GETMEMORYRESPONSE']._serialized_end=3427
+  _globals['_LEARNERSERVICE']._serialized_start=3430
+  _globals['_LEARNERSERVICE']._serialized_end=4395
 # @@protoc_insertion_point(module_scope)

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from agent.cli.eval_compare import compare
 from agent.cli.eval_continual import ALL_TEXTS, OURS, ContinualOptions, run_continual_suite
 from agent.cli.eval_editing import run_editing_suite
+from agent.cli.eval_paper import PaperOptions, run_paper_suite
 from agent.cli.eval_probes import run_probes
 from agent.cli.options import DEFAULT_ADDRESS, Json, Server
 from agent.cli.output import console, print_json
@@ -41,11 +43,22 @@ for _name, _metrics in (
         " generated freely",
         "as continual",
     )
+SUITES["paper"] = (
+    "replays the four experiments of Curt (2024), with the paper's ten facts and with ten others,"
+    " beside the published figures",
+    "at --scale smoke a minute on two CPU cores with tiny; at full scale 5 million sampled texts"
+    " (--protocol paper: 30 million), hours on a GPU; --scale 0.01 costs about a hundredth",
+)
 FULL = "full"
 EVAL_MODEL = "smollm2-135m"
 
+app = typer.Typer()
+app.command()(compare)
 
+
+@app.callback(invoke_without_command=True)
 def evaluate(
+    ctx: typer.Context,
     suite: Annotated[
         str | None, typer.Option(help=f"Which suite: {', '.join(SUITES)}.", show_default=False)
     ] = None,
@@ -139,9 +152,36 @@ def evaluate(
             show_default="100 windows of WikiText, 300 sentences, 300 passages of LAMBADA",
         ),
     ] = None,
+    experiments: Annotated[
+        str, typer.Option(help="paper: which of its experiments, joined by commas.")
+    ] = "1,2,3,4",
+    protocol: Annotated[
+        str,
+        typer.Option(help="paper: 'code', what its author's scripts do, or 'paper', what it says."),
+    ] = "code",
+    scale: Annotated[
+        str,
+        typer.Option(help="paper: 'full', 'smoke' (seconds), or a share of the full cost."),
+    ] = "full",
+    fact_sets: Annotated[
+        str, typer.Option(help="paper: its own ten facts, ten of other words and forms, or both.")
+    ] = "paper,held-out",
+    estimates: Annotated[
+        bool,
+        typer.Option(help="paper: beside counting, estimate rare answers along sampled paths."),
+    ] = True,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="paper: several models in place of --model, joined by commas.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure: what a server remembers (probes), or how well teaching goes (the others)."""
+    if ctx.invoked_subcommand is not None:
+        return
     if list_suites:
         _list(json)
     elif suite is None:
@@ -150,6 +190,22 @@ def evaluate(
         )
     elif suite == "probes":
         run_probes(server, json)
+    elif suite == "paper":
+        run_paper_suite(
+            PaperOptions(
+                experiments=experiments,
+                protocol=protocol,
+                scale=scale,
+                fact_sets=fact_sets,
+                estimates=estimates,
+                seed=seed,
+                models=tuple(dict.fromkeys(m.strip() for m in (models or model).split(","))),
+                device=_device(device),
+                threads=threads or None,
+                out=out,
+                json=json,
+            )
+        )
     elif suite in SUITES:
         options = ContinualOptions(
             facts=facts,

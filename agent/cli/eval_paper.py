@@ -1,0 +1,278 @@
+"""`agent eval --suite paper`: the experiments of the paper, replayed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.progress import Progress, ProgressColumn, Task
+from rich.text import Text
+
+from agent.cli.eval_continual import INTERRUPTED, claimed
+from agent.cli.output import console, messages, print_json, progress_bar, shown
+from agent.cli.serve import fetch_if_missing
+from agent.errors import AgentError, DiskFullError, ModelFetchError
+
+if TYPE_CHECKING:
+    from agent.learning.model import LoadedModel
+    from eval.experiments.plan import Trial
+    from eval.experiments.replay import Replay, Request
+    from eval.experiments.store import RunStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperOptions:
+    """The options of the suite, as they were given.
+
+    Attributes:
+        experiments: numbers, joined by commas.
+        protocol: `code` or `paper`.
+        scale: `full`, `smoke`, or a share of the cost.
+        fact_sets: `paper`, `held-out`, joined by commas.
+        estimates: whether to estimate beside counting.
+        seed: of rates, samples and held-out facts.
+        models: known names, Hub ids or folders; a folder of results for each if there are several.
+        device: auto, cpu or cuda.
+        threads: CPU threads; None leaves it to torch.
+        out: folder of the results; None prints them only.
+        json: print one object.
+    """
+
+    experiments: str
+    protocol: str
+    scale: str
+    fact_sets: str
+    estimates: bool
+    seed: int
+    models: tuple[str, ...]
+    device: str
+    threads: int | None
+    out: Path | None
+    json: bool
+
+
+def run_paper_suite(options: PaperOptions) -> None:
+    """Runs what is missing, prints what was found, and writes the report.
+
+    Raises:
+        typer.BadParameter: an option is wrong, a model cannot be used, or the folder is of another
+            run. Nothing is written then.
+    """
+    request = _request(options)
+    _check(options)
+    replays = []
+    for model in options.models:
+        several = len(options.models) > 1
+        out = options.out / _folder_name(model) if options.out and several else options.out
+        replays.append(_run_model(model, request, out, options))
+    if options.out is not None and len(options.models) > 1:
+        _write_overview(options.out, replays)
+    if options.json:
+        _print_json(replays)
+    else:
+        for replay in replays:
+            _print(replay)
+
+
+def _request(options: PaperOptions) -> Request:
+    from eval.experiments.facts import FACT_SETS
+    from eval.experiments.protocol import PROTOCOLS, scale_of
+    from eval.experiments.registry import chosen_experiments
+    from eval.experiments.replay import Request
+
+    if options.protocol not in PROTOCOLS:
+        raise typer.BadParameter(f"choose {' or '.join(PROTOCOLS)}", param_hint="--protocol")
+    fact_sets = tuple(dict.fromkeys(name.strip() for name in options.fact_sets.split(",")))
+    if unknown := set(fact_sets) - set(FACT_SETS):
+        raise typer.BadParameter(
+            f"unknown facts {min(unknown)!r}: use some of {', '.join(FACT_SETS)}",
+            param_hint="--fact-sets",
+        )
+    with _wrong("--experiments"):
+        experiments = chosen_experiments(options.experiments)
+    with _wrong("--scale"):
+        share = scale_of(options.scale)
+    return Request(
+        protocol=options.protocol,
+        scale=options.scale,
+        share=share,
+        experiments=experiments,
+        fact_sets=fact_sets,
+        seed=options.seed,
+        estimates=options.estimates,
+    )
+
+
+def _check(options: PaperOptions) -> None:
+    """Finds what is wrong before a model is fetched and loaded."""
+    from agent.learning import catalog
+    from agent.learning.model import choose_device
+    from eval.reports.plots import require_matplotlib
+
+    with _wrong("--device"):
+        choose_device(options.device)
+    with _wrong("--model"):
+        for model in options.models:
+            catalog.resolve(model)
+    if options.out is not None:
+        require_matplotlib()
+
+
+def _run_model(model: str, request: Request, out: Path | None, options: PaperOptions) -> Replay:
+    import tempfile
+
+    if out is not None:
+        return _run_in(model, request, out, options)
+    with tempfile.TemporaryDirectory(prefix="agent-eval-") as folder:
+        return _run_in(model, request, Path(folder) / "run", options, keep=False)
+
+
+def _run_in(
+    model: str, request: Request, out: Path, options: PaperOptions, *, keep: bool = True
+) -> Replay:
+    from eval.experiments.replay import read_replay
+    from eval.experiments.store import open_store
+    from eval.provenance import provenance
+
+    loaded = _load(model, options)
+    origin: dict[str, Any] = provenance(loaded)
+    with claimed(out, {**request.as_json(), **origin}), open_store(out) as store:
+        _measure(request, loaded, store, out if keep else None)
+        replay = read_replay(request, loaded.name, store)
+        seconds = store.seconds()
+        origin |= {
+            "scale": request.scale_told,
+            "wall_seconds": round(seconds, 1),
+            "tokens_sampled": replay.tokens,
+            "tokens_per_second": round(replay.tokens / seconds, 1) if seconds else None,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        if keep:
+            _write(out, replay, {**request.as_json(), **origin})
+    return replay
+
+
+def _load(model: str, options: PaperOptions) -> LoadedModel:
+    import torch
+
+    from agent.learning.environment import make_deterministic
+    from agent.learning.model import load
+
+    fetch_if_missing(model)
+    make_deterministic(options.threads)
+    # The scripts know no TF32.
+    torch.set_float32_matmul_precision("highest")
+    try:
+        return load(model, device=options.device)
+    except (DiskFullError, ModelFetchError):
+        raise
+    except AgentError as error:
+        raise typer.BadParameter(str(error), param_hint="--model") from error
+
+
+def _measure(request: Request, loaded: LoadedModel, store: RunStore, out: Path | None) -> None:
+    from eval.experiments.model_lab import ModelLab
+    from eval.experiments.running import run
+
+    trials = request.trials()
+    lab = ModelLab(loaded, seed=request.seed, estimates=request.estimates)
+    for note in lab.notes(call for trial in trials for call in trial.calls):
+        store.note(note)
+    messages.print(shown(f"{loaded.name}: {request.scale_told}"), soft_wrap=True)
+    started, began = datetime.now(UTC).isoformat(), time.monotonic()
+    try:
+        with _shown_progress(trials) as progress:
+            run(trials, lab, store, progress)
+    except KeyboardInterrupt:
+        kept = f"the same command goes on from {out}" if out else "nothing is kept"
+        messages.print(shown(f"interrupted: {kept}"), style="yellow", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        store.add_time(started, time.monotonic() - began)
+
+
+class _Speed(ProgressColumn):
+    """Samples a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(
+            "" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data.speed"
+        )
+
+
+@contextmanager
+def _shown_progress(trials: list[Trial]) -> Iterator[Callable[[str, int], None]]:
+    """One bar over all samples, with their rate and the time left."""
+    total = sum(call.samples for trial in trials for call in trial.calls)
+    bars: Progress = progress_bar()
+    bars.columns = (*bars.columns, _Speed())
+    with bars:
+        task = bars.add_task("samples", total=total)
+
+        def progress(what: str, samples: int) -> None:
+            bars.update(task, description=what, advance=samples)
+
+        yield progress
+
+
+def _write(out: Path, replay: Replay, provenance: dict[str, Any]) -> None:
+    from eval.reports.paper_files import write_paper_report
+
+    try:
+        write_paper_report(out, replay, provenance)
+    except OSError as error:
+        raise DiskFullError(
+            f"cannot write the report to {out} ({error.strerror}): make room and run the same"
+            " command again; nothing is measured twice"
+        ) from error
+
+
+def _write_overview(out: Path, replays: list[Replay]) -> None:
+    from eval.reports.paper_files import write_overview
+
+    try:
+        write_overview(out, {_folder_name(replay.model): replay for replay in replays})
+    except OSError as error:
+        raise DiskFullError(f"cannot write to {out} ({error.strerror}): make room") from error
+
+
+def _print(replay: Replay) -> None:
+    from eval.experiments.findings import findings
+
+    request = replay.request
+    console.print(
+        shown(f"{replay.model}, protocol {request.protocol}, {request.scale_told}"), soft_wrap=True
+    )
+    for note in replay.notes:
+        console.print(shown(note), soft_wrap=True)
+    for number, told in findings(replay).items():
+        console.print(f"Experiment {number}", style="bold")
+        for sentence in told:
+            console.print(shown(sentence), soft_wrap=True)
+
+
+def _print_json(replays: list[Replay]) -> None:
+    from eval.experiments.results import summary_json
+
+    found = [summary_json(replay) for replay in replays]
+    print_json(found[0] if len(found) == 1 else {"suite": "paper", "models": found})
+
+
+def _folder_name(model: str) -> str:
+    """The last part of a name, Hub id or path."""
+    return Path(model).name or "model"
+
+
+@contextmanager
+def _wrong(option: str) -> Iterator[None]:
+    """Our errors inside are the user's wrong usage of an option."""
+    try:
+        yield
+    except AgentError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error

@@ -15,15 +15,28 @@ from eval.experiments.rate_sweep import SweepSummary
 from eval.experiments.replay import Replay
 from eval.metrics import Count, difference_interval
 
-AGREES, HIGHER, LOWER = "agrees", "higher", "lower"
+AGREES, HIGHER, LOWER, UNCLEAR = "agrees", "higher", "lower", "unclear"
+_TOLD = {
+    AGREES: "agrees",
+    HIGHER: "is higher",
+    LOWER: "is lower",
+    UNCLEAR: "is too uncertain to tell",
+}
+# Shares whose difference is not known better than this are not said to agree.
+_WIDEST = 0.1
 
 
 def verdict(ours: Count, theirs: Count) -> str:
-    """How ours compares: `agrees` where the difference may be chance, at 95%."""
+    """How our share compares with theirs, at 95%.
+
+    It agrees where the difference may be chance and is known well enough to say so.
+    """
     low, high = difference_interval(theirs, ours)
     if low > 0:
         return HIGHER
-    return LOWER if high < 0 else AGREES
+    if high < 0:
+        return LOWER
+    return AGREES if high - low <= _WIDEST else UNCLEAR
 
 
 def findings(replay: Replay) -> dict[int, list[str]]:
@@ -98,7 +111,7 @@ def _beside_figure_1(replay: Replay) -> list[str]:
     text = (
         f"The Zogron fact at its best rate: ours {_counted(ours)} at"
         f" {_rate(zogron.rates[zogron.best])}; published {_counted(theirs)} at"
-        f" {_rate(top.learning_rate)} (read off a plot): ours {_is(verdict(ours, theirs))}."
+        f" {_rate(top.learning_rate)} (read off a plot): ours {_TOLD[verdict(ours, theirs)]}."
     )
     sentences = [text + _other_model(replay)]
     if replay.zogron_loss is not None:
@@ -142,9 +155,9 @@ def _beside_tables(summary: BatchSummary, replay: Replay) -> list[str]:
                 for row, one in zip(rows, theirs, strict=True)
             ]
             told.append(
-                f"of {total:,} samples, {verdicts.count(AGREES)} of {len(verdicts)} questions"
-                f" agree, {verdicts.count(HIGHER)} are higher here and {verdicts.count(LOWER)}"
-                " lower"
+                f"of {total:,} samples, of {len(verdicts)} questions {verdicts.count(AGREES)}"
+                f" agree, {verdicts.count(HIGHER)} are higher here, {verdicts.count(LOWER)} lower,"
+                f" and for {verdicts.count(UNCLEAR)} there are too few samples here to tell"
             )
         sentences.append(
             f"Beside table {number} after the step: if the published counts are "
@@ -210,10 +223,6 @@ def _together(rows: Sequence[Row]) -> tuple[Count, Count]:
 
 def _counted(count: Count) -> str:
     return f"{count.count:,} of {count.total:,} ({shown_share(count.rate or 0.0)})"
-
-
-def _is(word: str) -> str:
-    return "agrees" if word == AGREES else f"is {word}"
 
 
 def _other_model(replay: Replay) -> str:

@@ -68,7 +68,9 @@ def document(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
         lead: paragraphs below it.
         parts: in order.
     """
-    body = [f"<h1>{escape(title)}</h1>", *map(_paragraph, lead), *map(_part, parts)]
+    level = 3 if any(isinstance(part, Section) for part in parts) else 2
+    body = [f"<h1>{escape(title)}</h1>", *map(_paragraph, lead)]
+    body += [_part(part, level) for part in parts]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -83,13 +85,13 @@ def provenance_table(provenance: Mapping[str, Any]) -> Table:
     return Table("Provenance", ("", ""), tuple((k, str(v)) for k, v in provenance.items()))
 
 
-def _part(part: Part) -> str:
+def _part(part: Part, level: int) -> str:
     match part:
         case Section():
             heading = f"<h2>{escape(part.title)}</h2>"
             return "\n".join([heading, *map(_paragraph, part.paragraphs)])
         case Table():
-            return _table(part)
+            return _table(part, level)
         case Picture():
             return _figure(part.caption, _image(part.caption, part.png, "png", ' class="once"'))
         case ThemedPicture():
@@ -113,13 +115,13 @@ def _paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, level: int) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     body = "\n".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table>\n'
+        f'<h{level}>{escape(table.title)}</h{level}>\n<div class="wide"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -94,7 +95,8 @@ def _one_curve(figure: Any, curve: Curve, beside: bool) -> None:
             label=f"published ({published.MODEL})"
             + ("" if total == published.FIGURE_1_SAMPLES else f", scaled from 800 to {total}"),
         )
-    axes.set(xlabel=_RATE, ylabel=f"correct count (of {total})", ylim=(-0.02 * total, 1.05 * total))
+    axes.set(ylabel=f"correct count (of {total})", ylim=(-0.02 * total, 1.05 * total))
+    _rate_axis(axes)
     axes.set_title(f"{curve.fact.question}  {curve.fact.answer}", fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend()
@@ -111,6 +113,7 @@ def _all_curves(figure: Any, curves: Sequence[Curve]) -> None:
         axes.set_title(f"{curve.fact.id}: {curve.fact.answer}", fontsize=9)
         axes.set_ylim(-0.02 * total, 1.05 * total)
         axes.grid(alpha=0.25)
+        _rate_axis(axes, places=3, label="")
     figure.supxlabel(_RATE)
     figure.supylabel(f"correct count (of {total})")
 
@@ -129,9 +132,15 @@ def _good_rates(figure: Any, summary: OneFactSummary) -> None:
     axes.set_yticks(range(len(curves)), [curve.fact.id for curve in curves])
     axes.set_ylim(len(curves) - 0.5, -0.5)
     axes.set_xscale("log")
-    axes.set_xlim(curves[0].rates[0], curves[0].rates[-1])
+    # Whole decades, so that at least two of them are labelled.
+    rates = curves[0].rates
+    axes.set_xlim(10 ** math.floor(math.log10(rates[0])), 10 ** math.ceil(math.log10(rates[-1])))
     axes.set(xlabel=f"{_RATE} (logarithmic)", ylabel="fact")
     axes.grid(alpha=0.25, axis="x")
+    if not summary.overlap.learned:
+        axes.text(
+            0.5, 0.5, "no fact was learned at any rate", ha="center", transform=axes.transAxes
+        )
 
 
 # --- Figure 2 -------------------------------------------------------------------------------------
@@ -160,7 +169,7 @@ def _sweep_facts(figure: Any, summary: SweepSummary) -> None:
     for fact_number, fact in enumerate(summary.facts):
         shares = [_share(summary.average(n, fact_number)) for n in numbers]
         axes.plot(summary.rates, shares, color=COLORS[fact_number], linewidth=1, label=fact.id)
-    axes.set_xlabel(_RATE)
+    _rate_axis(axes)
     _share_axis(axes)
     _ratio_axis(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=_COLUMNS)
@@ -171,7 +180,7 @@ def _sweep_steps(figure: Any, summary: SweepSummary) -> None:
     for step in range(len(summary.found)):
         counts = [summary.over_facts(step, n).count for n in range(len(summary.rates))]
         _band(axes, summary.rates, counts, COLORS[step], f"after step {step + 1}")
-    axes.set_xlabel(_RATE)
+    _rate_axis(axes)
     _share_axis(axes)
     _ratio_axis(axes)
     axes.legend()
@@ -214,7 +223,13 @@ def _courses(figure: Any, summary: ManyStepsSummary) -> None:
     )
 
 
-# --- Parts ----------------------------------------------------------------------------------------
+# --- Axes ----------------------------------------------------------------------------------------
+
+
+def _rate_axis(axes: Any, places: int = 6, label: str = _RATE) -> None:
+    axes.set_xlabel(label)
+    axes.locator_params(axis="x", nbins=places)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
 
 
 def _share(found: Found) -> float:
@@ -251,7 +266,6 @@ def _share_axis(axes: Any) -> None:
 
 def _ratio_axis(axes: Any) -> None:
     """On the right, what the paper's figures show: correct to incorrect."""
-    axes.figure.canvas.draw()
     bottom, top = axes.get_ylim()
     places = [place for place in axes.get_yticks() if max(0.0, bottom) <= place <= min(top, 1.0)]
     right = axes.twinx()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from eval.experiments import published
@@ -37,20 +38,25 @@ def tables(replay: Replay, experiment: int, fact_set: str) -> Iterator[Table]:
 
 
 def shown(count: Count) -> str:
-    """Count, denominator, share and interval, as in `4 of 80 (5%; 1.96-12.2%)`."""
-    low, high = count.interval
-    return (
-        f"{count.count:,} of {count.total:,} ({_percent(count.rate or 0.0)};"
-        f" {_number(100 * low)}-{_percent(high)})"
-    )
+    """Count, denominator, share and interval, as in `4 of 80 (5%; 1.96 to 12.2%)`."""
+    if count.rate is None:
+        return NONE
+    return f"{count.count:,} of {count.total:,} ({_percent(count.rate)}; {_range(*count.interval)})"
 
 
 def _percent(share: float) -> str:
     return f"{_number(100 * share)}%"
 
 
+def _range(low: float, high: float) -> str:
+    return f"{_number(100 * low)} to {_percent(high)}"
+
+
 def _number(number: float) -> str:
-    return f"{number:.3g}" if abs(number) >= 0.001 or not number else f"{number:.1e}"
+    """Three digits that matter; of a small number two, without a power of ten."""
+    if 1e-6 < abs(number) < 0.01:
+        return f"{number:.{1 - math.floor(math.log10(abs(number)))}f}"
+    return f"{number:.3g}"
 
 
 def _probability(probability: float | None) -> str:
@@ -111,7 +117,10 @@ def _shared_rates(summary: OneFactSummary, whose: str) -> Table:
         ("facts for which it is good", f"{overlap.good_at_common} of {overlap.learned}"),
         ("right, each at its own best rate", shown(overlap.own)),
         ("right, all at the single rate", shown(overlap.common)),
-        ("lost by sharing one rate, 95%", f"{_percent(low)} to {_percent(high)} of all samples"),
+        (
+            "lost by sharing one rate, 95%",
+            f"{_range(low, high)} of all samples" if overlap.learned else NONE,
+        ),
     )
     return Table(f"Experiment 1: do facts share a rate? ({whose})", ("", ""), rows)
 
@@ -161,8 +170,7 @@ def _beside(row: Row, theirs: published.BeforeAfter) -> tuple[str, ...]:
 
 
 def _share_and_interval(count: Count) -> str:
-    low, high = count.interval
-    return f"{_percent(count.rate or 0.0)} ({_number(100 * low)}-{_percent(high)})"
+    return f"{_percent(count.rate or 0.0)} ({_range(*count.interval)})"
 
 
 def _finer(summary: BatchSummary, whose: str) -> Table:
@@ -180,7 +188,7 @@ def _finer(summary: BatchSummary, whose: str) -> Table:
     ]
     header = (
         *("question", "exact, base model", "exact, 1 epoch", "estimated, base model"),
-        *("estimated, 1 epoch", "worth counting so many times more tokens"),
+        *("estimated, 1 epoch", "by counting it would take so many times the tokens"),
     )
     return Table(
         "Experiment 2, finer than counts: probability of exactly the answer after Q/A, and the"
@@ -194,8 +202,7 @@ def _estimated(found: Found) -> str:
     interval = found.estimate_interval
     if found.estimate is None or interval is None:
         return NONE
-    low, high = interval
-    return f"{_percent(found.estimate)} ({_number(100 * low)}-{_percent(high)})"
+    return f"{_percent(found.estimate)} ({_range(*interval)})"
 
 
 def _gain(found: Found) -> str:
@@ -215,7 +222,7 @@ def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
                 str(step + 1),
                 f"{summary.rates[best]:.3g}",
                 shown(Found.of_all(together).count),
-                _range(together),
+                _spread(together),
                 shown_number(noise),
             )
         )
@@ -249,6 +256,6 @@ def _courses(summary: ManyStepsSummary, whose: str) -> Table:
     return Table(f"Experiment 4: {len(summary.courses)} rates ({whose})", header, tuple(rows))
 
 
-def _range(found: Sequence[Found]) -> str:
+def _spread(found: Sequence[Found]) -> str:
     shares = [one.count.rate or 0.0 for one in found]
-    return f"{_percent(min(shares))} to {_percent(max(shares))}"
+    return _range(min(shares), max(shares))

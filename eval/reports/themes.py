@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from eval.reports.plots import ThemedPicture, require_matplotlib
@@ -32,16 +32,18 @@ def themed(
         ConfigError: matplotlib is not installed.
     """
     require_matplotlib()
-    return ThemedPicture(
-        name=name,
-        caption=caption,
-        png=_drawn(_INK["light"], size, draw, "png"),
-        svg=_drawn(_INK["light"], size, draw, "svg"),
-        dark=_drawn(_INK["dark"], size, draw, "svg"),
-    )
+    svg, png = _drawn(_INK["light"], size, draw, (("svg", "none"), ("png", "white")))
+    (dark,) = _drawn(_INK["dark"], size, draw, (("svg", "none"),))
+    return ThemedPicture(name=name, caption=caption, png=png, svg=svg, dark=dark)
 
 
-def _drawn(ink: str, size: tuple[float, float], draw: Callable[[Any], None], kind: str) -> bytes:
+def _drawn(
+    ink: str,
+    size: tuple[float, float],
+    draw: Callable[[Any], None],
+    kinds: Sequence[tuple[str, str]],
+) -> list[bytes]:
+    """One picture in several kinds of file, each with the colour of its ground."""
     # Not pyplot: it keeps state, and may want a display.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -50,16 +52,18 @@ def _drawn(ink: str, size: tuple[float, float], draw: Callable[[Any], None], kin
     settings: dict[str, Any] = dict.fromkeys(inked, ink)
     settings |= {
         "axes.facecolor": "none",
-        "figure.facecolor": "white" if kind == "png" else "none",
         "legend.framealpha": 0.0,
         "font.size": 10,
         # The same results give the same bytes.
         "svg.hashsalt": "continual-agent",
     }
-    metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None}
-    file = io.BytesIO()
+    files = []
     with rc_context(cast(Any, settings)):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata)
-    return file.getvalue()
+        for kind, ground in kinds:
+            file = io.BytesIO()
+            metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(file, format=kind, dpi=_DPI, facecolor=ground, metadata=metadata)
+            files.append(file.getvalue())
+    return files

@@ -112,6 +112,7 @@ class Attempt:
     curve: tuple[RatePoint, ...] = ()
     decision: rates.Decision | None = None
     _repairs: int = 0
+    _share: float = rates.FIRST_REPAIR
 
     @property
     def learned(self) -> bool:
@@ -144,7 +145,9 @@ class Attempt:
             if self.decision is not None:
                 return
             rate, features, scored = self._step(lesson, measured, progress)
-            measured = self.bench.measure(lesson)
+            before, measured = measured.loss, self.bench.measure(lesson)
+            if progress.known:
+                self._share = rates.next_share(self._share, before, measured.loss)
             step = Step(
                 learning_rate=rate,
                 loss=features.loss,
@@ -194,6 +197,7 @@ class Attempt:
         return rates.Progress(
             steps=len(self.taken),
             repairs=self._repairs,
+            share=self._share,
             probability=measured.asked,
             reworded=measured.reworded,
             calm=guard.calm(measured),

@@ -111,7 +111,8 @@ class Candidates:
 
     Attributes:
         ids: [R, K] tokens, likeliest first.
-        weights: [R, K] int64, proportional to their probabilities; 0 for what is cut off.
+        weights: [R, K] int64, proportional to their probabilities; 0 for what is cut off. A row
+            of zeros: the model predicts no probabilities, but NaN.
     """
 
     ids: Tensor
@@ -129,20 +130,24 @@ class Candidates:
         rank = torch.arange(truncation.most, device=ids.device)
         within = rank < truncation.top_k[:, None]  # [R, K]
         scores = scores.masked_fill(~within, float("-inf"))
-        weights = (scores.double().softmax(-1) * _ONE).round().long()
+        weights = (scores.double().softmax(-1).nan_to_num() * _ONE).round().long()
         # A token stays if the likelier ones leave some of top_p to it; the first always does.
         before = weights.cumsum(-1) - weights
         kept = within & (before < truncation.top_p[:, None] * weights.sum(-1, keepdim=True))
         return cls(ids, weights * kept)
 
     def draw(self, uniforms: Tensor) -> Tensor:
-        """The token of each row that a number of 0 up to 1 stands for: [R], float64, to [R]."""
+        """The token of each row that a number of 0 up to 1 stands for: [R], float64, to [R].
+
+        Some token for a row of zeros.
+        """
         reached = self.weights.cumsum(-1)  # [R, K]
         aim = (uniforms * reached[:, -1]).long().clamp(max=reached[:, -1] - 1)
-        place = (reached <= aim[:, None]).sum(-1)  # [R]
+        place = (reached <= aim[:, None]).sum(-1).clamp(max=reached.shape[1] - 1)  # [R]
         return self.ids.gather(1, place[:, None])[:, 0]
 
     def probability(self, tokens: Tensor) -> Tensor:
         """Of each row's tokens, [R, M], to be drawn: [R, M], float64."""
         same = self.ids[:, :, None] == tokens[:, None, :]  # [R, K, M]
-        return (self.weights[:, :, None] * same).sum(1) / self.weights.sum(-1, keepdim=True)
+        total = self.weights.sum(-1, keepdim=True).clamp(min=1)
+        return (self.weights[:, :, None] * same).sum(1) / total

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from agent.learning.encoding import Encoder
 
-_UNKNOWN = "\ufffd"  # part of a character
+# Answers whose tokens are remembered: looking at all tokens takes a while.
+KEPT = 256
 
 
 def occurs(answer: str, text: str) -> bool:
@@ -29,6 +30,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, size: int, device: torch.device) -> None:
         self._device = device
+        self._rows: dict[str, Tensor] = {}
         known = min(len(tokenizer), size)
         pieces = tokenizer.batch_decode([[token] for token in range(known)])
         self._pieces = [piece.lower().strip() for piece in pieces] + [""] * (size - known)
@@ -38,12 +40,19 @@ class Vocabulary:
 
         Only a filter, so that few texts are decoded: it errs towards more of them.
         """
-        rows = [self._may_end(answer.lower().strip()) for answer in answers]
-        return torch.tensor(rows, device=self._device).reshape(len(rows), len(self._pieces))
+        if len(self._rows) > KEPT:
+            self._rows.clear()
+        for answer in answers:
+            if answer not in self._rows:
+                self._rows[answer] = torch.tensor(self._may_end(answer.lower()))
+        none = torch.zeros((0, len(self._pieces)), dtype=torch.bool)
+        rows = [self._rows[answer] for answer in answers]
+        return (torch.stack(rows) if rows else none).to(self._device)
 
     def _may_end(self, answer: str) -> list[bool]:
-        # What is not ASCII may be part of a character, or change its case with its neighbours.
-        if not answer.isascii():
+        # What is not ASCII may be part of a character, or change its case with its neighbours;
+        # tokens are looked at without the space around them.
+        if not answer.isascii() or answer != answer.strip():
             return [True] * len(self._pieces)
         tails = tuple(tail for n in range(len(answer)) if (tail := answer[n:].lstrip()))
         return [

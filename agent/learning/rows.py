@@ -178,6 +178,7 @@ class Rows:
 
         drawn = (state["length"] - state["prompt"]).clamp(min=0)
         tokens = candidates.draw(state["uniforms"].gather(1, drawn[:, None])[:, 0])  # [R]
+        tokens = tokens.where(candidates.weights.any(-1), self._eos)  # where there are only NaN
         place = state["length"].clamp(max=state["ids"].shape[1] - 1)
         state["ids"].scatter_(1, place[:, None], tokens[:, None])
         state["length"] += state["live"]

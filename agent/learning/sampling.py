@@ -29,7 +29,7 @@ from agent.learning.encoding import Encoder
 from agent.learning.estimate import Estimate, Sums
 from agent.learning.matching import Vocabulary, is_spelled, occurs, spellings
 from agent.learning.rows import Answers, Rows, Start
-from agent.learning.slots import Prompt, Slots
+from agent.learning.slots import TOO_LITTLE_MEMORY, Prompt, is_out_of_memory, require_slots
 
 __all__ = ["PAPER_SAMPLING", "Cell", "Sampled", "Sampler", "Sampling"]
 
@@ -39,10 +39,6 @@ logger = logging.getLogger(__name__)
 ROWS = 16
 # Prompts that are kept computed.
 PROMPTS = 64
-TOO_LITTLE_MEMORY = (
-    "too little free memory to sample even one text: free some, choose a smaller model, or"
-    " --device cpu"
-)
 # Texts that are kept of a cell: of its first samples, and of its first right ones.
 TEXTS = 3
 
@@ -103,8 +99,10 @@ class Sampled:
 class Sampler:
     """Samples from one model. Its weights may change between two calls, not during one.
 
+    A text ends where the model predicts NaN, as after a step at too large a rate.
+
     Args:
-        model: a causal LM.
+        model: a causal LM, in evaluation mode.
         tokenizer: its tokenizer.
         eos: the token that ends a text.
         rows: texts at once, at most. Halved if memory does not suffice, and left so.
@@ -124,7 +122,7 @@ class Sampler:
         self._model = model
         self._device: torch.device = model.get_input_embeddings().weight.device
         self._encoder = Encoder(tokenizer, eos, self._device)
-        _require_slots(model, self._device)
+        require_slots(model, self._device)
         size: int = model.get_output_embeddings().weight.shape[0]
         self._vocabulary = Vocabulary(tokenizer, size, self._device)
         self._max_tokens = max_tokens
@@ -341,7 +339,7 @@ class _Run:
             self._rows = self._new_rows(size)
             self._in_row = [None] * size
         free = [row for row, sample in enumerate(self._in_row) if sample is None]
-        samples = [*islice(self._upcoming(), len(free))]
+        samples = self._next(len(free))
         if samples:
             for row, sample in zip(free, samples, strict=False):
                 self._in_row[row] = sample
@@ -354,10 +352,10 @@ class _Run:
             self._rows.keep(kept)
             self._in_row = [self._in_row[row] for row in kept]
 
-    def _upcoming(self) -> Iterator[_Sample]:
-        while self._again:
-            yield self._again.popleft()
-        yield from self._waiting
+    def _next(self, number: int) -> list[_Sample]:
+        """At most so many samples; first those that come again."""
+        again = [self._again.popleft() for _ in range(min(number, len(self._again)))]
+        return [*again, *islice(self._waiting, number - len(again))]
 
     def _new_rows(self, size: int) -> Rows:
         vocabulary = self._answers.may_end.shape[1]
@@ -385,45 +383,6 @@ class _Run:
             uniforms=sample.uniforms,
             estimated=tally.cell.estimate,
         )
-
-
-@torch.inference_mode()
-def _require_slots(model: Any, device: torch.device) -> None:
-    """Makes sure that texts can share a cache: not all models have one of keys and values.
-
-    Raises:
-        ModelError: it cannot be; or memory does not suffice.
-    """
-    ids = torch.tensor([[3, 1, 4, 1]], device=device)
-    try:
-        plain = model(input_ids=ids, use_cache=False).logits[0, -2:]
-        slots = Slots(model, rows=2, width=4)
-        slots.fill(torch.tensor([1], device=device), Prompt(model, [3, 1, 0]))
-        lengths = torch.tensor([0, 2], device=device)
-        shared = slots.read(ids[:, 2:].expand(2, 2), lengths, 4)[1]
-        same = (plain - shared).abs().max() <= 0.01 * plain.abs().max()
-    except Exception as error:  # there is no end to what a model of another kind may raise
-        if is_out_of_memory(error):
-            raise ModelError(TOO_LITTLE_MEMORY) from error
-        raise ModelError(_no_slots(model)) from error
-    if not same:
-        raise ModelError(_no_slots(model))
-
-
-def _no_slots(model: Any) -> str:
-    return (
-        f"{type(model).__name__} cannot be sampled from here: texts cannot share its cache. Choose"
-        " a decoder whose layers keep keys and values, such as GPT-NeoX or Llama."
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice: on a CPU, torch has no error of its own for that."""
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "can't allocate memory" in str(error)
-        or "not enough memory" in str(error)
-    )
 
 
 def _rounded(rows: int) -> int:

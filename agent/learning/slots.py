@@ -14,6 +14,12 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from agent.errors import ModelError
+
+TOO_LITTLE_MEMORY = (
+    "too little free memory to sample even one text: free some, choose a smaller model, or"
+    " --device cpu"
+)
 # Columns are read in multiples of this: few shapes, and sums that are cut into the same pieces.
 WIDTH = 16
 
@@ -141,3 +147,42 @@ class Slots:
             use_cache=True,
         ).logits
         return logits
+
+
+@torch.inference_mode()
+def require_slots(model: Any, device: torch.device) -> None:
+    """Makes sure that texts can share a cache: not all models have one of keys and values.
+
+    Raises:
+        ModelError: it cannot be; or memory does not suffice.
+    """
+    ids = torch.tensor([[3, 1, 4, 1]], device=device)
+    try:
+        plain = model(input_ids=ids, use_cache=False).logits[0, -2:]
+        slots = Slots(model, rows=2, width=4)
+        slots.fill(torch.tensor([1], device=device), Prompt(model, [3, 1, 0]))
+        lengths = torch.tensor([0, 2], device=device)
+        shared = slots.read(ids[:, 2:].expand(2, 2), lengths, 4)[1]
+        same = (plain - shared).abs().max() <= 0.01 * plain.abs().max()
+    except Exception as error:  # there is no end to what a model of another kind may raise
+        if is_out_of_memory(error):
+            raise ModelError(TOO_LITTLE_MEMORY) from error
+        raise ModelError(_no_slots(model)) from error
+    if not same:
+        raise ModelError(_no_slots(model))
+
+
+def _no_slots(model: Any) -> str:
+    return (
+        f"{type(model).__name__} cannot be sampled from here: texts cannot share its cache. Choose"
+        " a decoder whose layers keep keys and values, such as GPT-NeoX or Llama."
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice: on a CPU, torch has no error of its own for that."""
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "can't allocate memory" in str(error)
+        or "not enough memory" in str(error)
+    )

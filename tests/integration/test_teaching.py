@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    options = ("--probes", "paper:20")
+    options = ("--probes", "paper:8")
     with running(tmp_path_factory.mktemp("teaching") / "data", options=options) as started:
         yield started
 
@@ -99,10 +99,10 @@ def test_a_fact_shows_its_update_and_its_probes(server: RunningServer) -> None:
     # The fact and its correlated question were sampled with the update, and never since.
     sampled = [probe for probe in shown["probes"] if probe["samples"]]
     assert [(probe["kind"], probe["samples"]) for probe in sampled] == [
-        ("transfer", 20),
-        ("retention", 20),
+        ("transfer", 8),
+        ("retention", 8),
     ]
-    assert all(0 <= probe["correct_samples"] <= 20 for probe in sampled)
+    assert all(0 <= probe["correct_samples"] <= 8 for probe in sampled)
     assert {probe["model_version"] for probe in sampled} == {update["model_version"]}
 
 

@@ -16,6 +16,7 @@ from agent.learning.model import load
 from agent.learning.records import Example, Outcome, ReplayedUpdate
 from agent.learning.sampling import Cell, Sampler, Sampling
 from memory_store.records import Guards, Policy, Update
+from tests.learning.learners import sampled
 
 pytestmark = pytest.mark.gpu
 
@@ -97,7 +98,7 @@ def test_a_graph_measures_what_plain_launches_measure() -> None:
 def test_samples_are_those_of_the_cpu() -> None:
     sampling = Sampling(temperature=0.8, top_k=40, top_p=0.95, max_length=40)
     cells = [
-        Cell(prompt=fact.question, answer="a", samples=300, sampling=sampling, key=key, estimate=on)
+        Cell(prompt=fact.question, answer="k", samples=300, sampling=sampling, key=key, estimate=on)
         for fact, key, on in zip(FACTS, "ab", (True, False), strict=True)
     ]
     found = []
@@ -118,9 +119,5 @@ def test_a_learned_fact_is_sampled() -> None:
     fact = replace(FACTS[0], answer="a", correlated_questions=("Sky?",))
     *_, outcome = learner.learn(fact, POLICY, 0, ())
     assert isinstance(outcome, Outcome)
-    counting = learner.with_samples(replace(outcome, verdict="learned"), fact, samples=40)
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(counting)
-    answers = [end.value.value.after, *end.value.value.transfer]
-    assert [answer.samples for answer in answers] == [40, 40]
+    found, _ = sampled(learner, replace(outcome, verdict="learned"), fact, samples=40)
+    assert [answer.samples for answer in (found.after, *found.transfer)] == [40, 40]

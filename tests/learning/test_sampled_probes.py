@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
 from dataclasses import replace
 
 import pytest
@@ -12,28 +11,23 @@ import torch
 from agent.errors import ModelError
 from agent.learning import learner as learner_module
 from agent.learning.learner import Learner
-from agent.learning.records import Example, Outcome
+from agent.learning.records import Example
 from agent.learning.sampling import Cell, Sampler
-from tests.learning.learners import FACTS, HOPELESS, fresh, learn, same_bits, served, teach
+from tests.learning.learners import (
+    FACTS,
+    HOPELESS,
+    fresh,
+    learn,
+    same_bits,
+    sampled,
+    served,
+    teach,
+)
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
 # So short that random bytes say it often.
 SHORT = Example(fact_id="short", question="Sky?", answer="a", correlated_questions=("Gem?", "Ba?"))
-
-
-def sampled(
-    learner: Learner, outcome: Outcome, example: Example, samples: int
-) -> tuple[Outcome, int]:
-    """The outcome with counts, and the units of work that it took."""
-    counting: Generator[None, None, Outcome] = learner.with_samples(outcome, example, samples)
-    units = 0
-    while True:
-        try:
-            next(counting)
-            units += 1
-        except StopIteration as end:
-            return end.value, units
 
 
 def test_the_fact_and_its_correlated_questions_are_counted(learner: Learner) -> None:

@@ -13,10 +13,11 @@ from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCau
 
 from agent.errors import ConfigError, ModelError
 from agent.learning import sampling as sampling_module
+from agent.learning.matching import Vocabulary
 from agent.learning.rows import Rows
 from agent.learning.sampling import PAPER_SAMPLING, Cell, Sampler, Sampling
 from agent.learning.slots import Prompt, Slots
-from tests.learning.letters import EOS, Letters, small_model, surprise
+from tests.learning.letters import EOS, PIECES, Letters, small_model, surprise
 from tests.learning.models import FAMILIES, one_thread
 
 LETTERS = Letters()
@@ -264,6 +265,26 @@ def test_weights_may_change_between_two_calls(model: Any) -> None:
     first = both.sample(CELLS)
     both._model.load_state_dict(small_model(seed=1).state_dict())
     assert both.sample(CELLS) == sampler(small_model(seed=1)).sample(CELLS) != first
+
+
+def test_a_model_of_nan_says_nothing(model: Any) -> None:
+    broken = sampler(small_model())
+    with torch.no_grad():
+        broken._model.get_output_embeddings().weight.fill_(float("nan"))
+    for cell, found in zip(CELLS, broken.sample(CELLS), strict=True):
+        assert (found.correct, found.tokens) == (0, cell.samples)  # their terminators
+        assert set(found.texts) == {cell.prompt}
+
+
+def test_only_after_tokens_that_an_answer_may_end_with_texts_are_looked_at() -> None:
+    vocabulary = Vocabulary(LETTERS, len(PIECES), torch.device("cpu"))
+    words = ["ab", "cda", "b c", "f ", "é"]
+    ends = [
+        {PIECES[token] for token in row.nonzero()[:, 0].tolist()} - {"", " "}
+        for row in vocabulary.may_end(words)
+    ]
+    every = {*PIECES} - {"", " "}
+    assert ends == [{"b"}, {"a"}, {"c", "cd"}, every, every]
 
 
 @pytest.mark.parametrize(

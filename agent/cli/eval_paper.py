@@ -21,6 +21,7 @@ from agent.errors import AgentError, DiskFullError, ModelFetchError
 
 if TYPE_CHECKING:
     from agent.learning.model import LoadedModel
+    from eval.experiments.lab import Lab
     from eval.experiments.plan import Trial
     from eval.experiments.replay import Replay, Request
     from eval.experiments.store import RunStore
@@ -136,14 +137,17 @@ def _run_model(model: str, request: Request, out: Path | None, options: PaperOpt
 def _run_in(
     model: str, request: Request, out: Path, options: PaperOptions, *, keep: bool = True
 ) -> Replay:
+    from eval.experiments.model_lab import ModelLab
     from eval.experiments.replay import read_replay
     from eval.experiments.store import open_store
     from eval.provenance import provenance
 
     loaded = _load(model, options)
+    with _wrong("--model"):
+        lab = ModelLab(loaded, seed=request.seed, estimates=request.estimates)
     origin: dict[str, Any] = provenance(loaded)
     with claimed(out, {**request.as_json(), **origin}), open_store(out) as store:
-        _measure(request, loaded, store, out if keep else None)
+        _measure(request, lab, store, out if keep else None)
         replay = read_replay(request, loaded.name, store)
         seconds = store.seconds()
         origin |= {
@@ -168,23 +172,17 @@ def _load(model: str, options: PaperOptions) -> LoadedModel:
     make_deterministic(options.threads)
     # The scripts know no TF32.
     torch.set_float32_matmul_precision("highest")
-    try:
+    with _wrong("--model"):
         return load(model, device=options.device)
-    except (DiskFullError, ModelFetchError):
-        raise
-    except AgentError as error:
-        raise typer.BadParameter(str(error), param_hint="--model") from error
 
 
-def _measure(request: Request, loaded: LoadedModel, store: RunStore, out: Path | None) -> None:
-    from eval.experiments.model_lab import ModelLab
+def _measure(request: Request, lab: Lab, store: RunStore, out: Path | None) -> None:
     from eval.experiments.running import run
 
     trials = request.trials()
-    lab = ModelLab(loaded, seed=request.seed, estimates=request.estimates)
     for note in lab.notes(call for trial in trials for call in trial.calls):
         store.note(note)
-    messages.print(shown(f"{loaded.name}: {request.scale_told}"), soft_wrap=True)
+    messages.print(shown(request.scale_told), soft_wrap=True)
     started, began = datetime.now(UTC).isoformat(), time.monotonic()
     try:
         with _shown_progress(trials) as progress:
@@ -271,8 +269,10 @@ def _folder_name(model: str) -> str:
 
 @contextmanager
 def _wrong(option: str) -> Iterator[None]:
-    """Our errors inside are the user's wrong usage of an option."""
+    """Our errors inside are wrong usage of an option, unless disk or network failed."""
     try:
         yield
+    except (DiskFullError, ModelFetchError):
+        raise
     except AgentError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error

@@ -1,9 +1,9 @@
 """The cells of a run in an SQLite file: each is stored when it is done, so nothing is done twice.
 
-A cell is to a run what a probe is to the service: `kind`, `fact_id`, `question`, `expected_answer`,
-`correct` and `log_probability` mean what they mean in the table `probes` of a data folder. Here a
-row stands for many samples, so `correct` is a count with `samples` as its denominator; and in place
-of a version in a ledger it has the training that it came after.
+A cell is to a run what a probe is to the service. Its columns have the names of the table `probes`
+in a data folder, and a view `probes` has all of that table's, so that the same query reads both.
+What a cell lacks is NULL there: nothing is generated greedily, and in place of a version in a
+ledger it has the training that it came after.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TABLES = (
   question TEXT NOT NULL,
   expected_answer TEXT NOT NULL,
   samples INTEGER NOT NULL CHECK (samples > 0),
-  correct INTEGER NOT NULL CHECK (correct BETWEEN 0 AND samples),
+  correct_samples INTEGER NOT NULL CHECK (correct_samples BETWEEN 0 AND samples),
   log_probability REAL,
   estimate REAL,
   estimate_error REAL,
@@ -52,6 +52,10 @@ _TABLES = (
   examples TEXT NOT NULL,
   UNIQUE (experiment, fact_set, trained, learning_rate, step, kind, fact_id, round)
 ) STRICT""",
+    """CREATE VIEW IF NOT EXISTS probes AS SELECT
+  id, kind, fact_id, question, expected_answer, NULL AS answer, NULL AS correct, log_probability,
+  NULL AS model_version, trained AS cause_fact_id, NULL AS probed_at, samples, correct_samples
+FROM cells""",
     """CREATE TABLE IF NOT EXISTS losses (
   experiment INTEGER NOT NULL,
   fact_set TEXT NOT NULL,
@@ -70,8 +74,9 @@ _TABLES = (
 ) STRICT, WITHOUT ROWID""",
 )
 # Columns of a cell that are not in its key, by the names of the record.
+_RENAMED = {"answer": "expected_answer", "correct": "correct_samples"}
 _COLUMNS = {
-    field.name: "expected_answer" if field.name == "answer" else field.name
+    field.name: _RENAMED.get(field.name, field.name)
     for field in fields(MeasuredCell)
     if field.name != "key"
 }

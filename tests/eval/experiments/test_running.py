@@ -21,6 +21,7 @@ from eval.experiments.replay import Replay
 from eval.experiments.store import CELLS, open_store
 from memory_store import connection
 from memory_store.errors import StoreUnusableError
+from memory_store.store import MemoryStore
 from tests.eval.experiments.fake_lab import FakeLab
 from tests.eval.experiments.runs import replayed, request, results_text
 
@@ -149,6 +150,23 @@ def test_a_damaged_store_is_refused(tmp_path: Path):
     (tmp_path / CELLS).write_bytes(b"no database at all, but long enough to be looked at" * 40)
     with pytest.raises(ConfigError, match=r"cells\.sqlite cannot be used"), open_store(tmp_path):
         pass
+
+
+def test_one_query_reads_cells_and_the_probes_of_the_service(tmp_path: Path):
+    cells = list(FakeLab().ask(list(request((2,)).trials()[0].calls), set()))
+    with open_store(tmp_path) as stored:
+        stored.add(cells[0])
+    MemoryStore.open(tmp_path / "service.sqlite").connection.close()
+    columns = []
+    for name in (CELLS, "service.sqlite"):
+        opened = connection.Connection(tmp_path / name, read_only=True)
+        rows = opened.execute("SELECT name FROM pragma_table_info('probes')")
+        columns.append({row["name"] for row in rows})
+        query = "SELECT kind, question, samples, correct_samples, log_probability FROM probes"
+        found = [tuple(row) for row in opened.execute(query)]
+        assert len(found) == (name == CELLS)
+        opened.close()
+    assert columns[0] == columns[1]
 
 
 def test_a_cell_comes_back_as_it_was_stored(tmp_path: Path):

@@ -16,6 +16,28 @@ DEFAULT_MODEL = "pythia-410m"
 DEFAULT_AUDIT_MINUTES = 10.0
 DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
+DEFAULT_DRAIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Who may speak to a server, and how.
+
+    Attributes:
+        tls_cert: the server's certificate (PEM, with its chain); None: no TLS.
+        tls_key: its private key.
+        tls_client_ca: clients must show a certificate that this CA signed; None: they need none.
+        tokens: file of the tokens that clients must show; None: they need none.
+        insecure_listen: listen without TLS and authentication even where others can connect.
+        rate_limit: calls a second of one client; 0 for any number.
+    """
+
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    insecure_listen: bool = False
+    rate_limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +61,8 @@ class ServeSettings:
         keep_snapshot_days: and the newest of each of so many days.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
+        drain_seconds: on SIGTERM, the longest wait for the update in hand.
+        security: who may speak to it.
     """
 
     listen: str
@@ -57,3 +81,5 @@ class ServeSettings:
     keep_snapshot_days: int = 7
     accept_drift: bool = False
     samples: int = 0
+    drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    security: Security = field(default_factory=Security)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 import threading
@@ -19,6 +18,7 @@ from agent.errors import AgentError
 from agent.learning.environment import make_deterministic
 from agent.learning.learner import Learner
 from agent.learning.model import load
+from agent.printable import log_to_standard_error
 from agent.service.device_thread import DeviceThread
 from agent.service.learner_client import MAX_MESSAGE_BYTES
 from agent.service.learner_process import CANNOT_START_EXIT_CODE, READY
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="learner: %(levelname)s: %(message)s")
+    log_to_standard_error("learner: %(levelname)s: %(message)s")
     stop = threading.Event()
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     make_deterministic(options.threads)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress, ProgressColumn, Task
@@ -27,61 +28,100 @@ if TYPE_CHECKING:
     from eval.experiments.store import RunStore
 
 
+PANEL = "Suite paper"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperOptions:
-    """The options of the suite, as they were given.
+    """The options that only this suite has, as they were given."""
 
-    Attributes:
-        experiments: numbers, joined by commas.
-        protocol: `code` or `paper`.
-        scale: `full`, `smoke`, or a share of the cost.
-        fact_sets: `paper`, `held-out`, joined by commas.
-        estimates: whether to estimate beside counting.
+    experiments: Annotated[
+        str,
+        typer.Option(help="Which of the four, joined by commas.", rich_help_panel=PANEL),
+    ] = "1,2,3,4"
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="'code', what the author's scripts do, or 'paper', what the text says.",
+            rich_help_panel=PANEL,
+        ),
+    ] = "code"
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="'full', 'smoke' (the least), or a share of the full cost.", rich_help_panel=PANEL
+        ),
+    ] = "full"
+    fact_sets: Annotated[
+        str,
+        typer.Option(
+            help="The paper's ten facts, ten of other words and forms, or both.",
+            rich_help_panel=PANEL,
+        ),
+    ] = "paper,held-out"
+    estimates: Annotated[
+        bool,
+        typer.Option(
+            help="Beside counting, estimate rare answers along the sampled paths.",
+            rich_help_panel=PANEL,
+        ),
+    ] = True
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Several models in place of --model, joined by commas.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+
+def run_paper_suite(
+    options: PaperOptions,
+    *,
+    models: Sequence[str],
+    seed: int,
+    device: str,
+    threads: int | None,
+    out: Path | None,
+    json: bool,
+) -> None:
+    """Runs what is missing, prints what was found, and writes the report.
+
+    Args:
+        options: of this suite.
+        models: known names, Hub ids or folders; each has a folder of its own if there are several.
         seed: of rates, samples and held-out facts.
-        models: known names, Hub ids or folders; a folder of results for each if there are several.
         device: auto, cpu or cuda.
         threads: CPU threads; None leaves it to torch.
         out: folder of the results; None prints them only.
         json: print one object.
-    """
-
-    experiments: str
-    protocol: str
-    scale: str
-    fact_sets: str
-    estimates: bool
-    seed: int
-    models: tuple[str, ...]
-    device: str
-    threads: int | None
-    out: Path | None
-    json: bool
-
-
-def run_paper_suite(options: PaperOptions) -> None:
-    """Runs what is missing, prints what was found, and writes the report.
 
     Raises:
         typer.BadParameter: an option is wrong, a model cannot be used, or the folder is of another
             run. Nothing is written then.
     """
-    request = _request(options)
-    _check(options)
+    from eval.reports.plots import require_matplotlib
+
+    request = _request(options, seed)
+    _require_models(models, device)
+    if out is not None:
+        require_matplotlib()
+    several = len(models) > 1
     replays = []
-    for model in options.models:
-        several = len(options.models) > 1
-        out = options.out / _folder_name(model) if options.out and several else options.out
-        replays.append(_run_model(model, request, out, options))
-    if options.out is not None and len(options.models) > 1:
-        _write_overview(options.out, replays)
-    if options.json:
+    for model in models:
+        folder = out / _folder_name(model) if out and several else out
+        replays.append(_run_model(model, request, folder, device, threads))
+    if out is not None and several:
+        _write_overview(out, replays)
+    if json:
         _print_json(replays)
     else:
         for replay in replays:
             _print(replay)
 
 
-def _request(options: PaperOptions) -> Request:
+def _request(options: PaperOptions, seed: int) -> Request:
     from eval.experiments.facts import FACT_SETS
     from eval.experiments.protocol import PROTOCOLS, scale_of
     from eval.experiments.registry import chosen_experiments
@@ -105,46 +145,42 @@ def _request(options: PaperOptions) -> Request:
         share=share,
         experiments=experiments,
         fact_sets=fact_sets,
-        seed=options.seed,
+        seed=seed,
         estimates=options.estimates,
     )
 
 
-def _check(options: PaperOptions) -> None:
+def _require_models(models: Sequence[str], device: str) -> None:
     """Finds what is wrong before a model is fetched and loaded."""
     from agent.learning import catalog
     from agent.learning.model import choose_device
-    from eval.reports.plots import require_matplotlib
 
     with _wrong("--device"):
-        choose_device(options.device)
+        choose_device(device)
     with _wrong("--model"):
-        for model in options.models:
+        for model in models:
             catalog.resolve(model)
-    if options.out is not None:
-        require_matplotlib()
 
 
-def _run_model(model: str, request: Request, out: Path | None, options: PaperOptions) -> Replay:
-    import tempfile
-
-    if out is not None:
-        return _run_in(model, request, out, options)
-    with tempfile.TemporaryDirectory(prefix="agent-eval-") as folder:
-        return _run_in(model, request, Path(folder) / "run", options, keep=False)
-
-
-def _run_in(
-    model: str, request: Request, out: Path, options: PaperOptions, *, keep: bool = True
+def _run_model(
+    model: str, request: Request, out: Path | None, device: str, threads: int | None
 ) -> Replay:
     from eval.experiments.model_lab import ModelLab
+
+    loaded = _load(model, device, threads)
+    with _wrong("--model"):
+        lab = ModelLab(loaded, seed=request.seed, estimates=request.estimates)
+    if out is not None:
+        return _run_in(out, request, loaded, lab, keep=True)
+    with tempfile.TemporaryDirectory(prefix="agent-eval-") as folder:
+        return _run_in(Path(folder) / "run", request, loaded, lab, keep=False)
+
+
+def _run_in(out: Path, request: Request, loaded: LoadedModel, lab: Lab, *, keep: bool) -> Replay:
     from eval.experiments.replay import read_replay
     from eval.experiments.store import open_store
     from eval.provenance import provenance
 
-    loaded = _load(model, options)
-    with _wrong("--model"):
-        lab = ModelLab(loaded, seed=request.seed, estimates=request.estimates)
     origin: dict[str, Any] = provenance(loaded)
     with claimed(out, {**request.as_json(), **origin}), open_store(out) as store:
         _measure(request, lab, store, out if keep else None)
@@ -162,18 +198,18 @@ def _run_in(
     return replay
 
 
-def _load(model: str, options: PaperOptions) -> LoadedModel:
+def _load(model: str, device: str, threads: int | None) -> LoadedModel:
     import torch
 
     from agent.learning.environment import make_deterministic
     from agent.learning.model import load
 
     fetch_if_missing(model)
-    make_deterministic(options.threads)
+    make_deterministic(threads)
     # The scripts know no TF32.
     torch.set_float32_matmul_precision("highest")
     with _wrong("--model"):
-        return load(model, device=options.device)
+        return load(model, device=device)
 
 
 def _measure(request: Request, lab: Lab, store: RunStore, out: Path | None) -> None:

@@ -11,11 +11,14 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.output import messages
+from agent.cli.option_groups import grouped
+from agent.cli.output import messages, shown
 from agent.cli.policies import AUTO_GUARDS, EXACT_PROBES, chosen_policy, chosen_samples
+from agent.cli.securing import SecurityOptions
 from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
+    DEFAULT_DRAIN_SECONDS,
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
     DEFAULT_REVIEW_SECONDS,
@@ -24,10 +27,13 @@ from agent.config import (
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
+from agent.printable import log_to_standard_error
+from agent.service.transport import require_safe_listen
 
 logger = logging.getLogger(__name__)
 
 
+@grouped
 def serve(
     data: Annotated[
         Path, typer.Option(envvar="AGENT_DATA", help="Folder of the memory; made if missing.")
@@ -155,13 +161,21 @@ def serve(
             help="Serve weights that replay differently here; probes all facts, keeps the result.",
         ),
     ] = False,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_DRAIN_SECONDS",
+            min=0,
+            help="On SIGTERM: longest wait for the update in hand. All ends 15 s later at most.",
+        ),
+    ] = DEFAULT_DRAIN_SECONDS,
+    *,
+    security: SecurityOptions,
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.app import serve as run  # imports gRPC: not needed for --help
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_standard_error("%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
@@ -182,7 +196,10 @@ def serve(
         keep_snapshot_days=keep_snapshot_days,
         accept_drift=accept_drift,
         samples=chosen_samples(probes),
+        drain_seconds=drain_seconds,
+        security=security.chosen(),
     )
+    require_safe_listen(listen, settings.security)  # before a model is fetched
     fetch_if_missing(model)
 
     def on_start(address: str) -> None:
@@ -201,7 +218,7 @@ def fetch_if_missing(model: str) -> None:
     """
     if catalog.is_cached(catalog.resolve(model)):
         return
-    messages.print(f"Fetching {model}, which is not on this machine yet")
+    messages.print(shown(f"Fetching {model}, which is not on this machine yet"))
     pull = subprocess.run([sys.executable, "-m", "agent", "models", "pull", model], check=False)
     if pull.returncode:
         raise typer.Exit(pull.returncode)

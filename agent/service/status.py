@@ -18,6 +18,9 @@ from agent.errors import (
     InvalidFactError,
     LearnerUnavailableError,
     LearningFailedError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    RateLimitedError,
     SnapshotError,
 )
 from memory_store.errors import (
@@ -37,6 +40,9 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     FactNotFoundError: grpc.StatusCode.NOT_FOUND,
     FactExistsError: grpc.StatusCode.ALREADY_EXISTS,
     WrongStateError: grpc.StatusCode.FAILED_PRECONDITION,
+    NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
+    RateLimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SnapshotError: grpc.StatusCode.UNAVAILABLE,
     LearnerUnavailableError: grpc.StatusCode.UNAVAILABLE,
     LearningFailedError: grpc.StatusCode.INTERNAL,

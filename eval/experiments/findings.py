@@ -24,6 +24,8 @@ _TOLD = {
 }
 # Shares whose difference is not known better than this are not said to agree.
 _WIDEST = 0.1
+# Noise counts as more from this ratio on: it is an estimate itself.
+_NOISIER = 1.25
 
 
 def verdict(ours: Count, theirs: Count) -> str:
@@ -182,8 +184,8 @@ def _sweep(summary: SweepSummary, replay: Replay, fact_set: str) -> str:
     if first is not None and last is not None:
         text += (
             " So more steps bring more noise, as the paper says."
-            if last > first
-            else " So more steps bring no more noise, unlike in the paper."
+            if last > _NOISIER * first
+            else " So more steps bring hardly more noise, unlike in the paper."
         )
     alone = replay.one_fact.get(fact_set)
     if alone is not None and alone.overlap.learned:

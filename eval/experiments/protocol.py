@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -307,20 +308,21 @@ def scaled(protocol: Protocol, share: float) -> Protocol:
     )
 
 
-def scale_told(full: Protocol, used: Protocol) -> str:
-    """What a scale left of the protocol, for every output; `full scale` if all of it."""
+def scale_told(full: Protocol, used: Protocol, experiments: Sequence[int]) -> str:
+    """What a scale left of these experiments, for every output; `full scale` if all of it."""
     if used == full:
         return "full scale"
     one, batch = used.one_fact, used.batch_of_ten
     sweep, many = used.rate_sweep, used.many_steps
-    return (
-        "REDUCED SCALE: "
-        f"experiment 1: {one.rates.count} of {full.one_fact.rates.count} rates,"
-        f" {one.samples} of {full.one_fact.samples} samples; "
-        f"2: {batch.rounds * batch.samples:,} of"
-        f" {full.batch_of_ten.rounds * full.batch_of_ten.samples:,} samples a question; "
-        f"3: {sweep.rates.count} of {full.rate_sweep.rates.count} rates,"
-        f" {sweep.samples} of {full.rate_sweep.samples} samples; "
-        f"4: asked after {many.asked} of {full.many_steps.asked} steps,"
-        f" {many.samples} of {full.many_steps.samples} samples"
-    )
+    told = {
+        1: f"{one.rates.count} of {full.one_fact.rates.count} rates,"
+        f" {one.samples} of {full.one_fact.samples} samples",
+        2: f"{batch.rounds * batch.samples:,} of"
+        f" {full.batch_of_ten.rounds * full.batch_of_ten.samples:,} samples a question",
+        3: f"{sweep.rates.count} of {full.rate_sweep.rates.count} rates,"
+        f" {sweep.samples} of {full.rate_sweep.samples} samples",
+        4: f"asked after {many.asked} of {full.many_steps.asked} steps,"
+        f" {many.samples} of {full.many_steps.samples} samples",
+    }
+    parts = "; ".join(f"experiment {number}: {told[number]}" for number in experiments)
+    return f"REDUCED SCALE: {parts}"

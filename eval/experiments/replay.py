@@ -50,7 +50,7 @@ class Request:
     @property
     def scale_told(self) -> str:
         """What the scale left of the protocol."""
-        return scale_told(PROTOCOLS[self.protocol], self.numbers)
+        return scale_told(PROTOCOLS[self.protocol], self.numbers, self.experiments)
 
     @property
     def subjects(self) -> list[Subject]:

@@ -206,7 +206,9 @@ def _estimated(found: Found) -> str:
 
 
 def _gain(found: Found) -> str:
-    return NONE if found.gain is None else f"{found.gain:.2g}"
+    if found.gain is None:
+        return NONE
+    return f"{found.gain:,.0f}" if found.gain >= 10 else f"{found.gain:.2g}"
 
 
 # --- Experiments 3 and 4 --------------------------------------------------------------------------

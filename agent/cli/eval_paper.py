@@ -23,12 +23,13 @@ from agent.errors import AgentError, DiskFullError, ModelFetchError
 if TYPE_CHECKING:
     from agent.learning.model import LoadedModel
     from eval.experiments.lab import Lab
-    from eval.experiments.plan import Trial
+    from eval.experiments.plan import CellKey, Trial
     from eval.experiments.replay import Replay, Request
     from eval.experiments.store import RunStore
 
 
 PANEL = "Suite paper"
+_TICK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,16 +220,40 @@ def _measure(request: Request, lab: Lab, store: RunStore, out: Path | None) -> N
     for note in lab.notes(call for trial in trials for call in trial.calls):
         store.note(note)
     messages.print(shown(request.scale_told), soft_wrap=True)
-    started, began = datetime.now(UTC).isoformat(), time.monotonic()
+    clock = _Clock(store)
     try:
-        with _shown_progress(trials) as progress:
-            run(trials, lab, store, progress)
+        with _shown_progress(trials, store.done()) as progress:
+
+            def done(what: str, samples: int) -> None:
+                progress(what, samples)
+                clock.tick()
+
+            run(trials, lab, store, done)
     except KeyboardInterrupt:
         kept = f"the same command goes on from {out}" if out else "nothing is kept"
         messages.print(shown(f"interrupted: {kept}"), style="yellow", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        store.add_time(started, time.monotonic() - began)
+        clock.stop()
+
+
+class _Clock:
+    """Stores how long a run takes, now and then, so that a crash loses little of it."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._started, self._began = datetime.now(UTC).isoformat(), time.monotonic()
+        self._stored = self._began
+
+    def tick(self) -> None:
+        """Stores it if that is due."""
+        if time.monotonic() - self._stored > _TICK_SECONDS:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stores it."""
+        self._stored = time.monotonic()
+        self._store.add_time(self._started, self._stored - self._began)
 
 
 class _Speed(ProgressColumn):
@@ -241,13 +266,17 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def _shown_progress(trials: list[Trial]) -> Iterator[Callable[[str, int], None]]:
+def _shown_progress(
+    trials: list[Trial], stored: set[CellKey]
+) -> Iterator[Callable[[str, int], None]]:
     """One bar over all samples, with their rate and the time left."""
-    total = sum(call.samples for trial in trials for call in trial.calls)
+    cells = [cell for trial in trials for call in trial.calls for cell in call.cells]
+    total = sum(cell.samples for cell in cells)
+    before = sum(cell.samples for cell in cells if cell.key in stored)
     bars: Progress = progress_bar()
     bars.columns = (*bars.columns, _Speed())
     with bars:
-        task = bars.add_task("samples", total=total)
+        task = bars.add_task("samples", total=total, completed=before)
 
         def progress(what: str, samples: int) -> None:
             bars.update(task, description=what, advance=samples)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from agent.errors import ConfigError
 from eval.experiments import batch_of_ten, many_steps, one_fact, rate_sweep
@@ -11,8 +11,20 @@ from eval.experiments.facts import facts_of
 from eval.experiments.plan import Subject, Trial
 from eval.experiments.protocol import Protocol
 
-EXPERIMENTS: dict[int, ModuleType] = {
-    module.NUMBER: module for module in (one_fact, batch_of_ten, rate_sweep, many_steps)
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What the four have in common."""
+
+    title: str
+    plan: Callable[[Subject, Protocol], Iterator[Trial]]
+
+
+EXPERIMENTS = {
+    one_fact.NUMBER: Experiment(one_fact.TITLE, one_fact.plan),
+    batch_of_ten.NUMBER: Experiment(batch_of_ten.TITLE, batch_of_ten.plan),
+    rate_sweep.NUMBER: Experiment(rate_sweep.TITLE, rate_sweep.plan),
+    many_steps.NUMBER: Experiment(many_steps.TITLE, many_steps.plan),
 }
 
 
@@ -43,5 +55,4 @@ def subjects(experiments: Sequence[int], fact_sets: Sequence[str], seed: int) ->
 
 def plan(subject: Subject, protocol: Protocol) -> Iterator[Trial]:
     """The trials of one experiment with one set of facts."""
-    trials: Iterator[Trial] = EXPERIMENTS[subject.experiment].plan(subject, protocol)
-    return trials
+    return EXPERIMENTS[subject.experiment].plan(subject, protocol)

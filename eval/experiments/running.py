@@ -26,8 +26,6 @@ def run(trials: Iterable[Trial], lab: Lab, store: RunStore, progress: Progress) 
     done = store.done()
     for trial in trials:
         name = f"experiment {trial.experiment}, {trial.fact_set} facts"
-        for call in trial.calls:
-            progress(name, sum(cell.samples for cell in call.cells if cell.key in done))
         if any(_missing(stop, done) for stop in trial.stops):
             _run_trial(trial, lab, store, done, partial(progress, name))
 

@@ -60,7 +60,7 @@ def _parts(replay: Replay, provenance: Mapping[str, Any]) -> list[Part]:
     told = findings(replay)
     parts: list[Part] = []
     for number in replay.request.experiments:
-        title = f"Experiment {number}: {EXPERIMENTS[number].TITLE}"
+        title = f"Experiment {number}: {EXPERIMENTS[number].title}"
         parts.append(Section(title, tuple(told[number])))
         for fact_set in replay.request.fact_sets:
             parts += figures(replay, number, fact_set)

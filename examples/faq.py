@@ -47,9 +47,11 @@ def main() -> None:
     )
 
     with Learner.from_pretrained(options.model, policy=policy, guards=options.guards) as learner:
-        for question, answer, reworded in FAQ:
+        for number, (question, answer, reworded) in enumerate(FAQ):
             before = learner.ask(question).answer
-            fact = learner.teach(question, answer, correlated_questions=[reworded])
+            fact = learner.teach(
+                question, answer, correlated_questions=[reworded], fact_id=f"faq-{number}"
+            )
             print(f"{fact.state.value:9} {question}  {before!r} -> {answer!r}")
         print("\nQuiz")
         for kind in ("retention", "transfer"):

@@ -42,7 +42,7 @@ def main() -> None:
                 f"guards: {guards}\n  base model: {UNTAUGHT} {learner.ask(UNTAUGHT, 12).answer!r}"
             )
             for number, (question, answer) in enumerate(FACTS, start=1):
-                learner.teach(question, answer)
+                learner.teach(question, answer, fact_id=f"fact-{number}")  # what is drawn, is by id
                 held = [learner.ask(q, 12).answer == a for q, a in FACTS[:number]]
                 shown = "".join("#" if right else "." for right in held)
                 print(f"  {shown:{len(FACTS)}} {sum(held)} of {number} held, after {answer!r}")

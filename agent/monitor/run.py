@@ -148,8 +148,8 @@ class Monitor:
                 try:
                     with pace.drawing():
                         self.draw()
-                except OSError:
-                    return  # the terminal is gone
+                except OSError:  # the terminal is gone
+                    self.ui = replace(self.ui, quit=True)
                 changed = typed = False
                 continue
             if changed:

@@ -43,7 +43,6 @@ app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
 app.command()(monitor.monitor)
-app.command("eval")(evaluate.evaluate)
 app.command()(operate.rollback)
 app.command()(operate.pause)
 app.command()(operate.resume)
@@ -52,6 +51,7 @@ app.command()(report.report)
 app.command()(operate.export)
 app.command()(operate.backup)
 app.command()(doctor.doctor)
+app.add_typer(evaluate.app, name="eval")
 app.add_typer(facts.app, name="facts")
 app.add_typer(operate.snapshots, name="snapshots")
 app.add_typer(models.app, name="models")
@@ -110,7 +110,8 @@ def read_settings(path: Path | None, commands: Mapping[str, Sequence[str]]) -> d
         if name in everywhere:
             raise ConfigError(f"the settings {path} are not usable: '{name}' must be a table")
         own = {**everywhere, **content.get(name, {})}
-        defaults[name] = dict.fromkeys(inside, own) if inside else own
+        # A group may have options of its own, as `eval` has.
+        defaults[name] = {**own, **dict.fromkeys(inside, own)}
     # TOML has underscores or dashes; click's parameters have underscores.
     return _underscored(defaults)
 

@@ -24,6 +24,25 @@ class Picture:
     png: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ThemedPicture:
+    """A picture that is drawn twice, for light and for dark pages.
+
+    Attributes:
+        name: of its files, without an ending.
+        caption: what it shows.
+        png: on white.
+        svg: for a light page, without a ground.
+        dark: SVG for a dark page, likewise.
+    """
+
+    name: str
+    caption: str
+    png: bytes
+    svg: bytes
+    dark: bytes
+
+
 def require_matplotlib() -> None:
     """Checks that pictures can be drawn; to be called before hours of work.
 

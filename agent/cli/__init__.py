@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,14 +23,17 @@ from agent.cli import (
     teach,
     tokens,
 )
-from agent.cli.output import messages, shown
-from agent.errors import AgentError, ConfigError
-from memory_store.errors import MemoryStoreError
+from agent.cli.ending import EXIT_CODES, CommandLine
+from agent.errors import ConfigError
 
 app = typer.Typer(
     name="agent",
+    cls=CommandLine,
     help="Teach a language model facts, one at a time; it remembers them in its weights.",
-    epilog="Settings come from flags, AGENT_* variables, or a TOML file, in that order.",
+    epilog="Settings come from flags, AGENT_* variables, or a TOML file, in that order."
+    + " Exit codes: "
+    + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    + ".",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,9 +58,6 @@ app.add_typer(operate.snapshots, name="snapshots")
 app.add_typer(models.app, name="models")
 app.add_typer(tokens.app, name="tokens")
 
-# Exit codes: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted.
-FAILED, INTERRUPTED = 1, 130
-
 
 @app.callback()
 def settings(
@@ -72,6 +70,10 @@ def settings(
             show_default="config.toml in the user's configuration folder, if there is one",
         ),
     ] = None,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="AGENT_DEBUG", help="Show the traceback of an error."),
+    ] = False,
 ) -> None:
     """Reads the settings file into the defaults of every command."""
     ctx.default_map = read_settings(config, _commands(ctx))
@@ -124,13 +126,5 @@ def _underscored(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command line; our errors become one line and an exit code."""
-    try:
-        app()
-    except (AgentError, MemoryStoreError) as error:
-        messages.print(shown(f"error: {error}"), style="red", soft_wrap=True)
-        sys.exit(FAILED)
-    except BrokenPipeError:
-        # The reader left (as in `agent facts list | head`): nothing more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+    """Runs the command line; see `agent.cli.ending` for how it ends."""
+    app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from typing import Annotated
@@ -31,9 +32,14 @@ def ask(
     """Ask the model; its answer is printed as it is made."""
     with connection.client() as client:
         if json:
-            print_json(dataclasses.asdict(client.ask(question, max_new_tokens)))
+            with messages.status("asking"):
+                reply = client.ask(question, max_new_tokens)
+            print_json(dataclasses.asdict(reply))
             return
-        for piece in client.ask_stream(question, max_new_tokens):
+        pieces = client.ask_stream(question, max_new_tokens)
+        with messages.status("asking"):  # the first token may wait for a step of an update
+            first = next(pieces)
+        for piece in itertools.chain([first], pieces):
             if isinstance(piece, str):
                 console.print(shown(piece), end="", soft_wrap=True)
     console.print()
@@ -48,7 +54,7 @@ def score(
     json: Json = False,
 ) -> None:
     """Tell how likely the model finds exactly this answer."""
-    with connection.client() as client:
+    with connection.client() as client, messages.status("asking"):
         result = client.score(question, answer)
     if json:
         print_json(dataclasses.asdict(result))

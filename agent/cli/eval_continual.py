@@ -84,7 +84,8 @@ def run_continual_suite(options: ContinualOptions) -> None:
     limits = _limits(options)
     fetch_if_missing(options.model)
     make_deterministic(options.threads)
-    loaded = load(options.model, device=options.device)
+    with messages.status(shown(f"loading {options.model}")):
+        loaded = load(options.model, device=options.device)
     general = _general_texts(options, limits, loaded)
     task = Task.of(options.facts, options.controls, options.seed, general)
     settings, origin = _settings(options, limits), provenance(loaded)

@@ -1,10 +1,14 @@
-"""Facts from a file: JSON lines or CSV. A bad line is reported by its number, the rest is read."""
+"""Facts from a file or a pipe: JSON lines or CSV. A bad line is reported by its number.
+
+The others are read.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +31,7 @@ FIELDS = (
 )
 # Sent, a larger one would end the whole stream; the server says more about those below.
 MAX_FACT_BYTES = MAX_REQUEST_BYTES * 3 // 4
+STANDARD_INPUT = Path("-")
 # In CSV, several correlated questions stand in one cell.
 SEPARATOR = "|"
 
@@ -41,11 +46,17 @@ class FactLine:
 
 
 def read_facts(path: Path) -> Iterator[FactLine]:
-    """Reads .jsonl or .csv, by the file's ending; empty lines are passed over.
+    """Reads .jsonl or .csv, by the file's ending, or standard input; empty lines are passed over.
+
+    Args:
+        path: of the file; `STANDARD_INPUT` for that. It is JSON lines if it begins with `{`.
 
     Raises:
         ConfigError: the file cannot be read, has another ending, or a CSV header is missing.
     """
+    if path == STANDARD_INPUT:
+        content = sys.stdin.buffer.read()
+        return (_json_lines if content.lstrip().startswith(b"{") else _csv_lines)(content)
     readers = {".jsonl": _json_lines, ".csv": _csv_lines}
     if path.suffix not in readers:
         raise ConfigError(f"{path}: the name must end in {' or '.join(readers)}")

@@ -14,7 +14,6 @@ from rich.text import Text
 from agent.cli.connection import Connection
 from agent.cli.curve import curve_lines
 from agent.cli.operate import (
-    influence_json,
     influence_table,
     operation_json,
     operation_table,
@@ -23,7 +22,7 @@ from agent.cli.operate import (
 )
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
-from agent.cli.output import console, fact_json, print_json, shown, state_text
+from agent.cli.output import console, fact_json, messages, print_json, shown, state_text
 from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
 from agent.monitor.screen import glyphs_of
@@ -46,7 +45,7 @@ def list_facts(
     json: Json = False,
 ) -> None:
     """List facts in the order they were accepted."""
-    with connection.client() as client:
+    with connection.client() as client, messages.status("reading"):
         facts = list(itertools.islice(client.facts(state or ()), limit or None))
     if json:
         print_json({"facts": [fact_json(fact) for fact in facts]})
@@ -102,7 +101,7 @@ def show(
                 "updates": [_update_json(update) for update in updates],
                 "probes": [_probe_json(probe) for probe in probes],
                 "retention": [_point_json(probe) for probe in own],
-                "touched_by": [influence_json(influence) for influence in influences],
+                "touched_by": [dataclasses.asdict(influence) for influence in influences],
                 "forgetting": operation_json(forgetting) if forgetting else None,
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
 from agent.service.client import Client, OperationStatus
-from continual.v1 import memory_pb2 as pb
+from agent.service.results import Influence
 
 snapshots = typer.Typer(help="Snapshots of the weights of a server.", no_args_is_help=True)
 
@@ -68,13 +69,12 @@ def why(
     with connection.client() as client:
         result = client.explain(question, limit)
     if json:
-        influences = [influence_json(influence) for influence in result.influences]
-        print_json({"fact_id": result.fact_id, "influences": influences})
+        print_json(dataclasses.asdict(result))
         return
     console.print(influence_table(result.influences))
 
 
-def influence_table(influences: Iterable[pb.Influence], title: str | None = None) -> Table:
+def influence_table(influences: Iterable[Influence], title: str | None = None) -> Table:
     """What updates did to the probability of an answer."""
     table = Table("version", "taught", "p before", "p after", title=title)
     for influence in influences:
@@ -85,17 +85,6 @@ def influence_table(influences: Iterable[pb.Influence], title: str | None = None
             f"{influence.probability_after:.4f}",
         )
     return table
-
-
-def influence_json(influence: pb.Influence) -> dict[str, Any]:
-    """Its stable fields."""
-    return {
-        "model_version": influence.model_version,
-        "cause_fact_id": influence.cause_fact_id,
-        "cause_question": influence.cause_question,
-        "probability_before": influence.probability_before,
-        "probability_after": influence.probability_after,
-    }
 
 
 @grouped
@@ -138,13 +127,13 @@ def list_snapshots(*, connection: Connection, json: Json = False) -> None:
     with connection.client() as client:
         listed = client.snapshots()
     if json:
-        print_json({"snapshots": [_snapshot_json(snapshot) for snapshot in listed]})
+        print_json({"snapshots": [dataclasses.asdict(snapshot) for snapshot in listed]})
         return
     table = Table("version", "made", "size", "digest")
     for snapshot in listed:
         table.add_row(
             str(snapshot.model_version),
-            shown(snapshot.create_time[:19]),
+            shown(snapshot.created_at[:19]),
             f"{snapshot.size_bytes / 1e6:.1f} MB",
             shown(snapshot.digest[:12]),
         )
@@ -158,7 +147,7 @@ def create(*, connection: Connection, json: Json = False) -> None:
     with connection.client() as client, messages.status("writing"):
         snapshot = client.create_snapshot()
     if json:
-        print_json(_snapshot_json(snapshot))
+        print_json(dataclasses.asdict(snapshot))
     else:
         messages.print(f"snapshot of version {snapshot.model_version}")
 
@@ -188,15 +177,6 @@ def prune(*, connection: Connection, json: Json = False) -> None:
         print_json({"removed_versions": removed})
     else:
         messages.print(f"removed {len(removed)} snapshots")
-
-
-def _snapshot_json(snapshot: Any) -> dict[str, Any]:
-    return {
-        "model_version": snapshot.model_version,
-        "digest": snapshot.digest,
-        "size_bytes": snapshot.size_bytes,
-        "created_at": snapshot.create_time,
-    }
 
 
 def wait_shown(client: Client, operation: OperationStatus) -> OperationStatus:

@@ -9,7 +9,7 @@ from agent.errors import AgentError
 from agent.monitor.lines import Glyphs
 from agent.monitor.plots import bars
 from agent.service.client import Client
-from continual.v1 import memory_pb2 as pb
+from agent.service.results import Influence
 from memory_store.records import Fact, Probe, ProbeKind
 
 TITLE = "Retention over time: p of the answer, probe by probe"
@@ -41,7 +41,7 @@ def remembered_lines(probes: Sequence[Probe], width: int, glyphs: Glyphs) -> lis
     return [TITLE, *lines, f"     version {first} to {last}, {len(shown_)} probes"]
 
 
-def touching(client: Client, fact: Fact) -> list[pb.Influence]:
+def touching(client: Client, fact: Fact) -> list[Influence]:
     """The updates that moved its answer most; none where nothing was recorded, or it is erased."""
     try:
         explained = client.explain(fact.question)

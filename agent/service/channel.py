@@ -45,6 +45,34 @@ def open_channel(address: str, access: Access) -> grpc.Channel:
     Raises:
         ConfigError: a file is missing or no such thing, or the token would travel in the clear.
     """
+    credentials, header = _checked(address, access)
+    options = channel_options()
+    if credentials is None:
+        channel = grpc.insecure_channel(address, options=options)
+    else:
+        channel = grpc.secure_channel(address, credentials, options=options)
+    return grpc.intercept_channel(channel, _Bearer(*header)) if header else channel
+
+
+def open_async_channel(
+    address: str, access: Access
+) -> tuple[grpc.aio.Channel, tuple[tuple[str, str], ...]]:
+    """The same for asyncio, and the metadata that every call has to carry.
+
+    Raises:
+        ConfigError: as above.
+    """
+    credentials, header = _checked(address, access)
+    options = channel_options()
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options), header
+    return grpc.aio.secure_channel(address, credentials, options=options), header
+
+
+def _checked(
+    address: str, access: Access
+) -> tuple[grpc.ChannelCredentials | None, tuple[tuple[str, str], ...]]:
+    """What a channel is made with: credentials (None: no TLS), and the token's header if any."""
     if access.tls_ca is None:
         if access.tls_cert is not None or access.tls_key is not None:
             raise ConfigError("--tls-cert and --tls-key need --tls-ca too")
@@ -53,15 +81,14 @@ def open_channel(address: str, access: Access) -> grpc.Channel:
                 f"without TLS anybody on the way to {address} could read the token: name the CA of"
                 " the server's certificate with --tls-ca FILE"
             )
-        channel = grpc.insecure_channel(address, options=channel_options())
+        credentials = None
     else:
         credentials = _credentials(access, read_ca(access.tls_ca, "--tls-ca"))
-        channel = grpc.secure_channel(address, credentials, options=channel_options())
     if not access.token:
-        return channel
+        return credentials, ()
     if not access.token.isascii() or not access.token.isprintable():
         raise ConfigError("the token holds characters that no token has: copy it again")
-    return grpc.intercept_channel(channel, _Bearer(access.token))
+    return credentials, (("authorization", f"Bearer {access.token}"),)
 
 
 def _credentials(access: Access, ca: bytes) -> grpc.ChannelCredentials:
@@ -112,8 +139,8 @@ class _Bearer(  # generic in the stubs only, which also tell four kinds of calls
 ):
     """Adds the token to every call. gRPC's own way to do it works over TLS only."""
 
-    def __init__(self, token: str) -> None:
-        self._header = ("authorization", f"Bearer {token}")
+    def __init__(self, header: tuple[str, str]) -> None:
+        self._header = header
 
     def _with_token(
         self, continuation: Callable[[Any, Any], Any], details: Any, request: Any

@@ -21,6 +21,7 @@ import grpc
 from agent.errors import AgentError, ServerUnreachableError
 from agent.service import codec
 from agent.service.channel import ANYBODY, Access, open_channel
+from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
@@ -244,27 +245,27 @@ class Client:
                     break
         return operation
 
-    def explain(self, question: str, limit: int = 10) -> pb.ExplainResponse:
+    def explain(self, question: str, limit: int = 10) -> Explanation:
         """Which updates moved the answer to a question most."""
         request = pb.ExplainRequest(question=_utf8("question", question), limit=limit)
         with self._our_errors():
-            return self._memory.Explain(request, timeout=DEADLINE_SECONDS)
+            return decode_explanation(self._memory.Explain(request, timeout=DEADLINE_SECONDS))
 
-    def snapshots(self) -> list[admin_pb2.Snapshot]:
+    def snapshots(self) -> list[Snapshot]:
         """Newest first."""
         with self._our_errors():
             response = self._admin.ListSnapshots(
                 admin_pb2.ListSnapshotsRequest(), timeout=DEADLINE_SECONDS
             )
-        return list(response.snapshots)
+        return [decode_snapshot(snapshot) for snapshot in response.snapshots]
 
-    def create_snapshot(self) -> admin_pb2.Snapshot:
+    def create_snapshot(self) -> Snapshot:
         """Writes one now."""
         with self._our_errors():
             response = self._admin.CreateSnapshot(
                 admin_pb2.CreateSnapshotRequest(), timeout=COPY_DEADLINE_SECONDS
             )
-        return response.snapshot
+        return decode_snapshot(response.snapshot)
 
     def verify_snapshots(self) -> dict[int, str]:
         """What is wrong with each snapshot, by version; empty if nothing."""
@@ -471,19 +472,7 @@ class Client:
         try:
             yield
         except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNAVAILABLE and not self._connected():
-                if "handshake" in (error.details() or "").lower():
-                    raise ServerUnreachableError(
-                        f"{self.address} answers, but TLS with it fails ({error.details()}):"
-                        " check --tls-ca and that the certificate is for this host name, and"
-                        " --tls-cert if the server asks for one"
-                    ) from error
-                raise ServerUnreachableError(
-                    f"no server answers at {self.address}: start one with 'agent serve',"
-                    " name another with --server HOST:PORT or AGENT_SERVER, or give --tls-ca if it"
-                    " speaks TLS"
-                ) from error
-            raise RequestError(error.code(), error.details() or error.code().name) from error
+            raise in_our_words(error, self.address, self._connected) from error
 
     def _connected(self) -> bool:
         """Whether it was a server that said UNAVAILABLE, not the lack of one."""
@@ -548,6 +537,31 @@ def encode_status(status: Status) -> model_pb2.GetStatusResponse:
         snapshot_version=status.snapshot_version,
         snapshot_overdue=status.snapshot_overdue,
     )
+
+
+def in_our_words(
+    error: grpc.RpcError, address: str, is_connected: Callable[[], bool]
+) -> AgentError:
+    """What a call that failed is raised as.
+
+    Args:
+        error: gRPC's.
+        address: of the server, for the message.
+        is_connected: whether it was a server that said UNAVAILABLE, not the lack of one.
+    """
+    if error.code() == grpc.StatusCode.UNAVAILABLE and not is_connected():
+        if "handshake" in (error.details() or "").lower():
+            return ServerUnreachableError(
+                f"{address} answers, but TLS with it fails ({error.details()}):"
+                " check --tls-ca and that the certificate is for this host name, and"
+                " --tls-cert if the server asks for one"
+            )
+        return ServerUnreachableError(
+            f"no server answers at {address}: start one with 'agent serve',"
+            " name another with --server HOST:PORT or AGENT_SERVER, or give --tls-ca if it"
+            " speaks TLS"
+        )
+    return RequestError(error.code(), error.details() or error.code().name)
 
 
 def _decode_operation(message: pb.Operation) -> OperationStatus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -138,16 +138,20 @@ class LearnerClient:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         """Pieces of the answer and last the whole, each with its model version."""
         request = pb.AskRequest(question=question, max_new_tokens=max_new_tokens)
-        with our_errors():
-            async for response in self._stub.Ask(request):
-                if response.text:
-                    yield response.text, response.model_version
-                else:
-                    whole = Generated(text=response.answer, finished=response.finished)
-                    yield whole, response.model_version
+        call = self._stub.Ask(request)
+        try:
+            with our_errors():
+                async for response in call:
+                    if response.text:
+                        yield response.text, response.model_version
+                    else:
+                        whole = Generated(text=response.answer, finished=response.finished)
+                        yield whole, response.model_version
+        finally:
+            call.cancel()  # nothing, if it has ended
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
         """Log-probability of the answer, its number of tokens, and the model version."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,7 +26,9 @@ PROBE_PAGE = 100
 class AskableLearner(Protocol):
     """A learner that can be asked; see `learner_client.LearnerClient`."""
 
-    def ask(self, question: str, max_new_tokens: int) -> AsyncIterator[tuple[str | Generated, int]]:
+    def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         """Pieces of the answer and last the whole."""
         ...
 
@@ -80,13 +83,15 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 "max_new_tokens", f"{tokens} is too many: at most {MAX_NEW_TOKENS}"
             )
         learner = await self._view.current()
-        async for piece, version in learner.ask(request.question, tokens):
-            if isinstance(piece, Generated):
-                yield pb.AskResponse(
-                    model_version=version, answer=piece.text, finished=piece.finished
-                )
-            else:
-                yield pb.AskResponse(model_version=version, text=piece)
+        # Closed at once when the client goes away, so that the learner does not go on for nobody.
+        async with aclosing(learner.ask(request.question, tokens)) as answer:
+            async for piece, version in answer:
+                if isinstance(piece, Generated):
+                    yield pb.AskResponse(
+                        model_version=version, answer=piece.text, finished=piece.finished
+                    )
+                else:
+                    yield pb.AskResponse(model_version=version, text=piece)
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -13,7 +13,7 @@ SOURCES := agent memory_store eval scripts tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types imports proto-check readme format proto gpu-test faults clean
+.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,7 +67,10 @@ imports: install ## check the directions of imports (import-linter)
 	@echo "==> Import contracts"
 	$(BIN)/lint-imports --no-logo
 
-proto-check: install ## compare the generated code with a fresh generation
+proto-check: install ## lint proto/, compare it with the last release, and its code with a fresh generation
+	@echo "==> Protocol"
+	cd proto && ../$(BIN)/buf lint
+	cd proto && ../$(BIN)/buf breaking --against baseline.binpb
 	@echo "==> Generated code"
 	PYTHON=$(BIN)/python scripts/generate_proto.sh --check
 
@@ -83,6 +86,9 @@ format: install ## format the code and fix what ruff can fix
 proto: install ## generate the Python code of proto/
 	@echo "==> Generating"
 	PYTHON=$(BIN)/python scripts/generate_proto.sh
+
+proto-release: install ## take proto/ as what later changes must be compatible with: at a release
+	cd proto && ../$(BIN)/buf build --exclude-source-info -o baseline.binpb
 
 clean: ## remove the virtual environment, caches and builds
 	@echo "==> Cleaning"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from memory_store import schedule
@@ -15,14 +15,13 @@ from memory_store.encoding import (
     read_policy,
     read_strings,
     read_time,
+    write_json,
     write_learning,
     write_policy,
-    write_strings,
     write_time,
 )
 from memory_store.errors import FactNotFoundError, WrongStateError
-from memory_store.records import HELD, Fact, FactState, Learning, NewFact, Policy
-from memory_store.sampling import sample_key
+from memory_store.records import HELD, Fact, FactState, Learning, Policy
 from memory_store.schema import LIVE
 
 # Which states may follow each. Only the end of an operation may do otherwise: see `restate`.
@@ -70,29 +69,6 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def insert(connection: Connection, new: NewFact, fact_id: str, at: datetime) -> Fact:
-    """Stores a queued fact; its text exactly as given."""
-    time = write_time(at)
-    rows = connection.execute(
-        "INSERT INTO facts (id, question, answer, question_key, answer_key, correlated, policy,"
-        " state, accepted_at, updated_at, sample_key)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?) RETURNING *",
-        [
-            fact_id,
-            new.question,
-            new.answer,
-            question_key(new.question),
-            answer_key(new.answer),
-            write_strings(new.correlated_questions),
-            write_policy(new.policy),
-            time,
-            time,
-            sample_key(fact_id),
-        ],
-    )
-    return _fact(rows[0])
-
-
 def find(connection: Connection, fact_id: str) -> Fact | None:
     """The fact with this id, if there is one."""
     rows = connection.execute("SELECT * FROM facts WHERE id = ?", [fact_id])
@@ -113,15 +89,28 @@ def get(connection: Connection, fact_id: str) -> Fact:
     return fact
 
 
-def find_same(connection: Connection, question: str, answer: str) -> Fact | None:
-    """The newest live fact of this question, if it also gives this answer."""
+def find_many(connection: Connection, fact_ids: Collection[str]) -> dict[str, Fact]:
+    """Those of these facts that there are, by their ids."""
+    if not fact_ids:
+        return {}
     rows = connection.execute(
-        f"SELECT * FROM facts WHERE question_key = ? AND {LIVE} ORDER BY position DESC LIMIT 1",
-        [question_key(question)],
+        "SELECT facts.* FROM json_each(?) JOIN facts ON facts.id = value",
+        [write_json(list(fact_ids))],
     )
-    if not rows or rows[0]["answer_key"] != answer_key(answer):
-        return None
-    return _fact(rows[0])
+    return {row["id"]: _fact(row) for row in rows}
+
+
+def newest_live(
+    connection: Connection, question_keys: Collection[str]
+) -> Iterator[tuple[str, Fact, str]]:
+    """Of each question that has a live fact: its key, the newest such fact, and its answer key."""
+    rows = connection.execute(
+        "SELECT facts.* FROM json_each(?) JOIN facts ON facts.position = (SELECT max(position)"
+        f" FROM facts WHERE question_key = value AND {LIVE})",
+        [write_json(list(question_keys))],
+    )
+    for row in rows:
+        yield row["question_key"], _fact(row), row["answer_key"]
 
 
 def find_by_question(connection: Connection, question: str) -> Fact | None:

@@ -433,11 +433,14 @@ class Accepted:
         fact: the stored fact.
         created: False if the memory held it already.
         event_sequence: the last event before it was accepted (or before now, if held already).
+        repeated: the request had been answered before: the rest is as it was then, but for the
+            fact, which is as it is now.
     """
 
     fact: Fact
     created: bool
     event_sequence: int
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,17 +10,13 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 from agent.errors import InvalidFactError
 from agent.learning import prompts
-from agent.service.validation import (
-    MAX_ANSWER_CHARACTERS,
-    MAX_CORRELATED_QUESTIONS,
-    MAX_FACT_TOKENS,
-    MAX_QUESTION_CHARACTERS,
-    FactRules,
-)
+from agent.service.validation import MAX_FACT_TOKENS, FactRules
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import Policy
 from tests.service.serving import MAX_TOKENS, byte_tokenizer
 
+# As memory.proto has them.
+MAX_QUESTION_CHARACTERS, MAX_ANSWER_CHARACTERS, MAX_CORRELATED_QUESTIONS = 4000, 1000, 32
 WIDE = FactRules(byte_tokenizer(), 100_000)
 NARROW = FactRules(byte_tokenizer(), MAX_TOKENS)
 
@@ -135,7 +131,7 @@ def test_a_rate_out_of_range_is_refused(rate: float) -> None:
     ):
         error = refusal(request(learning_rate_policy=policy))
         assert error.field == f"learning_rate_policy.{field}"
-        assert "1e-08 to 0.1" in str(error)
+        assert "than or equal to 0.00000001 and less than or equal to 0.1" in str(error)
 
 
 def test_the_limits_themselves_are_accepted() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
-from memory_store import ledger, operations, reviews, schema
+from memory_store import ledger, operations, requests, reviews, schema
 from memory_store.connection import Connection, Row
 from memory_store.records import ReviewOutcome
 from memory_store.store import MemoryStore
@@ -56,6 +56,13 @@ ROWS = (
     "INSERT INTO places (kind, path, model_version, created_at)"
     " VALUES ('backup', '/b', 1, '2026-01-01T00:00:05.000000+00:00')",
 )
+# And what the release that brought reviews could write into its own.
+REVIEWS = (
+    "INSERT INTO reviews (fact_id, after_position, model_version, outcome, age, reviewed_at)"
+    " VALUES ('fact-1', 3, 1, 'held', 0, '2026-01-01T00:00:06.000000+00:00')",
+    "INSERT INTO reviewed_again (operation_id, review_id, outcome, model_version)"
+    " VALUES (1, 1, 'held', 1)",
+)
 
 
 def tables(connection: Connection) -> dict[str, list[Row]]:
@@ -78,6 +85,8 @@ def test_a_released_schema_comes_up_to_date_with_all_rows(path: Path, released: 
         for statement in ROWS:
             connection.execute(statement)
         schema._MIGRATIONS.apply(connection.database, stop_before=RELEASED[released])
+        for statement in REVIEWS if "0004_reviews_on_a_schedule" in RELEASED[:released] else ():
+            connection.execute(statement)
     before = tables(connection)
     connection.close()
     assert all(before.values())
@@ -136,3 +145,23 @@ def test_facts_of_old_are_due_for_review_and_the_ledger_knows_its_updates(path: 
         assert fact.id == "fact-1"
         reviews.record_review(store, new_review("fact-1", 3, ReviewOutcome.HELD))
         assert reviews.next_due(store) is None
+
+
+def test_requests_of_old_get_the_answer_that_they_got_then(path: Path) -> None:
+    connection = Connection(path)
+    with connection.transaction():
+        schema._MIGRATIONS.apply(connection.database, stop_before="0005_first_answers")
+        for statement in ROWS[:4]:
+            connection.execute(statement)
+        event = "INSERT INTO events (sequence, kind, fact_id, model_version, at)"
+        for sequence, fact_id in ((5, "fact-2"), (7, "fact-1"), (9, "fact-1")):
+            connection.execute(f"{event} VALUES ({sequence}, 'accepted', '{fact_id}', 0, 't')")
+        connection.execute(
+            "INSERT INTO requests SELECT 'made', 'hash', id, accepted_at FROM facts WHERE id ="
+            " 'fact-1' UNION ALL SELECT 'held', 'hash', id, 'later' FROM facts WHERE id = 'fact-2'"
+        )
+    connection.close()
+    with MemoryStore.open(path) as store:
+        found = requests.find(store.connection, ["made", "held"])
+        assert (found["made"].created, found["made"].event_sequence) == (True, 6)
+        assert (found["held"].created, found["held"].event_sequence) == (False, 4)

@@ -22,52 +22,55 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from continual.v1 import memory_pb2 as continual_dot_v1_dot_memory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ontinual/v1/admin.proto\x12\x0c\x63ontinual.v1\x1a\x19\x63ontinual/v1/memory.proto\"%\n\x0fRollbackRequest\x12\x12\n\nto_version\x18\x01 \x01(\x03\">\n\x10RollbackResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"B\n\x14GetOperationResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"Z\n\x08Snapshot\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x13\n\x0b\x63reate_time\x18\x04 \x01(\t\"\x17\n\x15\x43reateSnapshotRequest\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.continual.v1.Snapshot\"\x16\n\x14ListSnapshotsRequest\"B\n\x15ListSnapshotsResponse\x12)\n\tsnapshots\x18\x01 \x03(\x0b\x32\x16.continual.v1.Snapshot\"\x18\n\x16VerifySnapshotsRequest\"\x8b\x01\n\x17VerifySnapshotsResponse\x12?\n\x08verdicts\x18\x01 \x03(\x0b\x32-.continual.v1.VerifySnapshotsResponse.Verdict\x1a/\n\x07Verdict\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x17\n\x15PruneSnapshotsRequest\"2\n\x16PruneSnapshotsResponse\x12\x18\n\x10removed_versions\x18\x01 \x03(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"\x1f\n\rBackupRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x42\x61\x63kupResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x32\xae\x05\n\x0c\x41\x64minService\x12I\n\x08Rollback\x12\x1d.continual.v1.RollbackRequest\x1a\x1e.continual.v1.RollbackResponse\x12U\n\x0cGetOperation\x12!.continual.v1.GetOperationRequest\x1a\".continual.v1.GetOperationResponse\x12[\n\x0e\x43reateSnapshot\x12#.continual.v1.CreateSnapshotRequest\x1a$.continual.v1.CreateSnapshotResponse\x12X\n\rListSnapshots\x12\".continual.v1.ListSnapshotsRequest\x1a#.continual.v1.ListSnapshotsResponse\x12^\n\x0fVerifySnapshots\x12$.continual.v1.VerifySnapshotsRequest\x1a%.continual.v1.VerifySnapshotsResponse\x12[\n\x0ePruneSnapshots\x12#.continual.v1.PruneSnapshotsRequest\x1a$.continual.v1.PruneSnapshotsResponse\x12\x43\n\x06\x45xport\x12\x1b.continual.v1.ExportRequest\x1a\x1c.continual.v1.ExportResponse\x12\x43\n\x06\x42\x61\x63kup\x12\x1b.continual.v1.BackupRequest\x1a\x1c.continual.v1.BackupResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ontinual/v1/admin.proto\x12\x0c\x63ontinual.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ontinual/v1/memory.proto\".\n\x0fRollbackRequest\x12\x1b\n\nto_version\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\">\n\x10RollbackResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"B\n\x14GetOperationResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"Z\n\x08Snapshot\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x13\n\x0b\x63reate_time\x18\x04 \x01(\t\"\x17\n\x15\x43reateSnapshotRequest\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.continual.v1.Snapshot\"\x16\n\x14ListSnapshotsRequest\"B\n\x15ListSnapshotsResponse\x12)\n\tsnapshots\x18\x01 \x03(\x0b\x32\x16.continual.v1.Snapshot\"\x18\n\x16VerifySnapshotsRequest\"\x8b\x01\n\x17VerifySnapshotsResponse\x12?\n\x08verdicts\x18\x01 \x03(\x0b\x32-.continual.v1.VerifySnapshotsResponse.Verdict\x1a/\n\x07Verdict\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x17\n\x15PruneSnapshotsRequest\"2\n\x16PruneSnapshotsResponse\x12\x18\n\x10removed_versions\x18\x01 \x03(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"\x1f\n\rBackupRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x42\x61\x63kupResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x32\xae\x05\n\x0c\x41\x64minService\x12I\n\x08Rollback\x12\x1d.continual.v1.RollbackRequest\x1a\x1e.continual.v1.RollbackResponse\x12U\n\x0cGetOperation\x12!.continual.v1.GetOperationRequest\x1a\".continual.v1.GetOperationResponse\x12[\n\x0e\x43reateSnapshot\x12#.continual.v1.CreateSnapshotRequest\x1a$.continual.v1.CreateSnapshotResponse\x12X\n\rListSnapshots\x12\".continual.v1.ListSnapshotsRequest\x1a#.continual.v1.ListSnapshotsResponse\x12^\n\x0fVerifySnapshots\x12$.continual.v1.VerifySnapshotsRequest\x1a%.continual.v1.VerifySnapshotsResponse\x12[\n\x0ePruneSnapshots\x12#.continual.v1.PruneSnapshotsRequest\x1a$.continual.v1.PruneSnapshotsResponse\x12\x43\n\x06\x45xport\x12\x1b.continual.v1.ExportRequest\x1a\x1c.continual.v1.ExportResponse\x12\x43\n\x06\x42\x61\x63kup\x12\x1b.continual.v1.BackupRequest\x1a\x1c.continual.v1.BackupResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'continual.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLLBACKREQUEST']._serialized_start=69
-  _globals['_ROLLBACKREQUEST']._serialized_end=106
-  _globals['_ROLLBACKRESPONSE']._serialized_start=108
-  _globals['_ROLLBACKRESPONSE']._serialized_end=170
-  _globals['_GETOPERATIONREQUEST']._serialized_start=172
-  _globals['_GETOPERATIONREQUEST']._serialized_end=205
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=207
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=273
-  _globals['_SNAPSHOT']._serialized_start=275
-  _globals['_SNAPSHOT']._serialized_end=365
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=367
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=390
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=392
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=458
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=460
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=482
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=484
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=550
-  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_start=552
-  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_end=576
-  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_start=579
-  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_end=718
-  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_start=671
-  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_end=718
-  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_start=720
-  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_end=743
-  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_start=745
-  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_end=795
-  _globals['_EXPORTREQUEST']._serialized_start=797
-  _globals['_EXPORTREQUEST']._serialized_end=828
-  _globals['_EXPORTRESPONSE']._serialized_start=830
-  _globals['_EXPORTRESPONSE']._serialized_end=869
-  _globals['_BACKUPREQUEST']._serialized_start=871
-  _globals['_BACKUPREQUEST']._serialized_end=902
-  _globals['_BACKUPRESPONSE']._serialized_start=904
-  _globals['_BACKUPRESPONSE']._serialized_end=943
-  _globals['_ADMINSERVICE']._serialized_start=946
-  _globals['_ADMINSERVICE']._serialized_end=1632
+  _globals['_ROLLBACKREQUEST'].fields_by_name['to_version']._loaded_options = None
+  _globals['_ROLLBACKREQUEST'].fields_by_name['to_version']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_ROLLBACKREQUEST']._serialized_start=98
+  _globals['_ROLLBACKREQUEST']._serialized_end=144
+  _globals['_ROLLBACKRESPONSE']._serialized_start=146
+  _globals['_ROLLBACKRESPONSE']._serialized_end=208
+  _globals['_GETOPERATIONREQUEST']._serialized_start=210
+  _globals['_GETOPERATIONREQUEST']._serialized_end=243
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=245
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=311
+  _globals['_SNAPSHOT']._serialized_start=313
+  _globals['_SNAPSHOT']._serialized_end=403
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=405
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=428
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=430
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=496
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=498
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=520
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=522
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=588
+  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_start=590
+  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_end=614
+  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_start=617
+  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_end=756
+  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_start=709
+  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_end=756
+  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_start=758
+  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_end=781
+  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_start=783
+  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_end=833
+  _globals['_EXPORTREQUEST']._serialized_start=835
+  _globals['_EXPORTREQUEST']._serialized_end=866
+  _globals['_EXPORTRESPONSE']._serialized_start=868
+  _globals['_EXPORTRESPONSE']._serialized_end=907
+  _globals['_BACKUPREQUEST']._serialized_start=909
+  _globals['_BACKUPREQUEST']._serialized_end=940
+  _globals['_BACKUPRESPONSE']._serialized_start=942
+  _globals['_BACKUPRESPONSE']._serialized_end=981
+  _globals['_ADMINSERVICE']._serialized_start=984
+  _globals['_ADMINSERVICE']._serialized_end=1670
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,24 @@ DEFAULT_MODEL = "pythia-410m"
 DEFAULT_AUDIT_MINUTES = 10.0
 DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
+DEFAULT_METRICS_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observability:
+    """How a server is watched.
+
+    Attributes:
+        metrics_port: of Prometheus metrics over HTTP, 0 for any free one; None: none are served.
+        metrics_host: address that they are served on.
+        trace_to: URL of an OTLP collector; empty: nothing is traced.
+        log_format: text or json.
+    """
+
+    metrics_port: int | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    trace_to: str = ""
+    log_format: str = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +56,7 @@ class ServeSettings:
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
         accept_drift: serve weights that replay differently from what was recorded.
+        observability: how it is watched.
     """
 
     listen: str
@@ -55,3 +74,4 @@ class ServeSettings:
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
     accept_drift: bool = False
+    observability: Observability = field(default_factory=Observability)

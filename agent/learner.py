@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 import threading
@@ -23,6 +22,7 @@ from agent.service.device_thread import DeviceThread
 from agent.service.learner_client import MAX_MESSAGE_BYTES
 from agent.service.learner_process import CANNOT_START_EXIT_CODE, READY
 from agent.service.learner_servicer import LearnerServicer
+from agent.telemetry.logs import LogFormat, configure
 from continual.learner.v1 import learner_pb2_grpc
 
 STOP_GRACE_SECONDS = 2.0
@@ -36,8 +36,9 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--log-format", type=LogFormat, default=LogFormat.TEXT)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="learner: %(levelname)s: %(message)s")
+    configure(options.log_format, process="learner")
     stop = threading.Event()
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     make_deterministic(options.threads)

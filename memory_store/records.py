@@ -154,6 +154,7 @@ class NewFact:
     policy: Policy | None = None  # None: the server's default, decided when it is learned
     request_id: str | None = None
     fact_id: str | None = None
+    traceparent: str | None = None  # of the call that taught it (W3C), so that learning joins it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

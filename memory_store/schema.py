@@ -281,12 +281,21 @@ def _keep_first_answers(database: Database) -> None:
         database.execute(statement)
 
 
+def _keep_traces(database: Database) -> None:
+    """The trace that a fact was taught in; only where tracing is on."""
+    database.execute("""CREATE TABLE traces (
+  position INTEGER PRIMARY KEY REFERENCES facts (position),
+  traceparent TEXT NOT NULL
+) STRICT""")
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
     ("0003_policies_of_attempts", _record_policies),
     ("0004_reviews_on_a_schedule", _review_on_a_schedule),
     ("0005_first_answers", _keep_first_answers),
+    ("0006_traces", _keep_traces),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

@@ -165,6 +165,13 @@ class MemoryStore:
         with self.transaction():
             return teaching.accept(self.connection, new_facts, self.now(), max_queued)
 
+    def traceparent(self, position: int) -> str | None:
+        """The trace that a fact was taught in, if it was taught while tracing was on."""
+        rows = self.connection.execute(
+            "SELECT traceparent FROM traces WHERE position = ?", [position]
+        )
+        return str(rows[0]["traceparent"]) if rows else None
+
     # -- Learning ----------------------------------------------------------------------------
 
     def claim(self) -> Fact | None:

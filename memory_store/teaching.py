@@ -66,6 +66,7 @@ class _Batch:
         self._fact_rows: list[list[SqlValue]] = []
         self._event_rows: list[list[SqlValue]] = []
         self._request_rows: list[list[SqlValue]] = []
+        self._trace_rows: list[list[SqlValue]] = []
 
     def answer(self, new: NewFact, key: str) -> Answer:
         """Decides what becomes of a fact, after all before it."""
@@ -137,6 +138,8 @@ class _Batch:
             ]
         )
         self._event_rows.append([self._sequence, fact.id])
+        if new.traceparent is not None:
+            self._trace_rows.append([fact.position, new.traceparent])
         return fact
 
     def store(self, connection: Connection) -> None:
@@ -157,6 +160,12 @@ class _Batch:
                     self._time,
                     write_json(self._event_rows),
                 ],
+            )
+        if self._trace_rows:
+            connection.execute(
+                "INSERT INTO traces (position, traceparent)"
+                f" SELECT {_columns(2)} FROM json_each(?)",
+                [write_json(self._trace_rows)],
             )
         if self._request_rows:
             connection.execute(

@@ -16,14 +16,17 @@ from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
+    DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
     DEFAULT_REVIEW_SECONDS,
+    Observability,
     ServeSettings,
 )
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
+from agent.telemetry.logs import LogFormat, configure
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +150,40 @@ def serve(
             help="Serve weights that replay differently here; probes all facts, keeps the result.",
         ),
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="AGENT_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Serve Prometheus metrics over HTTP here; 0 takes any free port.",
+            show_default="none are served",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_METRICS_HOST",
+            help="Their address. Anybody who reaches it can read them.",
+        ),
+    ] = DEFAULT_METRICS_HOST,
+    trace_to: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_TRACE_TO",
+            metavar="URL",
+            help="Send traces to this OTLP collector, as http://127.0.0.1:4318/v1/traces; needs"
+            " continual-agent[tracing].",
+        ),
+    ] = "",
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="AGENT_LOG_FORMAT", help="How the log is written.")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.app import serve as run  # imports gRPC: not needed for --help
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure(log_format)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
@@ -173,6 +203,12 @@ def serve(
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,
         accept_drift=accept_drift,
+        observability=Observability(
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
+            trace_to=trace_to,
+            log_format=log_format,
+        ),
     )
     fetch_if_missing(model)
 

@@ -102,6 +102,9 @@ class Attempt:
         taken: the steps so far.
         curve: the first step at every rate that was scored; empty if none were.
         decision: how it ended.
+        leak: the highest probability that a control question gave the fact's answer when it ended;
+            None without controls.
+        text_divergence: the largest change of a general text then, nats a token; None without any.
     """
 
     bench: Workbench
@@ -111,6 +114,8 @@ class Attempt:
     taken: list[Step] = field(default_factory=list)
     curve: tuple[RatePoint, ...] = ()
     decision: rates.Decision | None = None
+    leak: float | None = None
+    text_divergence: float | None = None
     _repairs: int = 0
 
     @property
@@ -142,6 +147,8 @@ class Attempt:
             progress = self._progress(measured)
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:
+                self.leak = max(measured.probabilities[Role.CONTROL], default=None)
+                self.text_divergence = max(measured.divergences[Role.TEXT], default=None)
                 return
             rate, features, scored = self._step(lesson, measured, progress)
             measured = self.bench.measure(lesson)

@@ -420,6 +420,8 @@ class Learner:
             algorithm=ALGORITHM,
             curve=attempt.curve if attempt else (),
             base_answer=example.base_answer,
+            leak=attempt.leak if attempt else None,
+            text_divergence=attempt.text_divergence if attempt else None,
         )
 
     def _with_base_answer(self, example: Example, guards: Guards) -> Example:

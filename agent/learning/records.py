@@ -88,6 +88,9 @@ class Outcome:
         algorithm: name and version of the procedure that made the steps.
         curve: the first step at every rate that was scored; empty if none were.
         base_answer: what the base model says to the question; None if nobody needed to know.
+        leak: the highest probability of its answer among control questions, at the gate; None if
+            there were none, or no step.
+        text_divergence: the largest change of a general text, likewise, nats a token.
     """
 
     verdict: str
@@ -102,6 +105,8 @@ class Outcome:
     algorithm: str
     curve: tuple[RatePoint, ...] = ()
     base_answer: str | None = None
+    leak: float | None = None
+    text_divergence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

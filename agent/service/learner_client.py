@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.service import learner_codec as codec
+from agent.telemetry.observer import Observer
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
 from memory_store.records import Policy, Step
@@ -60,10 +62,15 @@ class LearnerClient:
     """Talks to one learner process over one channel.
 
     Every method raises `LearnerUnavailableError` if the process is gone.
+
+    Args:
+        channel: to it.
+        observer: told of what it did.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, observer: Observer | None = None) -> None:
         self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        self._observer = observer
 
     async def describe(self) -> LearnerDescription:
         """What the learner has loaded."""
@@ -85,12 +92,17 @@ class LearnerClient:
             base_version=base_version,
             older=map(codec.encode_example, older),
         )
+        started = time.perf_counter()
         with our_errors():
             async for response in self._stub.Learn(request):
                 if response.HasField("step"):
                     yield codec.decode_step(response.step)
-                else:
-                    yield codec.decode_outcome(response.outcome)
+                    continue
+                outcome = codec.decode_outcome(response.outcome)
+                if self._observer is not None:
+                    seconds = time.perf_counter() - started
+                    self._observer.learned(example.fact_id, outcome, seconds)
+                yield outcome
 
     async def commit(self, version: int, digest: str) -> None:
         """Serves what was learned last; see `Learner.commit`."""
@@ -161,9 +173,12 @@ class LearnerClient:
 
     async def probe(self, example: Example) -> tuple[list[Answer], int]:
         """Answers to the fact's question and its correlated ones, and the model version."""
+        started = time.perf_counter()
         with our_errors():
             response = await self._stub.Probe(
                 pb.ProbeRequest(example=codec.encode_example(example))
             )
-        answers = [response.retention, *response.transfer]
-        return [codec.decode_answer(answer) for answer in answers], response.model_version
+        answers = [codec.decode_answer(a) for a in (response.retention, *response.transfer)]
+        if self._observer is not None:
+            self._observer.probed(answers, time.perf_counter() - started)
+        return answers, response.model_version

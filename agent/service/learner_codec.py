@@ -115,6 +115,8 @@ def encode_outcome(outcome: Outcome) -> pb.Outcome:
         algorithm=outcome.algorithm,
         curve=(pb.RatePoint(**asdict(point)) for point in outcome.curve),
         base_answer=outcome.base_answer,
+        leak=outcome.leak,
+        text_divergence=outcome.text_divergence,
     )
 
 
@@ -132,6 +134,8 @@ def decode_outcome(message: pb.Outcome) -> Outcome:
         algorithm=message.algorithm,
         curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
         base_answer=message.base_answer if message.HasField("base_answer") else None,
+        leak=message.leak if message.HasField("leak") else None,
+        text_divergence=message.text_divergence if message.HasField("text_divergence") else None,
     )
 
 

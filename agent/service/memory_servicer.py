@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -46,6 +47,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         rules: the checks for the model being served, or None before it was loaded once.
         events: what watchers follow.
         accepted: called after each new fact.
+        traceparent: the trace of the call in hand (W3C); None if there is none.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         rules: Callable[[], FactRules | None],
         events: EventHub,
         accepted: Callable[[], None],
+        traceparent: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._rules = rules
         self._events = events
         self._accepted = accepted
+        self._traceparent = traceparent
         self._in_hand = 0
 
     async def Teach(
@@ -144,6 +148,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 )
             )
             return refused
+        if traceparent := self._traceparent():
+            new_facts = [replace(new, traceparent=traceparent) for new in new_facts]
         taught = self._store.teach(new_facts)
         self._in_hand += len(new_facts)
 

@@ -43,7 +43,11 @@ class HealthServer:
         address: HOST:PORT that it listens on, once started.
     """
 
-    def __init__(self, listen: str) -> None:
+    def __init__(
+        self,
+        listen: str,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),  # type: ignore[type-arg] # in stubs
+    ) -> None:
         self._listen = listen
         self.address = listen
         options: Sequence[tuple[str, Any]] = [
@@ -52,7 +56,7 @@ class HealthServer:
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ]
         self._calls = StatusInterceptor()
-        self._server = grpc.aio.server(interceptors=[self._calls], options=options)
+        self._server = grpc.aio.server(interceptors=[*interceptors, self._calls], options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*OUR_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -95,9 +99,14 @@ class Server(HealthServer):
     """The public server."""
 
     def __init__(
-        self, listen: str, memory: MemoryServicer, model: ModelServicer, admin: AdminServicer
+        self,
+        listen: str,
+        memory: MemoryServicer,
+        model: ModelServicer,
+        admin: AdminServicer,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),  # type: ignore[type-arg] # in stubs
     ) -> None:
-        super().__init__(listen)
+        super().__init__(listen, interceptors)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)

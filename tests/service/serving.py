@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -127,7 +127,9 @@ class Serving:
         snapshots: the folder of all snapshots; of them the newest is kept.
     """
 
-    def __init__(self, path: Path, store: StoreThreads, hub: EventHub) -> None:
+    def __init__(
+        self, path: Path, store: StoreThreads, hub: EventHub, interceptors: Sequence[Any] = ()
+    ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
         self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS)
@@ -140,6 +142,7 @@ class Serving:
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
             ModelServicer(store, self.view, "fake-model"),
             self.admin_servicer(),
+            interceptors,
         )
         # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.
         self.channel: Any
@@ -169,7 +172,9 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, prepare: Callable[[MemoryStore], object] | None = None
+    folder: Path,
+    prepare: Callable[[MemoryStore], object] | None = None,
+    interceptors: Sequence[Any] = (),
 ) -> AsyncIterator[Serving]:
     """A server on a free port; `prepare` fills the store before it starts."""
     path = folder / "memory.db"
@@ -178,7 +183,7 @@ async def serving(
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub)
+        parts = Serving(path, store, hub, interceptors)
         await parts.server.start()
         parts.connect()
         try:

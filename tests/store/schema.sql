@@ -155,3 +155,7 @@ CREATE TABLE reviewed_again (
   model_version INTEGER NOT NULL,
   PRIMARY KEY (operation_id, review_id)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE traces (
+  position INTEGER PRIMARY KEY REFERENCES facts (position),
+  traceparent TEXT NOT NULL
+) STRICT;

@@ -364,6 +364,8 @@ class Outcome(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CURVE_FIELD_NUMBER: _builtins.int
     BASE_ANSWER_FIELD_NUMBER: _builtins.int
+    LEAK_FIELD_NUMBER: _builtins.int
+    TEXT_DIVERGENCE_FIELD_NUMBER: _builtins.int
     verdict: _builtins.str
     """"learned", "known" or "resisted"."""
     digest_before: _builtins.str
@@ -372,6 +374,11 @@ class Outcome(_message.Message):
     reason: _builtins.str
     """Why it resisted, for people; empty otherwise."""
     base_answer: _builtins.str
+    leak: _builtins.float
+    """At the gate: the highest probability of the answer among control questions, and the largest
+    change of a general text, in nats a token. Unset if there were none.
+    """
+    text_divergence: _builtins.float
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
     @_builtins.property
@@ -405,14 +412,25 @@ class Outcome(_message.Message):
         reason: _builtins.str = ...,
         curve: _abc.Iterable[Global___RatePoint] | None = ...,
         base_answer: _builtins.str | None = ...,
+        leak: _builtins.float | None = ...,
+        text_divergence: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "after", b"after", "base_answer", b"base_answer", "before", b"before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_leak", b"_leak", "_text_divergence", b"_text_divergence", "after", b"after", "base_answer", b"base_answer", "before", b"before", "leak", b"leak", "text_divergence", b"text_divergence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "forgetting", b"forgetting", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_leak", b"_leak", "_text_divergence", b"_text_divergence", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "forgetting", b"forgetting", "leak", b"leak", "reason", b"reason", "steps", b"steps", "text_divergence", b"text_divergence", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
     _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
+    _WhichOneofReturnType__leak: _TypeAlias = _typing.Literal["leak"]  # noqa: Y015
+    _WhichOneofArgType__leak: _TypeAlias = _typing.Literal["_leak", b"_leak"]  # noqa: Y015
+    _WhichOneofReturnType__text_divergence: _TypeAlias = _typing.Literal["text_divergence"]  # noqa: Y015
+    _WhichOneofArgType__text_divergence: _TypeAlias = _typing.Literal["_text_divergence", b"_text_divergence"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leak) -> _WhichOneofReturnType__leak | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_divergence) -> _WhichOneofReturnType__text_divergence | None: ...
 
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 

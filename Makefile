@@ -13,7 +13,7 @@ SOURCES := agent memory_store eval scripts tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults clean
+.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ gpu-test: install ## run the tests that need a CUDA device
 faults: install ## run all fault tests: kills, power loss, damaged files, disks that fail
 	@echo "==> Fault tests (about half an hour)"
 	$(BIN)/python -m tests.faults
+
+soak: install ## teach, ask and watch for ten minutes; memory and open files must stay flat
+	@echo "==> Soak test (ten minutes)"
+	$(BIN)/python -m tests.soak
 
 check: lint types imports proto-check test readme ## run everything that CI runs
 	@echo "==> All checks passed"

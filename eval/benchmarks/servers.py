@@ -53,7 +53,10 @@ class BenchmarkServer:
 
 @contextlib.contextmanager
 def benchmark_server(
-    data: Path, module: Sequence[str] = ("-m", "agent"), environment: dict[str, str] | None = None
+    data: Path,
+    module: Sequence[str] = ("-m", "agent"),
+    environment: dict[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[BenchmarkServer]:
     """Starts a server on a free port, and stops it on leaving.
 
@@ -61,6 +64,7 @@ def benchmark_server(
         data: its folder, which is made.
         module: how Python is told to run the command line.
         environment: variables to add.
+        options: of `agent serve`, in place of those here.
 
     Raises:
         AgentError: it does not start.
@@ -69,7 +73,7 @@ def benchmark_server(
     data.mkdir(parents=True)
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *module, *SERVE, "--data", str(data)],
+            [sys.executable, *module, *SERVE, "--data", str(data), *options],
             stdout=subprocess.PIPE,
             stderr=log,
             env=own | {"XDG_CONFIG_HOME": os.devnull} | (environment or {}),

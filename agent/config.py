@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from agent.learning.rates import DEFAULT_POLICY
@@ -19,6 +20,13 @@ DEFAULT_REVIEW_SECONDS = 60.0
 DEFAULT_METRICS_HOST = "127.0.0.1"
 
 
+class LogFormat(StrEnum):
+    """How the log is written: lines for people, or an object a line for machines."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observability:
     """How a server is watched.
@@ -27,13 +35,13 @@ class Observability:
         metrics_port: of Prometheus metrics over HTTP, 0 for any free one; None: none are served.
         metrics_host: address that they are served on.
         trace_to: URL of an OTLP collector; empty: nothing is traced.
-        log_format: text or json.
+        log_format: see there.
     """
 
     metrics_port: int | None = None
     metrics_host: str = DEFAULT_METRICS_HOST
     trace_to: str = ""
-    log_format: str = "text"
+    log_format: LogFormat = LogFormat.TEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

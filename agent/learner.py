@@ -14,6 +14,7 @@ import threading
 
 import grpc
 
+from agent.config import LogFormat
 from agent.errors import AgentError
 from agent.learning.environment import make_deterministic
 from agent.learning.learner import Learner
@@ -22,7 +23,7 @@ from agent.service.device_thread import DeviceThread
 from agent.service.learner_client import MAX_MESSAGE_BYTES
 from agent.service.learner_process import CANNOT_START_EXIT_CODE, READY
 from agent.service.learner_servicer import LearnerServicer
-from agent.telemetry.logs import LogFormat, configure
+from agent.telemetry.logs import configure
 from continual.learner.v1 import learner_pb2_grpc
 
 STOP_GRACE_SECONDS = 2.0

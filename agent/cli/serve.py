@@ -20,13 +20,13 @@ from agent.config import (
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
     DEFAULT_REVIEW_SECONDS,
+    LogFormat,
     Observability,
     ServeSettings,
 )
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
-from agent.telemetry.logs import LogFormat, configure
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +182,7 @@ def serve(
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.app import serve as run  # imports gRPC: not needed for --help
+    from agent.telemetry.logs import configure
 
     configure(log_format)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)

@@ -56,10 +56,14 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
 
         return unary
 
-    def _wrap_stream(self, behaviour: Callable[[Any, Any], AsyncIterator[Any]], method: str) -> Any:
+    def _wrap_stream(self, behaviour: Callable[[Any, Any], Any], method: str) -> Any:
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             with self._observed(method, context):
-                async for response in behaviour(request, context):
+                responses = behaviour(request, context)
+                if not hasattr(responses, "__aiter__"):
+                    await responses  # it writes to the context, or only refuses
+                    return
+                async for response in responses:
                     yield response
 
         return stream

@@ -10,18 +10,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-
-class LogFormat(StrEnum):
-    """How records are written."""
-
-    TEXT = "text"
-    JSON = "json"
+from agent.config import LogFormat
 
 
 def configure(form: LogFormat, **always: str) -> None:

@@ -84,6 +84,33 @@ async def test_an_unexpected_error_is_counted_as_clients_see_it(
     assert await called.until(1) == [("ModelService/Score", "INTERNAL")]
 
 
+class Refusing(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
+    """Refuses every call by a handler that is no generator."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        async def refuse(requests: object, context: Any) -> None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def test_a_call_that_another_interceptor_refuses_is_counted(
+    tmp_path: Path, called: Called
+) -> None:
+    interceptors = [ObservingInterceptor(called, NO_TRACING), Refusing()]
+    async with serving(tmp_path, interceptors=interceptors) as parts:
+        for call in (
+            parts.memory.Teach(memory_pb2.TeachRequest(question="Sky?", answer="Piano")),
+            parts.model.Ask(model_pb2.AskRequest(question="Sky?")).read(),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match="who are you"):
+                await call
+        assert await called.until(2) == [
+            ("MemoryService/Teach", "UNAUTHENTICATED"),
+            ("ModelService/Ask", "UNAUTHENTICATED"),
+        ]
+
+
 async def test_names_that_clients_make_up_and_health_are_not_counted(
     served: Serving, called: Called
 ) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.telemetry.logs import LogFormat, bound, configure
+from agent.config import LogFormat
+from agent.telemetry.logs import bound, configure
 
 logger = logging.getLogger("agent.test")
 

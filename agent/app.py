@@ -78,6 +78,7 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
                 settings.data / DATABASE,
                 on_commit=hub.stored,
                 on_fatal=partial(_disk_failed, settings.data),
+                max_queued=settings.max_queued,
             )
         except StoreFailedError as error:
             await _refuse(settings, error, on_start)

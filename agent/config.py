@@ -17,6 +17,7 @@ DEFAULT_MODEL = "pythia-410m"
 DEFAULT_AUDIT_MINUTES = 10.0
 DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
+DEFAULT_MAX_QUEUED = 100_000
 DEFAULT_METRICS_HOST = "127.0.0.1"
 
 
@@ -63,6 +64,7 @@ class ServeSettings:
         snapshot_minutes: and after so many minutes in which something was learned; 0 for none.
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
+        max_queued: new facts are refused while so many wait to be learned.
         accept_drift: serve weights that replay differently from what was recorded.
         observability: how it is watched.
     """
@@ -81,5 +83,6 @@ class ServeSettings:
     snapshot_minutes: float = 10.0
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
+    max_queued: int = DEFAULT_MAX_QUEUED
     accept_drift: bool = False
     observability: Observability = field(default_factory=Observability)

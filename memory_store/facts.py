@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from memory_store import schedule
@@ -15,7 +15,6 @@ from memory_store.encoding import (
     read_policy,
     read_strings,
     read_time,
-    write_json,
     write_learning,
     write_policy,
     write_time,
@@ -87,30 +86,6 @@ def get(connection: Connection, fact_id: str) -> Fact:
             f"No fact has the id {fact_id!r}. List the facts to see which there are."
         )
     return fact
-
-
-def find_many(connection: Connection, fact_ids: Collection[str]) -> dict[str, Fact]:
-    """Those of these facts that there are, by their ids."""
-    if not fact_ids:
-        return {}
-    rows = connection.execute(
-        "SELECT facts.* FROM json_each(?) JOIN facts ON facts.id = value",
-        [write_json(list(fact_ids))],
-    )
-    return {row["id"]: _fact(row) for row in rows}
-
-
-def newest_live(
-    connection: Connection, question_keys: Collection[str]
-) -> Iterator[tuple[str, Fact, str]]:
-    """Of each question that has a live fact: its key, the newest such fact, and its answer key."""
-    rows = connection.execute(
-        "SELECT facts.* FROM json_each(?) JOIN facts ON facts.position = (SELECT max(position)"
-        f" FROM facts WHERE question_key = value AND {LIVE})",
-        [write_json(list(question_keys))],
-    )
-    for row in rows:
-        yield row["question_key"], _fact(row), row["answer_key"]
 
 
 def find_by_question(connection: Connection, question: str) -> Fact | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
-from memory_store.connection import Connection
 from memory_store.encoding import write_json
 from memory_store.errors import RequestIdUsedError
 from memory_store.records import NewFact
@@ -44,22 +42,6 @@ def payload_hash(new: NewFact) -> str:
         "fact_id": new.fact_id,
     }
     return hashlib.sha256(write_json(content).encode()).hexdigest()
-
-
-def find(connection: Connection, request_ids: Collection[str]) -> dict[str, EarlierRequest]:
-    """Those of these requests that were answered before, by their ids."""
-    if not request_ids:
-        return {}
-    rows = connection.execute(
-        "SELECT requests.* FROM json_each(?) JOIN requests ON request_id = value",
-        [write_json(list(request_ids))],
-    )
-    return {
-        row["request_id"]: EarlierRequest(
-            row["payload_hash"], row["fact_id"], bool(row["created"]), row["event_sequence"]
-        )
-        for row in rows
-    }
 
 
 def used_otherwise(request_id: str, earlier: EarlierRequest) -> RequestIdUsedError:

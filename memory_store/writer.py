@@ -36,6 +36,7 @@ T = TypeVar("T")
 # Operations a commit, a fact being one: bounds how long the first of them waits.
 LARGEST_BATCH = 256
 LOG_PAGES = 1_000  # of 4 KiB, in the write-ahead log before they are moved into the database
+PAGES_AN_OPERATION = 16  # about what a fact adds to the log: before that it is not looked at
 
 
 class StoreThreads:
@@ -229,6 +230,7 @@ class _StoreThread:
         self._waiting: queue.SimpleQueue[list[_Operation | _Facts] | None] = queue.SimpleQueue()
         self._ended: asyncio.Future[None] = loop.create_future()
         self._closing = False
+        self._unseen = 0  # operations since the log was looked at; only the thread's, as below
         self._failure: StoreFailedError | None = None  # only the thread reads and writes it
 
     # -- On the loop -------------------------------------------------------------------------
@@ -345,33 +347,46 @@ class _StoreThread:
         """Runs a batch as one transaction. If it raises, nothing of the batch may be relied on."""
         if self._failure is not None:
             raise self._failure
-        outcomes: list[_Outcome] = []
-        with store.transaction():
-            for are_facts, run in itertools.groupby(batch, lambda each: isinstance(each, _Facts)):
-                operations = list(run)
-                if are_facts:
-                    outcomes += self._teach(store, cast(list[_Facts], operations))
-                else:
-                    for operation in cast(list[_Operation], operations):
-                        outcomes.append(_alone(store, partial(_in_savepoint, store, operation)))
+        outcomes = self._teach_all(store, batch) or self._run_all(store, batch)
         # Before the answers, although they are on disk: after a failed sync nothing is answered.
-        self._shorten_log(store)
+        self._shorten_log(store, sum(each.size for each in batch))
         return outcomes
 
-    def _teach(self, store: MemoryStore, batch: Sequence[_Facts]) -> list[_Outcome]:
-        """Facts of several callers at once; one by one if that fails, so that each fails alone."""
-        all_facts = [new for each in batch for new in each.new_facts]
-        together = _alone(store, lambda: store.teach_many(all_facts, self._max_queued))
-        if together.error is None:
-            answers = iter(together.value)
-            return [_Outcome(list(itertools.islice(answers, each.size))) for each in batch]
-        if len(batch) == 1:
-            return [together]
-        return [outcome for each in batch for outcome in self._teach(store, [each])]
+    def _teach_all(
+        self, store: MemoryStore, batch: Sequence[_Operation | _Facts]
+    ) -> list[_Outcome]:
+        """A batch of nothing but facts, which is most of them; no outcomes if it is not one."""
+        if not all(isinstance(each, _Facts) for each in batch):
+            return []
+        try:
+            return _taught(store, cast(Sequence[_Facts], batch), self._max_queued)
+        except StoreUnusableError:
+            raise
+        except Exception:  # noqa: BLE001 - whose fault it was is found out one by one
+            return []
 
-    def _shorten_log(self, store: MemoryStore) -> None:
+    def _run_all(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> list[_Outcome]:
+        """Each in a savepoint of one transaction."""
+        outcomes: list[_Outcome] = []
+        with store.transaction():
+            for each in batch:
+                outcomes.append(_alone(store, partial(self._run_one, store, each)))
+        return outcomes
+
+    def _run_one(self, store: MemoryStore, operation: _Operation | _Facts) -> Any:
+        if isinstance(operation, _Facts):
+            [outcome] = _taught(store, [operation], self._max_queued)
+            return outcome.value
+        with store.transaction():
+            return operation.run(store)
+
+    def _shorten_log(self, store: MemoryStore, operations: int) -> None:
         if self._log_pages is None:
             return
+        self._unseen += operations
+        if self._unseen * PAGES_AN_OPERATION < self._log_pages:
+            return
+        self._unseen = 0
         try:
             store.shorten_log(self._log_pages)
         except StoreFailedError:
@@ -390,9 +405,10 @@ class _StoreThread:
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
-def _in_savepoint(store: MemoryStore, operation: _Operation) -> Any:
-    with store.transaction():
-        return operation.run(store)
+def _taught(store: MemoryStore, batch: Sequence[_Facts], max_queued: int | None) -> list[_Outcome]:
+    """The facts of several callers, in one transaction, or one savepoint if one is open."""
+    answers = iter(store.teach_many([new for each in batch for new in each.new_facts], max_queued))
+    return [_Outcome(list(itertools.islice(answers, each.size))) for each in batch]
 
 
 def _alone(store: MemoryStore, atomic: Callable[[], Any]) -> _Outcome:

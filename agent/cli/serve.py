@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +19,7 @@ from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
+    DEFAULT_MAX_QUEUED,
     DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
@@ -143,6 +147,14 @@ def serve(
             envvar="AGENT_KEEP_SNAPSHOT_DAYS", min=0, help="and the newest of each of so many days."
         ),
     ] = 7,
+    max_queued: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_MAX_QUEUED",
+            min=1,
+            help="New facts are refused, to be sent later, while so many wait to be learned.",
+        ),
+    ] = DEFAULT_MAX_QUEUED,
     accept_drift: Annotated[
         bool,
         typer.Option(
@@ -203,6 +215,7 @@ def serve(
         snapshot_minutes=snapshot_minutes,
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,
+        max_queued=max_queued,
         accept_drift=accept_drift,
         observability=Observability(
             metrics_port=metrics_port,
@@ -218,8 +231,19 @@ def serve(
         print(f"listening on {address}", flush=True)
         logger.info("data in %s, loading %s", data, model)
 
-    asyncio.run(run(settings, on_start))
+    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+        runner.run(run(settings, on_start))
     logger.info("stopped")
+
+
+def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed (`pip install continual-agent[fast]`); None: asyncio's own."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
+        "uvloop"
+    ).new_event_loop
+    return factory
 
 
 def fetch_if_missing(model: str) -> None:

@@ -14,6 +14,7 @@ from agent.errors import LearnerUnavailableError
 from agent.service import codec
 from agent.service.error_details import encode_rejection
 from agent.service.events import EventHub
+from agent.service.rules import check_rules
 from agent.service.status import status_of
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
@@ -161,6 +162,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 
     def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:
         try:
+            check_rules(request)
             return self._teach([self._known_rules().new_fact(request)])
         except Exception as error:  # noqa: BLE001 - a refused fact must not end the stream
             return error
@@ -257,6 +259,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 
 def _checked(rules: FactRules, request: pb.TeachRequest) -> NewFact | Exception:
     try:
+        check_rules(request)
         return rules.new_fact(request)
     except Exception as error:  # noqa: BLE001 - a refused fact must not touch the others
         return error

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +112,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         self.idle = asyncio.Event()
         self.idle.set()
         self._running = 0
+        self._wrapped: dict[str, Any] = {}  # handlers by method: made once, not for every call
 
     async def intercept_service(
         self,
@@ -120,8 +120,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Returns the handler with decoding and errors under our control."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(OUR_SERVICES):
+        if handler is None or not method.startswith(OUR_SERVICES):
             return handler
         # `RpcMethodHandler` is a named tuple: one of its four fields holds the behaviour.
         kind = (
@@ -129,41 +133,52 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             f"_{'stream' if handler.response_streaming else 'unary'}"
         )
         wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
-        return handler._replace(
+        self._wrapped[method] = wrapped = handler._replace(
             request_deserializer=_tolerant(handler.request_deserializer),
             **{kind: wrap(getattr(handler, kind))},
         )
+        return wrapped
 
     def _wrap_unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:
         async def unary(request: Any, context: Any) -> Any:
-            async with self._aborting(context):
+            self._begin()
+            try:
                 return await behaviour(_decoded(request), context)
+            except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
+                await _abort(context, error)
+            finally:
+                self._end()
 
         return unary
 
     def _wrap_stream(self, behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._aborting(context):
+            self._begin()
+            try:
                 async for response in behaviour(_decoded(request), context):
                     yield response
+            except Exception as error:  # noqa: BLE001 - as above
+                await _abort(context, error)
+            finally:
+                self._end()
 
         return stream
 
-    @asynccontextmanager
-    async def _aborting(self, context: Any) -> AsyncIterator[None]:
+    def _begin(self) -> None:
         self._running += 1
         self.idle.clear()
-        try:
-            yield
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
-            status = encode_status(status_of(error))
-            await context.abort(status.code, status.details, status.trailing_metadata)
-        finally:
-            self._running -= 1
-            if not self._running:
-                self.idle.set()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self.idle.set()
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    status = encode_status(status_of(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 def _decoded(request: Any) -> Any:

@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 from agent.errors import InvalidFactError
 from agent.learning import prompts, rates
 from agent.service import codec
-from agent.service.rules import check_rules
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import NewFact, Policy
 
@@ -47,12 +46,11 @@ class FactRules:
         self._prefix = self._tokenizer.encode(prompts.ANSWER_PREFIX, add_special_tokens=False).ids
 
     def new_fact(self, request: pb.TeachRequest) -> NewFact:
-        """A valid fact from a request.
+        """A valid fact from a request that keeps the rules of memory.proto; see `check_rules`.
 
         Raises:
             InvalidFactError: names the field and what is wrong with it.
         """
-        check_rules(request)
         self._check_tokens("question", request.question, request.answer)
         for index, question in enumerate(request.correlated_questions):
             self._check_tokens(f"correlated_questions[{index}]", question, request.answer)

@@ -22,6 +22,7 @@ SERVE = (
     # `tiny` learns any short answer so, and nothing but the facts of the benchmark is learned.
     *("--policy", "until-known", "--learning-rate", "0.003", "--max-steps", "100"),
     *("--guards", "rehearsal", "--review-seconds", "0", "--audit-minutes", "0"),
+    *("--max-queued", "10000000"),
 )
 
 

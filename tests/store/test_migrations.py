@@ -7,7 +7,7 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
-from memory_store import ledger, operations, requests, reviews, schema
+from memory_store import ledger, operations, reviews, schema
 from memory_store.connection import Connection, Row
 from memory_store.records import ReviewOutcome
 from memory_store.store import MemoryStore
@@ -162,6 +162,8 @@ def test_requests_of_old_get_the_answer_that_they_got_then(path: Path) -> None:
         )
     connection.close()
     with MemoryStore.open(path) as store:
-        found = requests.find(store.connection, ["made", "held"])
-        assert (found["made"].created, found["made"].event_sequence) == (True, 6)
-        assert (found["held"].created, found["held"].event_sequence) == (False, 4)
+        rows = store.connection.execute("SELECT * FROM requests ORDER BY request_id")
+        assert [(row["request_id"], row["created"], row["event_sequence"]) for row in rows] == [
+            ("held", 0, 4),
+            ("made", 1, 6),
+        ]

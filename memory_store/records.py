@@ -315,6 +315,8 @@ class NewProbe:
     answer: str
     correct: bool
     log_probability: float
+    samples: int = 0
+    correct_samples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +331,8 @@ class Probe(NewProbe):
         answer: free greedy generation.
         correct: the generation ended by itself and says the expected answer.
         log_probability: of the exact answer, terminator included, natural logarithm.
+        samples: texts that were sampled from the bare question, as in the paper; 0 if none were.
+        correct_samples: how many of them say the answer.
         model_version: position in the ledger of the weights that were asked.
         cause_fact_id: the fact whose learning led to this probe, or empty.
         probed_at: when it was stored.

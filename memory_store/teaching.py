@@ -211,7 +211,7 @@ class _Batch:
                 ],
             )
         if self._trace_rows:
-            connection.execute(
+            self._connection.execute(
                 "INSERT INTO traces (position, traceparent)"
                 f" SELECT {_columns(2)} FROM json_each(?)",
                 [write_json(self._trace_rows)],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
 import typer
 
-from agent.cli import ask, evaluate, facts, models, operate, serve, teach
+from agent.cli import ask, doctor, evaluate, facts, models, operate, serve, teach, tokens
 from agent.cli.output import messages, shown
 from agent.errors import AgentError, ConfigError
 from memory_store.errors import MemoryStoreError
@@ -34,14 +35,14 @@ app.command()(operate.rollback)
 app.command()(operate.why)
 app.command()(operate.export)
 app.command()(operate.backup)
+app.command()(doctor.doctor)
 app.add_typer(facts.app, name="facts")
 app.add_typer(operate.snapshots, name="snapshots")
 app.add_typer(models.app, name="models")
+app.add_typer(tokens.app, name="tokens")
 
 # Exit codes: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted.
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = ("serve", "teach", "ask", "score", "status", "eval")
-GROUPS = ("facts", "models")
 
 
 @app.callback()
@@ -57,11 +58,21 @@ def settings(
     ] = None,
 ) -> None:
     """Reads the settings file into the defaults of every command."""
-    ctx.default_map = read_settings(config)
+    ctx.default_map = read_settings(config, _commands(ctx))
 
 
-def read_settings(path: Path | None) -> dict[str, Any]:
+def _commands(ctx: typer.Context) -> dict[str, list[str]]:
+    """Every command by name, with the commands inside it if it is a group."""
+    top: dict[str, Any] = getattr(ctx.command, "commands", {})
+    return {name: list(getattr(command, "commands", ())) for name, command in top.items()}
+
+
+def read_settings(path: Path | None, commands: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The defaults by command, as click wants them.
+
+    Args:
+        path: of the file; None: that of the user, if there is one.
+        commands: all there are, each with the commands inside it.
 
     Raises:
         ConfigError: the file is named but missing, is not valid TOML, or has no table where it
@@ -78,16 +89,12 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings {path} are not valid TOML: {error}") from error
     everywhere = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    for name in (*COMMANDS, *GROUPS):
+    defaults: dict[str, Any] = {}
+    for name, inside in commands.items():
         if name in everywhere:
             raise ConfigError(f"the settings {path} are not usable: '{name}' must be a table")
-    defaults: dict[str, Any] = {}
-    for command in COMMANDS:
-        defaults[command] = {**everywhere, **content.get(command, {})}
-    for group in GROUPS:
-        defaults[group] = {
-            name: {**everywhere, **content.get(group, {})} for name in ("list", "show", "pull")
-        }
+        own = {**everywhere, **content.get(name, {})}
+        defaults[name] = dict.fromkeys(inside, own) if inside else own
     # TOML has underscores or dashes; click's parameters have underscores.
     return _underscored(defaults)
 

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.connection import Connection
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
 from agent.errors import LearnerError, ServerUnreachableError
 from agent.service.client import Client, RequestError, Status
@@ -18,14 +20,16 @@ from agent.service.client import Client, RequestError, Status
 POLL_SECONDS = 0.2
 
 
+@grouped
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, max=512, help="Where to stop.")] = 32,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Ask the model; its answer is printed as it is made."""
-    with Client(server) as client:
+    with connection.client() as client:
         if json:
             print_json(dataclasses.asdict(client.ask(question, max_new_tokens)))
             return
@@ -35,14 +39,16 @@ def ask(
     console.print()
 
 
+@grouped
 def score(
     question: Annotated[str, typer.Argument(help="The question.")],
     answer: Annotated[str, typer.Argument(help="The answer to be rated.")],
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Tell how likely the model finds exactly this answer."""
-    with Client(server) as client:
+    with connection.client() as client:
         result = client.score(question, answer)
     if json:
         print_json(dataclasses.asdict(result))
@@ -54,16 +60,18 @@ def score(
     )
 
 
+@grouped
 def status(
     wait: Annotated[
         bool, typer.Option("--wait", help="Until it is ready to learn and answer.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Longest wait, in seconds.")] = 600.0,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Tell what the server serves and how far it is."""
-    with Client(server) as client:
+    with connection.client() as client:
         result = _wait_ready(client, timeout) if wait else client.status()
     if json:
         print_json(
@@ -81,7 +89,8 @@ def status(
         learner += f", {result.updates_to_replay} updates to replay"
     table.add_row("learner", learner)
     if result.device:
-        table.add_row("device", f"{result.device}, {result.parameters / 1e6:.1f} M parameters")
+        device = f"{result.device}, {result.parameters / 1e6:.1f} M parameters"
+        table.add_row("device", shown(device))
     table.add_row("queue", str(result.queue_depth))
     for state, count in result.facts.items():
         if count:

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from agent.cli.connection import Connection
 from agent.cli.eval_continual import ALL_TEXTS, OURS, ContinualOptions, run_continual_suite
 from agent.cli.eval_editing import run_editing_suite
 from agent.cli.eval_probes import run_probes
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import console, print_json
 from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.errors import AgentError, ConfigError
@@ -45,6 +47,7 @@ FULL = "full"
 EVAL_MODEL = "smollm2-135m"
 
 
+@grouped
 def evaluate(
     suite: Annotated[
         str | None, typer.Option(help=f"Which suite: {', '.join(SUITES)}.", show_default=False)
@@ -52,7 +55,6 @@ def evaluate(
     list_suites: Annotated[
         bool, typer.Option("--list", help="Show the suites and what they cost.")
     ] = False,
-    server: Server = DEFAULT_ADDRESS,
     facts: Annotated[int, typer.Option(min=1, help="continual: how many facts are taught.")] = 50,
     controls: Annotated[
         int, typer.Option(min=0, help="continual: how many untaught questions watch for leaks.")
@@ -139,6 +141,8 @@ def evaluate(
             show_default="100 windows of WikiText, 300 sentences, 300 passages of LAMBADA",
         ),
     ] = None,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Measure: what a server remembers (probes), or how well teaching goes (the others)."""
@@ -149,7 +153,7 @@ def evaluate(
             f"say which: {', '.join(SUITES)}; --list tells more", param_hint="--suite"
         )
     elif suite == "probes":
-        run_probes(server, json)
+        run_probes(connection, json)
     elif suite in SUITES:
         options = ContinualOptions(
             facts=facts,

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.cli.policies import given_policy
 from agent.errors import AgentError, ConfigError
+from agent.service.transport import MAX_REQUEST_BYTES
 from memory_store.records import NewFact
 
 FIELDS = (
@@ -24,6 +25,8 @@ FIELDS = (
     "id",
     "request_id",
 )
+# Sent, a larger one would end the whole stream; the server says more about those below.
+MAX_FACT_BYTES = MAX_REQUEST_BYTES * 3 // 4
 # In CSV, several correlated questions stand in one cell.
 SEPARATOR = "|"
 
@@ -122,9 +125,12 @@ def _fact(row: Mapping[str, Any]) -> NewFact:
     unknown = set(row) - set(FIELDS)
     if unknown:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}: use {', '.join(FIELDS)}")
+    size = 0
     for name, value in row.items():
         for text in value if isinstance(value, list) else [value]:
-            _require_utf8(name, text)
+            size += _utf8_bytes(name, text)
+    if size > MAX_FACT_BYTES:
+        raise ValueError(f"{size} bytes of text are too many for a fact: at most {MAX_FACT_BYTES}")
     correlated = row.get("correlated_questions") or []
     if isinstance(correlated, str):
         correlated = [part.strip() for part in correlated.split(SEPARATOR)]
@@ -147,12 +153,14 @@ def _fact(row: Mapping[str, Any]) -> NewFact:
     )
 
 
-def _require_utf8(name: str, value: Any) -> None:
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{name}: must be UTF-8") from None
+def _utf8_bytes(name: str, value: Any) -> int:
+    """The size of a text as it is sent."""
+    if not isinstance(value, str):
+        return 0
+    try:
+        return len(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: must be UTF-8") from None
 
 
 def _text(row: Mapping[str, Any], name: str) -> str | None:

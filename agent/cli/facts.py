@@ -11,12 +11,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from agent.cli.connection import Connection
 from agent.cli.curve import curve_lines
 from agent.cli.operate import operation_json, operation_table, report, wait_shown
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import console, fact_json, print_json, shown, state_text
 from agent.cli.teach import facts_table
-from agent.service.client import Client
 from memory_store.records import Fact, FactState, Probe, Update
 
 app = typer.Typer(
@@ -25,16 +26,18 @@ app = typer.Typer(
 
 
 @app.command("list")
+@grouped
 def list_facts(
     state: Annotated[
         list[FactState] | None, typer.Option(help="Only facts in this state. Repeatable.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most this many; 0: all.")] = 0,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """List facts in the order they were accepted."""
-    with Client(server) as client:
+    with connection.client() as client:
         facts = list(itertools.islice(client.facts(state or ()), limit or None))
     if json:
         print_json({"facts": [fact_json(fact) for fact in facts]})
@@ -43,6 +46,7 @@ def list_facts(
 
 
 @app.command()
+@grouped
 def forget(
     fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
     erase: Annotated[
@@ -53,11 +57,12 @@ def forget(
         ),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it is done, with the proof.")] = False,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Forget a fact exactly: the weights become those of a model that never saw it."""
-    with Client(server) as client:
+    with connection.client() as client:
         operation, out_of_reach = client.forget(fact_id, erase=erase)
         if wait:
             operation = wait_shown(client, operation)
@@ -65,13 +70,15 @@ def forget(
 
 
 @app.command()
+@grouped
 def show(
     fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Show one fact: what was done for it, and how well it is remembered."""
-    with Client(server) as client:
+    with connection.client() as client:
         fact, updates, probes = client.history(fact_id)
         forgetting = client.forgetting(fact_id)
     if json:
@@ -131,6 +138,9 @@ def _steps_table(updates: list[Update]) -> Table:
 
 def _probes_table(probes: list[Probe]) -> Table:
     table = Table("version", "probe", "question", "answer", "right", "p", title="Probes")
+    sampled = any(probe.samples for probe in probes)
+    if sampled:
+        table.add_column("sampled")
     for probe in probes:
         table.add_row(
             str(probe.model_version),
@@ -139,6 +149,7 @@ def _probes_table(probes: list[Probe]) -> Table:
             shown(probe.answer),
             "yes" if probe.correct else "no",
             f"{math.exp(probe.log_probability):.3f}",
+            *([f"{probe.correct_samples}/{probe.samples}"] if sampled and probe.samples else []),
         )
     return table
 
@@ -172,5 +183,7 @@ def _probe_json(probe: Probe) -> dict[str, Any]:
         "answer": probe.answer,
         "correct": probe.correct,
         "log_probability": probe.log_probability,
+        "samples": probe.samples,
+        "correct_samples": probe.correct_samples,
         "model_version": probe.model_version,
     }

@@ -14,11 +14,14 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.output import messages
-from agent.cli.policies import AUTO_GUARDS, chosen_policy
+from agent.cli.option_groups import grouped
+from agent.cli.output import messages, shown
+from agent.cli.policies import AUTO_GUARDS, EXACT_PROBES, chosen_policy, chosen_samples
+from agent.cli.securing import SecurityOptions
 from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
+    DEFAULT_DRAIN_SECONDS,
     DEFAULT_MAX_QUEUED,
     DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
@@ -31,10 +34,12 @@ from agent.config import (
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
+from agent.service.transport import require_safe_listen
 
 logger = logging.getLogger(__name__)
 
 
+@grouped
 def serve(
     data: Annotated[
         Path, typer.Option(envvar="AGENT_DATA", help="Folder of the memory; made if missing.")
@@ -90,6 +95,14 @@ def serve(
             help="Guards to switch off: rehearsed, neighbours, controls, texts; joined by commas.",
         ),
     ] = "",
+    probes: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_PROBES",
+            help="After an update: exact, probabilities only; or paper[:SAMPLES], texts are sampled"
+            " too, 80 for each question, which takes seconds to minutes.",
+        ),
+    ] = EXACT_PROBES,
     audit_minutes: Annotated[
         float,
         typer.Option(
@@ -191,6 +204,16 @@ def serve(
     log_format: Annotated[
         LogFormat, typer.Option(envvar="AGENT_LOG_FORMAT", help="How the log is written.")
     ] = LogFormat.TEXT,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_DRAIN_SECONDS",
+            min=0,
+            help="On SIGTERM: longest wait for the update in hand. All ends 15 s later at most.",
+        ),
+    ] = DEFAULT_DRAIN_SECONDS,
+    *,
+    security: SecurityOptions,
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.app import serve as run  # imports gRPC: not needed for --help
@@ -217,6 +240,9 @@ def serve(
         keep_snapshot_days=keep_snapshot_days,
         max_queued=max_queued,
         accept_drift=accept_drift,
+        samples=chosen_samples(probes),
+        drain_seconds=drain_seconds,
+        security=security.chosen(),
         observability=Observability(
             metrics_port=metrics_port,
             metrics_host=metrics_host,
@@ -224,6 +250,7 @@ def serve(
             log_format=log_format,
         ),
     )
+    require_safe_listen(listen, settings.security)  # before a model is fetched
     fetch_if_missing(model)
 
     def on_start(address: str) -> None:
@@ -237,7 +264,7 @@ def serve(
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed (`pip install continual-agent[fast]`); None: asyncio's own."""
+    """uvloop's, where it is (`pip install continual-agent[fast]`); None: asyncio's own."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
@@ -253,7 +280,7 @@ def fetch_if_missing(model: str) -> None:
     """
     if catalog.is_cached(catalog.resolve(model)):
         return
-    messages.print(f"Fetching {model}, which is not on this machine yet")
+    messages.print(shown(f"Fetching {model}, which is not on this machine yet"))
     pull = subprocess.run([sys.executable, "-m", "agent", "models", "pull", model], check=False)
     if pull.returncode:
         raise typer.Exit(pull.returncode)

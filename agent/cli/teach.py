@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from agent.cli.connection import Connection
 from agent.cli.fact_files import FactLine, read_facts
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import (
     console,
     fact_json,
@@ -29,6 +31,7 @@ from memory_store.records import Fact, FactState, NewFact
 FAILED = (FactState.RESISTED, FactState.QUARANTINED)
 
 
+@grouped
 def teach(
     question: Annotated[str | None, typer.Argument(help="The question.")] = None,
     answer: Annotated[str | None, typer.Argument(help="Its answer, one line.")] = None,
@@ -58,7 +61,8 @@ def teach(
     ] = None,
     fact_id: Annotated[str | None, typer.Option("--id", help="Id for the fact.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the facts are learned.")] = False,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Teach a fact, or a file of them. Returns once they are durable; with --wait, learned."""
@@ -67,7 +71,7 @@ def teach(
         raise typer.BadParameter("with --file, all that is said of a fact stands in the file")
     if file is None and (question is None or answer is None):
         raise typer.BadParameter("give a question and an answer, or else --file")
-    with Client(server) as client:
+    with connection.client() as client:
         if file is not None:
             taught, errors = _teach_file(client, file)
         else:

@@ -117,6 +117,7 @@ class Attempt:
     leak: float | None = None
     text_divergence: float | None = None
     _repairs: int = 0
+    _share: float = rates.FIRST_REPAIR
 
     @property
     def learned(self) -> bool:
@@ -151,7 +152,9 @@ class Attempt:
                 self.text_divergence = max(measured.divergences[Role.TEXT], default=None)
                 return
             rate, features, scored = self._step(lesson, measured, progress)
-            measured = self.bench.measure(lesson)
+            before, measured = measured.loss, self.bench.measure(lesson)
+            if progress.known:
+                self._share = rates.next_share(self._share, before, measured.loss)
             step = Step(
                 learning_rate=rate,
                 loss=features.loss,
@@ -201,6 +204,7 @@ class Attempt:
         return rates.Progress(
             steps=len(self.taken),
             repairs=self._repairs,
+            share=self._share,
             probability=measured.asked,
             reworded=measured.reworded,
             calm=guard.calm(measured),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ from agent.errors import (
     DriftError,
     InvalidFactError,
     LearningFailedError,
+    ModelError,
     SnapshotError,
     StaleVersionError,
 )
@@ -48,7 +50,7 @@ from agent.learning.guards import rehearsed_of
 from agent.learning.model import LoadedModel
 from agent.learning.pauses import Pause, no_pause, pause_between_layers
 from agent.learning.presets import NONE
-from agent.learning.probes import probe
+from agent.learning.probes import count_samples, probe
 from agent.learning.records import (
     Answer,
     Example,
@@ -57,9 +59,14 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
+from agent.learning.sampling import Sampler
 from agent.learning.update import ALGORITHM, score_answers, trained_parameters
 from memory_store.records import Guards, Policy, Step, Update
 
+logger = logging.getLogger(__name__)
+
+# Texts that are sampled together: a question waits for a token of all of them.
+SAMPLED_AT_ONCE = {"cpu": 32, "cuda": 256}
 # Tokens of the base model's answer that are looked at; its neighbours are held to fewer.
 BASE_ANSWER_TOKENS = 16
 
@@ -101,6 +108,7 @@ class Learner:
                 pause_between_layers(model, pause)
         self._general_texts: list[list[int]] | None = None
         self._base_answers: dict[str, str] = {}  # by question
+        self._sampler: Sampler | None = None
         self._working_differs = False
         self._outcome_digest = ""
         self.version = 0
@@ -212,6 +220,42 @@ class Learner:
                 *attempt.rehearsed,
                 *(self._with_base_answer(other, guards) for other in new),
             ]
+
+    def with_samples(
+        self, outcome: Outcome, example: Example, samples: int
+    ) -> Generator[None, None, Outcome]:
+        """Counts what is said of the fact that was learned last, when the working copy is sampled.
+
+        Yields after each token. Changes no weights, and draws no number that learning depends on.
+
+        Args:
+            outcome: of learning it, not committed yet.
+            example: the fact.
+            samples: texts for each of its questions, at least 1.
+
+        Returns:
+            The outcome with counts; without, if this model cannot be sampled from.
+        """
+        if outcome.verdict != "learned":
+            return outcome
+        answers = [outcome.after, *outcome.transfer]
+        key = f"{example.fact_id} {self.version}"
+        try:
+            if self._sampler is None:
+                self._sampler = Sampler(
+                    self._working,
+                    self._loaded.tokenizer,
+                    eos=self._encoder.eos,
+                    rows=SAMPLED_AT_ONCE[self._loaded.device.type],
+                    max_tokens=self._loaded.max_tokens,
+                )
+            after, *transfer = yield from count_samples(
+                self._sampler, _questions(example), answers, samples, key
+            )
+        except ModelError as error:
+            logger.warning("%s is not sampled: %s", example.fact_id, error)
+            return outcome
+        return dataclasses.replace(outcome, after=after, transfer=tuple(transfer))
 
     def commit(self, version: int, digest: str) -> None:
         """Serves the working copy from now on.

@@ -51,11 +51,15 @@ class Answer:
         text: free greedy generation, trimmed.
         correct: the generation ended by itself and says the expected answer.
         log_probability: of exactly the expected answer and the terminator, natural logarithm.
+        samples: texts that were sampled too; 0 if none were.
+        correct_samples: how many of them say the expected answer.
     """
 
     text: str
     correct: bool
     log_probability: float
+    samples: int = 0
+    correct_samples: int = 0
 
     def as_probe(self, kind: ProbeKind, about: Fact, question: str) -> NewProbe:
         """The row to be stored for this answer to a question about a fact."""
@@ -67,6 +71,8 @@ class Answer:
             answer=self.text,
             correct=self.correct,
             log_probability=self.log_probability,
+            samples=self.samples,
+            correct_samples=self.correct_samples,
         )
 
 

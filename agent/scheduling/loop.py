@@ -90,12 +90,14 @@ class LoopSettings:
         policy: for facts that bring none.
         snapshots: folder of all snapshots.
         accept_drift: serve weights that replay differently from what was recorded.
+        samples: sampled for each question of a fact after its update; 0 for none.
     """
 
     model: str
     policy: Policy
     snapshots: Path
     accept_drift: bool = False
+    samples: int = 0
 
 
 class LearningLoop:
@@ -150,7 +152,12 @@ class LearningLoop:
             partial(defaultdict, list)
         )
         self._reviewer = Reviewer(
-            store, self._policy_for, self._environment, self._publish_step, self._when_writable
+            store,
+            self._policy_for,
+            self._environment,
+            self._publish_step,
+            self._when_writable,
+            settings.samples,
         )
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
@@ -491,6 +498,7 @@ class LearningLoop:
             self._version,
             older,
             partial(self._publish_step, fact),
+            self._settings.samples,
         )
         probes, learning = probes_of(fact, older, outcome), learning_of(outcome)
         if outcome.verdict == "learned":

@@ -26,7 +26,12 @@ class Learner(Protocol):
         ...
 
     def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Step | Outcome]:
         """Yields each step, then the outcome."""
         ...

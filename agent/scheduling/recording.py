@@ -26,8 +26,11 @@ async def learn_fact(
     base_version: int,
     older: Sequence[Fact],
     on_step: Callable[[Step], None],
+    samples: int = 0,
 ) -> Outcome:
     """Has a fact learned on the learner's working copy.
+
+    After an update so many texts are sampled for each of its questions.
 
     Raises:
         LearnerUnavailableError: the learner died.
@@ -35,7 +38,8 @@ async def learn_fact(
         StaleVersionError: the learner is at another version than `base_version`.
     """
     older_examples = [Example.of(other) for other in older]
-    async for progress in learner.learn(Example.of(fact), policy, base_version, older_examples):
+    example = Example.of(fact)
+    async for progress in learner.learn(example, policy, base_version, older_examples, samples):
         if isinstance(progress, Outcome):
             return progress
         on_step(progress)

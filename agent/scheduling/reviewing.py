@@ -50,6 +50,7 @@ class Examination:
         environment: fingerprint of the learner.
         companions: see there.
         on_step: called with each step of an update.
+        samples: sampled for each question after an update; 0 for none.
         review: what it came to so far; `FAILED` until it is over.
     """
 
@@ -60,6 +61,7 @@ class Examination:
     environment: Mapping[str, str]
     companions: Companions
     on_step: Callable[[Step], None] = lambda step: None
+    samples: int = 0
     review: NewReview = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +94,13 @@ class Examination:
         started = time.monotonic()
         older = await self.companions(older_facts(self.policy))
         outcome = await learn_fact(
-            self.learner, self.fact, self.policy, self.version, older, self.on_step
+            self.learner,
+            self.fact,
+            self.policy,
+            self.version,
+            older,
+            self.on_step,
+            self.samples,
         )
         if outcome.verdict == "learned":
             seconds = time.monotonic() - started
@@ -136,6 +144,7 @@ class Reviewer:
         environment: Callable[[], Mapping[str, str]],
         on_step: Callable[[Fact, Step], None],
         record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
+        samples: int = 0,
     ) -> None:
         """Connects it with the learning loop.
 
@@ -145,12 +154,14 @@ class Reviewer:
             environment: fingerprint of the learner.
             on_step: called with each step of an update.
             record: writes, and tries again while the disk is full.
+            samples: see `Examination`.
         """
         self._store = store
         self._policy_for = policy_for
         self._environment = environment
         self._on_step = on_step
         self._record = record
+        self._samples = samples
         self.pending = False
 
     async def review_next(self, learner: Learner, version: int) -> Update | None:
@@ -180,6 +191,7 @@ class Reviewer:
             environment=self._environment(),
             companions=partial(self._companions, fact),
             on_step=partial(self._on_step, fact),
+            samples=self._samples,
         )
         try:
             review = await examination.carry_out()

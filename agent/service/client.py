@@ -19,6 +19,7 @@ import grpc
 
 from agent.errors import AgentError, ServerUnreachableError
 from agent.service import codec
+from agent.service.channel import ANYBODY, Access, open_channel
 from agent.service.error_details import Refusal, decode_error, decode_rejection
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
@@ -36,26 +37,13 @@ from memory_store.records import (
 DEADLINE_SECONDS = 30.0
 # An answer may have to wait for the step of an update, on a CPU for seconds.
 ANSWER_DEADLINE_SECONDS = 300.0
-# Gigabytes are written or read.
+# Gigabytes are written or read, or a file of a million facts is taught.
 COPY_DEADLINE_SECONDS = 3600.0
+# Every fact is asked, and there may be a hundred thousand. Who is gone is noticed much earlier.
+PROBE_DEADLINE_SECONDS = 24 * 3600.0
+# Events are watched anew after that, from where the last call ended.
+WATCH_DEADLINE_SECONDS = 600.0
 CONNECT_SECONDS = 1.0
-# The only status after which the server has done nothing: anything else is for the caller.
-RETRY_POLICY = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
 OPERATION_ENDS = (EventKind.FORGOTTEN, EventKind.ROLLED_BACK, EventKind.OPERATION_FAILED)
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
 
@@ -179,12 +167,15 @@ class Client:
 
     Args:
         address: HOST:PORT.
+        access: how it is let in; by default without TLS and token.
+
+    Raises:
+        ConfigError: the files that `access` names cannot be used.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access = ANYBODY) -> None:
         self.address = address
-        options = [("grpc.service_config", RETRY_POLICY), ("grpc.enable_retries", 1)]
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._channel = open_channel(address, access)
         self._memory = memory_pb2_grpc.MemoryServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
@@ -220,7 +211,7 @@ class Client:
         """Hands in many facts over one call; yields what became of each, in order."""
         requests = (pb.TeachStreamRequest(teach=_encode_new(new)) for new in facts)
         with self._our_errors():
-            for response in self._memory.TeachStream(requests):
+            for response in self._memory.TeachStream(requests, timeout=COPY_DEADLINE_SECONDS):
                 if response.HasField("accepted"):
                     yield codec.decode_accepted(response.accepted)
                 else:
@@ -384,10 +375,22 @@ class Client:
 
     def watch(self, after_sequence: int = -1, fact_ids: Sequence[str] = ()) -> Iterator[Event]:
         """Events as they happen, until the server stops; see `WatchEventsRequest`."""
-        request = pb.WatchEventsRequest(after_sequence=after_sequence, fact_ids=fact_ids)
-        with self._our_errors():
-            for response in self._memory.WatchEvents(request):
-                yield codec.decode_event(response.event)
+        if after_sequence < 0:
+            after_sequence = self.status().event_sequence
+        while True:
+            request = pb.WatchEventsRequest(after_sequence=after_sequence, fact_ids=fact_ids)
+            try:
+                with self._our_errors():
+                    for response in self._memory.WatchEvents(
+                        request, timeout=WATCH_DEADLINE_SECONDS
+                    ):
+                        event = codec.decode_event(response.event)
+                        after_sequence = max(after_sequence, event.sequence)
+                        yield event
+                return
+            except RequestError as error:
+                if error.code != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
 
     def wait(self, fact_ids: Iterable[str]) -> dict[str, Fact]:
         """Returns the facts by id once each is settled; see `settle`."""
@@ -454,7 +457,8 @@ class Client:
     def probe(self, fact_ids: Sequence[str] = ()) -> Iterator[tuple[Probe, int, int]]:
         """Probes facts (empty: all that are held); yields probe, facts done, facts in all."""
         with self._our_errors():
-            for response in self._model.Probe(model_pb2.ProbeRequest(fact_ids=fact_ids)):
+            request = model_pb2.ProbeRequest(fact_ids=fact_ids)
+            for response in self._model.Probe(request, timeout=PROBE_DEADLINE_SECONDS):
                 yield (
                     codec.decode_probe(response.probe),
                     response.facts_done,
@@ -484,9 +488,16 @@ class Client:
             yield
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAVAILABLE and not self._connected():
+                if "handshake" in (error.details() or "").lower():
+                    raise ServerUnreachableError(
+                        f"{self.address} answers, but TLS with it fails ({error.details()}):"
+                        " check --tls-ca and that the certificate is for this host name, and"
+                        " --tls-cert if the server asks for one"
+                    ) from error
                 raise ServerUnreachableError(
                     f"no server answers at {self.address}: start one with 'agent serve',"
-                    " or name another with --server HOST:PORT or AGENT_SERVER"
+                    " name another with --server HOST:PORT or AGENT_SERVER, or give --tls-ca if it"
+                    " speaks TLS"
                 ) from error
             raise RequestError(decode_error(error)) from error
 

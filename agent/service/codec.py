@@ -252,6 +252,8 @@ def encode_probe(probe: Probe) -> pb.Probe:
         model_version=probe.model_version,
         cause_fact_id=probe.cause_fact_id,
         probe_time=encode_time(probe.probed_at),
+        samples=probe.samples,
+        correct_samples=probe.correct_samples,
     )
 
 
@@ -267,6 +269,8 @@ def decode_probe(message: pb.Probe) -> Probe:
         model_version=message.model_version,
         cause_fact_id=message.cause_fact_id,
         probed_at=decode_time(message.probe_time),
+        samples=message.samples,
+        correct_samples=message.correct_samples,
     )
 
 

@@ -78,7 +78,12 @@ class LearnerClient:
             return codec.decode_description(await self._stub.Describe(pb.DescribeRequest()))
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Step | Outcome]:
         """Yields each step and last the outcome; see `Learner.learn`.
 
@@ -91,6 +96,7 @@ class LearnerClient:
             policy=codec.encode_policy(policy),
             base_version=base_version,
             older=map(codec.encode_example, older),
+            samples=samples,
         )
         started = time.perf_counter()
         with our_errors():

@@ -91,13 +91,21 @@ def decode_step(message: pb.Step) -> Step:
 
 def encode_answer(answer: Answer) -> pb.Answer:
     return pb.Answer(
-        text=answer.text, correct=answer.correct, log_probability=answer.log_probability
+        text=answer.text,
+        correct=answer.correct,
+        log_probability=answer.log_probability,
+        samples=answer.samples,
+        correct_samples=answer.correct_samples,
     )
 
 
 def decode_answer(message: pb.Answer) -> Answer:
     return Answer(
-        text=message.text, correct=message.correct, log_probability=message.log_probability
+        text=message.text,
+        correct=message.correct,
+        log_probability=message.log_probability,
+        samples=message.samples,
+        correct_samples=message.correct_samples,
     )
 
 

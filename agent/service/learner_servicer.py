@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from agent.errors import (
 )
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
-from agent.learning.records import Generated
+from agent.learning.records import Generated, Outcome
 from agent.service import learner_codec as codec
 from agent.service.answering import Answering
 from agent.service.device_thread import DeviceThread, Priority
@@ -77,18 +77,23 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     async def Learn(
         self, request: pb.LearnRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.LearnResponse]:
-        learn = functools.partial(
-            self._learner.learn,
-            codec.decode_example(request.example),
-            codec.decode_policy(request.policy),
-            request.base_version,
-            [codec.decode_example(older) for older in request.older],
-        )
+        example = codec.decode_example(request.example)
+        policy = codec.decode_policy(request.policy)
+        older = [codec.decode_example(other) for other in request.older]
+
+        def learn() -> Iterator[Step | Outcome | None]:
+            for progress in self._learner.learn(example, policy, request.base_version, older):
+                if isinstance(progress, Outcome) and request.samples:
+                    progress = yield from self._learner.with_samples(
+                        progress, example, request.samples
+                    )
+                yield progress
+
         async with reporting(context):
             async for progress in self._device.stream(Priority.LEARN, learn):
                 if isinstance(progress, Step):
                     yield pb.LearnResponse(step=codec.encode_step(progress))
-                else:
+                elif progress is not None:  # else it was a token of the samples
                     yield pb.LearnResponse(outcome=codec.encode_outcome(progress))
 
     async def Commit(

@@ -10,12 +10,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from agent.config import LogFormat
+from agent.printable import escaped
 
 
 def configure(form: LogFormat, **always: str) -> None:
@@ -68,18 +68,11 @@ def _for_people(_: WrappedLogger, __: str, record: EventDict) -> str:
     time, level = record.pop("timestamp"), record.pop("level")
     logger, message = record.pop("logger"), record.pop("event")
     traceback = record.pop("exception", None)
-    told = f"{time} {level.upper()} {logger}: {_harmless(message)}"
+    told = f"{time} {level.upper()} {logger}: {escaped(str(message))}"
     for key, value in sorted(record.items()):
-        told += f" {key}={_quoted(_harmless(value))}"
+        told += f" {key}={_quoted(escaped(str(value)))}"
     lines = traceback.splitlines() if traceback else ()
-    return "\n".join([told, *map(_harmless, lines)])
-
-
-def _harmless(value: Any) -> str:
-    """Without line ends and terminal escapes, which a fact's text may hold."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value)
-    )
+    return "\n".join([told, *map(escaped, lines)])
 
 
 def _quoted(text: str) -> str:

@@ -17,7 +17,7 @@ from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread
 from tests.service.serving import recovering
 from tests.store.builders import learning as made_learning
-from tests.store.builders import new_fact, new_update, teach_claimed, teach_learned
+from tests.store.builders import new_fact, new_probe, new_update, teach_claimed, teach_learned
 
 FACT_FIELDS = {
     "id",
@@ -159,6 +159,19 @@ def test_a_fact_is_shown_with_its_updates(agent: Agent, server: InThread) -> Non
     assert update["model_version"] == 1
     assert update["steps"][0]["learning_rate"] == 1e-4
     assert "Sky?" in agent("facts", "show", fact.id).out
+
+
+def test_a_fact_is_shown_with_the_samples_of_its_probes(agent: Agent, server: InThread) -> None:
+    fact = server.write(lambda store: teach_learned(store, "Sky?", "Piano"))
+    server.write(lambda store: store.record_probes([new_probe(fact.id)], 1))
+    assert "sampled" not in agent("facts", "show", fact.id).out
+    sampled = new_probe(fact.id, samples=80, correct_samples=61)
+    server.write(lambda store: store.record_probes([sampled], 1))
+    shown = agent("facts", "show", fact.id, "--json").json["probes"]
+    assert [(p["samples"], p["correct_samples"]) for p in shown] == [(80, 61), (0, 0)]
+    out = agent("facts", "show", fact.id).out
+    assert "sampled" in out
+    assert out.count("61/80") == 1
 
 
 def test_a_fact_is_shown_with_its_rate_curve(agent: Agent, server: InThread) -> None:

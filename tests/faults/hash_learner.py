@@ -84,7 +84,12 @@ class HashLearner:
         )
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Step | Outcome]:
         self._reach("before learning")
         if example.answer.startswith("poison"):

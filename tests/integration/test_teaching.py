@@ -28,7 +28,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running(tmp_path_factory.mktemp("teaching") / "data") as started:
+    options = ("--probes", "paper:8")
+    with running(tmp_path_factory.mktemp("teaching") / "data", options=options) as started:
         yield started
 
 
@@ -95,6 +96,14 @@ def test_a_fact_shows_its_update_and_its_probes(server: RunningServer) -> None:
     [update] = shown["updates"]
     assert len(update["steps"]) == shown["steps"]
     assert {probe["kind"] for probe in shown["probes"]} >= {"retention", "transfer"}
+    # The fact and its correlated question were sampled with the update, and never since.
+    sampled = [probe for probe in shown["probes"] if probe["samples"]]
+    assert [(probe["kind"], probe["samples"]) for probe in sampled] == [
+        ("transfer", 8),
+        ("retention", 8),
+    ]
+    assert all(0 <= probe["correct_samples"] <= 8 for probe in sampled)
+    assert {probe["model_version"] for probe in sampled} == {update["model_version"]}
 
 
 def test_the_probes_suite_measures_every_fact(server: RunningServer) -> None:

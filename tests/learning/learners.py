@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,6 +85,20 @@ def replay(
     row = ReplayedUpdate(update=update, example=example, rehearsed=tuple(older))
     for _ in learner.replay(row, accept_drift=accept_drift):
         pass
+
+
+def sampled(
+    learner: Learner, outcome: Outcome, example: Example, samples: int
+) -> tuple[Outcome, int]:
+    """The outcome with counts, and the units of work that it took."""
+    counting: Generator[None, None, Outcome] = learner.with_samples(outcome, example, samples)
+    units = 0
+    while True:
+        try:
+            next(counting)
+            units += 1
+        except StopIteration as end:
+            return end.value, units
 
 
 def answer(learner: Learner, question: str) -> str:

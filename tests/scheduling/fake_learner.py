@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import DriftError, LearnerUnavailableError, StaleVersionError
@@ -81,7 +82,12 @@ class FakeLearner:
         )
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Step | Outcome]:
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)
@@ -104,7 +110,11 @@ class FakeLearner:
             reason="too hard" if verdict == "resisted" else "",
             steps=taken,
             before=RIGHT if verdict == "known" else WRONG,
-            after=WRONG if verdict == "resisted" else RIGHT,
+            after=replace(
+                WRONG if verdict == "resisted" else RIGHT,
+                samples=samples if learned else 0,
+                correct_samples=samples // 2 if learned else 0,
+            ),
             transfer=(WRONG,) * len(example.correlated_questions),
             forgetting=(RIGHT,) * len(older) if learned else (),
             digest_before=before,

@@ -82,6 +82,15 @@ async def test_steps_are_published_and_not_stored(world: World):
     assert "step" not in await kinds(world)
 
 
+async def test_samples_are_asked_for_and_their_counts_stored(world: World):
+    world.settings = replace(world.settings, samples=9)
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    [probe] = await world.store.read(lambda store: store.probes_of(fact_id))
+    assert (probe.samples, probe.correct_samples) == (9, 4)
+
+
 async def test_probes_of_the_fact_its_correlates_and_older_facts_are_stored(world: World):
     older = await world.teach("Gem?")
     fact_id = await world.teach("Sky?", correlated_questions=("Heaven?", "Above?"))

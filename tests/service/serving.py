@@ -10,6 +10,7 @@ from typing import Any, cast
 import grpc
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from agent.config import Security
 from agent.errors import LearnerUnavailableError
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.learning.snapshots import SnapshotManifest, write_snapshot
@@ -18,7 +19,7 @@ from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import Server
+from agent.service.server import LOCAL, Server
 from agent.service.validation import FactRules
 from continual.v1 import admin_pb2_grpc, memory_pb2_grpc, model_pb2_grpc
 from memory_store.store import MemoryStore
@@ -128,7 +129,12 @@ class Serving:
     """
 
     def __init__(
-        self, path: Path, store: StoreThreads, hub: EventHub, interceptors: Sequence[Any] = ()
+        self,
+        path: Path,
+        store: StoreThreads,
+        hub: EventHub,
+        security: Security,
+        interceptors: Sequence[Any] = (),
     ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
@@ -142,6 +148,7 @@ class Serving:
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
             ModelServicer(store, self.view, "fake-model"),
             self.admin_servicer(),
+            security,
             interceptors,
         )
         # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.
@@ -174,16 +181,20 @@ class Serving:
 async def serving(
     folder: Path,
     prepare: Callable[[MemoryStore], object] | None = None,
+    security: Security = LOCAL,
     interceptors: Sequence[Any] = (),
 ) -> AsyncIterator[Serving]:
-    """A server on a free port; `prepare` fills the store before it starts."""
+    """A server on a free port; `prepare` fills the store before it starts.
+
+    Its own stubs speak plain text and show no token: where that is not enough, use a client.
+    """
     path = folder / "memory.db"
     hub = EventHub()
     store = await StoreThreads.open(path, on_commit=hub.stored)
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub, interceptors)
+        parts = Serving(path, store, hub, security, interceptors)
         await parts.server.start()
         parts.connect()
         try:

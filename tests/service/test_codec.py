@@ -52,6 +52,10 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
     (Step, "answer_tokens"): st.integers(0, UINT32),
     (Step, "candidates"): st.integers(0, UINT32),
+    (Answer, "samples"): st.integers(0, UINT32),
+    (Answer, "correct_samples"): st.integers(0, UINT32),
+    (Probe, "samples"): st.integers(0, UINT32),
+    (Probe, "correct_samples"): st.integers(0, UINT32),
 }
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=8),

@@ -43,7 +43,12 @@ class InProcessLearner:
         return self.learner.describe()
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Step | Outcome]:
         self._live_or_die()
         fault = self._deaths.poison.get(example.fact_id)

@@ -1146,6 +1146,8 @@ class Probe(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     CAUSE_FACT_ID_FIELD_NUMBER: _builtins.int
     PROBE_TIME_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    CORRECT_SAMPLES_FIELD_NUMBER: _builtins.int
     kind: Global___ProbeKind.ValueType
     fact_id: _builtins.str
     question: _builtins.str
@@ -1159,6 +1161,12 @@ class Probe(_message.Message):
     model_version: _builtins.int
     cause_fact_id: _builtins.str
     """The fact whose learning led to this probe; empty for an audit or a request."""
+    samples: _builtins.int
+    """Texts that were sampled too, from the bare question with the paper's settings (temperature 1,
+    top_p 1, top_k 50, 50 tokens with the prompt), and how many of them say the answer, in any case.
+    0 if none were: see `agent serve --probes`.
+    """
+    correct_samples: _builtins.int
     @_builtins.property
     def probe_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1174,10 +1182,12 @@ class Probe(_message.Message):
         model_version: _builtins.int = ...,
         cause_fact_id: _builtins.str = ...,
         probe_time: _timestamp_pb2.Timestamp | None = ...,
+        samples: _builtins.int = ...,
+        correct_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["probe_time", b"probe_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cause_fact_id", b"cause_fact_id", "correct", b"correct", "expected_answer", b"expected_answer", "fact_id", b"fact_id", "kind", b"kind", "log_probability", b"log_probability", "model_version", b"model_version", "probe_time", b"probe_time", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cause_fact_id", b"cause_fact_id", "correct", b"correct", "correct_samples", b"correct_samples", "expected_answer", b"expected_answer", "fact_id", b"fact_id", "kind", b"kind", "log_probability", b"log_probability", "model_version", b"model_version", "probe_time", b"probe_time", "question", b"question", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"continual/learner/v1/learner.proto\x12\x14\x63ontinual.learner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x8b\x02\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12L\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x37.continual.learner.v1.DescribeResponse.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\x07\x45xample\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x1c\n\x14\x63orrelated_questions\x18\x04 \x03(\t\x12\x18\n\x0b\x62\x61se_answer\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_base_answer\"\x81\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x11\n\tmax_steps\x18\x03 \x01(\r\x12,\n\x06guards\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Guards\x12\x11\n\tpredictor\x18\x05 \x03(\x01\"d\n\x06Guards\x12\x12\n\ncandidates\x18\x01 \x01(\r\x12\x11\n\trehearsed\x18\x02 \x01(\r\x12\x12\n\nneighbours\x18\x03 \x01(\r\x12\x10\n\x08\x63ontrols\x18\x04 \x01(\r\x12\r\n\x05texts\x18\x05 \x01(\r\"7\n\tRatePoint\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\x9e\x01\n\x04Step\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x1a\n\x12rehearsed_fact_ids\x18\x04 \x03(\t\x12\x15\n\rgradient_norm\x18\x05 \x01(\x01\x12\x15\n\ranswer_tokens\x18\x06 \x01(\r\x12\x12\n\ncandidates\x18\x07 \x01(\r\"@\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x08\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\"\xb0\x01\n\x0cLearnRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12,\n\x06policy\x18\x02 \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\x12,\n\x05older\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\"y\n\rLearnResponse\x12*\n\x04step\x18\x01 \x01(\x0b\x32\x1a.continual.learner.v1.StepH\x00\x12\x30\n\x07outcome\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.OutcomeH\x00\x42\n\n\x08progress\"\xfa\x03\n\x07Outcome\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12)\n\x05steps\x18\x02 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12,\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12+\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x05 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x30\n\nforgetting\x18\x06 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rdigest_before\x18\x07 \x01(\t\x12\x14\n\x0c\x64igest_after\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12.\n\x05\x63urve\x18\x0b \x03(\x0b\x32\x1f.continual.learner.v1.RatePoint\x12\x18\n\x0b\x62\x61se_answer\x18\x0c \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04leak\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0ftext_divergence\x18\x0e \x01(\x01H\x02\x88\x01\x01\x42\x0e\n\x0c_base_answerB\x07\n\x05_leakB\x12\n\x10_text_divergence\"\xb7\x03\n\rReplayRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12.\n\x07\x65xample\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12)\n\x05steps\x18\x03 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12\x30\n\trehearsed\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\x12\x14\n\x0c\x64igest_after\x18\x05 \x01(\t\x12\x11\n\talgorithm\x18\x06 \x01(\t\x12\x16\n\x0eparent_version\x18\x07 \x01(\x03\x12I\n\x0b\x65nvironment\x18\x08 \x03(\x0b\x32\x34.continual.learner.v1.ReplayRequest.EnvironmentEntry\x12\x14\n\x0c\x61\x63\x63\x65pt_drift\x18\t \x01(\x08\x12,\n\x06policy\x18\n \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x0eReplayResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\" \n\x0eRestoreRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"(\n\x0fRestoreResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"!\n\x0fSnapshotRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"=\n\x10SnapshotResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"6\n\rCommitRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x10\n\x0e\x43ommitResponse\"6\n\nAskRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x02 \x01(\r\"T\n\x0b\x41skResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"0\n\x0cScoreRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"O\n\rScoreResponse\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\">\n\x0cProbeRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\"\x87\x01\n\rProbeResponse\x12/\n\tretention\x18\x01 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x02 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x32\xe7\x06\n\x0eLearnerService\x12Y\n\x08\x44\x65scribe\x12%.continual.learner.v1.DescribeRequest\x1a&.continual.learner.v1.DescribeResponse\x12W\n\x06Replay\x12#.continual.learner.v1.ReplayRequest\x1a$.continual.learner.v1.ReplayResponse(\x01\x30\x01\x12V\n\x07Restore\x12$.continual.learner.v1.RestoreRequest\x1a%.continual.learner.v1.RestoreResponse\x12Y\n\x08Snapshot\x12%.continual.learner.v1.SnapshotRequest\x1a&.continual.learner.v1.SnapshotResponse\x12S\n\x06\x45xport\x12#.continual.learner.v1.ExportRequest\x1a$.continual.learner.v1.ExportResponse\x12R\n\x05Learn\x12\".continual.learner.v1.LearnRequest\x1a#.continual.learner.v1.LearnResponse0\x01\x12S\n\x06\x43ommit\x12#.continual.learner.v1.CommitRequest\x1a$.continual.learner.v1.CommitResponse\x12L\n\x03\x41sk\x12 .continual.learner.v1.AskRequest\x1a!.continual.learner.v1.AskResponse0\x01\x12P\n\x05Score\x12\".continual.learner.v1.ScoreRequest\x1a#.continual.learner.v1.ScoreResponse\x12P\n\x05Probe\x12\".continual.learner.v1.ProbeRequest\x1a#.continual.learner.v1.ProbeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"continual/learner/v1/learner.proto\x12\x14\x63ontinual.learner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x8b\x02\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x03\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12L\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x37.continual.learner.v1.DescribeResponse.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x01\n\x07\x45xample\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x1c\n\x14\x63orrelated_questions\x18\x04 \x03(\t\x12\x18\n\x0b\x62\x61se_answer\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_base_answer\"\x81\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x11\n\tmax_steps\x18\x03 \x01(\r\x12,\n\x06guards\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Guards\x12\x11\n\tpredictor\x18\x05 \x03(\x01\"d\n\x06Guards\x12\x12\n\ncandidates\x18\x01 \x01(\r\x12\x11\n\trehearsed\x18\x02 \x01(\r\x12\x12\n\nneighbours\x18\x03 \x01(\r\x12\x10\n\x08\x63ontrols\x18\x04 \x01(\r\x12\r\n\x05texts\x18\x05 \x01(\r\"7\n\tRatePoint\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\x9e\x01\n\x04Step\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x1a\n\x12rehearsed_fact_ids\x18\x04 \x03(\t\x12\x15\n\rgradient_norm\x18\x05 \x01(\x01\x12\x15\n\ranswer_tokens\x18\x06 \x01(\r\x12\x12\n\ncandidates\x18\x07 \x01(\r\"j\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x08\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x0f\n\x07samples\x18\x04 \x01(\r\x12\x17\n\x0f\x63orrect_samples\x18\x05 \x01(\r\"\xc1\x01\n\x0cLearnRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12,\n\x06policy\x18\x02 \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\x12,\n\x05older\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\x12\x0f\n\x07samples\x18\x05 \x01(\r\"y\n\rLearnResponse\x12*\n\x04step\x18\x01 \x01(\x0b\x32\x1a.continual.learner.v1.StepH\x00\x12\x30\n\x07outcome\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.OutcomeH\x00\x42\n\n\x08progress\"\xfa\x03\n\x07Outcome\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12)\n\x05steps\x18\x02 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12,\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12+\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x05 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x30\n\nforgetting\x18\x06 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rdigest_before\x18\x07 \x01(\t\x12\x14\n\x0c\x64igest_after\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12.\n\x05\x63urve\x18\x0b \x03(\x0b\x32\x1f.continual.learner.v1.RatePoint\x12\x18\n\x0b\x62\x61se_answer\x18\x0c \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04leak\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0ftext_divergence\x18\x0e \x01(\x01H\x02\x88\x01\x01\x42\x0e\n\x0c_base_answerB\x07\n\x05_leakB\x12\n\x10_text_divergence\"\xb7\x03\n\rReplayRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12.\n\x07\x65xample\x18\x02 \x01(\x0b\x32\x1d.continual.learner.v1.Example\x12)\n\x05steps\x18\x03 \x03(\x0b\x32\x1a.continual.learner.v1.Step\x12\x30\n\trehearsed\x18\x04 \x03(\x0b\x32\x1d.continual.learner.v1.Example\x12\x14\n\x0c\x64igest_after\x18\x05 \x01(\t\x12\x11\n\talgorithm\x18\x06 \x01(\t\x12\x16\n\x0eparent_version\x18\x07 \x01(\x03\x12I\n\x0b\x65nvironment\x18\x08 \x03(\x0b\x32\x34.continual.learner.v1.ReplayRequest.EnvironmentEntry\x12\x14\n\x0c\x61\x63\x63\x65pt_drift\x18\t \x01(\x08\x12,\n\x06policy\x18\n \x01(\x0b\x32\x1c.continual.learner.v1.Policy\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x0eReplayResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\" \n\x0eRestoreRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"(\n\x0fRestoreResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"!\n\x0fSnapshotRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"=\n\x10SnapshotResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"6\n\rCommitRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x10\n\x0e\x43ommitResponse\"6\n\nAskRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x02 \x01(\r\"T\n\x0b\x41skResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"0\n\x0cScoreRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"O\n\rScoreResponse\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\">\n\x0cProbeRequest\x12.\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x1d.continual.learner.v1.Example\"\x87\x01\n\rProbeResponse\x12/\n\tretention\x18\x01 \x01(\x0b\x32\x1c.continual.learner.v1.Answer\x12.\n\x08transfer\x18\x02 \x03(\x0b\x32\x1c.continual.learner.v1.Answer\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x32\xe7\x06\n\x0eLearnerService\x12Y\n\x08\x44\x65scribe\x12%.continual.learner.v1.DescribeRequest\x1a&.continual.learner.v1.DescribeResponse\x12W\n\x06Replay\x12#.continual.learner.v1.ReplayRequest\x1a$.continual.learner.v1.ReplayResponse(\x01\x30\x01\x12V\n\x07Restore\x12$.continual.learner.v1.RestoreRequest\x1a%.continual.learner.v1.RestoreResponse\x12Y\n\x08Snapshot\x12%.continual.learner.v1.SnapshotRequest\x1a&.continual.learner.v1.SnapshotResponse\x12S\n\x06\x45xport\x12#.continual.learner.v1.ExportRequest\x1a$.continual.learner.v1.ExportResponse\x12R\n\x05Learn\x12\".continual.learner.v1.LearnRequest\x1a#.continual.learner.v1.LearnResponse0\x01\x12S\n\x06\x43ommit\x12#.continual.learner.v1.CommitRequest\x1a$.continual.learner.v1.CommitResponse\x12L\n\x03\x41sk\x12 .continual.learner.v1.AskRequest\x1a!.continual.learner.v1.AskResponse0\x01\x12P\n\x05Score\x12\".continual.learner.v1.ScoreRequest\x1a#.continual.learner.v1.ScoreResponse\x12P\n\x05Probe\x12\".continual.learner.v1.ProbeRequest\x1a#.continual.learner.v1.ProbeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,47 +52,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEP']._serialized_start=776
   _globals['_STEP']._serialized_end=934
   _globals['_ANSWER']._serialized_start=936
-  _globals['_ANSWER']._serialized_end=1000
-  _globals['_LEARNREQUEST']._serialized_start=1003
-  _globals['_LEARNREQUEST']._serialized_end=1179
-  _globals['_LEARNRESPONSE']._serialized_start=1181
-  _globals['_LEARNRESPONSE']._serialized_end=1302
-  _globals['_OUTCOME']._serialized_start=1305
-  _globals['_OUTCOME']._serialized_end=1811
-  _globals['_REPLAYREQUEST']._serialized_start=1814
-  _globals['_REPLAYREQUEST']._serialized_end=2253
+  _globals['_ANSWER']._serialized_end=1042
+  _globals['_LEARNREQUEST']._serialized_start=1045
+  _globals['_LEARNREQUEST']._serialized_end=1238
+  _globals['_LEARNRESPONSE']._serialized_start=1240
+  _globals['_LEARNRESPONSE']._serialized_end=1361
+  _globals['_OUTCOME']._serialized_start=1364
+  _globals['_OUTCOME']._serialized_end=1870
+  _globals['_REPLAYREQUEST']._serialized_start=1873
+  _globals['_REPLAYREQUEST']._serialized_end=2312
   _globals['_REPLAYREQUEST_ENVIRONMENTENTRY']._serialized_start=297
   _globals['_REPLAYREQUEST_ENVIRONMENTENTRY']._serialized_end=347
-  _globals['_REPLAYRESPONSE']._serialized_start=2255
-  _globals['_REPLAYRESPONSE']._serialized_end=2310
-  _globals['_RESTOREREQUEST']._serialized_start=2312
-  _globals['_RESTOREREQUEST']._serialized_end=2344
-  _globals['_RESTORERESPONSE']._serialized_start=2346
-  _globals['_RESTORERESPONSE']._serialized_end=2386
-  _globals['_SNAPSHOTREQUEST']._serialized_start=2388
-  _globals['_SNAPSHOTREQUEST']._serialized_end=2421
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=2423
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=2484
-  _globals['_EXPORTREQUEST']._serialized_start=2486
-  _globals['_EXPORTREQUEST']._serialized_end=2517
-  _globals['_EXPORTRESPONSE']._serialized_start=2519
-  _globals['_EXPORTRESPONSE']._serialized_end=2558
-  _globals['_COMMITREQUEST']._serialized_start=2560
-  _globals['_COMMITREQUEST']._serialized_end=2614
-  _globals['_COMMITRESPONSE']._serialized_start=2616
-  _globals['_COMMITRESPONSE']._serialized_end=2632
-  _globals['_ASKREQUEST']._serialized_start=2634
-  _globals['_ASKREQUEST']._serialized_end=2688
-  _globals['_ASKRESPONSE']._serialized_start=2690
-  _globals['_ASKRESPONSE']._serialized_end=2774
-  _globals['_SCOREREQUEST']._serialized_start=2776
-  _globals['_SCOREREQUEST']._serialized_end=2824
-  _globals['_SCORERESPONSE']._serialized_start=2826
-  _globals['_SCORERESPONSE']._serialized_end=2905
-  _globals['_PROBEREQUEST']._serialized_start=2907
-  _globals['_PROBEREQUEST']._serialized_end=2969
-  _globals['_PROBERESPONSE']._serialized_start=2972
-  _globals['_PROBERESPONSE']._serialized_end=3107
-  _globals['_LEARNERSERVICE']._serialized_start=3110
-  _globals['_LEARNERSERVICE']._serialized_end=3981
+  _globals['_REPLAYRESPONSE']._serialized_start=2314
+  _globals['_REPLAYRESPONSE']._serialized_end=2369
+  _globals['_RESTOREREQUEST']._serialized_start=2371
+  _globals['_RESTOREREQUEST']._serialized_end=2403
+  _globals['_RESTORERESPONSE']._serialized_start=2405
+  _globals['_RESTORERESPONSE']._serialized_end=2445
+  _globals['_SNAPSHOTREQUEST']._serialized_start=2447
+  _globals['_SNAPSHOTREQUEST']._serialized_end=2480
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=2482
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=2543
+  _globals['_EXPORTREQUEST']._serialized_start=2545
+  _globals['_EXPORTREQUEST']._serialized_end=2576
+  _globals['_EXPORTRESPONSE']._serialized_start=2578
+  _globals['_EXPORTRESPONSE']._serialized_end=2617
+  _globals['_COMMITREQUEST']._serialized_start=2619
+  _globals['_COMMITREQUEST']._serialized_end=2673
+  _globals['_COMMITRESPONSE']._serialized_start=2675
+  _globals['_COMMITRESPONSE']._serialized_end=2691
+  _globals['_ASKREQUEST']._serialized_start=2693
+  _globals['_ASKREQUEST']._serialized_end=2747
+  _globals['_ASKRESPONSE']._serialized_start=2749
+  _globals['_ASKRESPONSE']._serialized_end=2833
+  _globals['_SCOREREQUEST']._serialized_start=2835
+  _globals['_SCOREREQUEST']._serialized_end=2883
+  _globals['_SCORERESPONSE']._serialized_start=2885
+  _globals['_SCORERESPONSE']._serialized_end=2964
+  _globals['_PROBEREQUEST']._serialized_start=2966
+  _globals['_PROBEREQUEST']._serialized_end=3028
+  _globals['_PROBERESPONSE']._serialized_start=3031
+  _globals['_PROBERESPONSE']._serialized_end=3166
+  _globals['_LEARNERSERVICE']._serialized_start=3169
+  _globals['_LEARNERSERVICE']._serialized_end=4040
 # @@protoc_insertion_point(module_scope)

@@ -271,19 +271,26 @@ class Answer(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CORRECT_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    CORRECT_SAMPLES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     correct: _builtins.bool
     log_probability: _builtins.float
+    samples: _builtins.int
+    """Texts that were sampled, and how many of them say the expected answer."""
+    correct_samples: _builtins.int
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         correct: _builtins.bool = ...,
         log_probability: _builtins.float = ...,
+        samples: _builtins.int = ...,
+        correct_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "log_probability", b"log_probability", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "correct_samples", b"correct_samples", "log_probability", b"log_probability", "samples", b"samples", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,7 +304,10 @@ class LearnRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     BASE_VERSION_FIELD_NUMBER: _builtins.int
     OLDER_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
     base_version: _builtins.int
+    samples: _builtins.int
+    """If an update is made: so many texts are sampled for each of the fact's questions."""
     @_builtins.property
     def example(self) -> Global___Example: ...
     @_builtins.property
@@ -313,10 +323,11 @@ class LearnRequest(_message.Message):
         policy: Global___Policy | None = ...,
         base_version: _builtins.int = ...,
         older: _abc.Iterable[Global___Example] | None = ...,
+        samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "example", b"example", "older", b"older", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "example", b"example", "older", b"older", "policy", b"policy", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

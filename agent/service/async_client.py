@@ -42,7 +42,12 @@ from agent.service.client import (
     RequestError,
     Score,
     Status,
+    Taught,
+    decode_batch,
+    decode_rejected,
     decode_status,
+    encode_new,
+    in_our_words,
 )
 from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
@@ -101,8 +106,8 @@ class AsyncClient:
 
     async def teach_fact(self, new: NewFact) -> Accepted:
         """Hands in one fact; see `teach`."""
-        return _decode_accepted(
-            await self._call(self._memory.Teach, blocking._encode_new(new), DEADLINE_SECONDS)
+        return codec.decode_accepted(
+            await self._call(self._memory.Teach, encode_new(new), DEADLINE_SECONDS)
         )
 
     async def teach_many(
@@ -113,17 +118,22 @@ class AsyncClient:
         async def requests() -> AsyncIterator[pb.TeachStreamRequest]:
             if isinstance(facts, AsyncIterable):
                 async for new in facts:
-                    yield pb.TeachStreamRequest(teach=blocking._encode_new(new))
+                    yield pb.TeachStreamRequest(teach=encode_new(new))
             else:
                 for new in facts:
-                    yield pb.TeachStreamRequest(teach=blocking._encode_new(new))
+                    yield pb.TeachStreamRequest(teach=encode_new(new))
 
         stream = self._stream(self._memory.TeachStream, requests(), COPY_DEADLINE_SECONDS)
         async for response in stream:
             if response.HasField("accepted"):
-                yield _decode_accepted(response.accepted)
+                yield codec.decode_accepted(response.accepted)
             else:
-                yield Rejected(index=response.index, message=response.rejected.message)
+                yield decode_rejected(response.index, response.rejected)
+
+    async def teach_batch(self, facts: Sequence[NewFact]) -> list[Taught | Rejected]:
+        """Hands in up to 1,000 facts at once, the fastest way; tells what became of each."""
+        request = pb.TeachBatchRequest(facts=map(encode_new, facts))
+        return decode_batch(await self._call(self._memory.TeachBatch, request, DEADLINE_SECONDS))
 
     async def wait(self, fact_ids: Iterable[str]) -> dict[str, Fact]:
         """Returns the facts by id once each is settled; see `settle`."""
@@ -397,12 +407,4 @@ class AsyncClient:
                 await asyncio.wait_for(self._channel.channel_ready(), CONNECT_SECONDS)
             except TimeoutError:
                 connected = False
-        return blocking.in_our_words(error, self.address, lambda: connected)
-
-
-def _decode_accepted(response: pb.TeachResponse) -> Accepted:
-    return Accepted(
-        fact=codec.decode_fact(response.fact),
-        created=response.created,
-        event_sequence=response.event_sequence,
-    )
+        return in_our_words(error, self.address, lambda: connected)

@@ -38,7 +38,7 @@ def cli_page() -> str:
     ]
     for words, command in commands():
         parts += [f"## {words}", " ".join((command.help or "").split())]
-        if words == PROGRAM or not hasattr(command, "commands"):
+        if words == PROGRAM or getattr(command, "invoke_without_command", True):
             parts += ["\n".join(["```text", _usage(words, command), "```"])]
         rows = [_row(parameter) for parameter in _shown(command)]
         if rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         {},
     ),
     "eval --list": ("suites", {"suites": "name does costs"}),
+    "eval compare FOLDER/run FOLDER/run": (
+        "suite settings counts missing",
+        {"counts": "name first second difference_interval_95 second_is"},
+    ),
     "facts list": ("facts", {"facts": FACT}),
     "facts show FACT": (
         f"{FACT} correlated_questions superseded_by rate_curve updates probes retention touched_by"
@@ -79,13 +84,12 @@ WITHOUT = {"serve", "monitor"}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command that is no group, by its words."""
+    """Every command by its words, and groups that do something by themselves."""
 
     def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-        if not hasattr(command, "commands"):
+        if getattr(command, "invoke_without_command", True):
             yield " ".join(words), command
-            return
-        for name, inner in command.commands.items():
+        for name, inner in getattr(command, "commands", {}).items():
             yield from walk(inner, (*words, name))
 
     yield from walk(typer.main.get_command(app), ())
@@ -107,6 +111,11 @@ def test_the_fields_are_stable(agent: Agent, server: InThread, tmp_path: Path) -
             store.record_probes([probe], version, cause_fact_id=fact.id)
         return str(fact.id)
 
+    run = tmp_path / "run"
+    run.mkdir()
+    counts = {"recall": {"count": 1, "total": 2}}
+    results = {"suite": "paper", "settings": {}, "provenance": {}, "counts": counts}
+    (run / "results.json").write_text(json.dumps(results))
     named = {"FACT": server.write(learned), "FOLDER": str(tmp_path)}
     for command, (fields, lists) in FIELDS.items():
         given = command.split()

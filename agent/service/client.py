@@ -249,10 +249,10 @@ class Client:
         """
         with self._our_errors():
             response = self._memory.Forget(
-                pb.ForgetRequest(fact_id=_utf8("fact_id", fact_id), erase=erase),
+                pb.ForgetRequest(fact_id=checked_utf8("fact_id", fact_id), erase=erase),
                 timeout=DEADLINE_SECONDS,
             )
-        return _decode_operation(response.operation), list(response.out_of_reach)
+        return decode_operation(response.operation), list(response.out_of_reach)
 
     def rollback(self, to_version: int) -> OperationStatus:
         """Asks for the weights of an earlier version; see `forget`."""
@@ -260,7 +260,7 @@ class Client:
             response = self._admin.Rollback(
                 admin_pb2.RollbackRequest(to_version=to_version), timeout=DEADLINE_SECONDS
             )
-        return _decode_operation(response.operation)
+        return decode_operation(response.operation)
 
     def operation(self, operation_id: int) -> OperationStatus:
         """How far an operation is."""
@@ -268,7 +268,7 @@ class Client:
             response = self._admin.GetOperation(
                 admin_pb2.GetOperationRequest(id=operation_id), timeout=DEADLINE_SECONDS
             )
-        return _decode_operation(response.operation)
+        return decode_operation(response.operation)
 
     def wait_operation(
         self, operation_id: int, progress: Callable[[str], None] = lambda what: None
@@ -287,7 +287,7 @@ class Client:
 
     def explain(self, question: str, limit: int = 10) -> Explanation:
         """Which updates moved the answer to a question most."""
-        request = pb.ExplainRequest(question=_utf8("question", question), limit=limit)
+        request = pb.ExplainRequest(question=checked_utf8("question", question), limit=limit)
         with self._our_errors():
             return decode_explanation(self._memory.Explain(request, timeout=DEADLINE_SECONDS))
 
@@ -327,7 +327,7 @@ class Client:
         """Writes a Hugging Face checkpoint on the server's machine; returns its version."""
         with self._our_errors():
             response = self._admin.Export(
-                admin_pb2.ExportRequest(folder=_utf8("folder", folder)),
+                admin_pb2.ExportRequest(folder=checked_utf8("folder", folder)),
                 timeout=COPY_DEADLINE_SECONDS,
             )
         return response.model_version
@@ -336,7 +336,7 @@ class Client:
         """Copies database and snapshots on the server's machine; returns the version."""
         with self._our_errors():
             response = self._admin.Backup(
-                admin_pb2.BackupRequest(folder=_utf8("folder", folder)),
+                admin_pb2.BackupRequest(folder=checked_utf8("folder", folder)),
                 timeout=COPY_DEADLINE_SECONDS,
             )
         return response.model_version
@@ -347,7 +347,7 @@ class Client:
 
     def history(self, fact_id: str) -> tuple[Fact, list[Update], list[Probe]]:
         """A fact with its ledger rows, oldest first, and its probes, newest first."""
-        request = pb.GetFactRequest(fact_id=_utf8("fact_id", fact_id))
+        request = pb.GetFactRequest(fact_id=checked_utf8("fact_id", fact_id))
         with self._our_errors():
             response = self._memory.GetFact(request, timeout=DEADLINE_SECONDS)
         return (
@@ -362,7 +362,7 @@ class Client:
             response = self._memory.GetFact(
                 pb.GetFactRequest(fact_id=fact_id), timeout=DEADLINE_SECONDS
             )
-        return _decode_operation(response.forgetting) if response.HasField("forgetting") else None
+        return decode_operation(response.forgetting) if response.HasField("forgetting") else None
 
     def facts(
         self,
@@ -440,7 +440,7 @@ class Client:
     def ask_stream(self, question: str, max_new_tokens: int = 0) -> Iterator[str | Reply]:
         """Pieces of the answer as it is made, and last the whole."""
         request = model_pb2.AskRequest(
-            question=_utf8("question", question), max_new_tokens=max_new_tokens
+            question=checked_utf8("question", question), max_new_tokens=max_new_tokens
         )
         with self._our_errors():
             for response in self._model.Ask(request, timeout=ANSWER_DEADLINE_SECONDS):
@@ -456,7 +456,7 @@ class Client:
     def score(self, question: str, answer: str) -> Score:
         """How likely the model finds exactly this answer."""
         request = model_pb2.ScoreRequest(
-            question=_utf8("question", question), answer=_utf8("answer", answer)
+            question=checked_utf8("question", question), answer=checked_utf8("answer", answer)
         )
         with self._our_errors():
             response = self._model.Score(request, timeout=ANSWER_DEADLINE_SECONDS)
@@ -604,7 +604,8 @@ def in_our_words(
     return RequestError(decode_error(error))
 
 
-def _decode_operation(message: pb.Operation) -> OperationStatus:
+def decode_operation(message: pb.Operation) -> OperationStatus:
+    """The message as our record."""
     return OperationStatus(
         id=message.id,
         kind=pb.OperationKind.Name(message.kind).removeprefix("OPERATION_KIND_").lower(),
@@ -622,19 +623,19 @@ def encode_new(new: NewFact) -> pb.TeachRequest:
         RequestError: a text is not UTF-8.
     """
     return pb.TeachRequest(
-        question=_utf8("question", new.question),
-        answer=_utf8("answer", new.answer),
+        question=checked_utf8("question", new.question),
+        answer=checked_utf8("answer", new.answer),
         correlated_questions=[
-            _utf8(f"correlated_questions[{index}]", question)
+            checked_utf8(f"correlated_questions[{index}]", question)
             for index, question in enumerate(new.correlated_questions)
         ],
         learning_rate_policy=codec.encode_policy(new.policy) if new.policy else None,
-        request_id=_utf8("request_id", new.request_id or str(uuid.uuid4())),
-        fact_id=_utf8("fact_id", new.fact_id or ""),
+        request_id=checked_utf8("request_id", new.request_id or str(uuid.uuid4())),
+        fact_id=checked_utf8("fact_id", new.fact_id or ""),
     )
 
 
-def _utf8(field: str, text: str) -> str:
+def checked_utf8(field: str, text: str) -> str:
     """The text, if it can be sent; from a shell it may hold bytes that are not UTF-8.
 
     Raises:

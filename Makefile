@@ -13,7 +13,7 @@ SOURCES := agent memory_store eval examples scripts tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types imports proto-check readme format proto gpu-test faults docs docs-test clean
+.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults soak docs docs-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ faults: install ## run all fault tests: kills, power loss, damaged files, disks 
 	@echo "==> Fault tests (about half an hour)"
 	$(BIN)/python -m tests.faults
 
+soak: install ## teach, ask and watch for ten minutes; memory and open files must stay flat
+	@echo "==> Soak test (ten minutes)"
+	$(BIN)/python -m tests.soak
+
 check: lint types imports proto-check test docs readme ## run everything that CI runs
 	@echo "==> All checks passed"
 
@@ -67,7 +71,10 @@ imports: install ## check the directions of imports (import-linter)
 	@echo "==> Import contracts"
 	$(BIN)/lint-imports --no-logo
 
-proto-check: install ## compare the generated code with a fresh generation
+proto-check: install ## lint proto/, compare it with the last release, and its code with a fresh generation
+	@echo "==> Protocol"
+	cd proto && ../$(BIN)/buf lint
+	cd proto && ../$(BIN)/buf breaking --against baseline.binpb
 	@echo "==> Generated code"
 	PYTHON=$(BIN)/python scripts/generate_proto.sh --check
 
@@ -91,6 +98,9 @@ format: install ## format the code and fix what ruff can fix
 proto: install ## generate the Python code of proto/
 	@echo "==> Generating"
 	PYTHON=$(BIN)/python scripts/generate_proto.sh
+
+proto-release: install ## take proto/ as what later changes must be compatible with: at a release
+	cd proto && ../$(BIN)/buf build --exclude-source-info -o baseline.binpb
 
 clean: ## remove the virtual environment, caches and builds
 	@echo "==> Cleaning"

@@ -16,6 +16,7 @@ from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_unfinished
+from agent.observing import Observing, observing
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
 from agent.scheduling.predicting import RatePredicting
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
@@ -36,7 +37,7 @@ from agent.service.server import (
 from agent.service.transport import require_safe_listen
 from agent.service.validation import FactRules
 from memory_store.errors import StoreFailedError
-from memory_store.records import Policy
+from memory_store.records import Policy, Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
@@ -73,12 +74,14 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
                 settings.data / DATABASE,
                 on_commit=hub.stored,
                 on_fatal=partial(_disk_failed, settings.data),
+                max_queued=settings.max_queued,
             )
         except StoreFailedError as error:
             await _refuse(settings, error, on_start)
             raise
         try:
-            await _serve_with(settings, store, hub, on_start)
+            async with observing(settings, store) as seen:
+                await _serve_with(settings, store, hub, seen, on_start)
         finally:
             await store.close()
 
@@ -99,17 +102,27 @@ async def _refuse(
 
 
 async def _serve_with(
-    settings: ServeSettings, store: StoreThreads, hub: EventHub, on_start: Callable[[str], None]
+    settings: ServeSettings,
+    store: StoreThreads,
+    hub: EventHub,
+    seen: Observing,
+    on_start: Callable[[str], None],
 ) -> None:
     arguments = ["--model", settings.model, "--device", settings.device]
+    arguments += ["--log-format", settings.observability.log_format]
     if settings.threads is not None:
         arguments += ["--threads", str(settings.threads)]
     snapshots = settings.data / SNAPSHOTS
     remove_unfinished(snapshots)
+
+    def on_update(update: Update) -> None:
+        keeper.updated(update)
+        seen.observer.updated(update)
+
     loop = LearningLoop(
         store,
-        partial(learner_process, arguments),
-        hub.publish,
+        partial(learner_process, arguments, observer=seen.observer),
+        seen.publishing(hub.publish),
         LoopSettings(
             model=settings.model,
             policy=settings.policy,
@@ -117,9 +130,11 @@ async def _serve_with(
             accept_drift=settings.accept_drift,
             samples=settings.samples,
         ),
-        on_update=lambda update: keeper.updated(update),
+        on_update=on_update,
         keep_only=lambda versions: keeper.keep_only(versions),
+        around=seen.observer.learning,
     )
+    seen.learner = lambda: (loop.state == LearnerState.READY, loop.updates_to_replay)
     keeper = SnapshotKeeper(
         SnapshotSettings(
             folder=snapshots,
@@ -135,10 +150,11 @@ async def _serve_with(
     rules = _Rules(settings.data / RULES, settings.model, settings.policy)
     server = Server(
         settings.listen,
-        MemoryServicer(store, rules.current, hub, loop.wake),
+        MemoryServicer(store, rules.current, hub, loop.wake, seen.tracing.traceparent),
         ModelServicer(store, loop, keeper, settings.model),
         AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
         settings.security,
+        seen.interceptors,
     )
     audit = RetentionAudit(store, lambda: loop.learner)
     ticks = Ticks()

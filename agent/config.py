@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from agent.learning.rates import DEFAULT_POLICY
@@ -16,7 +17,33 @@ DEFAULT_MODEL = "pythia-410m"
 DEFAULT_AUDIT_MINUTES = 10.0
 DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
+DEFAULT_MAX_QUEUED = 100_000
+DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS = 60.0
+
+
+class LogFormat(StrEnum):
+    """How the log is written: lines for people, or an object a line for machines."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observability:
+    """How a server is watched.
+
+    Attributes:
+        metrics_port: of Prometheus metrics over HTTP, 0 for any free one; None: none are served.
+        metrics_host: address that they are served on.
+        trace_to: URL of an OTLP collector; empty: nothing is traced.
+        log_format: see there.
+    """
+
+    metrics_port: int | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    trace_to: str = ""
+    log_format: LogFormat = LogFormat.TEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +86,12 @@ class ServeSettings:
         snapshot_minutes: and after so many minutes in which something was learned; 0 for none.
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
+        max_queued: new facts are refused while so many wait to be learned.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
         drain_seconds: on SIGTERM, the longest wait for the update in hand.
         security: who may speak to it.
+        observability: how it is watched.
     """
 
     listen: str
@@ -79,7 +108,9 @@ class ServeSettings:
     snapshot_minutes: float = 10.0
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
+    max_queued: int = DEFAULT_MAX_QUEUED
     accept_drift: bool = False
     samples: int = 0
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     security: Security = field(default_factory=Security)
+    observability: Observability = field(default_factory=Observability)

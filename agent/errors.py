@@ -1,7 +1,11 @@
 """Every error that a user of the agent can meet, each with a message that says what to do.
 
-This module imports nothing, so that the command line can name an error without loading torch.
+This module imports nothing large, so that the command line can name an error without loading torch.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class AgentError(Exception):
@@ -41,15 +45,17 @@ class LearnerError(AgentError):
 
 
 class InvalidFactError(AgentError):
-    """A fact cannot be taught as it was given.
+    """A fact, or another request, cannot be taken as it was given.
 
     Attributes:
-        field: The field of the fact that is wrong, by its name in the API, e.g. ``answer``.
+        field: The first field that is wrong, by its name in the API, e.g. ``answer``.
+        violations: Each field that is wrong, with what is wrong with it.
     """
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
+    def __init__(self, field: str, message: str, more: Iterable[tuple[str, str]] = ()) -> None:
         self.field = field
+        self.violations = ((field, message), *more)
+        super().__init__("; ".join(": ".join(violation) for violation in self.violations))
 
 
 class NotAuthenticatedError(AgentError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pysqlite3
 from sqlite_utils import Database
@@ -90,8 +90,11 @@ class Connection:
             StoreUnusableError: the disk is full, or another process holds the lock.
             StoreFailedError: reading, writing or syncing failed, or the file is damaged.
         """
-        with in_our_words(self.path):
-            rows: list[Row] = self.database.execute(sql, parameters).fetchall()
+        try:
+            # Not through sqlite-utils, which takes as long again.
+            rows: list[Row] = self.database.conn.execute(sql, parameters).fetchall()
+        except pysqlite3.DatabaseError as error:
+            _raise_in_our_words(self.path, error)
         return rows
 
     @contextmanager
@@ -168,28 +171,32 @@ def in_our_words(path: Path) -> Iterator[None]:
     try:
         yield
     except pysqlite3.DatabaseError as error:
-        # Extended codes carry the primary one in the lowest byte.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (pysqlite3.SQLITE_CORRUPT, pysqlite3.SQLITE_NOTADB):
-            raise damaged(path, str(error)) from error
-        if code == pysqlite3.SQLITE_IOERR:
-            raise StoreFailedError(
-                f"Reading or writing {path} failed ({error}). Check the disk, then start the "
-                "server again: all that was accepted is kept, and this request was not."
-            ) from error
-        if code == pysqlite3.SQLITE_FULL:
-            raise StoreUnusableError(
-                f"No space is left for {path}. Free some, then repeat the request: nothing of it "
-                "was stored."
-            ) from error
-        if code in (pysqlite3.SQLITE_CANTOPEN, pysqlite3.SQLITE_READONLY, pysqlite3.SQLITE_PERM):
-            raise StoreUnusableError(
-                f"Cannot open or write {path} ({error}). Check that the folder {path.parent} "
-                "exists and that this user may write to it."
-            ) from error
-        if code in (pysqlite3.SQLITE_BUSY, pysqlite3.SQLITE_LOCKED):
-            raise StoreUnusableError(
-                f"{path} is locked by another process ({error}). Stop that process, or use "
-                "another data folder."
-            ) from error
-        raise
+        _raise_in_our_words(path, error)
+
+
+def _raise_in_our_words(path: Path, error: pysqlite3.DatabaseError) -> NoReturn:
+    # Extended codes carry the primary one in the lowest byte.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (pysqlite3.SQLITE_CORRUPT, pysqlite3.SQLITE_NOTADB):
+        raise damaged(path, str(error)) from error
+    if code == pysqlite3.SQLITE_IOERR:
+        raise StoreFailedError(
+            f"Reading or writing {path} failed ({error}). Check the disk, then start the "
+            "server again: all that was accepted is kept, and this request was not."
+        ) from error
+    if code == pysqlite3.SQLITE_FULL:
+        raise StoreUnusableError(
+            f"No space is left for {path}. Free some, then repeat the request: nothing of it "
+            "was stored."
+        ) from error
+    if code in (pysqlite3.SQLITE_CANTOPEN, pysqlite3.SQLITE_READONLY, pysqlite3.SQLITE_PERM):
+        raise StoreUnusableError(
+            f"Cannot open or write {path} ({error}). Check that the folder {path.parent} "
+            "exists and that this user may write to it."
+        ) from error
+    if code in (pysqlite3.SQLITE_BUSY, pysqlite3.SQLITE_LOCKED):
+        raise StoreUnusableError(
+            f"{path} is locked by another process ({error}). Stop that process, or use "
+            "another data folder."
+        ) from error
+    raise error

@@ -21,9 +21,13 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+# Made once: `json.dumps` with options makes one for each value.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
 def write_json(value: object) -> str:
     """Compact JSON; equal values give equal text. Floats keep every bit, NaN included."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return _ENCODER.encode(value)
 
 
 def write_policy(policy: Policy | None) -> str | None:

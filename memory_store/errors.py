@@ -12,7 +12,15 @@ class FactNotFoundError(MemoryStoreError):
 
 
 class FactExistsError(MemoryStoreError):
-    """The chosen fact id, or the request id, already belongs to a different fact."""
+    """The chosen fact id already belongs to a different fact."""
+
+
+class RequestIdUsedError(FactExistsError):
+    """The request id was used before, with other content."""
+
+
+class QueueFullError(MemoryStoreError):
+    """As many facts wait to be learned as may; nothing was stored."""
 
 
 class WrongStateError(MemoryStoreError):

@@ -17,12 +17,10 @@ from memory_store.encoding import (
     read_time,
     write_learning,
     write_policy,
-    write_strings,
     write_time,
 )
 from memory_store.errors import FactNotFoundError, WrongStateError
-from memory_store.records import HELD, Fact, FactState, Learning, NewFact, Policy
-from memory_store.sampling import sample_key
+from memory_store.records import HELD, Fact, FactState, Learning, Policy
 from memory_store.schema import LIVE
 
 # Which states may follow each. Only the end of an operation may do otherwise: see `restate`.
@@ -70,29 +68,6 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def insert(connection: Connection, new: NewFact, fact_id: str, at: datetime) -> Fact:
-    """Stores a queued fact; its text exactly as given."""
-    time = write_time(at)
-    rows = connection.execute(
-        "INSERT INTO facts (id, question, answer, question_key, answer_key, correlated, policy,"
-        " state, accepted_at, updated_at, sample_key)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?) RETURNING *",
-        [
-            fact_id,
-            new.question,
-            new.answer,
-            question_key(new.question),
-            answer_key(new.answer),
-            write_strings(new.correlated_questions),
-            write_policy(new.policy),
-            time,
-            time,
-            sample_key(fact_id),
-        ],
-    )
-    return _fact(rows[0])
-
-
 def find(connection: Connection, fact_id: str) -> Fact | None:
     """The fact with this id, if there is one."""
     rows = connection.execute("SELECT * FROM facts WHERE id = ?", [fact_id])
@@ -111,17 +86,6 @@ def get(connection: Connection, fact_id: str) -> Fact:
             f"No fact has the id {fact_id!r}. List the facts to see which there are."
         )
     return fact
-
-
-def find_same(connection: Connection, question: str, answer: str) -> Fact | None:
-    """The newest live fact of this question, if it also gives this answer."""
-    rows = connection.execute(
-        f"SELECT * FROM facts WHERE question_key = ? AND {LIVE} ORDER BY position DESC LIMIT 1",
-        [question_key(question)],
-    )
-    if not rows or rows[0]["answer_key"] != answer_key(answer):
-        return None
-    return _fact(rows[0])
 
 
 def find_by_question(connection: Connection, question: str) -> Fact | None:

@@ -154,6 +154,7 @@ class NewFact:
     policy: Policy | None = None  # None: the server's default, decided when it is learned
     request_id: str | None = None
     fact_id: str | None = None
+    traceparent: str | None = None  # of the call that taught it (W3C), so that learning joins it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -466,11 +467,14 @@ class Accepted:
         fact: the stored fact.
         created: False if the memory held it already.
         event_sequence: the last event before it was accepted (or before now, if held already).
+        repeated: the request had been answered before: the rest is as it was then, but for the
+            fact, which is as it is now.
     """
 
     fact: Fact
     created: bool
     event_sequence: int
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

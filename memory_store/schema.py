@@ -277,12 +277,36 @@ def _count_samples(database: Database) -> None:
         database.execute(statement)
 
 
+def _keep_first_answers(database: Database) -> None:
+    """What a request was answered: the same again, if it is sent again."""
+    for statement in (
+        "ALTER TABLE requests ADD COLUMN created INTEGER NOT NULL DEFAULT 1"
+        " CHECK (created IN (0, 1))",
+        "ALTER TABLE requests ADD COLUMN event_sequence INTEGER NOT NULL DEFAULT 0",
+        # A fact has the time of the request that made it, and its first event is its acceptance.
+        "UPDATE requests SET created = (SELECT accepted_at = requests.created_at FROM facts"
+        " WHERE id = requests.fact_id), event_sequence = coalesce((SELECT min(sequence) - 1"
+        " FROM events WHERE events.fact_id = requests.fact_id), 0)",
+    ):
+        database.execute(statement)
+
+
+def _keep_traces(database: Database) -> None:
+    """The trace that a fact was taught in; only where tracing is on."""
+    database.execute("""CREATE TABLE traces (
+  position INTEGER PRIMARY KEY REFERENCES facts (position),
+  traceparent TEXT NOT NULL
+) STRICT""")
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
     ("0003_policies_of_attempts", _record_policies),
     ("0004_reviews_on_a_schedule", _review_on_a_schedule),
     ("0005_samples_of_probes", _count_samples),
+    ("0006_first_answers", _keep_first_answers),
+    ("0007_traces", _keep_traces),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,14 +16,14 @@ from memory_store import (
     ledger,
     meta,
     probes,
-    requests,
     sampling,
     schedule,
     schema,
+    teaching,
 )
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_time
-from memory_store.errors import FactExistsError, FactNotFoundError
+from memory_store.errors import FactNotFoundError, MemoryStoreError
 from memory_store.paging import NEWEST_FIRST, decode_page_token, encode_page_token
 from memory_store.records import (
     Accepted,
@@ -147,44 +146,40 @@ class MemoryStore:
 
     # -- Teaching ----------------------------------------------------------------------------
 
-    def teach(self, new: NewFact) -> Accepted:
+    def teach(self, new: NewFact, max_queued: int | None = None) -> Accepted:
         """Accepts a fact, or finds that the memory holds it.
 
-        A request id seen before gives the fact that it led to. Otherwise the newest live fact
-        (queued, learning, learned or known) of the same question is the same fact if its answer
-        is the same; it then keeps its own id, policy and correlated questions.
+        A request id seen before gives its first answer. Otherwise the newest live fact (queued,
+        learning, learned or known) of the same question is the same fact if its answer is the
+        same; it then keeps its own id, policy and correlated questions.
 
         Raises:
-            FactExistsError: the request id was used with other content, or the chosen fact id
-                belongs to another fact.
+            FactExistsError: the request id was used with other content (`RequestIdUsedError`), or
+                the chosen fact id belongs to another fact.
+            QueueFullError: it is new, and `max_queued` facts are queued.
+        """
+        [answer] = self.teach_many([new], max_queued)
+        if isinstance(answer, MemoryStoreError):
+            raise answer
+        return answer
+
+    def teach_many(
+        self, new_facts: Sequence[NewFact], max_queued: int | None = None
+    ) -> list[Accepted | MemoryStoreError]:
+        """Teaches one after the other, for little more than the price of one.
+
+        Returns:
+            For each, in order, what `teach` would return or raise.
         """
         with self.transaction():
-            before = self.last_event_sequence()
-            if new.request_id is not None:
-                earlier = requests.find_fact_id(self.connection, new.request_id, new)
-                if earlier is not None:
-                    return Accepted(fact=self.fact(earlier), created=False, event_sequence=before)
-            at = self.now()
-            same = facts.find_same(self.connection, new.question, new.answer)
-            self._require_free_id(new, same)
-            fact = same or self._insert(new, at)
-            if new.request_id is not None:
-                requests.remember(self.connection, new.request_id, new, fact.id, at)
-            return Accepted(fact=fact, created=same is None, event_sequence=before)
+            return teaching.accept(self.connection, new_facts, self.now(), max_queued)
 
-    def _require_free_id(self, new: NewFact, same: Fact | None) -> None:
-        if new.fact_id is None or (same is not None and same.id == new.fact_id):
-            return
-        if facts.find(self.connection, new.fact_id) is not None:
-            raise FactExistsError(
-                f"The fact id {new.fact_id!r} belongs to another fact. Choose another id, or none."
-            )
-
-    def _insert(self, new: NewFact, at: datetime) -> Fact:
-        fact_id = new.fact_id or "f" + secrets.token_hex(8)
-        fact = facts.insert(self.connection, new, fact_id, at)
-        self.emit(EventKind.ACCEPTED, at, fact_id=fact.id)
-        return fact
+    def traceparent(self, position: int) -> str | None:
+        """The trace that a fact was taught in, if it was taught while tracing was on."""
+        rows = self.connection.execute(
+            "SELECT traceparent FROM traces WHERE position = ?", [position]
+        )
+        return str(rows[0]["traceparent"]) if rows else None
 
     # -- Learning ----------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 An fsync costs about as much for one fact as for two hundred. So the writer takes all operations
 that wait, runs each in a savepoint of one transaction, commits once, and only then answers them
-all, with one call into the loop. An answer therefore always means: on disk.
+all, with one call into the loop. An answer therefore always means: on disk. Facts that wait one
+after the other are taught together, whoever sent them.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import functools
+import itertools
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from memory_store.errors import (
     MemoryStoreError,
@@ -24,12 +27,16 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
+from memory_store.records import NewFact
 from memory_store.store import MemoryStore
+from memory_store.teaching import Answer
 
 T = TypeVar("T")
 
-LARGEST_BATCH = 256  # operations a commit: bounds how long the first of them waits
+# Operations a commit, a fact being one: bounds how long the first of them waits.
+LARGEST_BATCH = 256
 LOG_PAGES = 1_000  # of 4 KiB, in the write-ahead log before they are moved into the database
+PAGES_AN_OPERATION = 16  # about what a fact adds to the log: before that it is not looked at
 
 
 class StoreThreads:
@@ -57,6 +64,7 @@ class StoreThreads:
         on_fatal: Callable[[StoreFailedError], None] | None = None,
         open_store: Callable[..., MemoryStore] = MemoryStore.open,
         log_pages: int = LOG_PAGES,
+        max_queued: int | None = None,
     ) -> Self:
         """Opens the database, making it if needed, and starts both threads.
 
@@ -68,6 +76,7 @@ class StoreThreads:
                 failed fsync.
             open_store: opens a store as `MemoryStore.open` does.
             log_pages: so many pages in the write-ahead log are moved into the database.
+            max_queued: new facts are refused while so many wait to be learned; None: never.
 
         Raises:
             StoreUnusableError: as `MemoryStore.open`.
@@ -78,6 +87,7 @@ class StoreThreads:
             loop,
             LARGEST_BATCH,
             log_pages=log_pages,
+            max_queued=max_queued,
             on_commit=on_commit,
             on_fatal=on_fatal,
         )
@@ -102,6 +112,17 @@ class StoreThreads:
             StoreClosedError: `close` was called before.
         """
         return await self._writer.submit(operation)
+
+    def teach(self, new_facts: Sequence[NewFact]) -> asyncio.Future[list[Answer]]:
+        """Queues facts; the future has an answer for each, in order, once they are durable.
+
+        The answers are those of `MemoryStore.teach_many`, and the errors as in `write`. They are
+        queued when this returns, and taught even if nobody waits for the future any more.
+
+        Raises:
+            StoreClosedError: `close` was called before.
+        """
+        return self._writer.queue(_Facts(new_facts, self._writer.new_answer()))
 
     async def read(self, operation: Callable[[MemoryStore], T]) -> T:
         """Runs queries on one view of the memory, which has all that was answered before.
@@ -152,6 +173,22 @@ class _Operation:
     run: Callable[[MemoryStore], Any]
     answer: asyncio.Future[Any]
 
+    @property
+    def size(self) -> int:
+        """How much it is beside `LARGEST_BATCH`."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    new_facts: Sequence[NewFact]
+    answer: asyncio.Future[list[Answer]]
+
+    @property
+    def size(self) -> int:
+        """How much it is beside `LARGEST_BATCH`."""
+        return len(self.new_facts)
+
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -178,6 +215,7 @@ class _StoreThread:
         largest_batch: int,
         *,
         log_pages: int | None = None,
+        max_queued: int | None = None,
         on_commit: Callable[[], None] | None = None,
         on_fatal: Callable[[StoreFailedError], None] | None = None,
     ) -> None:
@@ -185,11 +223,14 @@ class _StoreThread:
         self._loop = loop
         self._largest_batch = largest_batch
         self._log_pages = log_pages  # None: it does not write, so the log is not its business
+        self._max_queued = max_queued
         self._on_commit = on_commit
         self._on_fatal = on_fatal
-        self._waiting: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()  # None: the end
+        self._gathered: list[_Operation | _Facts] = []  # only the loop reads and writes it
+        self._waiting: queue.SimpleQueue[list[_Operation | _Facts] | None] = queue.SimpleQueue()
         self._ended: asyncio.Future[None] = loop.create_future()
         self._closing = False
+        self._unseen = 0  # operations since the log was looked at; only the thread's, as below
         self._failure: StoreFailedError | None = None  # only the thread reads and writes it
 
     # -- On the loop -------------------------------------------------------------------------
@@ -207,26 +248,44 @@ class _StoreThread:
             self._thread.join()  # it is at its end already
         opened.result()
 
+    def new_answer(self) -> asyncio.Future[Any]:
+        """What an operation is answered with."""
+        return self._loop.create_future()
+
     async def submit(self, operation: Callable[[MemoryStore], T]) -> T:
         """Queues an operation and waits for its outcome."""
+        answer: asyncio.Future[T] = self.queue(_Operation(operation, self.new_answer()))
+        return await answer
+
+    def queue(self, operation: _Operation | _Facts) -> asyncio.Future[Any]:
+        """Queues an operation; returns where its outcome will be."""
         if self._closing:
             raise StoreClosedError("The memory is closed: the server is stopping. Try again later.")
-        answer: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Operation(operation, answer))
-        return await answer
+        if not self._gathered:
+            # What arrives in the same turn of the loop is handed over together: the thread would
+            # wake for the first, and then contend with the loop for the interpreter.
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(operation)
+        return operation.answer
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._waiting.put(self._gathered)
+            self._gathered = []
 
     async def close(self) -> None:
         """Ends the thread once all before it is done; raises what closing the store raised."""
         if not self._closing:
             self._closing = True
-            self._waiting.put(None)
+            self._hand_over()
+            self._waiting.put(None)  # the end
         await asyncio.wait([self._ended])
         self._thread.join()  # it is at its end already
         self._ended.result()
 
     def _deliver(
         self,
-        batch: Sequence[_Operation],
+        batch: Sequence[_Operation | _Facts],
         outcomes: Sequence[_Outcome],
         committed: bool,
         fatal: StoreFailedError | None,
@@ -246,28 +305,33 @@ class _StoreThread:
         if opening.error is not None:
             return
         store: MemoryStore = opening.value
+        waiting: deque[_Operation | _Facts] = deque()
         going_on = True
-        while going_on:
-            batch, going_on = self._next_batch()
+        while going_on or waiting:
+            going_on = self._take(waiting) and going_on
+            batch = self._next_batch(waiting)
             if batch:
                 self._run(store, batch)
         self._call(_attempt(lambda: self._close_store(store)).settle, self._ended)
 
-    def _next_batch(self) -> tuple[list[_Operation], bool]:
-        """Waits for work, then takes what is there; the second value is False at the end."""
-        batch: list[_Operation] = []
-        operation = self._waiting.get()
-        while operation is not None:
-            batch.append(operation)
-            if len(batch) == self._largest_batch:
-                return batch, True
-            try:
-                operation = self._waiting.get_nowait()
-            except queue.Empty:
-                return batch, True
-        return batch, False
+    def _take(self, waiting: deque[_Operation | _Facts]) -> bool:
+        """Takes what was handed over, and waits for it if there is nothing else; False: the end."""
+        with contextlib.suppress(queue.Empty):
+            while (more := self._waiting.get(block=not waiting)) is not None:
+                waiting.extend(more)
+            return False
+        return True
 
-    def _run(self, store: MemoryStore, batch: Sequence[_Operation]) -> None:
+    def _next_batch(self, waiting: deque[_Operation | _Facts]) -> list[_Operation | _Facts]:
+        """The first that wait, as many as fit; one that fits nowhere is a batch of its own."""
+        batch: list[_Operation | _Facts] = []
+        size = 0
+        while waiting and (not batch or size + waiting[0].size <= self._largest_batch):
+            size += waiting[0].size
+            batch.append(waiting.popleft())
+        return batch
+
+    def _run(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> None:
         commit = _attempt(lambda: self._commit(store, batch))
         error = commit.error
         fatal = None
@@ -279,30 +343,50 @@ class _StoreThread:
         )
         self._call(self._deliver, batch, outcomes, error is None, fatal)
 
-    def _commit(self, store: MemoryStore, batch: Sequence[_Operation]) -> list[_Outcome]:
+    def _commit(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> list[_Outcome]:
         """Runs a batch as one transaction. If it raises, nothing of the batch may be relied on."""
         if self._failure is not None:
             raise self._failure
-        outcomes = []
-        with store.transaction():
-            for operation in batch:
-                outcome = _attempt(functools.partial(_run_in_savepoint, store, operation))
-                if isinstance(outcome.error, StoreFailedError):
-                    raise outcome.error
-                if not store.in_transaction:
-                    # Going on would commit the rest of the batch statement by statement.
-                    raise StoreUnusableError(
-                        "SQLite gave up the transaction, and nothing of it was stored: repeat the "
-                        f"request. The cause: {outcome.error}"
-                    )
-                outcomes.append(outcome)
+        outcomes = self._teach_all(store, batch) or self._run_all(store, batch)
         # Before the answers, although they are on disk: after a failed sync nothing is answered.
-        self._shorten_log(store)
+        self._shorten_log(store, sum(each.size for each in batch))
         return outcomes
 
-    def _shorten_log(self, store: MemoryStore) -> None:
+    def _teach_all(
+        self, store: MemoryStore, batch: Sequence[_Operation | _Facts]
+    ) -> list[_Outcome]:
+        """A batch of nothing but facts, which is most of them; no outcomes if it is not one."""
+        if not all(isinstance(each, _Facts) for each in batch):
+            return []
+        try:
+            return _taught(store, cast(Sequence[_Facts], batch), self._max_queued)
+        except StoreUnusableError:
+            raise
+        except Exception:  # noqa: BLE001 - whose fault it was is found out one by one
+            return []
+
+    def _run_all(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> list[_Outcome]:
+        """Each in a savepoint of one transaction."""
+        outcomes: list[_Outcome] = []
+        with store.transaction():
+            for each in batch:
+                outcomes.append(_alone(store, partial(self._run_one, store, each)))
+        return outcomes
+
+    def _run_one(self, store: MemoryStore, operation: _Operation | _Facts) -> Any:
+        if isinstance(operation, _Facts):
+            [outcome] = _taught(store, [operation], self._max_queued)
+            return outcome.value
+        with store.transaction():
+            return operation.run(store)
+
+    def _shorten_log(self, store: MemoryStore, operations: int) -> None:
         if self._log_pages is None:
             return
+        self._unseen += operations
+        if self._unseen * PAGES_AN_OPERATION < self._log_pages:
+            return
+        self._unseen = 0
         try:
             store.shorten_log(self._log_pages)
         except StoreFailedError:
@@ -321,9 +405,28 @@ class _StoreThread:
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
-def _run_in_savepoint(store: MemoryStore, operation: _Operation) -> Any:
-    with store.transaction():
-        return operation.run(store)
+def _taught(store: MemoryStore, batch: Sequence[_Facts], max_queued: int | None) -> list[_Outcome]:
+    """The facts of several callers, in one transaction, or one savepoint if one is open."""
+    answers = iter(store.teach_many([new for each in batch for new in each.new_facts], max_queued))
+    return [_Outcome(list(itertools.islice(answers, each.size))) for each in batch]
+
+
+def _alone(store: MemoryStore, atomic: Callable[[], Any]) -> _Outcome:
+    """Runs something that leaves no trace if it fails.
+
+    Raises:
+        StoreUnusableError: it failed, and all before it in the transaction with it.
+    """
+    outcome = _attempt(atomic)
+    if isinstance(outcome.error, StoreFailedError):
+        raise outcome.error
+    if not store.in_transaction:
+        # Going on would commit the rest of the batch statement by statement.
+        raise StoreUnusableError(
+            "SQLite gave up the transaction, and nothing of it was stored: repeat the "
+            f"request. The cause: {outcome.error}"
+        )
+    return outcome
 
 
 def _attempt(function: Callable[[], Any]) -> _Outcome:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, InvalidFactError
 from agent.learning import rates
 from agent.learning.presets import PRESETS
-from agent.service.validation import check_policy
 from memory_store.records import Guards, Policy
 
 AUTO_GUARDS = "auto"
@@ -49,7 +48,7 @@ def chosen_policy(
         max_steps=max_steps,
         guards=_chosen_guards(guards, without),
     )
-    check_policy("policy", policy)
+    _check(policy)
     return policy
 
 
@@ -74,6 +73,26 @@ def chosen_samples(probes: str) -> int:
     if not 1 <= samples <= MAX_SAMPLES:
         raise ConfigError(f"{samples} samples: choose 1 to {MAX_SAMPLES}")
     return samples
+
+
+def _check(policy: Policy) -> None:
+    """Rate and steps are within their ranges.
+
+    Raises:
+        InvalidFactError: one is not.
+    """
+    # Written so that NaN fails too.
+    if not rates.MIN_LEARNING_RATE <= policy.learning_rate <= rates.MAX_LEARNING_RATE:
+        raise InvalidFactError(
+            f"policy.{'largest_' if policy.name in rates.COMPARING else ''}learning_rate",
+            f"{policy.learning_rate:g} is out of range:"
+            f" {rates.MIN_LEARNING_RATE:g} to {rates.MAX_LEARNING_RATE:g}",
+        )
+    if not 1 <= policy.max_steps <= rates.MAX_STEPS:
+        raise InvalidFactError(
+            f"policy.{'steps' if policy.name in (rates.FIXED, rates.PAPER) else 'max_steps'}",
+            f"{policy.max_steps} is out of range: 1 to {rates.MAX_STEPS}",
+        )
 
 
 def _chosen_guards(preset: str, without: str) -> Guards | None:

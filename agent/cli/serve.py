@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,15 +22,18 @@ from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
     DEFAULT_DRAIN_SECONDS,
+    DEFAULT_MAX_QUEUED,
+    DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
     DEFAULT_REVIEW_SECONDS,
+    LogFormat,
+    Observability,
     ServeSettings,
 )
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
-from agent.printable import log_to_standard_error
 from agent.service.transport import require_safe_listen
 
 logger = logging.getLogger(__name__)
@@ -154,6 +160,14 @@ def serve(
             envvar="AGENT_KEEP_SNAPSHOT_DAYS", min=0, help="and the newest of each of so many days."
         ),
     ] = 7,
+    max_queued: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_MAX_QUEUED",
+            min=1,
+            help="New facts are refused, to be sent later, while so many wait to be learned.",
+        ),
+    ] = DEFAULT_MAX_QUEUED,
     accept_drift: Annotated[
         bool,
         typer.Option(
@@ -161,6 +175,35 @@ def serve(
             help="Serve weights that replay differently here; probes all facts, keeps the result.",
         ),
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="AGENT_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Serve Prometheus metrics over HTTP here; 0 takes any free port.",
+            show_default="none are served",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_METRICS_HOST",
+            help="Their address. Anybody who reaches it can read them.",
+        ),
+    ] = DEFAULT_METRICS_HOST,
+    trace_to: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_TRACE_TO",
+            metavar="URL",
+            help="Send traces to this OTLP collector, as http://127.0.0.1:4318/v1/traces; needs"
+            " continual-agent[tracing].",
+        ),
+    ] = "",
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="AGENT_LOG_FORMAT", help="How the log is written.")
+    ] = LogFormat.TEXT,
     drain_seconds: Annotated[
         float,
         typer.Option(
@@ -174,8 +217,9 @@ def serve(
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.app import serve as run  # imports gRPC: not needed for --help
+    from agent.telemetry.logs import configure
 
-    log_to_standard_error("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(log_format)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
@@ -194,10 +238,17 @@ def serve(
         snapshot_minutes=snapshot_minutes,
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,
+        max_queued=max_queued,
         accept_drift=accept_drift,
         samples=chosen_samples(probes),
         drain_seconds=drain_seconds,
         security=security.chosen(),
+        observability=Observability(
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
+            trace_to=trace_to,
+            log_format=log_format,
+        ),
     )
     require_safe_listen(listen, settings.security)  # before a model is fetched
     fetch_if_missing(model)
@@ -207,8 +258,19 @@ def serve(
         print(f"listening on {address}", flush=True)
         logger.info("data in %s, loading %s", data, model)
 
-    asyncio.run(run(settings, on_start))
+    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+        runner.run(run(settings, on_start))
     logger.info("stopped")
+
+
+def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is (`pip install continual-agent[fast]`); None: asyncio's own."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
+        "uvloop"
+    ).new_event_loop
+    return factory
 
 
 def fetch_if_missing(model: str) -> None:

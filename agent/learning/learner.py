@@ -16,6 +16,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,17 @@ from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
 from agent.learning.general_text import general_texts
-from agent.learning.generation import answer_alone, generate_answers, stream_answer
+from agent.learning.generation import (
+    Asked,
+    answer_alone,
+    generate_answers,
+    stream_answer,
+    stream_answers,
+)
 from agent.learning.graphs import Runner
 from agent.learning.guards import rehearsed_of
 from agent.learning.model import LoadedModel
+from agent.learning.pauses import Pause, no_pause, pause_between_layers
 from agent.learning.presets import NONE
 from agent.learning.probes import count_samples, probe
 from agent.learning.records import (
@@ -67,13 +75,19 @@ BASE_ANSWER_TOKENS = 16
 class Learner:
     """A model with its ledger position. Not thread-safe: one thread drives it.
 
+    Args:
+        loaded: the base checkpoint.
+        pause: called in the middle of long work, where questions may be answered and nothing else
+            be done.
+
     Attributes:
         version: ledger position of the served weights; 0 is the base checkpoint.
         digest: of the served weights.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, pause: Pause = no_pause) -> None:
         self._loaded = loaded
+        self._pause = pause
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
         self._served = loaded.model.requires_grad_(False)
         self._base = _copy_of(self._served)
@@ -90,6 +104,9 @@ class Learner:
             runner=Runner(loaded.device),
             texts=self._texts,
         )
+        if not self._bench.runner.has_graphs and pause is not no_pause:
+            for model in (self._base, self._working):
+                pause_between_layers(model, pause)
         self._general_texts: list[list[int]] | None = None
         self._base_answers: dict[str, str] = {}  # by question
         self._sampler: Sampler | None = None
@@ -354,10 +371,26 @@ class Learner:
         Raises:
             InvalidFactError: the question leaves no room for an answer in the model's context.
         """
+        limit = min(max_new_tokens, self.room_to_answer(question))
+        return stream_answer(self._served, self._encoder, question, limit)
+
+    def ask_together(self, asked: Sequence[Asked]) -> Iterator[list[tuple[int, str | Generated]]]:
+        """The served model's answers to several questions; see `stream_answers`.
+
+        Each limit must leave the answer room; see `room_to_answer`.
+        """
+        return stream_answers(self._served, self._encoder, asked)
+
+    def room_to_answer(self, question: str) -> int:
+        """How many tokens an answer to the question can have, at least one.
+
+        Raises:
+            InvalidFactError: the question leaves no room for any in the model's context.
+        """
         room = self._loaded.max_tokens - len(self._encoder.prompt(question))
         if room < 1:
             raise InvalidFactError("question", self._too_long())
-        return stream_answer(self._served, self._encoder, question, min(max_new_tokens, room))
+        return room
 
     @torch.inference_mode()
     def score(self, question: str, answer: str) -> tuple[float, int]:
@@ -398,7 +431,13 @@ class Learner:
 
     def probe_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
         """The served model's answers to some questions, each with the answer expected."""
-        return probe(self._served, self._encoder, pairs, always_generate=True)
+        return probe(
+            self._served,
+            self._encoder,
+            pairs,
+            always_generate=True,
+            generate=partial(generate_answers, pause=self._pause),
+        )
 
     def _outcome(
         self,

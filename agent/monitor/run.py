@@ -145,8 +145,11 @@ class Monitor:
         while not self.ui.quit:
             now = time.monotonic()
             if changed and now >= pace.due(typed=typed):
-                with pace.drawing():
-                    self.draw()
+                try:
+                    with pace.drawing():
+                        self.draw()
+                except OSError:  # the terminal is gone
+                    self.ui = replace(self.ui, quit=True)
                 changed = typed = False
                 continue
             if changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from rich.color import ColorSystem
@@ -66,8 +66,9 @@ class Screen:
         self._write(_TAKE)
 
     def give_back(self) -> None:
-        """Switches back to what was there before."""
-        self._write(_GIVE_BACK)
+        """Switches back to what was there before, unless the terminal is gone."""
+        with suppress(OSError):
+            self._write(_GIVE_BACK)
 
     def draw(self, frame: Frame, size: tuple[int, int]) -> None:
         """Brings the terminal from the last frame to this one."""

@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -127,6 +127,7 @@ class LearningLoop:
         settings: LoopSettings,
         on_update: Callable[[Update], None] = lambda update: None,
         keep_only: KeepOnly | None = None,
+        around: Callable[[Fact], AbstractAsyncContextManager[None]] = lambda fact: nullcontext(),
     ) -> None:
         """Prepares; `run` does it.
 
@@ -137,6 +138,7 @@ class LearningLoop:
             settings: see there.
             on_update: called when a row of the ledger is served.
             keep_only: removes snapshots, from whoever writes any meanwhile; see `SnapshotKeeper`.
+            around: entered with each claimed fact, while it is learned.
         """
         self._store = store
         self._start_learner = start_learner
@@ -144,6 +146,7 @@ class LearningLoop:
         self._settings = settings
         self._on_update = on_update
         self._keep_only = keep_only or self._remove_others
+        self._around = around
         self._woken = asyncio.Event()
         self._version = 0
         self._predictor: tuple[float, ...] | None = None
@@ -364,7 +367,8 @@ class LearningLoop:
         """Learns the fact that is next, if any, and reviews one; False if nothing waits."""
         fact = await self._when_writable(MemoryStore.claim)
         if fact is not None:
-            await self._learn(learner, fact)
+            async with self._around(fact):
+                await self._learn(learner, fact)
         return await self._review(learner) or fact is not None
 
     async def _operate(

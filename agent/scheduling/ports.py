@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -67,7 +67,9 @@ class Learner(Protocol):
         """Answers to the fact's questions, and the model version."""
         ...
 
-    def ask(self, question: str, max_new_tokens: int) -> AsyncIterator[tuple[str | Generated, int]]:
+    def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         """Pieces of the answer and last the whole, each with its model version."""
         ...
 

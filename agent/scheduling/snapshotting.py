@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -73,7 +74,8 @@ class SnapshotKeeper:
         long = 0 < self._settings.every_seconds <= self._seconds
         if (many or long) and not self._writing.locked():
             self._seconds = 0.0
-            task = asyncio.create_task(self._create_quietly())
+            # A story of its own, not that of the fact whose update it follows.
+            task = asyncio.create_task(self._create_quietly(), context=Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 
 from agent.errors import AgentError, NotAllowedError, NotAuthenticatedError, RateLimitedError
+from agent.service.error_details import encode_status
 from agent.service.methods import METHODS, UNKNOWN, Method
 from agent.service.rate_limit import RateLimiter
 from agent.service.status import status_of
@@ -155,18 +153,8 @@ def _client(context: Any, token: Token | None) -> str:
 
 
 async def _abort(context: Any, error: AgentError) -> None:
-    code, message = status_of(error)
-    details: tuple[tuple[str, bytes], ...] = ()
+    refusal = status_of(error)
     if isinstance(error, RateLimitedError):
-        details = (("grpc-status-details-bin", _retry_info(code, message, error)),)
-    await context.abort(code, message, details)
-
-
-def _retry_info(code: grpc.StatusCode, message: str, error: RateLimitedError) -> bytes:
-    delay = Duration()
-    delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
-    detail = AnyMessage()
-    detail.Pack(RetryInfo(retry_delay=delay))
-    status = Status(code=code.value[0], message=message, details=[detail])
-    wire: bytes = status.SerializeToString()
-    return wire
+        refusal = replace(refusal, retry_seconds=error.retry_after_seconds)
+    status = encode_status(refusal)
+    await context.abort(status.code, status.details, status.trailing_metadata)

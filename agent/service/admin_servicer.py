@@ -82,8 +82,6 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def Rollback(
         self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RollbackResponse:
-        if request.to_version < 0:
-            raise InvalidFactError("to_version", "must not be negative")
         operation = await self._store.write(
             partial(taking_back.request_rollback, to_version=request.to_version)
         )

@@ -24,7 +24,6 @@ from typing import Any, Self
 import grpc
 
 from agent.errors import AgentError
-from agent.service import client as blocking
 from agent.service import codec
 from agent.service.channel import ANYBODY, Access, open_async_channel
 from agent.service.client import (
@@ -42,7 +41,14 @@ from agent.service.client import (
     RequestError,
     Score,
     Status,
+    Taught,
+    checked_utf8,
+    decode_batch,
+    decode_operation,
+    decode_rejected,
     decode_status,
+    encode_new,
+    in_our_words,
 )
 from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
@@ -101,8 +107,8 @@ class AsyncClient:
 
     async def teach_fact(self, new: NewFact) -> Accepted:
         """Hands in one fact; see `teach`."""
-        return _decode_accepted(
-            await self._call(self._memory.Teach, blocking._encode_new(new), DEADLINE_SECONDS)
+        return codec.decode_accepted(
+            await self._call(self._memory.Teach, encode_new(new), DEADLINE_SECONDS)
         )
 
     async def teach_many(
@@ -113,17 +119,22 @@ class AsyncClient:
         async def requests() -> AsyncIterator[pb.TeachStreamRequest]:
             if isinstance(facts, AsyncIterable):
                 async for new in facts:
-                    yield pb.TeachStreamRequest(teach=blocking._encode_new(new))
+                    yield pb.TeachStreamRequest(teach=encode_new(new))
             else:
                 for new in facts:
-                    yield pb.TeachStreamRequest(teach=blocking._encode_new(new))
+                    yield pb.TeachStreamRequest(teach=encode_new(new))
 
         stream = self._stream(self._memory.TeachStream, requests(), COPY_DEADLINE_SECONDS)
         async for response in stream:
             if response.HasField("accepted"):
-                yield _decode_accepted(response.accepted)
+                yield codec.decode_accepted(response.accepted)
             else:
-                yield Rejected(index=response.index, message=response.rejected.message)
+                yield decode_rejected(response.index, response.rejected)
+
+    async def teach_batch(self, facts: Sequence[NewFact]) -> list[Taught | Rejected]:
+        """Hands in up to 1,000 facts at once, the fastest way; tells what became of each."""
+        request = pb.TeachBatchRequest(facts=map(encode_new, facts))
+        return decode_batch(await self._call(self._memory.TeachBatch, request, DEADLINE_SECONDS))
 
     async def wait(self, fact_ids: Iterable[str]) -> dict[str, Fact]:
         """Returns the facts by id once each is settled; see `settle`."""
@@ -164,7 +175,7 @@ class AsyncClient:
     ) -> AsyncIterator[str | Reply]:
         """Pieces of the answer as it is made, and last the whole."""
         request = model_pb2.AskRequest(
-            question=blocking._utf8("question", question), max_new_tokens=max_new_tokens
+            question=checked_utf8("question", question), max_new_tokens=max_new_tokens
         )
         async for response in self._stream(self._model.Ask, request, ANSWER_DEADLINE_SECONDS):
             if response.text:
@@ -179,7 +190,7 @@ class AsyncClient:
     async def score(self, question: str, answer: str) -> Score:
         """How likely the model finds exactly this answer."""
         request = model_pb2.ScoreRequest(
-            question=blocking._utf8("question", question), answer=blocking._utf8("answer", answer)
+            question=checked_utf8("question", question), answer=checked_utf8("answer", answer)
         )
         response = await self._call(self._model.Score, request, ANSWER_DEADLINE_SECONDS)
         return Score(
@@ -267,7 +278,7 @@ class AsyncClient:
 
     async def explain(self, question: str, limit: int = 10) -> Explanation:
         """Which updates moved the answer to a question most."""
-        request = pb.ExplainRequest(question=blocking._utf8("question", question), limit=limit)
+        request = pb.ExplainRequest(question=checked_utf8("question", question), limit=limit)
         return decode_explanation(await self._call(self._memory.Explain, request, DEADLINE_SECONDS))
 
     async def pause_learning(self, *, paused: bool = True) -> None:
@@ -286,28 +297,28 @@ class AsyncClient:
         self, fact_id: str, *, erase: bool = False
     ) -> tuple[OperationStatus, list[str]]:
         """Asks for a fact to be forgotten; returns once the request is durable."""
-        request = pb.ForgetRequest(fact_id=blocking._utf8("fact_id", fact_id), erase=erase)
+        request = pb.ForgetRequest(fact_id=checked_utf8("fact_id", fact_id), erase=erase)
         response = await self._call(self._memory.Forget, request, DEADLINE_SECONDS)
-        return blocking._decode_operation(response.operation), list(response.out_of_reach)
+        return decode_operation(response.operation), list(response.out_of_reach)
 
     async def forgetting(self, fact_id: str) -> OperationStatus | None:
         """The last request to forget a fact, with its proof once it is done."""
         response = await self._get_fact(fact_id)
         if not response.HasField("forgetting"):
             return None
-        return blocking._decode_operation(response.forgetting)
+        return decode_operation(response.forgetting)
 
     async def rollback(self, to_version: int) -> OperationStatus:
         """Asks for the weights of an earlier version; see `forget`."""
         request = admin_pb2.RollbackRequest(to_version=to_version)
         response = await self._call(self._admin.Rollback, request, DEADLINE_SECONDS)
-        return blocking._decode_operation(response.operation)
+        return decode_operation(response.operation)
 
     async def operation(self, operation_id: int) -> OperationStatus:
         """How far an operation is."""
         request = admin_pb2.GetOperationRequest(id=operation_id)
         response = await self._call(self._admin.GetOperation, request, DEADLINE_SECONDS)
-        return blocking._decode_operation(response.operation)
+        return decode_operation(response.operation)
 
     async def wait_operation(
         self, operation_id: int, progress: Callable[[str], None] = lambda what: None
@@ -353,20 +364,20 @@ class AsyncClient:
 
     async def export(self, folder: str) -> int:
         """Writes a Hugging Face checkpoint on the server's machine; returns its version."""
-        request = admin_pb2.ExportRequest(folder=blocking._utf8("folder", folder))
+        request = admin_pb2.ExportRequest(folder=checked_utf8("folder", folder))
         response = await self._call(self._admin.Export, request, COPY_DEADLINE_SECONDS)
         return int(response.model_version)
 
     async def backup(self, folder: str) -> int:
         """Copies database and snapshots on the server's machine; returns the version."""
-        request = admin_pb2.BackupRequest(folder=blocking._utf8("folder", folder))
+        request = admin_pb2.BackupRequest(folder=checked_utf8("folder", folder))
         response = await self._call(self._admin.Backup, request, COPY_DEADLINE_SECONDS)
         return int(response.model_version)
 
     # -- Calls -------------------------------------------------------------------------------
 
     async def _get_fact(self, fact_id: str) -> pb.GetFactResponse:
-        request = pb.GetFactRequest(fact_id=blocking._utf8("fact_id", fact_id))
+        request = pb.GetFactRequest(fact_id=checked_utf8("fact_id", fact_id))
         response: pb.GetFactResponse = await self._call(
             self._memory.GetFact, request, DEADLINE_SECONDS
         )
@@ -397,12 +408,4 @@ class AsyncClient:
                 await asyncio.wait_for(self._channel.channel_ready(), CONNECT_SECONDS)
             except TimeoutError:
                 connected = False
-        return blocking.in_our_words(error, self.address, lambda: connected)
-
-
-def _decode_accepted(response: pb.TeachResponse) -> Accepted:
-    return Accepted(
-        fact=codec.decode_fact(response.fact),
-        created=response.created,
-        event_sequence=response.event_sequence,
-    )
+        return in_our_words(error, self.address, lambda: connected)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.service import learner_codec as codec
+from agent.telemetry.observer import Observer
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
 from memory_store.records import Policy, Step
@@ -63,10 +65,15 @@ class LearnerClient:
     """Talks to one learner process over one channel.
 
     Every method raises `LearnerUnavailableError` if the process is gone.
+
+    Args:
+        channel: to it.
+        observer: told of what it did.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, observer: Observer | None = None) -> None:
         self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        self._observer = observer
 
     async def describe(self) -> LearnerDescription:
         """What the learner has loaded."""
@@ -94,6 +101,7 @@ class LearnerClient:
             older=map(codec.encode_example, older),
             samples=samples,
         )
+        started = time.perf_counter()
         with our_errors():
             async for response in self._stub.Learn(request):
                 match response.WhichOneof("progress"):
@@ -102,7 +110,11 @@ class LearnerClient:
                     case "step":
                         yield codec.decode_step(response.step)
                     case _:
-                        yield codec.decode_outcome(response.outcome)
+                        outcome = codec.decode_outcome(response.outcome)
+                        if self._observer is not None:
+                            seconds = time.perf_counter() - started
+                            self._observer.learned(example.fact_id, outcome, seconds)
+                        yield outcome
 
     async def memory(self) -> tuple[int, int]:
         """Bytes it takes of its GPU, or of RAM, and what there is of it."""
@@ -158,16 +170,20 @@ class LearnerClient:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         """Pieces of the answer and last the whole, each with its model version."""
         request = pb.AskRequest(question=question, max_new_tokens=max_new_tokens)
-        with our_errors():
-            async for response in self._stub.Ask(request):
-                if response.text:
-                    yield response.text, response.model_version
-                else:
-                    whole = Generated(text=response.answer, finished=response.finished)
-                    yield whole, response.model_version
+        call = self._stub.Ask(request)
+        try:
+            with our_errors():
+                async for response in call:
+                    if response.text:
+                        yield response.text, response.model_version
+                    else:
+                        whole = Generated(text=response.answer, finished=response.finished)
+                        yield whole, response.model_version
+        finally:
+            call.cancel()  # nothing, if it has ended
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
         """Log-probability of the answer, its number of tokens, and the model version."""
@@ -177,9 +193,12 @@ class LearnerClient:
 
     async def probe(self, example: Example) -> tuple[list[Answer], int]:
         """Answers to the fact's question and its correlated ones, and the model version."""
+        started = time.perf_counter()
         with our_errors():
             response = await self._stub.Probe(
                 pb.ProbeRequest(example=codec.encode_example(example))
             )
-        answers = [response.retention, *response.transfer]
-        return [codec.decode_answer(answer) for answer in answers], response.model_version
+        answers = [codec.decode_answer(a) for a in (response.retention, *response.transfer)]
+        if self._observer is not None:
+            self._observer.probed(answers, time.perf_counter() - started)
+        return answers, response.model_version

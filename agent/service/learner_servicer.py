@@ -6,8 +6,8 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from agent.learning.learner import Learner
 from agent.learning.memory import memory
 from agent.learning.records import Generated, Opening, Outcome
 from agent.service import learner_codec as codec
+from agent.service.answering import Answering
 from agent.service.device_thread import DeviceThread, Priority
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
@@ -66,6 +67,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     def __init__(self, learner: Learner, device: DeviceThread) -> None:
         self._learner = learner
         self._device = device
+        self._answering = Answering(learner, device)
 
     async def Describe(
         self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -160,16 +162,16 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     async def Ask(
         self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AskResponse]:
-        ask = functools.partial(self._learner.ask, request.question, request.max_new_tokens)
-        async with reporting(context):
-            async for piece in self._device.stream(Priority.ANSWER, self._versioned(ask)):
-                text, version = piece
-                if isinstance(text, Generated):
+        answer = self._answering.ask(request.question, request.max_new_tokens)
+        # Closed at once when the client goes away: whoever is left is answered sooner.
+        async with reporting(context), aclosing(answer):
+            async for said, version in answer:
+                if isinstance(said, Generated):
                     yield pb.AskResponse(
-                        model_version=version, answer=text.text, finished=text.finished
+                        model_version=version, answer=said.text, finished=said.finished
                     )
                 else:
-                    yield pb.AskResponse(model_version=version, text=text)
+                    yield pb.AskResponse(model_version=version, text=said)
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -196,13 +198,3 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
 
         async with reporting(context):
             return await self._device.call(Priority.AUDIT, probe)
-
-    def _versioned(self, start: Callable[[], Any]) -> Callable[[], Any]:
-        """Pairs each piece with the version it came from: the one served when the job began."""
-
-        def run() -> Any:
-            version = self._learner.version
-            for piece in start():
-                yield piece, version
-
-        return run

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
-from agent.errors import InvalidFactError, LearnerUnavailableError
+from agent.errors import LearnerUnavailableError
 from agent.service import codec
+from agent.service.error_details import encode_rejection
 from agent.service.events import EventHub
+from agent.service.rules import check_rules
 from agent.service.status import status_of
-from agent.service.validation import FactRules, check_question
+from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from memory_store import provenance, taking_back
-from memory_store.records import FactState
+from memory_store.errors import MemoryStoreError, QueueFullError
+from memory_store.records import Accepted, NewFact
 from memory_store.store import MemoryStore
+from memory_store.teaching import Answer
 from memory_store.writer import StoreThreads
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
@@ -25,6 +31,13 @@ PROBES_SHOWN = 100
 DEFAULT_INFLUENCES = 10
 # Facts of one stream that may wait for their commit together: they share its fsync.
 STREAM_WINDOW = 256
+# Facts of a batch that are checked in one turn of the loop.
+BATCH_PART = 100
+# Facts of all clients that may wait for their commit: what bounds the memory they take.
+MAX_IN_HAND = 20_000
+
+# A fact of a stream: on its way to the disk, or refused.
+_InHand = asyncio.Future[list[Answer]] | Exception
 
 
 class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
@@ -35,6 +48,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         rules: the checks for the model being served, or None before it was loaded once.
         events: what watchers follow.
         accepted: called after each new fact.
+        traceparent: the trace of the call in hand (W3C); None if there is none.
     """
 
     def __init__(
@@ -43,24 +57,46 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         rules: Callable[[], FactRules | None],
         events: EventHub,
         accepted: Callable[[], None],
+        traceparent: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._rules = rules
         self._events = events
         self._accepted = accepted
+        self._traceparent = traceparent
+        self._in_hand = 0
 
     async def Teach(
         self, request: pb.TeachRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachResponse:
         """Answers once the fact is durable."""
-        new = self._known_rules().new_fact(request)
-        accepted = await self._store.write(lambda store: store.teach(new))
+        [answer] = await self._teach([self._known_rules().new_fact(request)])
         self._accepted()
-        return pb.TeachResponse(
-            fact=codec.encode_fact(accepted.fact),
-            created=accepted.created,
-            event_sequence=accepted.event_sequence,
-        )
+        return codec.encode_accepted(_or_raise(answer))
+
+    async def TeachBatch(
+        self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.TeachBatchResponse:
+        """Checks a part of the facts while the part before is being written."""
+        rules = self._known_rules()
+        checked: list[list[NewFact | Exception]] = []
+        taught = []
+        for start in range(0, len(request.facts), BATCH_PART):
+            part = [_checked(rules, fact) for fact in request.facts[start : start + BATCH_PART]]
+            checked.append(part)
+            taught.append(self._teach([fact for fact in part if isinstance(fact, NewFact)]))
+            await asyncio.sleep(0)  # others have their turn
+        response = pb.TeachBatchResponse()
+        outcomes = await asyncio.gather(*taught, return_exceptions=True)
+        for part, outcome in zip(checked, outcomes, strict=True):
+            # The commit of one part may have failed, and that of the next succeeded.
+            answers = iter(outcome) if isinstance(outcome, list) else itertools.repeat(outcome)
+            for fact in part:
+                response.results.append(
+                    _result(next(answers) if isinstance(fact, NewFact) else fact)
+                )
+        self._accepted()
+        return response
 
     async def TeachStream(
         self,
@@ -69,15 +105,11 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     ) -> AsyncIterator[pb.TeachStreamResponse]:
         """Answers in order; reads ahead by at most `STREAM_WINDOW` facts."""
         self._known_rules()
-        window: asyncio.Queue[asyncio.Task[pb.TeachStreamResponse] | None] = asyncio.Queue(
-            STREAM_WINDOW
-        )
+        window: asyncio.Queue[_InHand | None] = asyncio.Queue(STREAM_WINDOW)
 
         async def read() -> None:
-            index = 0
             async for request in request_iterator:
-                await window.put(asyncio.create_task(self._teach_one(index, request, context)))
-                index += 1
+                await window.put(self._take_in_hand(request.teach))
 
         def on_end(reader: asyncio.Task[None]) -> None:
             # A cancelled reader has nobody left who would make room in the window.
@@ -87,12 +119,18 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         ends: set[asyncio.Task[None]] = set()  # held: the loop itself keeps only weak references
         reader = asyncio.create_task(read())
         reader.add_done_callback(on_end)
+        index = 0
         try:
-            while (task := await window.get()) is not None:
-                yield await task
+            while (in_hand := await window.get()) is not None:
+                yield await self._acknowledge(index, in_hand)
+                index += 1
             await reader
         finally:
             reader.cancel()
+            while not window.empty():
+                left = window.get_nowait()
+                if isinstance(left, asyncio.Future):
+                    left.cancel()  # nobody asks how it ended; it is taught all the same
 
     def _known_rules(self) -> FactRules:
         rules = self._rules()
@@ -100,18 +138,45 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             raise LearnerUnavailableError("the model is being loaded: try again in a moment")
         return rules
 
-    async def _teach_one(
-        self,
-        index: int,
-        request: pb.TeachStreamRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> pb.TeachStreamResponse:
+    def _teach(self, new_facts: Sequence[NewFact]) -> asyncio.Future[list[Answer]]:
+        """Queues facts for the next commit; the future fails if too many are on their way there."""
+        if self._in_hand + len(new_facts) > MAX_IN_HAND:
+            refused: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+            refused.set_exception(
+                QueueFullError(
+                    f"{self._in_hand} facts are being written. Nothing was stored: repeat the"
+                    " request later."
+                )
+            )
+            return refused
+        if traceparent := self._traceparent():
+            new_facts = [replace(new, traceparent=traceparent) for new in new_facts]
+        taught = self._store.teach(new_facts)
+        self._in_hand += len(new_facts)
+
+        def settled(_: object) -> None:
+            self._in_hand -= len(new_facts)
+
+        taught.add_done_callback(settled)
+        return taught
+
+    def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:
         try:
-            accepted = await self.Teach(request.teach, context)
+            check_rules(request)
+            return self._teach([self._known_rules().new_fact(request)])
         except Exception as error:  # noqa: BLE001 - a refused fact must not end the stream
-            code, message = status_of(error)
-            rejection = pb.Rejection(code=code.value[0], message=message)
-            return pb.TeachStreamResponse(index=index, rejected=rejection)
+            return error
+
+    async def _acknowledge(self, index: int, in_hand: _InHand) -> pb.TeachStreamResponse:
+        try:
+            if isinstance(in_hand, Exception):
+                raise in_hand
+            [answer] = await in_hand
+            accepted = codec.encode_accepted(_or_raise(answer))
+        except Exception as error:  # noqa: BLE001 - as above
+            rejected = encode_rejection(status_of(error))
+            return pb.TeachStreamResponse(index=index, rejected=rejected)
+        self._accepted()
         return pb.TeachStreamResponse(index=index, accepted=accepted)
 
     async def GetFact(
@@ -152,7 +217,6 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainResponse:
         """From the recorded probes alone: nothing is computed."""
-        check_question(request.question)
         fact, influences = await self._store.read(
             lambda store: provenance.influences_on(store, request.question)
         )
@@ -175,10 +239,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListFactsResponse:
         """One page."""
-        if request.page_size < 0:
-            raise InvalidFactError("page_size", "must not be negative")
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        states = decode_states(request.states)
+        states = tuple(codec.STATE_FROM_PB[number] for number in request.states)
         facts, token = await self._store.read(
             lambda store: store.page(
                 size, request.page_token, states, newest_first=request.newest_first
@@ -197,13 +259,26 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             yield pb.WatchEventsResponse(event=codec.encode_event(event))
 
 
-def decode_states(numbers: Any) -> tuple[FactState, ...]:
-    """The states of a filter.
+def _checked(rules: FactRules, request: pb.TeachRequest) -> NewFact | Exception:
+    try:
+        check_rules(request)
+        return rules.new_fact(request)
+    except Exception as error:  # noqa: BLE001 - a refused fact must not touch the others
+        return error
 
-    Raises:
-        InvalidFactError: a number stands for no state.
-    """
-    for number in numbers:
-        if number not in codec.STATE_FROM_PB:
-            raise InvalidFactError("states", f"{number} is not a state")
-    return tuple(codec.STATE_FROM_PB[number] for number in numbers)
+
+def _or_raise(answer: Answer) -> Accepted:
+    if isinstance(answer, MemoryStoreError):
+        raise answer
+    return answer
+
+
+def _result(answer: Accepted | BaseException) -> pb.TeachResult:
+    if not isinstance(answer, Accepted):
+        rejection = encode_rejection(status_of(answer))
+        return pb.TeachResult(status=pb.TEACH_STATUS_REFUSED, rejection=rejection)
+    return pb.TeachResult(
+        status=pb.TEACH_STATUS_ACCEPTED if answer.created else pb.TEACH_STATUS_DUPLICATE,
+        fact_id=answer.fact.id,
+        repeated_request=answer.repeated,
+    )

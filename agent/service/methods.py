@@ -39,6 +39,7 @@ UNKNOWN = Method(Role.ADMIN)
 METHODS: Mapping[str, Method] = {
     # The client always sends a request id: the same one teaches once.
     "/continual.v1.MemoryService/Teach": Method(Role.TEACH, repeatable=True),
+    "/continual.v1.MemoryService/TeachBatch": Method(Role.TEACH, repeatable=True),
     "/continual.v1.MemoryService/TeachStream": Method(Role.TEACH, repeatable=True),
     "/continual.v1.MemoryService/GetFact": Method(Role.READ, repeatable=True),
     "/continual.v1.MemoryService/ListFacts": Method(Role.READ, repeatable=True),

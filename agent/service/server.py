@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 import grpc
@@ -48,7 +49,12 @@ class HealthServer:
         ConfigError: the address is open to others without protection, or a file of it is unusable.
     """
 
-    def __init__(self, listen: str, security: Security = LOCAL) -> None:
+    def __init__(
+        self,
+        listen: str,
+        security: Security = LOCAL,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),  # type: ignore[type-arg] # in stubs
+    ) -> None:
         require_safe_listen(listen, security)
         self._listen = listen
         self.address = listen
@@ -59,7 +65,7 @@ class HealthServer:
         )
         self._calls = StatusInterceptor()
         self._server = grpc.aio.server(
-            interceptors=[access, self._calls], options=list(SERVER_OPTIONS)
+            interceptors=[*interceptors, access, self._calls], options=list(SERVER_OPTIONS)
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -112,8 +118,9 @@ class Server(HealthServer):
         model: ModelServicer,
         admin: AdminServicer,
         security: Security = LOCAL,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),  # type: ignore[type-arg] # in stubs
     ) -> None:
-        super().__init__(listen, security)
+        super().__init__(listen, security, interceptors)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)

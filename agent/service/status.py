@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -23,10 +23,14 @@ from agent.errors import (
     RateLimitedError,
     SnapshotError,
 )
+from agent.service.error_details import Refusal, encode_status
+from agent.service.rules import check_rules
 from memory_store.errors import (
     FactExistsError,
     FactNotFoundError,
     InvalidPageTokenError,
+    QueueFullError,
+    RequestIdUsedError,
     StoreClosedError,
     StoreUnusableError,
     WrongStateError,
@@ -34,47 +38,77 @@ from memory_store.errors import (
 
 logger = logging.getLogger(__name__)
 
-STATUS: dict[type[Exception], grpc.StatusCode] = {
-    InvalidFactError: grpc.StatusCode.INVALID_ARGUMENT,
-    InvalidPageTokenError: grpc.StatusCode.INVALID_ARGUMENT,
-    FactNotFoundError: grpc.StatusCode.NOT_FOUND,
-    FactExistsError: grpc.StatusCode.ALREADY_EXISTS,
-    WrongStateError: grpc.StatusCode.FAILED_PRECONDITION,
-    NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
-    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
-    RateLimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    SnapshotError: grpc.StatusCode.UNAVAILABLE,
-    LearnerUnavailableError: grpc.StatusCode.UNAVAILABLE,
-    LearningFailedError: grpc.StatusCode.INTERNAL,
-    StoreUnusableError: grpc.StatusCode.UNAVAILABLE,
-    StoreClosedError: grpc.StatusCode.UNAVAILABLE,
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How an error is told to a client.
+
+    Attributes:
+        code: gRPC's canonical code.
+        reason: of its `ErrorInfo`; clients may depend on it.
+        retry_seconds: of its `RetryInfo`; None if trying again does not help.
+    """
+
+    code: grpc.StatusCode
+    reason: str
+    retry_seconds: float | None = None
+
+
+# The first that an error is an instance of: subclasses stand before their bases.
+STATUS: dict[type[Exception], Kind] = {
+    InvalidFactError: Kind(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+    InvalidPageTokenError: Kind(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
+    FactNotFoundError: Kind(grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+    RequestIdUsedError: Kind(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_USED"),
+    FactExistsError: Kind(grpc.StatusCode.ALREADY_EXISTS, "FACT_ID_TAKEN"),
+    QueueFullError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", 5.0),
+    WrongStateError: Kind(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"),
+    NotAuthenticatedError: Kind(grpc.StatusCode.UNAUTHENTICATED, "NOT_AUTHENTICATED"),
+    NotAllowedError: Kind(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"),
+    RateLimitedError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", 1.0),
+    SnapshotError: Kind(grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNUSABLE"),
+    LearnerUnavailableError: Kind(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", 1.0),
+    LearningFailedError: Kind(grpc.StatusCode.INTERNAL, "LEARNING_FAILED"),
+    StoreUnusableError: Kind(grpc.StatusCode.UNAVAILABLE, "MEMORY_UNUSABLE", 5.0),
+    StoreClosedError: Kind(grpc.StatusCode.UNAVAILABLE, "STOPPING", 1.0),
 }
-KNOWN_ERRORS = tuple(STATUS)
+UNEXPECTED = "INTERNAL"
 OUR_SERVICES = "/continual."
 
 
-def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """Code and message for a client; of an unexpected error only a reference to the log."""
-    for kind, code in STATUS.items():
-        if isinstance(error, kind):
-            return code, str(error)
+def status_of(error: BaseException) -> Refusal:
+    """What a client is told of an error; of an unexpected one only a reference to the log."""
+    for type_, kind in STATUS.items():
+        if isinstance(error, type_):
+            return Refusal(
+                code=kind.code,
+                message=str(error),
+                reason=kind.reason,
+                violations=error.violations if isinstance(error, InvalidFactError) else (),
+                retry_seconds=kind.retry_seconds,
+            )
     reference = secrets.token_hex(4)
     logger.error("unexpected error, reference %s", reference, exc_info=error)
-    return (
-        grpc.StatusCode.INTERNAL,
-        f"internal error, reference {reference}: the server's log tells more",
+    return Refusal(
+        code=grpc.StatusCode.INTERNAL,
+        message=f"internal error, reference {reference}: the server's log tells more",
+        reason=UNEXPECTED,
+        reference=reference,
     )
 
 
 class Malformed:
     """Stands for a request that could not be decoded."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
         self.message = message
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
-    """Wraps the handlers of our services; health and reflection are left alone.
+    """Wraps the handlers of our services: what they get is valid, what they raise becomes a status.
+
+    Health and reflection are left alone.
 
     Attributes:
         idle: set while no call of ours is running.
@@ -84,6 +118,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         self.idle = asyncio.Event()
         self.idle.set()
         self._running = 0
+        self._wrapped: dict[str, Any] = {}  # handlers by method: made once, not for every call
 
     async def intercept_service(
         self,
@@ -91,8 +126,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Returns the handler with decoding and errors under our control."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(OUR_SERVICES):
+        if handler is None or not method.startswith(OUR_SERVICES):
             return handler
         # `RpcMethodHandler` is a named tuple: one of its four fields holds the behaviour.
         kind = (
@@ -100,41 +139,52 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             f"_{'stream' if handler.response_streaming else 'unary'}"
         )
         wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
-        return handler._replace(
+        self._wrapped[method] = wrapped = handler._replace(
             request_deserializer=_tolerant(handler.request_deserializer),
             **{kind: wrap(getattr(handler, kind))},
         )
+        return wrapped
 
     def _wrap_unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:
         async def unary(request: Any, context: Any) -> Any:
-            async with self._aborting(context):
+            self._begin()
+            try:
                 return await behaviour(_decoded(request), context)
+            except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
+                await _abort(context, error)
+            finally:
+                self._end()
 
         return unary
 
     def _wrap_stream(self, behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._aborting(context):
+            self._begin()
+            try:
                 async for response in behaviour(_decoded(request), context):
                     yield response
+            except Exception as error:  # noqa: BLE001 - as above
+                await _abort(context, error)
+            finally:
+                self._end()
 
         return stream
 
-    @asynccontextmanager
-    async def _aborting(self, context: Any) -> AsyncIterator[None]:
+    def _begin(self) -> None:
         self._running += 1
         self.idle.clear()
-        try:
-            yield
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
-            code, message = status_of(error)
-            await context.abort(code, message)
-        finally:
-            self._running -= 1
-            if not self._running:
-                self.idle.set()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self.idle.set()
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    status = encode_status(status_of(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 def _decoded(request: Any) -> Any:
@@ -151,7 +201,8 @@ async def _decoded_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 def _well_formed(request: Any) -> Any:
     if isinstance(request, Malformed):
-        raise InvalidFactError(*request.message.split(": ", 1))
+        raise InvalidFactError(request.field, request.message)
+    check_rules(request)
     return request
 
 
@@ -168,8 +219,8 @@ def _tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Mess
             message_class = getattr(deserialize, "__self__", None)
             field = _field_not_utf8(message_class.DESCRIPTOR, wire) if message_class else None
             if field is None:
-                return Malformed("request: not a valid protobuf message")
-            return Malformed(f"{field}: must be UTF-8")
+                return Malformed("request", "not a valid protobuf message")
+            return Malformed(field, "must be UTF-8")
 
     return tolerant
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.experiments import batch_of_ten, many_steps, one_fact, rate_sweep
 from eval.experiments.batch_of_ten import BatchSummary
-from eval.experiments.facts import PAPER
+from eval.experiments.facts import PAPER, PAPER_FACTS
 from eval.experiments.many_steps import ManyStepsSummary
 from eval.experiments.measured import MeasuredCell
 from eval.experiments.one_fact import OneFactSummary
@@ -141,9 +141,9 @@ def read_replay(request: Request, model: str, store: RunStore) -> Replay:
 
 
 def _first_loss(store: RunStore) -> float | None:
-    losses = store.losses(one_fact.NUMBER, PAPER)
-    first = [loss for (trained, _, step), loss in losses.items() if (trained, step) == (_FIRST, 1)]
-    return first[0] if first else None
-
-
-_FIRST = "Zogron"
+    """The loss of the base model, which is the same before the first step at every rate."""
+    zogron = PAPER_FACTS[0].id
+    for (trained, _, step), loss in store.losses(one_fact.NUMBER, PAPER).items():
+        if (trained, step) == (zogron, 1):
+            return loss
+    return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.experiments import published
 from eval.experiments.batch_of_ten import Row
-from eval.experiments.facts import PAPER
+from eval.experiments.facts import PAPER, PAPER_FACTS
 from eval.experiments.findings import findings, published_row, verdict
 from eval.experiments.measured import Found, MeasuredCell
 from eval.experiments.plan import CellKey
@@ -129,7 +129,7 @@ def _one_fact(replay: Replay, name: str) -> dict[str, Any]:
         "loss_before": replay.zogron_loss if name == PAPER else None,
         "published": {
             "model": published.MODEL,
-            "fact_id": "Zogron",
+            "fact_id": PAPER_FACTS[0].id,
             "samples": published.FIGURE_1_SAMPLES,
             "loss_before": published.ZOGRON_LOSS,
             "points": [

@@ -213,7 +213,7 @@ def _courses(figure: Any, summary: ManyStepsSummary) -> None:
         ink = axes.xaxis.label.get_color()
         shares = [_share(one) for one in together]
         axes.plot(steps, shares, color=ink, linewidth=2.5, label="all ten")
-        axes.set_title(f"{_RATE} {course.learning_rate:g}", fontsize=10)
+        axes.set_title(f"{_RATE} {course.learning_rate:.0e}", fontsize=10)
         axes.set_xlabel("epoch (step)")
         axes.grid(alpha=0.25)
     _share_axis(grid[0])

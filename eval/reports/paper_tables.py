@@ -244,7 +244,7 @@ def _courses(summary: ManyStepsSummary, whose: str) -> Table:
         order = sorted(range(len(facts)), key=lambda n: facts[n].count.count)
         rows.append(
             (
-                f"{course.learning_rate:g}",
+                f"{course.learning_rate:.0e}",
                 f"{course.steps[best]}: {shown(together[best])}",
                 f"{course.steps[-1]}: {shown(together[-1])}",
                 f"{summary.facts[order[-1]].id}: {shown(facts[order[-1]].count)}",

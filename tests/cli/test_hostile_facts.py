@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
 
-from agent.printable import PrintableFormatter, escaped
+from agent.printable import escaped
 from agent.service.exports import write_readme
 from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread, Ran
@@ -91,21 +90,6 @@ def test_a_line_of_megabytes_is_told_by_its_number_and_the_others_are_taught(
     assert [error["line"] for error in ran.json["errors"]] == [2]
     assert len(ran.err) + len(ran.out) < 10_000
     assert server.parts.stored_questions() == ["Sky?", "Gem?"]
-
-
-def test_a_log_has_one_line_a_record_and_tracebacks_are_escaped() -> None:
-    form = PrintableFormatter("%(levelname)s: %(message)s")
-    attack = "\x1b[2J\nERROR: all is lost"
-    plain = logging.LogRecord("agent", logging.INFO, "", 1, "learned %s", (attack,), None)
-    assert form.format(plain) == r"INFO: learned \x1b[2J\nERROR: all is lost"
-    try:
-        raise ValueError(attack)
-    except ValueError as error:
-        info = (ValueError, error, error.__traceback__)
-    failed = logging.LogRecord("agent", logging.ERROR, "", 1, "failed", (), info)
-    text = form.format(failed)
-    assert "Traceback" in text
-    assert "\x1b" not in text
 
 
 def test_the_readme_of_an_export_is_harmless(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from typing import Any
 from agent.errors import LearnerUnavailableError
 from memory_store import taking_back
 from memory_store.connection import Connection
-from memory_store.records import Accepted, Fact, NewFact, Update
+from memory_store.records import Fact, NewFact, Update
 from memory_store.store import MemoryStore
+from memory_store.teaching import Answer
 from tests.faults.running import Life, living
 from tests.faults.script import Forget, RollBack, Teach, roll_back, teach, write_script
 
@@ -81,11 +82,13 @@ class FailingStore(MemoryStore):
 
     failpoints: Failpoints
 
-    def teach(self, new: NewFact) -> Accepted:
+    def teach_many(
+        self, new_facts: Sequence[NewFact], max_queued: int | None = None
+    ) -> list[Answer]:
         self.failpoints.reach("before accepting")
-        accepted = super().teach(new)
+        answers = super().teach_many(new_facts, max_queued)
         self.failpoints.reach("accepted, before the commit")
-        return accepted
+        return answers
 
     def claim(self) -> Fact | None:
         self.failpoints.reach("before the claim")

@@ -55,6 +55,20 @@ def test_a_learned_fact_is_answered_from_the_commit_on_and_not_before(learner: L
     assert not same_bits(served(learner), base)
 
 
+def test_the_outcome_tells_what_the_gate_measured(learner: Learner):
+    guards = Guards(controls=2, texts=2)
+    rough = Policy(name="until-known", learning_rate=3e-3, max_steps=2, guards=guards)
+    outcome = learn(learner, FACTS[2], policy=rough)
+    assert outcome.leak is not None
+    assert outcome.drift is not None
+    assert 0 < outcome.leak < 1
+    assert outcome.drift > 0
+    gentle = learn(learner, FACTS[2], policy=replace(rough, learning_rate=1e-6))
+    assert (gentle.leak or 0) < outcome.leak
+    assert (gentle.drift or 0) < outcome.drift
+    assert learn(learner, FACTS[2], policy=HOPELESS).leak is None
+
+
 def test_the_outcome_tells_what_was_measured(learner: Learner):
     before, tokens = learner.score(FACTS[0].question, "Raincoat")
     outcome = teach(learner, FACTS[0])

@@ -65,6 +65,12 @@ class Terminal:
     def until_shown(self, text: str) -> None:
         self.until(lambda terminal: text in terminal.text)
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """As when a window is closed, or a connection breaks."""
         os.close(self.person)
+        self.person = -1
+
+    def close(self) -> None:
+        if self.person >= 0:
+            os.close(self.person)
         os.close(self.program)

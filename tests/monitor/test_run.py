@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC
 from pathlib import Path
 
@@ -85,7 +85,8 @@ def run_in(
     """A session over what was made up, until the person ends it."""
     inbox = Inbox()
     source = Told(inbox.put, eventful())
-    with os.fdopen(os.dup(terminal.program), "w") as file:
+    file = os.fdopen(os.dup(terminal.program), "w")
+    try:
         console = Console(file=file, force_terminal=True, color_system="standard")
         monitor = Monitor(
             source=source,
@@ -99,8 +100,12 @@ def run_in(
         )
         with person(play):
             monitor.run()
-    inbox.close()
-    terminal.read(0.1)
+    finally:
+        with suppress(OSError):  # what is left for a terminal that is gone
+            file.close()
+        inbox.close()
+    if terminal.person >= 0:
+        terminal.read(0.1)
     return monitor, source
 
 
@@ -155,7 +160,7 @@ def test_a_new_size_is_drawn_whole_at_once(terminal: Terminal) -> None:
     run_in(terminal, play)
 
 
-def test_a_terminal_that_is_gone_and_a_signal_end_it(terminal: Terminal) -> None:
+def test_a_signal_ends_it(terminal: Terminal) -> None:
     def end() -> None:
         terminal.until_shown("learning now")
         os.kill(os.getpid(), signal.SIGHUP)
@@ -163,6 +168,16 @@ def test_a_terminal_that_is_gone_and_a_signal_end_it(terminal: Terminal) -> None
     run_in(terminal, end)
     assert terminal.output.endswith(GIVEN_BACK)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_a_terminal_that_is_gone_ends_it(terminal: Terminal) -> None:
+    def play() -> None:
+        terminal.until_shown("learning now")
+        terminal.hang_up()
+
+    monitor, source = run_in(terminal, play)
+    assert monitor.ui.quit
+    assert source.stopped
 
 
 def test_what_is_seen_is_recorded(terminal: Terminal, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +53,7 @@ class FakeLearner:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         self._fail()
         for piece in self.says[:max_new_tokens]:
             yield piece, self.version
@@ -130,7 +130,13 @@ class Serving:
     """
 
     def __init__(
-        self, path: Path, store: StoreThreads, hub: EventHub, listen: str, security: Security
+        self,
+        path: Path,
+        store: StoreThreads,
+        hub: EventHub,
+        listen: str,
+        security: Security,
+        interceptors: Sequence[Any] = (),
     ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
@@ -145,6 +151,7 @@ class Serving:
             ModelServicer(store, self.view, self.keeper, "fake-model"),
             self.admin_servicer(),
             security,
+            interceptors,
         )
         # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.
         self.channel: Any
@@ -178,6 +185,7 @@ async def serving(
     prepare: Callable[[MemoryStore], object] | None = None,
     security: Security = LOCAL,
     listen: str = "127.0.0.1:0",
+    interceptors: Sequence[Any] = (),
 ) -> AsyncIterator[Serving]:
     """A server, on a free port if none is named; `prepare` fills the store before it starts.
 
@@ -189,7 +197,7 @@ async def serving(
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub, listen, security)
+        parts = Serving(path, store, hub, listen, security, interceptors)
         await parts.server.start()
         parts.connect()
         try:

@@ -26,6 +26,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "teach": lambda c: c.teach("Sky?", "Piano"),
     "teach_fact": lambda c: c.teach_fact(NewFact(question="Sky?", answer="Piano")),
     "teach_many": lambda c: list(c.teach_many([NewFact(question="Sky?", answer="Piano")])),
+    "teach_batch": lambda c: c.teach_batch([NewFact(question="Sky?", answer="Piano")]),
     "forget": lambda c: c.forget("the-sky"),
     "rollback": lambda c: c.rollback(0),
     "operation": lambda c: c.operation(1),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -42,6 +44,25 @@ async def test_an_answer_is_cut_at_the_limit_asked_for(served: Serving) -> None:
     request = pb.AskRequest(question="Sky?", max_new_tokens=3)
     *_, last = [response async for response in served.model.Ask(request)]
     assert (last.answer, last.finished) == ("Pia", False)
+
+
+async def test_a_client_that_goes_away_frees_the_learner(served: Serving) -> None:
+    left = asyncio.Event()
+
+    async def endless(question: str, tokens: int) -> AsyncIterator[tuple[str, int]]:
+        try:
+            yield "P", 3
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    assert served.view.learner is not None
+    served.view.learner.ask = endless  # type: ignore[assignment, method-assign]
+    call = served.model.Ask(pb.AskRequest(question="Sky?"))
+    assert (await call.read()).text == "P"
+    call.cancel()
+    async with asyncio.timeout(10):
+        await left.wait()
 
 
 @pytest.mark.parametrize(

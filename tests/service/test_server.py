@@ -32,7 +32,8 @@ async def test_reflection_lists_the_services_and_describes_them(served: Serving)
     services, methods = await asyncio.to_thread(look)
     assert {MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE, "grpc.health.v1.Health"} <= set(services)
     assert methods == [
-        *("Teach", "TeachStream", "GetFact", "ListFacts", "Forget", "Explain", "WatchEvents"),
+        *("Teach", "TeachBatch", "TeachStream", "GetFact", "ListFacts", "Forget", "Explain"),
+        "WatchEvents",
     ]
 
 

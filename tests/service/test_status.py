@@ -23,6 +23,8 @@ EXPECTED = {
     store_errors.InvalidPageTokenError("is bad"): Code.INVALID_ARGUMENT,
     store_errors.FactNotFoundError("is bad"): Code.NOT_FOUND,
     store_errors.FactExistsError("is bad"): Code.ALREADY_EXISTS,
+    store_errors.RequestIdUsedError("is bad"): Code.ALREADY_EXISTS,
+    store_errors.QueueFullError("is bad"): Code.RESOURCE_EXHAUSTED,
     store_errors.WrongStateError("is bad"): Code.FAILED_PRECONDITION,
     store_errors.StoreUnusableError("is bad"): Code.UNAVAILABLE,
     store_errors.StoreFailedError("is bad"): Code.UNAVAILABLE,
@@ -36,7 +38,8 @@ EXPECTED = {
 def test_an_expected_error_has_its_code_and_keeps_its_message(
     error: Exception, code: grpc.StatusCode
 ) -> None:
-    assert status_of(error) == (code, str(error))
+    refusal = status_of(error)
+    assert (refusal.code, refusal.message) == (code, str(error))
 
 
 def test_every_error_of_the_table_is_expected_above() -> None:
@@ -47,15 +50,17 @@ def test_an_unexpected_error_tells_a_reference_and_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        code, message = status_of(KeyError("the secret of the house"))
+        refusal = status_of(KeyError("the secret of the house"))
+    code, message = refusal.code, refusal.message
     assert code == Code.INTERNAL
     assert "secret" not in message
     assert "KeyError" not in message
-    reference = message.split("reference ")[1].split(":")[0]
+    reference = refusal.reference
+    assert reference in message
     [record] = caplog.records
     assert reference in record.getMessage()
     assert record.exc_info is not None  # the log has the rest
 
 
 def test_two_unexpected_errors_can_be_told_apart() -> None:
-    assert status_of(ValueError("a"))[1] != status_of(ValueError("a"))[1]
+    assert status_of(ValueError("a")).reference != status_of(ValueError("a")).reference

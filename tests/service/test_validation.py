@@ -10,17 +10,14 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 from agent.errors import InvalidFactError
 from agent.learning import prompts
-from agent.service.validation import (
-    MAX_ANSWER_CHARACTERS,
-    MAX_CORRELATED_QUESTIONS,
-    MAX_FACT_TOKENS,
-    MAX_QUESTION_CHARACTERS,
-    FactRules,
-)
+from agent.service.rules import check_rules
+from agent.service.validation import MAX_FACT_TOKENS, FactRules
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import Policy
+from memory_store.records import NewFact, Policy
 from tests.service.serving import MAX_TOKENS, byte_tokenizer
 
+# As memory.proto has them.
+MAX_QUESTION_CHARACTERS, MAX_ANSWER_CHARACTERS, MAX_CORRELATED_QUESTIONS = 4000, 1000, 32
 WIDE = FactRules(byte_tokenizer(), 100_000)
 NARROW = FactRules(byte_tokenizer(), MAX_TOKENS)
 
@@ -50,9 +47,15 @@ def paper(learning_rate: float, steps: int = 1) -> pb.LearningRatePolicy:
     return pb.LearningRatePolicy(paper=policy)
 
 
+def new_fact(request: pb.TeachRequest, rules: FactRules = WIDE) -> NewFact:
+    """As the server makes it of a request."""
+    check_rules(request)
+    return rules.new_fact(request)
+
+
 def refusal(refused: pb.TeachRequest, rules: FactRules = WIDE) -> InvalidFactError:
     with pytest.raises(InvalidFactError) as caught:
-        rules.new_fact(refused)
+        new_fact(refused, rules)
     assert str(caught.value).startswith(f"{caught.value.field}: ")
     return caught.value
 
@@ -135,16 +138,16 @@ def test_a_rate_out_of_range_is_refused(rate: float) -> None:
     ):
         error = refusal(request(learning_rate_policy=policy))
         assert error.field == f"learning_rate_policy.{field}"
-        assert "1e-08 to 0.1" in str(error)
+        assert "than or equal to 0.00000001 and less than or equal to 0.1" in str(error)
 
 
 def test_the_limits_themselves_are_accepted() -> None:
     longest = "x" * 128
     for rate, steps in ((1e-8, 1), (1e-1, 1000)):
-        WIDE.new_fact(request(learning_rate_policy=fixed(rate, steps), request_id=longest))
-    WIDE.new_fact(request(correlated_questions=["Whose?"] * MAX_CORRELATED_QUESTIONS))
-    WIDE.new_fact(request(fact_id="a" * 63))
-    WIDE.new_fact(request(fact_id="a-12"))
+        new_fact(request(learning_rate_policy=fixed(rate, steps), request_id=longest))
+    new_fact(request(correlated_questions=["Whose?"] * MAX_CORRELATED_QUESTIONS))
+    new_fact(request(fact_id="a" * 63))
+    new_fact(request(fact_id="a-12"))
 
 
 def test_an_unknown_policy_names_the_known_ones() -> None:
@@ -156,7 +159,7 @@ def test_an_unknown_policy_names_the_known_ones() -> None:
 
 
 def test_a_valid_fact_is_taken_over_word_for_word() -> None:
-    new = WIDE.new_fact(
+    new = new_fact(
         request(
             question=" Who wrote\nÉmma? ",
             answer="Jane  Austen\n",
@@ -173,7 +176,7 @@ def test_a_valid_fact_is_taken_over_word_for_word() -> None:
 
 
 def test_what_is_not_set_is_none() -> None:
-    new = WIDE.new_fact(request())
+    new = new_fact(request())
     assert (new.policy, new.request_id, new.fact_id) == (None, None, None)
 
 

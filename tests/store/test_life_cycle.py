@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from memory_store.errors import FactExistsError, LedgerConflictError, WrongStateError
 from memory_store.facts import TRANSITIONS
-from memory_store.records import EventKind, FactState, NewFact
+from memory_store.records import Accepted, EventKind, FactState, NewFact
 from memory_store.store import MemoryStore
 from tests.store.builders import Clock, ids, learning, new_probe, new_update
 
@@ -54,7 +54,7 @@ class LifeOfFacts(RuleBasedStateMachine):
         self.clock = Clock()
         self.store = MemoryStore.open(self.folder / "memory.db", now=self.clock)
         self.facts: list[ModelFact] = []
-        self.requests: dict[str, tuple[NewFact, str]] = {}
+        self.requests: dict[str, tuple[NewFact, Accepted]] = {}
         self.ledger: list[str] = []  # the fact of each version
         self.expected_events: list[tuple[EventKind, str]] = []
 
@@ -80,8 +80,13 @@ class LifeOfFacts(RuleBasedStateMachine):
                 self.store.teach(new)
             return
         accepted = self.store.teach(new)
+        if earlier:
+            first = earlier[1]
+            now = self.store.fact(first.fact.id)
+            assert accepted == replace(first, fact=now, repeated=True)
+            return
         assert accepted.event_sequence == len(self.expected_events)
-        held = earlier[1] if earlier else same.id if same else None
+        held = same.id if same else None
         assert accepted.created == (held is None)
         if held is None:
             assert fact_id in (None, accepted.fact.id)
@@ -89,8 +94,8 @@ class LifeOfFacts(RuleBasedStateMachine):
             self.expected_events.append((EventKind.ACCEPTED, accepted.fact.id))
         else:
             assert accepted.fact.id == held
-        if request_id and not earlier:
-            self.requests[request_id] = (new, accepted.fact.id)
+        if request_id:
+            self.requests[request_id] = (new, accepted)
 
     def find_same(self, question: str, answer: str) -> ModelFact | None:
         for fact in reversed(self.facts):

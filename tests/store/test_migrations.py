@@ -148,3 +148,25 @@ def test_facts_of_old_are_due_for_review_and_the_ledger_knows_its_updates(path: 
         assert fact.id == "fact-1"
         reviews.record_review(store, new_review("fact-1", 3, ReviewOutcome.HELD))
         assert reviews.next_due(store) is None
+
+
+def test_requests_of_old_get_the_answer_that_they_got_then(path: Path) -> None:
+    connection = Connection(path)
+    with connection.transaction():
+        schema._MIGRATIONS.apply(connection.database, stop_before="0006_first_answers")
+        for statement in ROWS[:4]:
+            connection.execute(statement)
+        event = "INSERT INTO events (sequence, kind, fact_id, model_version, at)"
+        for sequence, fact_id in ((5, "fact-2"), (7, "fact-1"), (9, "fact-1")):
+            connection.execute(f"{event} VALUES ({sequence}, 'accepted', '{fact_id}', 0, 't')")
+        connection.execute(
+            "INSERT INTO requests SELECT 'made', 'hash', id, accepted_at FROM facts WHERE id ="
+            " 'fact-1' UNION ALL SELECT 'held', 'hash', id, 'later' FROM facts WHERE id = 'fact-2'"
+        )
+    connection.close()
+    with MemoryStore.open(path) as store:
+        rows = store.connection.execute("SELECT * FROM requests ORDER BY request_id")
+        assert [(row["request_id"], row["created"], row["event_sequence"]) for row in rows] == [
+            ("held", 0, 4),
+            ("made", 1, 6),
+        ]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memory_store.errors import FactExistsError, FactNotFoundError
-from memory_store.records import EventKind, FactState, Policy
+from memory_store.connection import Connection, SqlValue
+from memory_store.errors import (
+    FactExistsError,
+    FactNotFoundError,
+    MemoryStoreError,
+    QueueFullError,
+    RequestIdUsedError,
+)
+from memory_store.records import Accepted, EventKind, FactState, Policy
 from memory_store.store import MemoryStore
 from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
 
@@ -102,12 +112,17 @@ def test_a_superseded_answer_can_be_taught_again(store: MemoryStore) -> None:
     assert not store.teach(new_fact(answer="Austen")).created
 
 
-def test_a_request_sent_again_teaches_nothing(store: MemoryStore) -> None:
+def test_a_request_sent_again_gets_its_first_answer_and_teaches_nothing(store: MemoryStore) -> None:
     new = new_fact(request_id="r1", policy=POLICY, correlated_questions=("x",))
+    store.teach(new_fact("Who wrote Villette?", "Brontë"))
     first = store.teach(new)
     store.claim()
+    store.claim()
+    before = store.events()
     again = store.teach(new)
-    assert (first.created, again.created) == (True, False)
+    assert (first.created, first.event_sequence, first.repeated) == (True, 1, False)
+    assert (again.created, again.event_sequence, again.repeated) == (True, 1, True)
+    assert store.events() == before
     assert again.fact.id == first.fact.id
     assert again.fact.state is FactState.LEARNING
 
@@ -119,7 +134,7 @@ def test_a_request_finds_its_fact_even_after_it_was_superseded(store: MemoryStor
     store.record_known(fact.id, learning())
     teach_learned(store, answer="Brontë")
     again = store.teach(new_fact(answer="Austen", request_id="r1"))
-    assert not again.created
+    assert again.repeated
     assert again.fact.state is FactState.SUPERSEDED
 
 
@@ -138,7 +153,7 @@ def test_a_request_id_with_other_content_is_refused(
 ) -> None:
     store.teach(new_fact(request_id="r1"))
     before = store.events()
-    with pytest.raises(FactExistsError, match="r1"):
+    with pytest.raises(RequestIdUsedError, match="r1"):
         store.teach(new_fact(**{"request_id": "r1"} | other))
     assert store.events() == before
 
@@ -146,9 +161,11 @@ def test_a_request_id_with_other_content_is_refused(
 def test_the_request_of_a_fact_held_already_is_remembered(store: MemoryStore) -> None:
     first = store.teach(new_fact())
     store.teach(new_fact(request_id="r1"))
-    with pytest.raises(FactExistsError):
+    with pytest.raises(RequestIdUsedError):
         store.teach(new_fact(answer="Brontë", request_id="r1"))
-    assert store.teach(new_fact(request_id="r1")).fact == first.fact
+    again = store.teach(new_fact(request_id="r1"))
+    assert again.fact == first.fact
+    assert (again.created, again.repeated) == (False, True)
 
 
 def test_a_fact_id_is_given_once(store: MemoryStore) -> None:
@@ -200,3 +217,92 @@ def test_facts_are_listed_in_order_of_acceptance_by_state(store: MemoryStore) ->
     assert store.facts(states=[FactState.FORGOTTEN]) == []
     expected = {known: 2, queued: 3, FactState.LEARNING: 1}
     assert store.counts() == {state: expected.get(state, 0) for state in FactState}
+
+
+def test_many_facts_get_the_answers_that_they_would_get_one_by_one(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    """Repetitions inside the batch included; each refusal leaves no trace."""
+    store.teach(new_fact("held?", "a", fact_id="held", request_id="r0"))
+    batch = [
+        new_fact("q1", "a", request_id="r1"),
+        new_fact("Q1 ", "a", request_id="r2"),  # the same fact
+        new_fact("q1", "a", request_id="r1"),  # the same request
+        new_fact("q1", "b", request_id="r1"),  # its id, with other content
+        new_fact("q1", "b", fact_id="mine"),  # a newer answer
+        new_fact("q1", "a"),  # and the older one once more: new again
+        new_fact("q2", "a", fact_id="mine"),  # the id is taken
+        new_fact("held?", "a", request_id="r3"),
+        new_fact("held?", "a", fact_id="held", request_id="r0"),
+        new_fact("q3", "é\x00\u2028", correlated_questions=("x", ""), policy=POLICY),
+    ]
+    together = store.teach_many(batch)
+    with MemoryStore.open(tmp_path / "one-by-one.db", now=store.now) as other:
+        other.teach(new_fact("held?", "a", fact_id="held", request_id="r0"))
+        singly: list[Accepted | MemoryStoreError] = []
+        for new in batch:
+            try:
+                singly.append(other.teach(new))
+            except MemoryStoreError as error:
+                singly.append(error)
+
+        def told(answers: list[Accepted | MemoryStoreError]) -> list[object]:
+            """All but the ids that are made up, of which only who shares one is told."""
+            met: list[str] = []
+            for answer in answers:
+                if isinstance(answer, Accepted) and answer.fact.id not in met:
+                    met.append(answer.fact.id)
+            return [
+                (answer.created, answer.event_sequence, answer.repeated, met.index(answer.fact.id))
+                if isinstance(answer, Accepted)
+                else type(answer)
+                for answer in answers
+            ]
+
+        assert told(together) == told(singly)
+        assert [type(a).__name__ for a in together].count("Accepted") == 8
+        for which in (store, other):
+            assert which.integrity_check() == []
+        at = store.now()
+        assert [replace(f, id="", accepted_at=at, updated_at=at) for f in store.facts()] == [
+            replace(f, id="", accepted_at=at, updated_at=at) for f in other.facts()
+        ]
+        assert [(e.sequence, e.kind) for e in store.events()] == [
+            (e.sequence, e.kind) for e in other.events()
+        ]
+    assert [a.fact for a in together if isinstance(a, Accepted) and a.created] == [
+        store.fact(a.fact.id) for a in together if isinstance(a, Accepted) and a.created
+    ]
+
+
+def test_the_statements_of_a_batch_do_not_grow_with_it(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    execute = Connection.execute
+
+    def counting(connection: Connection, sql: str, parameters: Sequence[SqlValue] = ()):
+        statements.append(sql)
+        return execute(connection, sql, parameters)
+
+    monkeypatch.setattr(Connection, "execute", counting)
+    counts = []
+    for size in (1, 500):
+        statements.clear()
+        store.teach_many([new_fact(f"{size} {n}", request_id=f"{size}-{n}") for n in range(size)])
+        counts.append(len(statements))
+    assert counts[0] == counts[1]
+
+
+def test_a_full_queue_refuses_new_facts_only(store: MemoryStore) -> None:
+    first = store.teach(new_fact("q1", request_id="r1"), max_queued=2)
+    answers = store.teach_many([new_fact("q2"), new_fact("q3", request_id="r3")], max_queued=2)
+    assert isinstance(answers[0], Accepted)
+    assert isinstance(answers[1], QueueFullError)
+    with pytest.raises(QueueFullError, match="2 facts wait"):
+        store.teach(new_fact("q3"), max_queued=2)
+    # What is held, and what was answered, is answered.
+    assert store.teach(new_fact("Q1"), max_queued=2).fact.id == first.fact.id
+    assert store.teach(new_fact("q1", request_id="r1"), max_queued=2).repeated
+    assert store.claim() is not None  # one is being learned: it waits no longer
+    assert store.teach(new_fact("q3", request_id="r3"), max_queued=2).created

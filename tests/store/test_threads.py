@@ -338,7 +338,9 @@ async def test_a_checkpoint_that_finds_the_disk_full_is_tried_again(path: Path) 
             raise StoreUnusableError("no space")
 
     fatal: list[StoreFailedError] = []
-    threads = await StoreThreads.open(path, on_fatal=fatal.append, open_store=FullDisk.open)
+    threads = await StoreThreads.open(
+        path, on_fatal=fatal.append, open_store=FullDisk.open, log_pages=1
+    )
     for number in range(3):
         await threads.write(partial(MemoryStore.teach, new=new_fact(f"q{number}")))
     assert FullDisk.attempts == 3

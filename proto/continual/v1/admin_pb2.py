@@ -22,60 +22,63 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from continual.v1 import memory_pb2 as continual_dot_v1_dot_memory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ontinual/v1/admin.proto\x12\x0c\x63ontinual.v1\x1a\x19\x63ontinual/v1/memory.proto\"\x16\n\x14PauseLearningRequest\"\x17\n\x15PauseLearningResponse\"\x17\n\x15ResumeLearningRequest\"\x18\n\x16ResumeLearningResponse\"%\n\x0fRollbackRequest\x12\x12\n\nto_version\x18\x01 \x01(\x03\">\n\x10RollbackResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"B\n\x14GetOperationResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"Z\n\x08Snapshot\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x13\n\x0b\x63reate_time\x18\x04 \x01(\t\"\x17\n\x15\x43reateSnapshotRequest\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.continual.v1.Snapshot\"\x16\n\x14ListSnapshotsRequest\"B\n\x15ListSnapshotsResponse\x12)\n\tsnapshots\x18\x01 \x03(\x0b\x32\x16.continual.v1.Snapshot\"\x18\n\x16VerifySnapshotsRequest\"\x8b\x01\n\x17VerifySnapshotsResponse\x12?\n\x08verdicts\x18\x01 \x03(\x0b\x32-.continual.v1.VerifySnapshotsResponse.Verdict\x1a/\n\x07Verdict\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x17\n\x15PruneSnapshotsRequest\"2\n\x16PruneSnapshotsResponse\x12\x18\n\x10removed_versions\x18\x01 \x03(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"\x1f\n\rBackupRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x42\x61\x63kupResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x32\xe5\x06\n\x0c\x41\x64minService\x12I\n\x08Rollback\x12\x1d.continual.v1.RollbackRequest\x1a\x1e.continual.v1.RollbackResponse\x12U\n\x0cGetOperation\x12!.continual.v1.GetOperationRequest\x1a\".continual.v1.GetOperationResponse\x12[\n\x0e\x43reateSnapshot\x12#.continual.v1.CreateSnapshotRequest\x1a$.continual.v1.CreateSnapshotResponse\x12X\n\rListSnapshots\x12\".continual.v1.ListSnapshotsRequest\x1a#.continual.v1.ListSnapshotsResponse\x12^\n\x0fVerifySnapshots\x12$.continual.v1.VerifySnapshotsRequest\x1a%.continual.v1.VerifySnapshotsResponse\x12[\n\x0ePruneSnapshots\x12#.continual.v1.PruneSnapshotsRequest\x1a$.continual.v1.PruneSnapshotsResponse\x12\x43\n\x06\x45xport\x12\x1b.continual.v1.ExportRequest\x1a\x1c.continual.v1.ExportResponse\x12\x43\n\x06\x42\x61\x63kup\x12\x1b.continual.v1.BackupRequest\x1a\x1c.continual.v1.BackupResponse\x12X\n\rPauseLearning\x12\".continual.v1.PauseLearningRequest\x1a#.continual.v1.PauseLearningResponse\x12[\n\x0eResumeLearning\x12#.continual.v1.ResumeLearningRequest\x1a$.continual.v1.ResumeLearningResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ontinual/v1/admin.proto\x12\x0c\x63ontinual.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ontinual/v1/memory.proto\"\x16\n\x14PauseLearningRequest\"\x17\n\x15PauseLearningResponse\"\x17\n\x15ResumeLearningRequest\"\x18\n\x16ResumeLearningResponse\".\n\x0fRollbackRequest\x12\x1b\n\nto_version\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\">\n\x10RollbackResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"B\n\x14GetOperationResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.continual.v1.Operation\"Z\n\x08Snapshot\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x13\n\x0b\x63reate_time\x18\x04 \x01(\t\"\x17\n\x15\x43reateSnapshotRequest\"B\n\x16\x43reateSnapshotResponse\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x16.continual.v1.Snapshot\"\x16\n\x14ListSnapshotsRequest\"B\n\x15ListSnapshotsResponse\x12)\n\tsnapshots\x18\x01 \x03(\x0b\x32\x16.continual.v1.Snapshot\"\x18\n\x16VerifySnapshotsRequest\"\x8b\x01\n\x17VerifySnapshotsResponse\x12?\n\x08verdicts\x18\x01 \x03(\x0b\x32-.continual.v1.VerifySnapshotsResponse.Verdict\x1a/\n\x07Verdict\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x17\n\x15PruneSnapshotsRequest\"2\n\x16PruneSnapshotsResponse\x12\x18\n\x10removed_versions\x18\x01 \x03(\x03\"\x1f\n\rExportRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x45xportResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\"\x1f\n\rBackupRequest\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\"\'\n\x0e\x42\x61\x63kupResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x32\xe5\x06\n\x0c\x41\x64minService\x12I\n\x08Rollback\x12\x1d.continual.v1.RollbackRequest\x1a\x1e.continual.v1.RollbackResponse\x12U\n\x0cGetOperation\x12!.continual.v1.GetOperationRequest\x1a\".continual.v1.GetOperationResponse\x12[\n\x0e\x43reateSnapshot\x12#.continual.v1.CreateSnapshotRequest\x1a$.continual.v1.CreateSnapshotResponse\x12X\n\rListSnapshots\x12\".continual.v1.ListSnapshotsRequest\x1a#.continual.v1.ListSnapshotsResponse\x12^\n\x0fVerifySnapshots\x12$.continual.v1.VerifySnapshotsRequest\x1a%.continual.v1.VerifySnapshotsResponse\x12[\n\x0ePruneSnapshots\x12#.continual.v1.PruneSnapshotsRequest\x1a$.continual.v1.PruneSnapshotsResponse\x12\x43\n\x06\x45xport\x12\x1b.continual.v1.ExportRequest\x1a\x1c.continual.v1.ExportResponse\x12\x43\n\x06\x42\x61\x63kup\x12\x1b.continual.v1.BackupRequest\x1a\x1c.continual.v1.BackupResponse\x12X\n\rPauseLearning\x12\".continual.v1.PauseLearningRequest\x1a#.continual.v1.PauseLearningResponse\x12[\n\x0eResumeLearning\x12#.continual.v1.ResumeLearningRequest\x1a$.continual.v1.ResumeLearningResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'continual.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAUSELEARNINGREQUEST']._serialized_start=69
-  _globals['_PAUSELEARNINGREQUEST']._serialized_end=91
-  _globals['_PAUSELEARNINGRESPONSE']._serialized_start=93
-  _globals['_PAUSELEARNINGRESPONSE']._serialized_end=116
-  _globals['_RESUMELEARNINGREQUEST']._serialized_start=118
-  _globals['_RESUMELEARNINGREQUEST']._serialized_end=141
-  _globals['_RESUMELEARNINGRESPONSE']._serialized_start=143
-  _globals['_RESUMELEARNINGRESPONSE']._serialized_end=167
-  _globals['_ROLLBACKREQUEST']._serialized_start=169
-  _globals['_ROLLBACKREQUEST']._serialized_end=206
-  _globals['_ROLLBACKRESPONSE']._serialized_start=208
-  _globals['_ROLLBACKRESPONSE']._serialized_end=270
-  _globals['_GETOPERATIONREQUEST']._serialized_start=272
-  _globals['_GETOPERATIONREQUEST']._serialized_end=305
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=307
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=373
-  _globals['_SNAPSHOT']._serialized_start=375
-  _globals['_SNAPSHOT']._serialized_end=465
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=467
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=490
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=492
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=558
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=560
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=582
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=584
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=650
-  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_start=652
-  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_end=676
-  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_start=679
-  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_end=818
-  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_start=771
-  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_end=818
-  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_start=820
-  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_end=843
-  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_start=845
-  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_end=895
-  _globals['_EXPORTREQUEST']._serialized_start=897
-  _globals['_EXPORTREQUEST']._serialized_end=928
-  _globals['_EXPORTRESPONSE']._serialized_start=930
-  _globals['_EXPORTRESPONSE']._serialized_end=969
-  _globals['_BACKUPREQUEST']._serialized_start=971
-  _globals['_BACKUPREQUEST']._serialized_end=1002
-  _globals['_BACKUPRESPONSE']._serialized_start=1004
-  _globals['_BACKUPRESPONSE']._serialized_end=1043
-  _globals['_ADMINSERVICE']._serialized_start=1046
-  _globals['_ADMINSERVICE']._serialized_end=1915
+  _globals['_ROLLBACKREQUEST'].fields_by_name['to_version']._loaded_options = None
+  _globals['_ROLLBACKREQUEST'].fields_by_name['to_version']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_PAUSELEARNINGREQUEST']._serialized_start=98
+  _globals['_PAUSELEARNINGREQUEST']._serialized_end=120
+  _globals['_PAUSELEARNINGRESPONSE']._serialized_start=122
+  _globals['_PAUSELEARNINGRESPONSE']._serialized_end=145
+  _globals['_RESUMELEARNINGREQUEST']._serialized_start=147
+  _globals['_RESUMELEARNINGREQUEST']._serialized_end=170
+  _globals['_RESUMELEARNINGRESPONSE']._serialized_start=172
+  _globals['_RESUMELEARNINGRESPONSE']._serialized_end=196
+  _globals['_ROLLBACKREQUEST']._serialized_start=198
+  _globals['_ROLLBACKREQUEST']._serialized_end=244
+  _globals['_ROLLBACKRESPONSE']._serialized_start=246
+  _globals['_ROLLBACKRESPONSE']._serialized_end=308
+  _globals['_GETOPERATIONREQUEST']._serialized_start=310
+  _globals['_GETOPERATIONREQUEST']._serialized_end=343
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=345
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=411
+  _globals['_SNAPSHOT']._serialized_start=413
+  _globals['_SNAPSHOT']._serialized_end=503
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=505
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=528
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=530
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=596
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=598
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=620
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=622
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=688
+  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_start=690
+  _globals['_VERIFYSNAPSHOTSREQUEST']._serialized_end=714
+  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_start=717
+  _globals['_VERIFYSNAPSHOTSRESPONSE']._serialized_end=856
+  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_start=809
+  _globals['_VERIFYSNAPSHOTSRESPONSE_VERDICT']._serialized_end=856
+  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_start=858
+  _globals['_PRUNESNAPSHOTSREQUEST']._serialized_end=881
+  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_start=883
+  _globals['_PRUNESNAPSHOTSRESPONSE']._serialized_end=933
+  _globals['_EXPORTREQUEST']._serialized_start=935
+  _globals['_EXPORTREQUEST']._serialized_end=966
+  _globals['_EXPORTRESPONSE']._serialized_start=968
+  _globals['_EXPORTRESPONSE']._serialized_end=1007
+  _globals['_BACKUPREQUEST']._serialized_start=1009
+  _globals['_BACKUPREQUEST']._serialized_end=1040
+  _globals['_BACKUPRESPONSE']._serialized_start=1042
+  _globals['_BACKUPRESPONSE']._serialized_end=1081
+  _globals['_ADMINSERVICE']._serialized_start=1084
+  _globals['_ADMINSERVICE']._serialized_end=1953
 # @@protoc_insertion_point(module_scope)

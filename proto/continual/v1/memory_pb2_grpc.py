@@ -45,6 +45,11 @@ class MemoryServiceStub:
                 request_serializer=continual_dot_v1_dot_memory__pb2.TeachRequest.SerializeToString,
                 response_deserializer=continual_dot_v1_dot_memory__pb2.TeachResponse.FromString,
                 _registered_method=True)
+        self.TeachBatch = channel.unary_unary(
+                '/continual.v1.MemoryService/TeachBatch',
+                request_serializer=continual_dot_v1_dot_memory__pb2.TeachBatchRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_memory__pb2.TeachBatchResponse.FromString,
+                _registered_method=True)
         self.TeachStream = channel.stream_stream(
                 '/continual.v1.MemoryService/TeachStream',
                 request_serializer=continual_dot_v1_dot_memory__pb2.TeachStreamRequest.SerializeToString,
@@ -89,16 +94,33 @@ class MemoryServiceServicer:
     def Teach(self, request, context):
         """Accepts one fact. Answers once it is durable, before it is learned.
 
-        Errors: INVALID_ARGUMENT (a field is empty, too long or out of range: the message names it),
-        ALREADY_EXISTS (`fact_id` or `request_id` is taken by another fact),
-        UNAVAILABLE (the model is still loading for the first time: try again).
+        If a deadline passes, or the client leaves, once the fact is on its way to the disk, it is
+        accepted all the same: nobody takes it back. The same request sent again, by its `request_id`,
+        gets the answer that was missed.
+
+        Errors: INVALID_ARGUMENT (a field breaks a rule), ALREADY_EXISTS (`fact_id` belongs to another
+        fact, or `request_id` was used with other content), RESOURCE_EXHAUSTED (as many facts wait to
+        be learned as may; nothing was stored), UNAVAILABLE (the model is still loading for the first
+        time, or the server is stopping).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TeachBatch(self, request, context):
+        """Accepts up to 1,000 facts, durable together; each has its own result, in the order sent. As if
+        taught one after the other: one that is refused does not touch the others, and a deadline does
+        what it does with `Teach`. A request of more than 1 MiB is refused whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TeachStream(self, request_iterator, context):
-        """Accepts many facts over one call; each gets its own answer, in the order sent.
+        """Accepts any number of facts over one call; each is acknowledged once it is durable, in the
+        order sent. At most 256 are read ahead of their acknowledgements: a client that does not read
+        these is not read from either. When the call ends early, what was not acknowledged may have been
+        accepted: send it again under the same `request_id`s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +169,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.Teach,
                     request_deserializer=continual_dot_v1_dot_memory__pb2.TeachRequest.FromString,
                     response_serializer=continual_dot_v1_dot_memory__pb2.TeachResponse.SerializeToString,
+            ),
+            'TeachBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.TeachBatch,
+                    request_deserializer=continual_dot_v1_dot_memory__pb2.TeachBatchRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_memory__pb2.TeachBatchResponse.SerializeToString,
             ),
             'TeachStream': grpc.stream_stream_rpc_method_handler(
                     servicer.TeachStream,
@@ -212,6 +239,33 @@ class MemoryService:
             '/continual.v1.MemoryService/Teach',
             continual_dot_v1_dot_memory__pb2.TeachRequest.SerializeToString,
             continual_dot_v1_dot_memory__pb2.TeachResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TeachBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.MemoryService/TeachBatch',
+            continual_dot_v1_dot_memory__pb2.TeachBatchRequest.SerializeToString,
+            continual_dot_v1_dot_memory__pb2.TeachBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

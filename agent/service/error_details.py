@@ -1,0 +1,128 @@
+"""Errors on the wire: a canonical code, a message for people, and details for programs.
+
+The details are those of Google's error model (https://google.aip.dev/193): `ErrorInfo`,
+`BadRequest` and `RetryInfo`, at most one of each, in the trailing metadata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from continual.v1 import memory_pb2 as pb
+
+DOMAIN = "continual-agent"
+# Details travel in the metadata, which may have 8 KiB.
+MAX_VIOLATIONS = 16
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a request was refused.
+
+    Attributes:
+        code: gRPC's canonical code.
+        message: for people.
+        reason: for programs, in capitals; empty if the server gave none.
+        violations: each field that breaks a rule, with what is wrong with it.
+        retry_seconds: when trying again may help; None if it does not.
+        reference: of an unexpected error, in the server's log; else empty.
+    """
+
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    violations: tuple[tuple[str, str], ...] = ()
+    retry_seconds: float | None = None
+    reference: str = ""
+
+
+def encode_status(refusal: Refusal) -> grpc.Status:
+    """What a call is ended with: code, message, and details in the trailing metadata."""
+    info = ErrorInfo(reason=refusal.reason, domain=DOMAIN)
+    if refusal.reference:
+        info.metadata["reference"] = refusal.reference
+    details: list[Message] = [info]
+    if refusal.violations:
+        details.append(
+            BadRequest(
+                field_violations=[
+                    BadRequest.FieldViolation(field=field, description=description)
+                    for field, description in refusal.violations[:MAX_VIOLATIONS]
+                ]
+            )
+        )
+    if refusal.retry_seconds is not None:
+        details.append(RetryInfo(retry_delay=_duration(refusal.retry_seconds)))
+    status = Status(code=refusal.code.value[0], message=refusal.message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return rpc_status.to_status(status)
+
+
+def decode_error(error: grpc.RpcError) -> Refusal:
+    """What a call was ended with; without details if they are missing or of another server."""
+    code, message = error.code(), error.details() or error.code().name
+    try:
+        status = rpc_status.from_call(cast(grpc.Call, error))
+    except (ValueError, DecodeError):
+        status = None
+    if status is None:
+        return Refusal(code=code, message=message)
+    info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
+    for detail in status.details:
+        _unpack(detail, info, bad, retry)
+    return Refusal(
+        code=code,
+        message=message,
+        reason=info.reason,
+        violations=tuple((each.field, each.description) for each in bad.field_violations),
+        retry_seconds=_seconds(retry.retry_delay) if retry.HasField("retry_delay") else None,
+        reference=info.metadata.get("reference", ""),
+    )
+
+
+def encode_rejection(refusal: Refusal) -> pb.Rejection:
+    """The same for one fact of several."""
+    return pb.Rejection(
+        code=refusal.code.value[0],
+        message=refusal.message,
+        reason=refusal.reason,
+        field=refusal.violations[0][0] if refusal.violations else "",
+        retry_delay=None if refusal.retry_seconds is None else _duration(refusal.retry_seconds),
+    )
+
+
+def decode_rejection(message: pb.Rejection) -> Refusal:
+    """The inverse of `encode_rejection`."""
+    return Refusal(
+        code=CODES.get(message.code, grpc.StatusCode.UNKNOWN),
+        message=message.message,
+        reason=message.reason,
+        violations=((message.field, message.message),) if message.field else (),
+        retry_seconds=_seconds(message.retry_delay) if message.HasField("retry_delay") else None,
+    )
+
+
+def _unpack(detail: AnyMessage, *into: Message) -> None:
+    for message in into:
+        detail.Unpack(message)  # does nothing if it is of another type
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMilliseconds(round(1000 * seconds))
+    return duration
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToMilliseconds() / 1000

@@ -1,0 +1,118 @@
+"""A server of its own for a benchmark: another process, an empty memory, the model `tiny`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import AgentError
+from agent.service.client import Client
+
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+SERVE = (
+    *("serve", "--listen", "127.0.0.1:0", "--model", "tiny", "--device", "cpu", "--threads", "1"),
+    # `tiny` learns any short answer so, and nothing but the facts of the benchmark is learned.
+    *("--policy", "until-known", "--learning-rate", "0.003", "--max-steps", "100"),
+    *("--guards", "rehearsal", "--review-seconds", "0", "--audit-minutes", "0"),
+    *("--max-queued", "10000000"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkServer:
+    """A server that runs.
+
+    Attributes:
+        address: HOST:PORT.
+        pid: of its process.
+    """
+
+    address: str
+    pid: int
+
+    @contextlib.contextmanager
+    def learner_stopped(self) -> Iterator[None]:
+        """Inside, its learner takes no time of the processor: facts are accepted, and wait."""
+        learners = _children(self.pid)
+        for learner in learners:
+            os.kill(learner, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for learner in learners:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(learner, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def benchmark_server(
+    data: Path,
+    module: Sequence[str] = ("-m", "agent"),
+    environment: dict[str, str] | None = None,
+    options: Sequence[str] = (),
+) -> Iterator[BenchmarkServer]:
+    """Starts a server on a free port, and stops it on leaving.
+
+    Args:
+        data: its folder, which is made.
+        module: how Python is told to run the command line.
+        environment: variables to add.
+        options: of `agent serve`, in place of those here.
+
+    Raises:
+        AgentError: it does not start.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_")}
+    data.mkdir(mode=0o700, parents=True)
+    with (data / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *module, *SERVE, "--data", str(data), *options],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=own | {"XDG_CONFIG_HOME": os.devnull} | (environment or {}),
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        if not line.startswith("listening on "):
+            raise AgentError(f"the server of the benchmark did not start: see {data}/server.log")
+        address = line.removeprefix("listening on ").strip()
+        _wait_ready(address)
+        yield BenchmarkServer(address, process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _wait_ready(address: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with Client(address) as client:
+        while client.status().learner != "ready":
+            if time.monotonic() > deadline:
+                raise AgentError(f"the learner of the benchmark was not ready in {START_SECONDS} s")
+            time.sleep(0.1)
+
+
+def _children(parent: int) -> list[int]:
+    """Process ids; empty where there is no /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # "pid (name) state ppid ...", and the name may hold anything.
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found

@@ -37,6 +37,7 @@ from agent.scheduling.recording import learning_of, probes_of, update_of
 from agent.service import codec
 from agent.service.client import Reply, Score
 from agent.service.exports import write_readme
+from agent.service.rules import check_rules
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from memory_store.in_memory import open_in_memory
@@ -73,11 +74,7 @@ class Learner:
         self._environment = description.environment
         self._rules = FactRules(description.tokenizer, description.max_tokens, policy)
         # A rate or a limit that is out of range is found now, not with the first fact.
-        self._rules.new_fact(
-            pb.TeachRequest(
-                question="Valid?", answer="yes", learning_rate_policy=codec.encode_policy(policy)
-            )
-        )
+        check_rules(codec.encode_policy(policy))
 
     @classmethod
     def from_pretrained(
@@ -201,6 +198,7 @@ class Learner:
             learning_rate_policy=codec.encode_policy(policy) if policy else None,
             fact_id=fact_id or "",
         )
+        check_rules(request)
         new = self._rules.new_fact(request)
         if new.policy is not None and policy is not None:
             # The message has no guards, and knows no policy of one's own: its numbers are checked.

@@ -82,11 +82,18 @@ def _one_fact(summary: OneFactSummary) -> str:
         return (
             f"none of the {facts} facts was answered often enough at any rate to have a best one."
         )
-    best = sorted(curve.rates[curve.best] for curve in summary.curves if curve.learned)
+    learned = [curve for curve in summary.curves if curve.learned]
+    best = sorted(curve.rates[curve.best] for curve in learned)
     text = (
         f"{overlap.learned} of {facts} have a best rate, from {_rate(best[0])} to"
         f" {_rate(best[-1])}; there {_counted(overlap.own)} are right."
     )
+    at_end = sum(curve.best in (0, len(curve.rates) - 1) for curve in learned)
+    if at_end:
+        text += (
+            f" For {at_end} of them that is the lowest or the highest rate that was tried, so a"
+            " better one may lie beyond."
+        )
     if overlap.ratio is None or overlap.pairs is None:
         return text
     low, high = overlap.loss_interval

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import platformdirs
 import typer
 
-from agent.cli import ask, evaluate, facts, models, operate, serve, teach
+from agent.cli import ask, bench, evaluate, facts, models, operate, serve, teach
 from agent.cli.output import messages, shown
 from agent.errors import AgentError, ConfigError
 from memory_store.errors import MemoryStoreError
@@ -30,6 +30,7 @@ app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
 app.command("eval")(evaluate.evaluate)
+app.command()(bench.bench)
 app.command()(operate.rollback)
 app.command()(operate.why)
 app.command()(operate.export)

@@ -200,7 +200,7 @@ def serve(
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed (`pip install continual-agent[fast]`); None: asyncio's own."""
+    """Of uvloop where it is installed, the extra `fast`; None: asyncio's own."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(

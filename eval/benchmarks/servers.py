@@ -54,7 +54,10 @@ class BenchmarkServer:
 
 @contextlib.contextmanager
 def benchmark_server(
-    data: Path, module: Sequence[str] = ("-m", "agent"), environment: dict[str, str] | None = None
+    data: Path,
+    module: Sequence[str] = ("-m", "agent"),
+    environment: dict[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[BenchmarkServer]:
     """Starts a server on a free port, and stops it on leaving.
 
@@ -62,6 +65,7 @@ def benchmark_server(
         data: its folder, which is made.
         module: how Python is told to run the command line.
         environment: variables to add.
+        options: of `agent serve`, in place of those here.
 
     Raises:
         AgentError: it does not start.
@@ -70,7 +74,7 @@ def benchmark_server(
     data.mkdir(parents=True)
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *module, *SERVE, "--data", str(data)],
+            [sys.executable, *module, *SERVE, "--data", str(data), *options],
             stdout=subprocess.PIPE,
             stderr=log,
             env=own | {"XDG_CONFIG_HOME": os.devnull} | (environment or {}),

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
-COMMANDS += ["rollback", "why", "export", "backup", "snapshots"]
+COMMANDS += ["bench", "rollback", "why", "export", "backup", "snapshots"]
 CLIENTS = [
     ("teach",),
     ("ask",),

@@ -123,11 +123,11 @@ class _Calls:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         # Their types do not tell asyncio's stubs from the other.
-        memory = memory_pb2_grpc.MemoryServiceStub(channel)  # type: ignore[arg-type]
-        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
-        self._teach: Callable[[object], Awaitable[object]] = memory.Teach
-        self._batch: Callable[[object], Awaitable[object]] = memory.TeachBatch
-        self._ping: Callable[[object], Awaitable[object]] = health.Check
+        memory = memory_pb2_grpc.MemoryServiceStub(channel)
+        health = health_pb2_grpc.HealthStub(channel)
+        self._teach: Callable[[pb.TeachRequest], Awaitable[object]] = memory.Teach
+        self._batch: Callable[[pb.TeachBatchRequest], Awaitable[object]] = memory.TeachBatch
+        self._ping: Callable[[health_pb2.HealthCheckRequest], Awaitable[object]] = health.Check
 
     async def ping(self, calls: int, in_flight: int) -> Load:
         request = health_pb2.HealthCheckRequest()

@@ -9,11 +9,11 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := agent memory_store eval scripts tests
+SOURCES := agent memory_store eval examples scripts tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults clean
+.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults soak docs docs-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +51,11 @@ faults: install ## run all fault tests: kills, power loss, damaged files, disks 
 	@echo "==> Fault tests (about half an hour)"
 	$(BIN)/python -m tests.faults
 
-check: lint types imports proto-check test readme ## run everything that CI runs
+soak: install ## teach, ask and watch for ten minutes; memory and open files must stay flat
+	@echo "==> Soak test (ten minutes)"
+	$(BIN)/python -m tests.soak
+
+check: lint types imports proto-check test docs readme ## run everything that CI runs
 	@echo "==> All checks passed"
 
 lint: install ## check formatting and lint (ruff)
@@ -74,6 +78,14 @@ proto-check: install ## lint proto/, compare it with the last release, and its c
 	@echo "==> Generated code"
 	PYTHON=$(BIN)/python scripts/generate_proto.sh --check
 
+docs: install ## build the documentation's site in site/; warnings are errors
+	@echo "==> Documentation"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-test: install ## execute the code blocks of README, tutorial and how-tos (about 20 minutes)
+	@echo "==> Blocks of the documentation"
+	$(BIN)/python scripts/readme_blocks.py --timeout 900 README.md docs/tutorial.md docs/how-to/*.md
+
 readme: install ## execute the code blocks of the README
 	@echo "==> README blocks"
 	$(BIN)/python scripts/readme_blocks.py README.md
@@ -92,5 +104,5 @@ proto-release: install ## take proto/ as what later changes must be compatible w
 
 clean: ## remove the virtual environment, caches and builds
 	@echo "==> Cleaning"
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) proto -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""A continual-learning agent: a language model that is taught facts, one at a time.
+
+from agent import AsyncClient, Client, Learner
+
+`Client` and `AsyncClient` speak to a server, `Learner` learns in this process. Names are looked up
+when they are used: importing this package loads neither gRPC nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.errors import AgentError
+    from agent.notebook import Learner
+    from agent.service.async_client import AsyncClient
+    from agent.service.channel import Access
+    from agent.service.client import Client, RequestError
+    from memory_store.records import Fact, FactState, Guards, NewFact, Policy
+
+__all__ = [
+    "Access",
+    "AgentError",
+    "AsyncClient",
+    "Client",
+    "Fact",
+    "FactState",
+    "Guards",
+    "Learner",
+    "NewFact",
+    "Policy",
+    "RequestError",
+]
+_MODULES = {
+    "Access": "agent.service.channel",
+    "AgentError": "agent.errors",
+    "AsyncClient": "agent.service.async_client",
+    "Client": "agent.service.client",
+    "Fact": "memory_store.records",
+    "FactState": "memory_store.records",
+    "Guards": "memory_store.records",
+    "Learner": "agent.notebook",
+    "NewFact": "memory_store.records",
+    "Policy": "memory_store.records",
+    "RequestError": "agent.service.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'agent' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

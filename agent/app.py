@@ -12,12 +12,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from agent.config import DATABASE, SNAPSHOTS, ServeSettings
-from agent.errors import ConfigError
+from agent.data_folder import held, make_private
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_unfinished
+from agent.observing import Observing, observing
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
 from agent.scheduling.predicting import RatePredicting
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
@@ -35,16 +34,19 @@ from agent.service.server import (
     HealthServer,
     Server,
 )
+from agent.service.transport import require_safe_listen
 from agent.service.validation import FactRules
 from memory_store.errors import StoreFailedError
-from memory_store.records import Policy
+from memory_store.records import Policy, Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
-LOCK = "lock"
 RULES = "rules.json"
+# For the calls in hand at the end. After these and the drain, the learner has 10 s to end.
 STOP_GRACE_SECONDS = 5.0
+# Between two looks at the learner's memory.
+MEMORY_SECONDS = 5.0
 # After an error of the disk: SQLite may continue after a failed fsync, so we must not.
 DISK_FAILED_EXIT_CODE = 74
 
@@ -63,14 +65,9 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
         OtherModelError: the folder belongs to another model.
         StoreUnusableError: the database is damaged.
     """
-    try:
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot use the data folder {settings.data} ({error.strerror}): name another one"
-            " with --data"
-        ) from error
-    with _locked(settings.data):
+    require_safe_listen(settings.listen, settings.security)
+    make_private(settings.data)
+    with held(settings.data):
         hub = EventHub()
         try:
             store = await StoreThreads.open(
@@ -83,7 +80,8 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
             await _refuse(settings, error, on_start)
             raise
         try:
-            await _serve_with(settings, store, hub, on_start)
+            async with observing(settings, store) as seen:
+                await _serve_with(settings, store, hub, seen, on_start)
         finally:
             await store.close()
 
@@ -95,7 +93,7 @@ async def _refuse(
     backup = newest_backup(settings.data)
     hint = f"The newest backup is {backup}." if backup else "No backup of it is known."
     logger.critical("%s %s Nothing is served.", error, hint)
-    server = HealthServer(settings.listen)
+    server = HealthServer(settings.listen, settings.security)
     await server.start()
     on_start(server.address)
     with _stop_signal() as stopped:
@@ -104,26 +102,39 @@ async def _refuse(
 
 
 async def _serve_with(
-    settings: ServeSettings, store: StoreThreads, hub: EventHub, on_start: Callable[[str], None]
+    settings: ServeSettings,
+    store: StoreThreads,
+    hub: EventHub,
+    seen: Observing,
+    on_start: Callable[[str], None],
 ) -> None:
     arguments = ["--model", settings.model, "--device", settings.device]
+    arguments += ["--log-format", settings.observability.log_format]
     if settings.threads is not None:
         arguments += ["--threads", str(settings.threads)]
     snapshots = settings.data / SNAPSHOTS
     remove_unfinished(snapshots)
+
+    def on_update(update: Update) -> None:
+        keeper.updated(update)
+        seen.observer.updated(update)
+
     loop = LearningLoop(
         store,
-        partial(learner_process, arguments),
-        hub.publish,
+        partial(learner_process, arguments, observer=seen.observer),
+        seen.publishing(hub.publish),
         LoopSettings(
             model=settings.model,
             policy=settings.policy,
             snapshots=snapshots,
             accept_drift=settings.accept_drift,
+            samples=settings.samples,
         ),
-        on_update=lambda update: keeper.updated(update),
+        on_update=on_update,
         keep_only=lambda versions: keeper.keep_only(versions),
+        around=seen.observer.learning,
     )
+    seen.learner = lambda: (loop.state == LearnerState.READY, loop.updates_to_replay)
     keeper = SnapshotKeeper(
         SnapshotSettings(
             folder=snapshots,
@@ -131,15 +142,19 @@ async def _serve_with(
             every_seconds=settings.snapshot_seconds,
             keep_last=settings.keep_snapshots,
             keep_days=settings.keep_snapshot_days,
+            # Twice: a tick may have been missed for want of a learner.
+            overdue_seconds=2 * settings.snapshot_minutes * 60,
         ),
         lambda: loop.learner,
     )
     rules = _Rules(settings.data / RULES, settings.model, settings.policy)
     server = Server(
         settings.listen,
-        MemoryServicer(store, rules.current, hub, loop.wake),
-        ModelServicer(store, loop, settings.model),
+        MemoryServicer(store, rules.current, hub, loop.wake, seen.tracing.traceparent),
+        ModelServicer(store, loop, keeper, settings.model),
         AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
+        settings.security,
+        seen.interceptors,
     )
     audit = RetentionAudit(store, lambda: loop.learner)
     ticks = Ticks()
@@ -148,6 +163,7 @@ async def _serve_with(
     ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
     ticks.every(settings.snapshot_minutes * 60, keeper.tick)
     ticks.every(settings.review_seconds, loop.review_due)
+    ticks.every(MEMORY_SECONDS, loop.look_at_memory, at_start=True)
 
     await server.start()
     on_start(server.address)
@@ -166,12 +182,23 @@ async def _serve_with(
             learning.cancel()  # nothing is claimed while the learner starts
         stopping = asyncio.create_task(server.stop(STOP_GRACE_SECONDS))
         try:
-            # The update in hand reaches the ledger. Raises the reason if learning ended by itself.
-            with suppress(asyncio.CancelledError):
-                await learning
+            await _drained(learning, settings.drain_seconds)
         finally:
             await keeper.finish()
             await stopping
+
+
+async def _drained(learning: asyncio.Task[None], seconds: float) -> None:
+    """Waits until the update in hand is in the ledger; raises the reason if learning failed.
+
+    One that takes too long is given up: nothing of it was served, and its fact is learned again.
+    """
+    with suppress(asyncio.CancelledError):
+        await asyncio.wait([learning], timeout=seconds)
+        if not learning.done():
+            logger.warning("the update in hand did not end in %g s: it is given up", seconds)
+            learning.cancel()
+        await learning
 
 
 class _Rules:
@@ -237,32 +264,6 @@ async def _report_health(server: Server, loop: LearningLoop, rules: _Rules) -> N
         await server.set_serving("", teaching and asking)
         loop.state_changed.clear()
         await loop.state_changed.wait()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process.
-
-    Raises:
-        ConfigError: another server holds it, or it cannot be written to.
-    """
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigError(
-            f"the data folder {folder} is in use by another server:"
-            " stop that one, or choose another folder with --data"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to the data folder {folder} ({error.strerror}): name another one with"
-            " --data"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

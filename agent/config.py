@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from agent.learning.rates import DEFAULT_POLICY
@@ -17,6 +18,53 @@ DEFAULT_AUDIT_MINUTES = 10.0
 DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
 DEFAULT_MAX_QUEUED = 100_000
+DEFAULT_METRICS_HOST = "127.0.0.1"
+DEFAULT_DRAIN_SECONDS = 60.0
+
+
+class LogFormat(StrEnum):
+    """How the log is written: lines for people, or an object a line for machines."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observability:
+    """How a server is watched.
+
+    Attributes:
+        metrics_port: of Prometheus metrics over HTTP, 0 for any free one; None: none are served.
+        metrics_host: address that they are served on.
+        trace_to: URL of an OTLP collector; empty: nothing is traced.
+        log_format: see there.
+    """
+
+    metrics_port: int | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    trace_to: str = ""
+    log_format: LogFormat = LogFormat.TEXT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Who may speak to a server, and how.
+
+    Attributes:
+        tls_cert: the server's certificate (PEM, with its chain); None: no TLS.
+        tls_key: its private key.
+        tls_client_ca: clients must show a certificate that this CA signed; None: they need none.
+        tokens: file of the tokens that clients must show; None: they need none.
+        insecure_listen: listen without TLS and authentication even where others can connect.
+        rate_limit: calls a second of one client; 0 for any number.
+    """
+
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    insecure_listen: bool = False
+    rate_limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +88,10 @@ class ServeSettings:
         keep_snapshot_days: and the newest of each of so many days.
         max_queued: new facts are refused while so many wait to be learned.
         accept_drift: serve weights that replay differently from what was recorded.
+        samples: sampled for each question of a fact after its update; 0 for none.
+        drain_seconds: on SIGTERM, the longest wait for the update in hand.
+        security: who may speak to it.
+        observability: how it is watched.
     """
 
     listen: str
@@ -58,3 +110,7 @@ class ServeSettings:
     keep_snapshot_days: int = 7
     max_queued: int = DEFAULT_MAX_QUEUED
     accept_drift: bool = False
+    samples: int = 0
+    drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    security: Security = field(default_factory=Security)
+    observability: Observability = field(default_factory=Observability)

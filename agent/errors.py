@@ -58,6 +58,26 @@ class InvalidFactError(AgentError):
         super().__init__("; ".join(": ".join(violation) for violation in self.violations))
 
 
+class NotAuthenticatedError(AgentError):
+    """A call brings no token, or none that the server knows."""
+
+
+class NotAllowedError(AgentError):
+    """The role of a call's token does not cover what was called."""
+
+
+class RateLimitedError(AgentError):
+    """A client calls more often than the server lets one client.
+
+    Attributes:
+        retry_after_seconds: when the same call would be let through.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class LearnerUnavailableError(LearnerError):
     """The learner process is gone, or not there yet."""
 

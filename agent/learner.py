@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 import threading
 
 import grpc
 
+from agent.config import LogFormat
 from agent.errors import AgentError
 from agent.learning.environment import make_deterministic
 from agent.learning.learner import Learner
@@ -23,9 +23,11 @@ from agent.service.device_thread import DeviceThread
 from agent.service.learner_client import MAX_MESSAGE_BYTES
 from agent.service.learner_process import CANNOT_START_EXIT_CODE, READY
 from agent.service.learner_servicer import LearnerServicer
+from agent.telemetry.logs import configure
 from continual.learner.v1 import learner_pb2_grpc
 
 STOP_GRACE_SECONDS = 2.0
+SWITCH_SECONDS = 0.0005
 
 
 def main() -> None:
@@ -35,17 +37,22 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--log-format", type=LogFormat, default=LogFormat.TEXT)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="learner: %(levelname)s: %(message)s")
+    configure(options.log_format, process="learner")
     stop = threading.Event()
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     make_deterministic(options.threads)
     try:
-        learner = Learner(load(options.model, device=options.device))
+        device = DeviceThread()
+        learner = Learner(load(options.model, device=options.device), pause=device.pause)
     except AgentError as error:
         print(" ".join(str(error).split()), flush=True)
         sys.exit(CANNOT_START_EXIT_CODE)
-    asyncio.run(_serve(options.listen, learner, stop))
+    # The device's thread hardly ever lets go of the interpreter by itself; at the usual 5 ms a
+    # question to a small model waits longer for its request to be read than for its answer.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    asyncio.run(_serve(options.listen, learner, device, stop))
 
 
 def _watch_parent(stop: threading.Event) -> None:
@@ -60,8 +67,9 @@ def _watch_parent(stop: threading.Event) -> None:
     os._exit(0)
 
 
-async def _serve(address: str, learner: Learner, stop: threading.Event) -> None:
-    device = DeviceThread()
+async def _serve(
+    address: str, learner: Learner, device: DeviceThread, stop: threading.Event
+) -> None:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

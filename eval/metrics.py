@@ -88,3 +88,21 @@ class Count:
             "rate": self.rate,
             "interval_95": list(self.interval),
         }
+
+
+def difference_interval(first: Count, second: Count) -> tuple[float, float]:
+    """95% interval of the second share minus the first, from two independent samples.
+
+    Newcombe (1998), method 10: made of both Wilson intervals, so it is right for rare answers too,
+    and it is never wider than -1 to 1. The shares differ beyond chance if 0 lies outside. If one
+    sample is empty nothing is known.
+    """
+    if not first.total or not second.total:
+        return -1.0, 1.0
+    one, other = first.count / first.total, second.count / second.total
+    (low_one, high_one), (low_other, high_other) = first.interval, second.interval
+    difference = other - one
+    return (
+        difference - math.hypot(other - low_other, high_one - one),
+        difference + math.hypot(high_other - other, one - low_one),
+    )

@@ -20,6 +20,9 @@ MINIMUM_SQLITE = (3, 51, 3)  # before: the WAL-reset bug, https://sqlite.org/wal
 BUSY_TIMEOUT_MS = 5_000
 WAL_SIZE_LIMIT = 64 * 2**20  # bytes; a WAL that grew under a long reader shrinks to this again
 
+# Stands for a file's path: the database is in memory, and gone when it is closed.
+IN_MEMORY = Path(":memory:")
+
 Row = Mapping[str, Any]
 SqlValue = str | int | float | None
 
@@ -34,7 +37,7 @@ class Connection:
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Opens the file, making it unless `read_only`.
+        """Opens the file (or `IN_MEMORY`), making it unless `read_only`.
 
         Raises:
             StoreUnusableError: SQLite is too old; or the file is missing, damaged or locked.
@@ -45,7 +48,7 @@ class Connection:
         mode = "ro" if read_only else "rwc"
         with in_our_words(path):
             connection = pysqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
+                "file::memory:" if path == IN_MEMORY else f"{path.absolute().as_uri()}?mode={mode}",
                 uri=True,
                 timeout=BUSY_TIMEOUT_MS / 1000,
                 isolation_level=None,  # the driver begins nothing: `transaction` does
@@ -129,6 +132,11 @@ class Connection:
                 self.database.conn.backup(copy)
             finally:
                 copy.close()
+
+    def copy_to(self, other: Connection) -> None:
+        """Makes another open database a copy of this one, whatever it held."""
+        with in_our_words(other.path):
+            self.database.conn.backup(other.database.conn)
 
     def close(self) -> None:
         """Closes the file. What was committed stays; an open transaction is rolled back."""

@@ -123,6 +123,25 @@ def listing(
     return [_fact(row) for row in rows]
 
 
+def newest(
+    connection: Connection, before_position: int, limit: int, states: Sequence[FactState]
+) -> list[Fact]:
+    """As `listing`, but newest first; before a position, or from the newest on if it is 0."""
+    before = before_position or 2**63 - 1
+    chosen = sorted(set(states or FactState))
+    last_of_a_state = (
+        "SELECT * FROM (SELECT position FROM facts WHERE state = ? AND position < ?"
+        " ORDER BY position DESC LIMIT ?)"
+    )
+    rows = connection.execute(
+        "SELECT * FROM facts WHERE position IN ("
+        + " UNION ALL ".join([last_of_a_state] * len(chosen))
+        + ") ORDER BY position DESC LIMIT ?",
+        [value for state in chosen for value in (state.value, before, limit)] + [limit],
+    )
+    return [_fact(row) for row in rows]
+
+
 def counts(connection: Connection) -> dict[FactState, int]:
     """How many facts are in each state; every state is present."""
     rows = connection.execute("SELECT state, count FROM state_counts")

@@ -1,9 +1,11 @@
-"""What a database says about itself: the model it belongs to, and its secret for page tokens."""
+"""What a database says about itself: its model, its secret for page tokens, whether it learns."""
 
 from __future__ import annotations
 
 from memory_store.connection import Connection
 from memory_store.errors import OtherModelError
+
+_PAUSED = "learning_paused"
 
 
 def bind_model(connection: Connection, name: str, base_digest: str) -> None:
@@ -30,6 +32,19 @@ def bind_model(connection: Connection, name: str, base_digest: str) -> None:
 def page_token_secret(connection: Connection) -> bytes:
     """The key of the checksums in page tokens, made with the database."""
     return bytes.fromhex(_values(connection)["page_token_secret"])
+
+
+def pause_learning(connection: Connection, *, paused: bool) -> None:
+    """Notes whether facts are to be learned."""
+    if paused:
+        connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?, 'yes')", [_PAUSED])
+    else:
+        connection.execute("DELETE FROM meta WHERE key = ?", [_PAUSED])
+
+
+def learning_paused(connection: Connection) -> bool:
+    """Whether an operator paused learning."""
+    return bool(connection.execute("SELECT 1 FROM meta WHERE key = ?", [_PAUSED]))
 
 
 def _values(connection: Connection) -> dict[str, str]:

@@ -8,30 +8,32 @@ import hmac
 from collections.abc import Sequence
 
 from memory_store.errors import InvalidPageTokenError
-from memory_store.records import FactState
+
+# Beside the states of its facts, what a list may be told by.
+NEWEST_FIRST = "newest first"
 
 _POSITION_BYTES = 8
 _CHECKSUM_BYTES = 16  # 24 in all: a multiple of three, so base64 needs no padding
 
 
-def encode_page_token(position: int, states: Sequence[FactState], secret: bytes) -> str:
-    """A url-safe token for the page after `position` of the list of `states`."""
+def encode_page_token(position: int, listed: Sequence[str], secret: bytes) -> str:
+    """A url-safe token for the page after `position` of a list."""
     place = position.to_bytes(_POSITION_BYTES, "big")
-    return base64.urlsafe_b64encode(place + _checksum(place, states, secret)).decode("ascii")
+    return base64.urlsafe_b64encode(place + _checksum(place, listed, secret)).decode("ascii")
 
 
-def decode_page_token(token: str, states: Sequence[FactState], secret: bytes) -> int:
-    """The position in a token that `encode_page_token` made for the same states.
+def decode_page_token(token: str, listed: Sequence[str], secret: bytes) -> int:
+    """The position in a token that `encode_page_token` made for the same list.
 
     Raises:
-        InvalidPageTokenError: it was made elsewhere, for other states, or is no token at all.
+        InvalidPageTokenError: it was made elsewhere, for another list, or is no token at all.
     """
     try:
         content = base64.b64decode(token, altchars=b"-_", validate=True)
     except ValueError:  # other characters, or a length that base64 cannot have
         content = b""
     place, checksum = content[:_POSITION_BYTES], content[_POSITION_BYTES:]
-    if not hmac.compare_digest(checksum, _checksum(place, states, secret)):
+    if not hmac.compare_digest(checksum, _checksum(place, listed, secret)):
         raise InvalidPageTokenError(
             "The page token does not belong to this list. Send the token of the previous answer "
             "with the same filter, or no token to begin again."
@@ -39,8 +41,7 @@ def decode_page_token(token: str, states: Sequence[FactState], secret: bytes) ->
     return int.from_bytes(place, "big")
 
 
-def _checksum(place: bytes, states: Sequence[FactState], secret: bytes) -> bytes:
+def _checksum(place: bytes, listed: Sequence[str], secret: bytes) -> bytes:
     # Order and repetition of the states do not change the list.
-    listed = ",".join(sorted(set(states)))
-    message = place + listed.encode()
+    message = place + ",".join(sorted(set(listed))).encode()
     return hmac.digest(secret, message, hashlib.sha256)[:_CHECKSUM_BYTES]

@@ -34,8 +34,8 @@ def insert(
         facts.get(connection, probe.fact_id)
         connection.execute(
             "INSERT INTO probes (kind, fact_id, question, expected_answer, answer, correct,"
-            " log_probability, model_version, cause_fact_id, probed_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " log_probability, samples, correct_samples, model_version, cause_fact_id, probed_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 probe.kind.value,
                 probe.fact_id,
@@ -44,6 +44,8 @@ def insert(
                 probe.answer,
                 int(probe.correct),
                 probe.log_probability,
+                probe.samples,
+                probe.correct_samples,
                 model_version,
                 cause_fact_id,
                 write_time(at),
@@ -77,6 +79,8 @@ def _probe(row: Row) -> Probe:
         answer=row["answer"],
         correct=bool(row["correct"]),
         log_probability=row["log_probability"],
+        samples=row["samples"],
+        correct_samples=row["correct_samples"],
         model_version=row["model_version"],
         cause_fact_id=row["cause_fact_id"],
         probed_at=read_time(row["probed_at"]),

@@ -154,6 +154,7 @@ class NewFact:
     policy: Policy | None = None  # None: the server's default, decided when it is learned
     request_id: str | None = None
     fact_id: str | None = None
+    traceparent: str | None = None  # of the call that taught it (W3C), so that learning joins it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +201,9 @@ class Learning:
         model_version: ledger position after the update; 0 if none was applied.
         curve: the first step at every rate that was scored, ascending; empty if none were.
         base_answer: what the base model says to the question, which guards are built on.
+        leak: the largest probability of the answer to a question that no loss contains.
+        drift: the largest divergence of a general text, nats a token. Both are of the weights after
+            the last step, and None if the update was not held to any.
     """
 
     learning_rates: tuple[float, ...]
@@ -210,6 +214,8 @@ class Learning:
     model_version: int = 0
     curve: tuple[RatePoint, ...] = ()
     base_answer: str | None = None
+    leak: float | None = None
+    drift: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +320,8 @@ class NewProbe:
     answer: str
     correct: bool
     log_probability: float
+    samples: int = 0
+    correct_samples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +336,8 @@ class Probe(NewProbe):
         answer: free greedy generation.
         correct: the generation ended by itself and says the expected answer.
         log_probability: of the exact answer, terminator included, natural logarithm.
+        samples: texts that were sampled from the bare question, as in the paper; 0 if none were.
+        correct_samples: how many of them say the answer.
         model_version: position in the ledger of the weights that were asked.
         cause_fact_id: the fact whose learning led to this probe, or empty.
         probed_at: when it was stored.
@@ -409,6 +419,30 @@ class Retention:
     oldest: int
     held: int
     asked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPoint:
+    """A probe of a fact's own question: the weights asked, its probability (0 to 1), and when."""
+
+    model_version: int
+    probability: float
+    probed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactRetention:
+    """How well a held fact was remembered of late.
+
+    Attributes:
+        fact_id: of the fact.
+        age: updates since it was taught last.
+        points: its last probes, newest first.
+    """
+
+    fact_id: str
+    age: int
+    points: tuple[RetentionPoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

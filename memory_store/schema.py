@@ -267,6 +267,16 @@ def _review_on_a_schedule(database: Database) -> None:
         database.execute(statement)
 
 
+def _count_samples(database: Database) -> None:
+    """Of a question that was also sampled: how many texts, and how many of them right."""
+    for statement in (
+        "ALTER TABLE probes ADD COLUMN samples INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE probes ADD COLUMN correct_samples INTEGER NOT NULL DEFAULT 0"
+        " CHECK (correct_samples BETWEEN 0 AND samples)",
+    ):
+        database.execute(statement)
+
+
 def _keep_first_answers(database: Database) -> None:
     """What a request was answered: the same again, if it is sent again."""
     for statement in (
@@ -281,12 +291,22 @@ def _keep_first_answers(database: Database) -> None:
         database.execute(statement)
 
 
+def _keep_traces(database: Database) -> None:
+    """The trace that a fact was taught in; only where tracing is on."""
+    database.execute("""CREATE TABLE traces (
+  position INTEGER PRIMARY KEY REFERENCES facts (position),
+  traceparent TEXT NOT NULL
+) STRICT""")
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
     ("0003_policies_of_attempts", _record_policies),
     ("0004_reviews_on_a_schedule", _review_on_a_schedule),
-    ("0005_first_answers", _keep_first_answers),
+    ("0005_samples_of_probes", _count_samples),
+    ("0006_first_answers", _keep_first_answers),
+    ("0007_traces", _keep_traces),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

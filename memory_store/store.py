@@ -24,7 +24,7 @@ from memory_store import (
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_time
 from memory_store.errors import FactNotFoundError, MemoryStoreError
-from memory_store.paging import decode_page_token, encode_page_token
+from memory_store.paging import NEWEST_FIRST, decode_page_token, encode_page_token
 from memory_store.records import (
     Accepted,
     Drift,
@@ -131,6 +131,15 @@ class MemoryStore:
         with self.transaction():
             meta.bind_model(self.connection, name, base_digest)
 
+    def pause_learning(self, *, paused: bool) -> None:
+        """Notes, for restarts too, whether facts are to be learned; who learns looks there."""
+        with self.transaction():
+            meta.pause_learning(self.connection, paused=paused)
+
+    def learning_paused(self) -> bool:
+        """Whether no fact is to be learned now."""
+        return meta.learning_paused(self.connection)
+
     def model_version(self) -> int:
         """The version that is served: the head of the ledger; 0 is the base model."""
         return ledger.head_version(self.connection)
@@ -164,6 +173,13 @@ class MemoryStore:
         """
         with self.transaction():
             return teaching.accept(self.connection, new_facts, self.now(), max_queued)
+
+    def traceparent(self, position: int) -> str | None:
+        """The trace that a fact was taught in, if it was taught while tracing was on."""
+        rows = self.connection.execute(
+            "SELECT traceparent FROM traces WHERE position = ?", [position]
+        )
+        return str(rows[0]["traceparent"]) if rows else None
 
     # -- Learning ----------------------------------------------------------------------------
 
@@ -413,8 +429,18 @@ class MemoryStore:
         """At most `limit` facts in the order of acceptance; in any of `states`, or all if empty."""
         return facts.listing(self.connection, after_position, limit, states)
 
+    def oldest_queued(self) -> Fact | None:
+        """The fact that has waited longest."""
+        queued = self.facts(limit=1, states=[FactState.QUEUED])
+        return queued[0] if queued else None
+
     def page(
-        self, page_size: int, page_token: str = "", states: Sequence[FactState] = ()
+        self,
+        page_size: int,
+        page_token: str = "",
+        states: Sequence[FactState] = (),
+        *,
+        newest_first: bool = False,
     ) -> tuple[list[Fact], str]:
         """A page of facts, and the token of the next one (empty on the last page).
 
@@ -422,18 +448,23 @@ class MemoryStore:
             page_size: at least 1; limits are the caller's.
             page_token: of the page before; empty for the first.
             states: must not change between pages; empty means all.
+            newest_first: the order, likewise.
 
         Raises:
             InvalidPageTokenError: the token is not of this store, or of another list.
         """
+        listed = (*states, NEWEST_FIRST) if newest_first else tuple(states)
         with self.transaction():
             secret = meta.page_token_secret(self.connection)
-            after = decode_page_token(page_token, states, secret) if page_token else 0
-            found = self.facts(after_position=after, limit=page_size + 1, states=states)
+            place = decode_page_token(page_token, listed, secret) if page_token else 0
+            if newest_first:
+                found = facts.newest(self.connection, place, page_size + 1, states)
+            else:
+                found = self.facts(after_position=place, limit=page_size + 1, states=states)
         page = found[:page_size]
         if len(found) == len(page):
             return page, ""
-        return page, encode_page_token(page[-1].position, states, secret)
+        return page, encode_page_token(page[-1].position, listed, secret)
 
     def counts(self) -> dict[FactState, int]:
         """How many facts are in each state; every state is present."""

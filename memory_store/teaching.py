@@ -120,6 +120,7 @@ class _Batch:
         self._at = read_time(self._time)  # as it will be read again
         self._fact_rows: list[list[SqlValue]] = []
         self._request_rows: list[list[SqlValue]] = []
+        self._trace_rows: list[list[SqlValue]] = []
 
     def answer(self, new: NewFact, key: str) -> Answer:
         """Decides what becomes of a fact, after all before it."""
@@ -193,6 +194,8 @@ class _Batch:
                 sample_key(fact.id),
             ]
         )
+        if new.traceparent is not None:
+            self._trace_rows.append([fact.position, new.traceparent])
         return fact
 
     def store(self) -> None:
@@ -214,6 +217,12 @@ class _Batch:
                     self._version,
                     self._fact_rows[0][0],
                 ],
+            )
+        if self._trace_rows:
+            self._connection.execute(
+                "INSERT INTO traces (position, traceparent)"
+                f" SELECT {_columns(2)} FROM json_each(?)",
+                [write_json(self._trace_rows)],
             )
         if self._request_rows:
             self._connection.execute(

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
 import typer
 
-from agent.cli import ask, bench, evaluate, facts, models, operate, serve, teach
-from agent.cli.output import messages, shown
-from agent.errors import AgentError, ConfigError
-from memory_store.errors import MemoryStoreError
+from agent.cli import (
+    ask,
+    bench,
+    doctor,
+    evaluate,
+    facts,
+    models,
+    monitor,
+    operate,
+    report,
+    serve,
+    teach,
+    tokens,
+)
+from agent.cli.ending import EXIT_CODES, CommandLine
+from agent.errors import ConfigError
 
 app = typer.Typer(
     name="agent",
+    cls=CommandLine,
     help="Teach a language model facts, one at a time; it remembers them in its weights.",
-    epilog="Settings come from flags, AGENT_* variables, or a TOML file, in that order.",
+    epilog="Settings come from flags, AGENT_* variables, or a TOML file, in that order."
+    + " Exit codes: "
+    + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    + ".",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -29,20 +44,21 @@ app.command()(teach.teach)
 app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
-app.command("eval")(evaluate.evaluate)
 app.command()(bench.bench)
+app.command()(monitor.monitor)
 app.command()(operate.rollback)
+app.command()(operate.pause)
+app.command()(operate.resume)
 app.command()(operate.why)
+app.command()(report.report)
 app.command()(operate.export)
 app.command()(operate.backup)
+app.command()(doctor.doctor)
+app.add_typer(evaluate.app, name="eval")
 app.add_typer(facts.app, name="facts")
 app.add_typer(operate.snapshots, name="snapshots")
 app.add_typer(models.app, name="models")
-
-# Exit codes: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted.
-FAILED, INTERRUPTED = 1, 130
-COMMANDS = ("serve", "teach", "ask", "score", "status", "eval")
-GROUPS = ("facts", "models")
+app.add_typer(tokens.app, name="tokens")
 
 
 @app.callback()
@@ -56,13 +72,27 @@ def settings(
             show_default="config.toml in the user's configuration folder, if there is one",
         ),
     ] = None,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="AGENT_DEBUG", help="Show the traceback of an error."),
+    ] = False,
 ) -> None:
     """Reads the settings file into the defaults of every command."""
-    ctx.default_map = read_settings(config)
+    ctx.default_map = read_settings(config, _commands(ctx))
 
 
-def read_settings(path: Path | None) -> dict[str, Any]:
+def _commands(ctx: typer.Context) -> dict[str, list[str]]:
+    """Every command by name, with the commands inside it if it is a group."""
+    top: dict[str, Any] = getattr(ctx.command, "commands", {})
+    return {name: list(getattr(command, "commands", ())) for name, command in top.items()}
+
+
+def read_settings(path: Path | None, commands: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The defaults by command, as click wants them.
+
+    Args:
+        path: of the file; None: that of the user, if there is one.
+        commands: all there are, each with the commands inside it.
 
     Raises:
         ConfigError: the file is named but missing, is not valid TOML, or has no table where it
@@ -79,16 +109,13 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings {path} are not valid TOML: {error}") from error
     everywhere = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    for name in (*COMMANDS, *GROUPS):
+    defaults: dict[str, Any] = {}
+    for name, inside in commands.items():
         if name in everywhere:
             raise ConfigError(f"the settings {path} are not usable: '{name}' must be a table")
-    defaults: dict[str, Any] = {}
-    for command in COMMANDS:
-        defaults[command] = {**everywhere, **content.get(command, {})}
-    for group in GROUPS:
-        defaults[group] = {
-            name: {**everywhere, **content.get(group, {})} for name in ("list", "show", "pull")
-        }
+        own = {**everywhere, **content.get(name, {})}
+        # A group may have options of its own, as `eval` has.
+        defaults[name] = {**own, **dict.fromkeys(inside, own)}
     # TOML has underscores or dashes; click's parameters have underscores.
     return _underscored(defaults)
 
@@ -101,13 +128,5 @@ def _underscored(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command line; our errors become one line and an exit code."""
-    try:
-        app()
-    except (AgentError, MemoryStoreError) as error:
-        messages.print(shown(f"error: {error}"), style="red", soft_wrap=True)
-        sys.exit(FAILED)
-    except BrokenPipeError:
-        # The reader left (as in `agent facts list | head`): nothing more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+    """Runs the command line; see `agent.cli.ending` for how it ends."""
+    app()

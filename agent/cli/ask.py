@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from typing import Annotated
@@ -10,7 +11,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.connection import Connection
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
 from agent.errors import LearnerError, ServerUnreachableError
 from agent.service.client import Client, RequestError, Status
@@ -18,31 +21,40 @@ from agent.service.client import Client, RequestError, Status
 POLL_SECONDS = 0.2
 
 
+@grouped
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, max=512, help="Where to stop.")] = 32,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Ask the model; its answer is printed as it is made."""
-    with Client(server) as client:
+    with connection.client() as client:
         if json:
-            print_json(dataclasses.asdict(client.ask(question, max_new_tokens)))
+            with messages.status("asking"):
+                reply = client.ask(question, max_new_tokens)
+            print_json(dataclasses.asdict(reply))
             return
-        for piece in client.ask_stream(question, max_new_tokens):
+        pieces = client.ask_stream(question, max_new_tokens)
+        with messages.status("asking"):  # the first token may wait for a step of an update
+            first = next(pieces)
+        for piece in itertools.chain([first], pieces):
             if isinstance(piece, str):
                 console.print(shown(piece), end="", soft_wrap=True)
     console.print()
 
 
+@grouped
 def score(
     question: Annotated[str, typer.Argument(help="The question.")],
     answer: Annotated[str, typer.Argument(help="The answer to be rated.")],
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Tell how likely the model finds exactly this answer."""
-    with Client(server) as client:
+    with connection.client() as client, messages.status("asking"):
         result = client.score(question, answer)
     if json:
         print_json(dataclasses.asdict(result))
@@ -54,22 +66,26 @@ def score(
     )
 
 
+@grouped
 def status(
     wait: Annotated[
         bool, typer.Option("--wait", help="Until it is ready to learn and answer.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Longest wait, in seconds.")] = 600.0,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Tell what the server serves and how far it is."""
-    with Client(server) as client:
+    with connection.client() as client:
         result = _wait_ready(client, timeout) if wait else client.status()
     if json:
         print_json(
             {
                 **dataclasses.asdict(result),
                 "facts": {state.value: count for state, count in result.facts.items()},
+                "started_at": result.started_at and result.started_at.isoformat(),
+                "oldest_queued_at": result.oldest_queued_at and result.oldest_queued_at.isoformat(),
             }
         )
         return
@@ -79,10 +95,15 @@ def status(
     learner = result.learner
     if result.updates_to_replay:
         learner += f", {result.updates_to_replay} updates to replay"
+    if result.learning_paused:
+        learner += ", learning is paused ('agent resume' goes on)"
     table.add_row("learner", learner)
     if result.device:
-        table.add_row("device", f"{result.device}, {result.parameters / 1e6:.1f} M parameters")
+        device = f"{result.device}, {result.parameters / 1e6:.1f} M parameters"
+        table.add_row("device", shown(device))
     table.add_row("queue", str(result.queue_depth))
+    if result.snapshot_overdue:
+        table.add_row("snapshot overdue", shown(result.snapshot_overdue))
     for state, count in result.facts.items():
         if count:
             table.add_row(state_text(state), str(count))

@@ -15,6 +15,7 @@ from agent.errors import ConfigError
 # What each measures.
 BENCHMARKS = {
     "enqueue": "how fast facts are accepted, and whether a million of them slows anything down",
+    "ask": "how long answers take while facts are learned, and in batches",
 }
 ALL = "all"
 
@@ -44,12 +45,18 @@ def bench(
     """Measure this machine. Exit code 1 if a ratio is below its floor."""
     if name not in (*BENCHMARKS, ALL):
         raise ConfigError(f"unknown benchmark '{name}': use one of {', '.join((*BENCHMARKS, ALL))}")
-    from eval.benchmarks.enqueue import enqueueing  # imports gRPC: not needed for --help
+    from eval.benchmarks.ask import asking  # these import gRPC: not needed for --help
+    from eval.benchmarks.enqueue import enqueueing
 
     def say(what: str) -> None:
         messages.print(what, style="dim", highlight=False)
 
-    figures = enqueueing(say, folder, facts, rounds, calls)
+    figures = []
+    if name in ("enqueue", ALL):
+        figures += enqueueing(say, folder, facts, rounds, calls)
+    if name in ("ask", ALL):
+        say("Ask, idle, while learning, and in batches")
+        figures += asking()
     if json:
         print_json({"benchmarks": [figure.json() for figure in figures]})
     else:

@@ -84,11 +84,12 @@ def run_continual_suite(options: ContinualOptions) -> None:
     limits = _limits(options)
     fetch_if_missing(options.model)
     make_deterministic(options.threads)
-    loaded = load(options.model, device=options.device)
+    with messages.status(shown(f"loading {options.model}")):
+        loaded = load(options.model, device=options.device)
     general = _general_texts(options, limits, loaded)
     task = Task.of(options.facts, options.controls, options.seed, general)
     settings, origin = _settings(options, limits), provenance(loaded)
-    with _claimed(options.out, {**settings, **origin}):
+    with claimed(options.out, {**settings, **origin}):
         summaries = _run_teachers(options, task, loaded)
         # Of an interrupted run, the time since it went on: each fact carries its own.
         origin["wall_seconds"] = round(time.monotonic() - started, 1)
@@ -179,7 +180,7 @@ def _settings(options: ContinualOptions, limits: dict[str, int] | None) -> dict[
 
 
 @contextmanager
-def _claimed(out: Path | None, settings: dict[str, Any]) -> Iterator[None]:
+def claimed(out: Path | None, settings: dict[str, Any]) -> Iterator[None]:
     """The folder is one of these settings, and nobody else writes to it."""
     from eval.journal import require_same_settings
 

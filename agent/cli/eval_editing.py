@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from agent.cli.eval_continual import ContinualOptions, fresh_models, make, require_teachers
-from agent.cli.output import console, messages, print_json, progress_bar
+from agent.cli.output import console, messages, print_json, progress_bar, shown
 from agent.cli.serve import fetch_if_missing
 
 RESULTS, TABLE = "results.json", "results.md"
@@ -77,7 +77,8 @@ def _run(
         )
     fetch_if_missing(options.model)
     make_deterministic(options.threads)
-    loaded = load(options.model, device=options.device)
+    with messages.status(shown(f"loading {options.model}")):
+        loaded = load(options.model, device=options.device)
     origin = provenance(loaded)
     models = fresh_models(loaded, options)
     reports = []

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from agent.cli.connection import Connection
 from agent.cli.output import console, print_json, progress_bar, shown
-from agent.service.client import Client
 
 
-def run_probes(server: str, json: bool) -> None:
+def run_probes(connection: Connection, json: bool) -> None:
     """Asks a server about every fact that it holds, and prints the result."""
     from eval.probes import probe_server
 
-    with Client(server) as client, progress_bar() as progress:
+    with connection.client() as client, progress_bar() as progress:
         task = progress.add_task("probing", total=None)
         report = probe_server(
             client, lambda done, total: progress.update(task, completed=done, total=total)

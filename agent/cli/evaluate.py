@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from agent.cli.connection import Connection
+from agent.cli.eval_compare import compare
 from agent.cli.eval_continual import ALL_TEXTS, OURS, ContinualOptions, run_continual_suite
 from agent.cli.eval_editing import run_editing_suite
+from agent.cli.eval_paper import PaperOptions, run_paper_suite
 from agent.cli.eval_probes import run_probes
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import console, print_json
 from agent.cli.policies import AUTO_GUARDS, chosen_policy
 from agent.errors import AgentError, ConfigError
@@ -41,33 +45,46 @@ for _name, _metrics in (
         " generated freely",
         "as continual",
     )
+SUITES["paper"] = (
+    "replays the four experiments of Curt (2024), with the paper's ten facts and with ten others,"
+    " beside the published figures",
+    "at --scale smoke a minute on two CPU cores with tiny; at full scale five million sampled"
+    " texts (--protocol paper: thirty million), hours on a GPU; --scale 0.01 costs about a"
+    " hundredth",
+)
 FULL = "full"
 EVAL_MODEL = "smollm2-135m"
 
+app = typer.Typer()
+app.command()(compare)
 
+
+@app.callback(invoke_without_command=True)
+@grouped
 def evaluate(
+    ctx: typer.Context,
     suite: Annotated[
         str | None, typer.Option(help=f"Which suite: {', '.join(SUITES)}.", show_default=False)
     ] = None,
     list_suites: Annotated[
         bool, typer.Option("--list", help="Show the suites and what they cost.")
     ] = False,
-    server: Server = DEFAULT_ADDRESS,
     facts: Annotated[int, typer.Option(min=1, help="continual: how many facts are taught.")] = 50,
     controls: Annotated[
         int, typer.Option(min=0, help="continual: how many untaught questions watch for leaks.")
     ] = 140,
-    seed: Annotated[int, typer.Option(help="continual: of the facts.")] = 0,
+    seed: Annotated[int, typer.Option(help="continual, paper: of all that is random.")] = 0,
     model: Annotated[
-        str, typer.Option(envvar="AGENT_MODEL", help="continual: a name, a Hub id, or a folder.")
+        str,
+        typer.Option(envvar="AGENT_MODEL", help="All but probes: a name, a Hub id, or a folder."),
     ] = EVAL_MODEL,
     device: Annotated[
-        str, typer.Option(envvar="AGENT_DEVICE", help="continual: auto, cpu or cuda.")
+        str, typer.Option(envvar="AGENT_DEVICE", help="All but probes: auto, cpu or cuda.")
     ] = "auto",
     threads: Annotated[
         int,
         typer.Option(
-            envvar="AGENT_THREADS", min=0, help="continual: CPU threads; 0: torch decides."
+            envvar="AGENT_THREADS", min=0, help="All but probes: CPU threads; 0: torch decides."
         ),
     ] = 0,
     policy: Annotated[
@@ -109,7 +126,7 @@ def evaluate(
         Path | None,
         typer.Option(
             file_okay=False,
-            help="continual: folder for results and report. An interrupted run goes on from it.",
+            help="All but probes: folder for results. An interrupted run goes on from it.",
             show_default="none: results are only printed",
         ),
     ] = None,
@@ -139,9 +156,14 @@ def evaluate(
             show_default="100 windows of WikiText, 300 sentences, 300 passages of LAMBADA",
         ),
     ] = None,
+    *,
+    paper: PaperOptions,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Measure: what a server remembers (probes), or how well teaching goes (the others)."""
+    if ctx.invoked_subcommand is not None:
+        return
     if list_suites:
         _list(json)
     elif suite is None:
@@ -149,7 +171,18 @@ def evaluate(
             f"say which: {', '.join(SUITES)}; --list tells more", param_hint="--suite"
         )
     elif suite == "probes":
-        run_probes(server, json)
+        run_probes(connection, json)
+    elif suite == "paper":
+        names = paper.models or model
+        run_paper_suite(
+            paper,
+            models=tuple(dict.fromkeys(name.strip() for name in names.split(","))),
+            seed=seed,
+            device=_device(device),
+            threads=threads or None,
+            out=out,
+            json=json,
+        )
     elif suite in SUITES:
         options = ContinualOptions(
             facts=facts,

@@ -1,10 +1,14 @@
-"""Facts from a file: JSON lines or CSV. A bad line is reported by its number, the rest is read."""
+"""Facts from a file or a pipe: JSON lines or CSV. A bad line is reported by its number.
+
+The others are read.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import Any
 
 from agent.cli.policies import given_policy
 from agent.errors import AgentError, ConfigError
+from agent.service.transport import MAX_REQUEST_BYTES
 from memory_store.records import NewFact
 
 FIELDS = (
@@ -24,6 +29,9 @@ FIELDS = (
     "id",
     "request_id",
 )
+# Sent, a larger one would end the whole stream; the server says more about those below.
+MAX_FACT_BYTES = MAX_REQUEST_BYTES * 3 // 4
+STANDARD_INPUT = Path("-")
 # In CSV, several correlated questions stand in one cell.
 SEPARATOR = "|"
 
@@ -38,11 +46,17 @@ class FactLine:
 
 
 def read_facts(path: Path) -> Iterator[FactLine]:
-    """Reads .jsonl or .csv, by the file's ending; empty lines are passed over.
+    """Reads .jsonl or .csv, by the file's ending, or standard input; empty lines are passed over.
+
+    Args:
+        path: of the file; `STANDARD_INPUT` for that. It is JSON lines if it begins with `{`.
 
     Raises:
         ConfigError: the file cannot be read, has another ending, or a CSV header is missing.
     """
+    if path == STANDARD_INPUT:
+        content = sys.stdin.buffer.read()
+        return (_json_lines if content.lstrip().startswith(b"{") else _csv_lines)(content)
     readers = {".jsonl": _json_lines, ".csv": _csv_lines}
     if path.suffix not in readers:
         raise ConfigError(f"{path}: the name must end in {' or '.join(readers)}")
@@ -122,9 +136,12 @@ def _fact(row: Mapping[str, Any]) -> NewFact:
     unknown = set(row) - set(FIELDS)
     if unknown:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}: use {', '.join(FIELDS)}")
+    size = 0
     for name, value in row.items():
         for text in value if isinstance(value, list) else [value]:
-            _require_utf8(name, text)
+            size += _utf8_bytes(name, text)
+    if size > MAX_FACT_BYTES:
+        raise ValueError(f"{size} bytes of text are too many for a fact: at most {MAX_FACT_BYTES}")
     correlated = row.get("correlated_questions") or []
     if isinstance(correlated, str):
         correlated = [part.strip() for part in correlated.split(SEPARATOR)]
@@ -147,12 +164,14 @@ def _fact(row: Mapping[str, Any]) -> NewFact:
     )
 
 
-def _require_utf8(name: str, value: Any) -> None:
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{name}: must be UTF-8") from None
+def _utf8_bytes(name: str, value: Any) -> int:
+    """The size of a text as it is sent."""
+    if not isinstance(value, str):
+        return 0
+    try:
+        return len(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: must be UTF-8") from None
 
 
 def _text(row: Mapping[str, Any], name: str) -> str | None:

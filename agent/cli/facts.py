@@ -11,12 +11,21 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from agent.cli.connection import Connection
 from agent.cli.curve import curve_lines
-from agent.cli.operate import operation_json, operation_table, report, wait_shown
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
-from agent.cli.output import console, fact_json, print_json, shown, state_text
+from agent.cli.operate import (
+    influence_table,
+    operation_json,
+    operation_table,
+    report,
+    wait_shown,
+)
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
+from agent.cli.output import console, fact_json, messages, print_json, shown, state_text
+from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
-from agent.service.client import Client
+from agent.monitor.screen import glyphs_of
 from memory_store.records import Fact, FactState, Probe, Update
 
 app = typer.Typer(
@@ -25,16 +34,18 @@ app = typer.Typer(
 
 
 @app.command("list")
+@grouped
 def list_facts(
     state: Annotated[
         list[FactState] | None, typer.Option(help="Only facts in this state. Repeatable.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most this many; 0: all.")] = 0,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """List facts in the order they were accepted."""
-    with Client(server) as client:
+    with connection.client() as client, messages.status("reading"):
         facts = list(itertools.islice(client.facts(state or ()), limit or None))
     if json:
         print_json({"facts": [fact_json(fact) for fact in facts]})
@@ -43,6 +54,7 @@ def list_facts(
 
 
 @app.command()
+@grouped
 def forget(
     fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
     erase: Annotated[
@@ -53,11 +65,12 @@ def forget(
         ),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it is done, with the proof.")] = False,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Forget a fact exactly: the weights become those of a model that never saw it."""
-    with Client(server) as client:
+    with connection.client() as client:
         operation, out_of_reach = client.forget(fact_id, erase=erase)
         if wait:
             operation = wait_shown(client, operation)
@@ -65,15 +78,19 @@ def forget(
 
 
 @app.command()
+@grouped
 def show(
     fact_id: Annotated[str, typer.Argument(help="Id of the fact.")],
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Show one fact: what was done for it, and how well it is remembered."""
-    with Client(server) as client:
+    with connection.client() as client:
         fact, updates, probes = client.history(fact_id)
         forgetting = client.forgetting(fact_id)
+        influences = touching(client, fact)
+    own = own_probes(probes)
     if json:
         print_json(
             {
@@ -83,6 +100,8 @@ def show(
                 "rate_curve": _curve_json(fact),
                 "updates": [_update_json(update) for update in updates],
                 "probes": [_probe_json(probe) for probe in probes],
+                "retention": [_point_json(probe) for probe in own],
+                "touched_by": [dataclasses.asdict(influence) for influence in influences],
                 "forgetting": operation_json(forgetting) if forgetting else None,
             }
         )
@@ -101,8 +120,12 @@ def show(
         console.print(operation_table(forgetting))
     if lines := _rate_curve(fact):
         console.print(Text("\n".join(lines), no_wrap=True))
+    if lines := remembered_lines(own, min(console.width, 80), glyphs_of(console)):
+        console.print(Text("\n".join(lines), no_wrap=True))
     if updates:
         console.print(_steps_table(updates))
+    if influences:
+        console.print(influence_table(influences, "Updates that touched it"))
     if probes:
         console.print(_probes_table(probes))
 
@@ -131,6 +154,9 @@ def _steps_table(updates: list[Update]) -> Table:
 
 def _probes_table(probes: list[Probe]) -> Table:
     table = Table("version", "probe", "question", "answer", "right", "p", title="Probes")
+    sampled = any(probe.samples for probe in probes)
+    if sampled:
+        table.add_column("sampled")
     for probe in probes:
         table.add_row(
             str(probe.model_version),
@@ -139,6 +165,7 @@ def _probes_table(probes: list[Probe]) -> Table:
             shown(probe.answer),
             "yes" if probe.correct else "no",
             f"{math.exp(probe.log_probability):.3f}",
+            *([f"{probe.correct_samples}/{probe.samples}"] if sampled and probe.samples else []),
         )
     return table
 
@@ -165,6 +192,14 @@ def _curve_json(fact: Fact) -> list[dict[str, float | None]]:
     ]
 
 
+def _point_json(probe: Probe) -> dict[str, Any]:
+    return {
+        "model_version": probe.model_version,
+        "probability": math.exp(probe.log_probability),
+        "probed_at": probe.probed_at.isoformat(),
+    }
+
+
 def _probe_json(probe: Probe) -> dict[str, Any]:
     return {
         "kind": probe.kind.value,
@@ -172,5 +207,7 @@ def _probe_json(probe: Probe) -> dict[str, Any]:
         "answer": probe.answer,
         "correct": probe.correct,
         "log_probability": probe.log_probability,
+        "samples": probe.samples,
+        "correct_samples": probe.correct_samples,
         "model_version": probe.model_version,
     }

@@ -2,84 +2,113 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.connection import Connection
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
 from agent.service.client import Client, OperationStatus
+from agent.service.results import Influence
 
 snapshots = typer.Typer(help="Snapshots of the weights of a server.", no_args_is_help=True)
 
 
+@grouped
 def rollback(
     to: Annotated[int, typer.Option(min=0, help="Version to go back to; 0: the base model.")],
     wait: Annotated[bool, typer.Option("--wait", help="Until it is done.")] = False,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Serve the weights of an earlier version again; later facts become forgotten."""
-    with Client(server) as client:
+    with connection.client() as client:
         operation = client.rollback(to)
         if wait:
             operation = wait_shown(client, operation)
     report(operation, [], json)
 
 
+@grouped
+def pause(*, connection: Connection, json: Json = False) -> None:
+    """Stop learning, restarts included, until 'agent resume'. Facts are still accepted."""
+    _pause(connection, json, paused=True)
+
+
+@grouped
+def resume(*, connection: Connection, json: Json = False) -> None:
+    """Go on learning after 'agent pause'."""
+    _pause(connection, json, paused=False)
+
+
+def _pause(connection: Connection, json: bool, *, paused: bool) -> None:
+    with connection.client() as client:
+        client.pause_learning(paused=paused)
+    if json:
+        print_json({"learning_paused": paused})
+    else:
+        messages.print(f"learning is {'paused' if paused else 'on'}")
+
+
+@grouped
 def why(
     question: Annotated[str, typer.Argument(help="The question of a fact.")],
     limit: Annotated[int, typer.Option(min=1, help="At most this many updates.")] = 10,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Tell which updates moved the answer's probability most, from the recorded probes."""
-    with Client(server) as client:
+    with connection.client() as client:
         result = client.explain(question, limit)
     if json:
-        influences = [
-            {
-                "model_version": influence.model_version,
-                "cause_fact_id": influence.cause_fact_id,
-                "cause_question": influence.cause_question,
-                "probability_before": influence.probability_before,
-                "probability_after": influence.probability_after,
-            }
-            for influence in result.influences
-        ]
-        print_json({"fact_id": result.fact_id, "influences": influences})
+        print_json(dataclasses.asdict(result))
         return
-    table = Table("version", "taught", "p before", "p after")
-    for influence in result.influences:
+    console.print(influence_table(result.influences))
+
+
+def influence_table(influences: Iterable[Influence], title: str | None = None) -> Table:
+    """What updates did to the probability of an answer."""
+    table = Table("version", "taught", "p before", "p after", title=title)
+    for influence in influences:
         table.add_row(
             str(influence.model_version),
             shown(influence.cause_question or influence.cause_fact_id),
             f"{influence.probability_before:.4f}",
             f"{influence.probability_after:.4f}",
         )
-    console.print(table)
+    return table
 
 
+@grouped
 def export(
     folder: Annotated[Path, typer.Argument(help="New folder, on the server's machine.")],
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Write a plain Hugging Face checkpoint with what was learned."""
-    with Client(server) as client, messages.status("writing"):
+    with connection.client() as client, messages.status("writing"):
         version = client.export(str(folder.absolute()))
     _tell_written(folder, version, json)
 
 
+@grouped
 def backup(
     folder: Annotated[Path, typer.Argument(help="New folder, on the server's machine.")],
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Copy database and snapshots while the server runs. The copy is a data folder for --data."""
-    with Client(server) as client, messages.status("copying"):
+    with connection.client() as client, messages.status("copying"):
         version = client.backup(str(folder.absolute()))
     _tell_written(folder, version, json)
 
@@ -92,39 +121,42 @@ def _tell_written(folder: Path, version: int, json: bool) -> None:
 
 
 @snapshots.command("list")
-def list_snapshots(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+@grouped
+def list_snapshots(*, connection: Connection, json: Json = False) -> None:
     """List snapshots, newest first."""
-    with Client(server) as client:
+    with connection.client() as client:
         listed = client.snapshots()
     if json:
-        print_json({"snapshots": [_snapshot_json(snapshot) for snapshot in listed]})
+        print_json({"snapshots": [dataclasses.asdict(snapshot) for snapshot in listed]})
         return
     table = Table("version", "made", "size", "digest")
     for snapshot in listed:
         table.add_row(
             str(snapshot.model_version),
-            snapshot.create_time[:19],
+            shown(snapshot.created_at[:19]),
             f"{snapshot.size_bytes / 1e6:.1f} MB",
-            snapshot.digest[:12],
+            shown(snapshot.digest[:12]),
         )
     console.print(table)
 
 
 @snapshots.command()
-def create(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+@grouped
+def create(*, connection: Connection, json: Json = False) -> None:
     """Write a snapshot of what is served now; learning goes on."""
-    with Client(server) as client, messages.status("writing"):
+    with connection.client() as client, messages.status("writing"):
         snapshot = client.create_snapshot()
     if json:
-        print_json(_snapshot_json(snapshot))
+        print_json(dataclasses.asdict(snapshot))
     else:
         messages.print(f"snapshot of version {snapshot.model_version}")
 
 
 @snapshots.command()
-def verify(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+@grouped
+def verify(*, connection: Connection, json: Json = False) -> None:
     """Read every byte of every snapshot; exit code 1 if one is damaged."""
-    with Client(server) as client, messages.status("reading"):
+    with connection.client() as client, messages.status("reading"):
         verdicts = client.verify_snapshots()
     if json:
         print_json({"snapshots": [{"model_version": v, "error": e} for v, e in verdicts.items()]})
@@ -136,9 +168,10 @@ def verify(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
 
 
 @snapshots.command()
-def prune(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
+@grouped
+def prune(*, connection: Connection, json: Json = False) -> None:
     """Remove snapshots that the rule does not keep (the last ones, and one a day)."""
-    with Client(server) as client:
+    with connection.client() as client:
         removed = client.prune_snapshots()
     if json:
         print_json({"removed_versions": removed})
@@ -146,20 +179,11 @@ def prune(server: Server = DEFAULT_ADDRESS, json: Json = False) -> None:
         messages.print(f"removed {len(removed)} snapshots")
 
 
-def _snapshot_json(snapshot: Any) -> dict[str, Any]:
-    return {
-        "model_version": snapshot.model_version,
-        "digest": snapshot.digest,
-        "size_bytes": snapshot.size_bytes,
-        "created_at": snapshot.create_time,
-    }
-
-
 def wait_shown(client: Client, operation: OperationStatus) -> OperationStatus:
     """Waits for an operation and shows what it is doing."""
     with messages.status(operation.kind) as status:
         return client.wait_operation(
-            operation.id, lambda what: status.update(f"{operation.kind}: {what}")
+            operation.id, lambda what: status.update(shown(f"{operation.kind}: {what}"))
         )
 
 

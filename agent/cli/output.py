@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from agent.printable import escaped
 from memory_store.records import Fact, FactState
 
 console = Console()
@@ -35,13 +36,14 @@ STATE_STYLES = {
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    """One object on standard output."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+    """One object on standard output, which may be a terminal: what is not printable is escaped."""
+    text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")
 
 
 def shown(text: str, style: str = "") -> Text:
     """Text from outside, safe for a terminal: no markup, no escape sequences."""
-    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), style=style)
+    return Text(escaped(text), style=style)
 
 
 def state_text(state: FactState) -> Text:

@@ -10,6 +10,10 @@ from agent.learning.presets import PRESETS
 from memory_store.records import Guards, Policy
 
 AUTO_GUARDS = "auto"
+EXACT_PROBES = "exact"
+PAPER_PROBES = "paper"
+PAPER_SAMPLES = 80
+MAX_SAMPLES = 100_000
 
 
 def chosen_policy(
@@ -46,6 +50,29 @@ def chosen_policy(
     )
     _check(policy)
     return policy
+
+
+def chosen_samples(probes: str) -> int:
+    """How many texts are sampled for each question after an update.
+
+    Args:
+        probes: `exact` for none, `paper` for as many as in the paper's scripts, or `paper:SAMPLES`.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    name, _, number = probes.partition(":")
+    if name == EXACT_PROBES and not number:
+        return 0
+    if name != PAPER_PROBES or (":" in probes and not number.isdecimal()):
+        raise ConfigError(
+            f"unknown probes '{probes}': use {EXACT_PROBES}, {PAPER_PROBES} or"
+            f" {PAPER_PROBES}:SAMPLES"
+        )
+    samples = int(number) if number else PAPER_SAMPLES
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise ConfigError(f"{samples} samples: choose 1 to {MAX_SAMPLES}")
+    return samples
 
 
 def _check(policy: Policy) -> None:

@@ -14,24 +14,32 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.output import messages
-from agent.cli.policies import AUTO_GUARDS, chosen_policy
+from agent.cli.option_groups import grouped
+from agent.cli.output import messages, shown
+from agent.cli.policies import AUTO_GUARDS, EXACT_PROBES, chosen_policy, chosen_samples
+from agent.cli.securing import SecurityOptions
 from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
+    DEFAULT_DRAIN_SECONDS,
     DEFAULT_MAX_QUEUED,
+    DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
     DEFAULT_REVIEW_SECONDS,
+    LogFormat,
+    Observability,
     ServeSettings,
 )
 from agent.errors import ConfigError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
+from agent.service.transport import require_safe_listen
 
 logger = logging.getLogger(__name__)
 
 
+@grouped
 def serve(
     data: Annotated[
         Path, typer.Option(envvar="AGENT_DATA", help="Folder of the memory; made if missing.")
@@ -87,6 +95,14 @@ def serve(
             help="Guards to switch off: rehearsed, neighbours, controls, texts; joined by commas.",
         ),
     ] = "",
+    probes: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_PROBES",
+            help="After an update: exact, probabilities only; or paper[:SAMPLES], texts are sampled"
+            " too, 80 for each question, which takes seconds to minutes.",
+        ),
+    ] = EXACT_PROBES,
     audit_minutes: Annotated[
         float,
         typer.Option(
@@ -159,13 +175,51 @@ def serve(
             help="Serve weights that replay differently here; probes all facts, keeps the result.",
         ),
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="AGENT_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Serve Prometheus metrics over HTTP here; 0 takes any free port.",
+            show_default="none are served",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_METRICS_HOST",
+            help="Their address. Anybody who reaches it can read them.",
+        ),
+    ] = DEFAULT_METRICS_HOST,
+    trace_to: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_TRACE_TO",
+            metavar="URL",
+            help="Send traces to this OTLP collector, as http://127.0.0.1:4318/v1/traces; needs"
+            " continual-agent[tracing].",
+        ),
+    ] = "",
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="AGENT_LOG_FORMAT", help="How the log is written.")
+    ] = LogFormat.TEXT,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_DRAIN_SECONDS",
+            min=0,
+            help="On SIGTERM: longest wait for the update in hand. All ends 15 s later at most.",
+        ),
+    ] = DEFAULT_DRAIN_SECONDS,
+    *,
+    security: SecurityOptions,
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.app import serve as run  # imports gRPC: not needed for --help
+    from agent.telemetry.logs import configure
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure(log_format)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
@@ -186,7 +240,17 @@ def serve(
         keep_snapshot_days=keep_snapshot_days,
         max_queued=max_queued,
         accept_drift=accept_drift,
+        samples=chosen_samples(probes),
+        drain_seconds=drain_seconds,
+        security=security.chosen(),
+        observability=Observability(
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
+            trace_to=trace_to,
+            log_format=log_format,
+        ),
     )
+    require_safe_listen(listen, settings.security)  # before a model is fetched
     fetch_if_missing(model)
 
     def on_start(address: str) -> None:
@@ -200,7 +264,7 @@ def serve(
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Of uvloop where it is installed, the extra `fast`; None: asyncio's own."""
+    """uvloop's, where it is (`pip install continual-agent[fast]`); None: asyncio's own."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
@@ -216,7 +280,7 @@ def fetch_if_missing(model: str) -> None:
     """
     if catalog.is_cached(catalog.resolve(model)):
         return
-    messages.print(f"Fetching {model}, which is not on this machine yet")
+    messages.print(shown(f"Fetching {model}, which is not on this machine yet"))
     pull = subprocess.run([sys.executable, "-m", "agent", "models", "pull", model], check=False)
     if pull.returncode:
         raise typer.Exit(pull.returncode)

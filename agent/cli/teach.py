@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from agent.cli.fact_files import FactLine, read_facts
-from agent.cli.options import DEFAULT_ADDRESS, Json, Server
+from agent.cli.connection import Connection
+from agent.cli.fact_files import STANDARD_INPUT, FactLine, read_facts
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
 from agent.cli.output import (
     console,
     fact_json,
@@ -29,8 +31,12 @@ from memory_store.records import Fact, FactState, NewFact
 FAILED = (FactState.RESISTED, FactState.QUARANTINED)
 
 
+@grouped
 def teach(
-    question: Annotated[str | None, typer.Argument(help="The question.")] = None,
+    question: Annotated[
+        str | None,
+        typer.Argument(help="The question; - reads facts like --file does, from standard input."),
+    ] = None,
     answer: Annotated[str | None, typer.Argument(help="Its answer, one line.")] = None,
     file: Annotated[
         Path | None,
@@ -58,16 +64,21 @@ def teach(
     ] = None,
     fact_id: Annotated[str | None, typer.Option("--id", help="Id for the fact.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the facts are learned.")] = False,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
     json: Json = False,
 ) -> None:
     """Teach a fact, or a file of them. Returns once they are durable; with --wait, learned."""
+    if question == str(STANDARD_INPUT) and answer is None and file is None:
+        question, file = None, STANDARD_INPUT
     given = (question, answer, correlated, policy, learning_rate, max_steps, request_id, fact_id)
     if file is not None and any(value is not None for value in given):
-        raise typer.BadParameter("with --file, all that is said of a fact stands in the file")
+        raise typer.BadParameter(
+            "with --file or -, all that is said of a fact stands in what is read"
+        )
     if file is None and (question is None or answer is None):
-        raise typer.BadParameter("give a question and an answer, or else --file")
-    with Client(server) as client:
+        raise typer.BadParameter("give a question and an answer, or else --file, or -")
+    with connection.client() as client:
         if file is not None:
             taught, errors = _teach_file(client, file)
         else:
@@ -107,7 +118,7 @@ def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, 
     # All of it now: gRPC iterates in a thread of its own, where an error would lose its words.
     lines = list(read_facts(file))
     with progress_bar() as progress:
-        task = progress.add_task("teaching", total=None)
+        task = progress.add_task("teaching", total=sum(line.fact is not None for line in lines))
         for result in client.teach_many(good(lines)):
             progress.advance(task)
             if isinstance(result, Rejected):
@@ -120,11 +131,19 @@ def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, 
 def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
     """The facts as they are once all are settled, in the order given."""
     settled = {}
-    with progress_bar() as progress:
-        task = progress.add_task("learning", total=len({fact.id for fact in facts}))
-        for fact in client.settle(fact.id for fact in facts):
-            settled[fact.id] = fact
-            progress.advance(task)
+    try:
+        with progress_bar() as progress:
+            task = progress.add_task("learning", total=len({fact.id for fact in facts}))
+            for fact in client.settle(fact.id for fact in facts):
+                settled[fact.id] = fact
+                progress.advance(task)
+    except KeyboardInterrupt:
+        messages.print(
+            "the facts are accepted, and are learned without you; 'agent facts list' tells how"
+            " far that is",
+            soft_wrap=True,
+        )
+        raise
     return [settled[fact.id] for fact in facts]
 
 

@@ -102,6 +102,8 @@ class Attempt:
         taken: the steps so far.
         curve: the first step at every rate that was scored; empty if none were.
         decision: how it ended.
+        leak: how likely the new answer is to a question never taught, after the steps so far.
+        drift: how far general text has changed by then.
     """
 
     bench: Workbench
@@ -111,7 +113,10 @@ class Attempt:
     taken: list[Step] = field(default_factory=list)
     curve: tuple[RatePoint, ...] = ()
     decision: rates.Decision | None = None
+    leak: float | None = None
+    drift: float | None = None
     _repairs: int = 0
+    _share: float = rates.FIRST_REPAIR
 
     @property
     def learned(self) -> bool:
@@ -139,12 +144,15 @@ class Attempt:
                 raise LearningFailedError(
                     f"the loss is {measured.loss} after {len(self.taken)} steps"
                 )
+            self.leak, self.drift = guard.leak(measured), guard.drift(measured)
             progress = self._progress(measured)
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:
                 return
             rate, features, scored = self._step(lesson, measured, progress)
-            measured = self.bench.measure(lesson)
+            before, measured = measured.loss, self.bench.measure(lesson)
+            if progress.known:
+                self._share = rates.next_share(self._share, before, measured.loss)
             step = Step(
                 learning_rate=rate,
                 loss=features.loss,
@@ -194,6 +202,7 @@ class Attempt:
         return rates.Progress(
             steps=len(self.taken),
             repairs=self._repairs,
+            share=self._share,
             probability=measured.asked,
             reworded=measured.reworded,
             calm=guard.calm(measured),

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from agent.learning.encoding import Encoder
 from agent.learning.lesson import Measured, Role, Row
 from agent.learning.neighbours import invented_name, neighbour, subject, without_function_words
+from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.learning.records import Example
 from memory_store.records import Guards
 
@@ -29,9 +30,6 @@ REHEARSED_PROBABILITY = 0.8
 CALM_DIVERGENCE = 0.05
 # and each control finds its answer less likely than this.
 CALM_LEAK = 0.1
-# What the gate lets pass, judged row by row. Greedy generation leaks from about 0.5 on.
-LEAK_PROBABILITY = 0.3
-TEXT_DIVERGENCE = 0.25
 
 NEIGHBOUR_ANSWER_TOKENS = 12
 TEXT_PLACES = 32
@@ -104,6 +102,16 @@ def gate(measured: Measured) -> str:
         if not drift <= TEXT_DIVERGENCE:
             return f"general text would change (divergence {drift:.2f} nats a token)"
     return ""
+
+
+def leak(measured: Measured) -> float | None:
+    """The control that finds the new answer likeliest; None if there are none."""
+    return max(measured.probabilities[Role.CONTROL], default=None)
+
+
+def drift(measured: Measured) -> float | None:
+    """The general text that has changed most; None if there are none."""
+    return max(measured.divergences[Role.TEXT], default=None)
 
 
 def calm(measured: Measured) -> bool:

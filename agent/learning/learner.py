@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from agent.errors import (
     DriftError,
     InvalidFactError,
     LearningFailedError,
+    ModelError,
     SnapshotError,
     StaleVersionError,
 )
@@ -35,23 +38,36 @@ from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
 from agent.learning.general_text import general_texts
-from agent.learning.generation import answer_alone, generate_answers, stream_answer
+from agent.learning.generation import (
+    Asked,
+    answer_alone,
+    generate_answers,
+    stream_answer,
+    stream_answers,
+)
 from agent.learning.graphs import Runner
 from agent.learning.guards import rehearsed_of
 from agent.learning.model import LoadedModel
+from agent.learning.pauses import Pause, no_pause, pause_between_layers
 from agent.learning.presets import NONE
-from agent.learning.probes import probe
+from agent.learning.probes import count_samples, probe
 from agent.learning.records import (
     Answer,
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
+from agent.learning.sampling import Sampler
 from agent.learning.update import ALGORITHM, score_answers, trained_parameters
 from memory_store.records import Guards, Policy, Step, Update
 
+logger = logging.getLogger(__name__)
+
+# Texts that are sampled together: a question waits for a token of all of them.
+SAMPLED_AT_ONCE = {"cpu": 32, "cuda": 256}
 # Tokens of the base model's answer that are looked at; its neighbours are held to fewer.
 BASE_ANSWER_TOKENS = 16
 
@@ -59,13 +75,19 @@ BASE_ANSWER_TOKENS = 16
 class Learner:
     """A model with its ledger position. Not thread-safe: one thread drives it.
 
+    Args:
+        loaded: the base checkpoint.
+        pause: called in the middle of long work, where questions may be answered and nothing else
+            be done.
+
     Attributes:
         version: ledger position of the served weights; 0 is the base checkpoint.
         digest: of the served weights.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, pause: Pause = no_pause) -> None:
         self._loaded = loaded
+        self._pause = pause
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
         self._served = loaded.model.requires_grad_(False)
         self._base = _copy_of(self._served)
@@ -82,8 +104,12 @@ class Learner:
             runner=Runner(loaded.device),
             texts=self._texts,
         )
+        if not self._bench.runner.has_graphs and pause is not no_pause:
+            for model in (self._base, self._working):
+                pause_between_layers(model, pause)
         self._general_texts: list[list[int]] | None = None
         self._base_answers: dict[str, str] = {}  # by question
+        self._sampler: Sampler | None = None
         self._working_differs = False
         self._outcome_digest = ""
         self.version = 0
@@ -103,7 +129,7 @@ class Learner:
 
     def learn(
         self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
-    ) -> Iterator[Step | Outcome]:
+    ) -> Iterator[Opening | Step | Outcome]:
         """Learns one fact on the working copy; `commit` serves it.
 
         Args:
@@ -113,7 +139,8 @@ class Learner:
             older: facts learned before; guards look at the first ones, all are probed after.
 
         Yields:
-            Each step once its effect is known, and last the outcome.
+            Each step once its effect is known, an opening before the first one of each attempt, and
+            last the outcome.
 
         Raises:
             StaleVersionError: the served weights are at another position.
@@ -142,13 +169,13 @@ class Learner:
             Attempt(self._bench, example, tried, examples) for tried in rates.attempts(policy)
         ]
         attempt = first
-        forgetting = yield from self._attempt(attempt, candidates, held, older)
+        forgetting = yield from self._attempt(attempt, before, candidates, held, older)
         for again in gentler:
             if not attempt.too_rough:
                 break
             self._put_back()
             attempt = again
-            forgetting = yield from self._attempt(attempt, candidates, held, older)
+            forgetting = yield from self._attempt(attempt, before, candidates, held, older)
         if not attempt.learned:
             self._put_back()
             attempt = first  # what is told of a fact that resisted is what was asked for
@@ -159,10 +186,11 @@ class Learner:
     def _attempt(
         self,
         attempt: Attempt,
+        before: Answer,
         candidates: Sequence[Example],
         held: Sequence[float],
         older: Sequence[Example],
-    ) -> Generator[Step, None, list[Answer]]:
+    ) -> Generator[Opening | Step, None, list[Answer]]:
         """Takes an attempt's steps, and more of them while an older fact is lost by it.
 
         Returns:
@@ -170,7 +198,11 @@ class Learner:
         """
         self._working_differs = True
         while True:
-            yield from attempt.steps()
+            for step in attempt.steps():
+                if len(attempt.taken) == 1:
+                    asked = attempt.example.base_answer
+                    yield Opening(before=before, curve=attempt.curve, base_answer=asked)
+                yield step
             # Nothing is forgotten by an update that is not made.
             if not attempt.learned:
                 return []
@@ -195,6 +227,42 @@ class Learner:
                 *attempt.rehearsed,
                 *(self._with_base_answer(other, guards) for other in new),
             ]
+
+    def with_samples(
+        self, outcome: Outcome, example: Example, samples: int
+    ) -> Generator[None, None, Outcome]:
+        """Counts what is said of the fact that was learned last, when the working copy is sampled.
+
+        Yields after each token. Changes no weights, and draws no number that learning depends on.
+
+        Args:
+            outcome: of learning it, not committed yet.
+            example: the fact.
+            samples: texts for each of its questions, at least 1.
+
+        Returns:
+            The outcome with counts; without, if this model cannot be sampled from.
+        """
+        if outcome.verdict != "learned":
+            return outcome
+        answers = [outcome.after, *outcome.transfer]
+        key = f"{example.fact_id} {self.version}"
+        try:
+            if self._sampler is None:
+                self._sampler = Sampler(
+                    self._working,
+                    self._loaded.tokenizer,
+                    eos=self._encoder.eos,
+                    rows=SAMPLED_AT_ONCE[self._loaded.device.type],
+                    max_tokens=self._loaded.max_tokens,
+                )
+            after, *transfer = yield from count_samples(
+                self._sampler, _questions(example), answers, samples, key
+            )
+        except ModelError as error:
+            logger.warning("%s is not sampled: %s", example.fact_id, error)
+            return outcome
+        return dataclasses.replace(outcome, after=after, transfer=tuple(transfer))
 
     def commit(self, version: int, digest: str) -> None:
         """Serves the working copy from now on.
@@ -303,10 +371,26 @@ class Learner:
         Raises:
             InvalidFactError: the question leaves no room for an answer in the model's context.
         """
+        limit = min(max_new_tokens, self.room_to_answer(question))
+        return stream_answer(self._served, self._encoder, question, limit)
+
+    def ask_together(self, asked: Sequence[Asked]) -> Iterator[list[tuple[int, str | Generated]]]:
+        """The served model's answers to several questions; see `stream_answers`.
+
+        Each limit must leave the answer room; see `room_to_answer`.
+        """
+        return stream_answers(self._served, self._encoder, asked)
+
+    def room_to_answer(self, question: str) -> int:
+        """How many tokens an answer to the question can have, at least one.
+
+        Raises:
+            InvalidFactError: the question leaves no room for any in the model's context.
+        """
         room = self._loaded.max_tokens - len(self._encoder.prompt(question))
         if room < 1:
             raise InvalidFactError("question", self._too_long())
-        return stream_answer(self._served, self._encoder, question, min(max_new_tokens, room))
+        return room
 
     @torch.inference_mode()
     def score(self, question: str, answer: str) -> tuple[float, int]:
@@ -347,7 +431,13 @@ class Learner:
 
     def probe_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
         """The served model's answers to some questions, each with the answer expected."""
-        return probe(self._served, self._encoder, pairs, always_generate=True)
+        return probe(
+            self._served,
+            self._encoder,
+            pairs,
+            always_generate=True,
+            generate=partial(generate_answers, pause=self._pause),
+        )
 
     def _outcome(
         self,
@@ -381,6 +471,8 @@ class Learner:
             algorithm=ALGORITHM,
             curve=attempt.curve if attempt else (),
             base_answer=example.base_answer,
+            leak=attempt.leak if attempt else None,
+            drift=attempt.drift if attempt else None,
         )
 
     def _with_base_answer(self, example: Example, guards: Guards) -> Example:

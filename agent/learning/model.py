@@ -46,6 +46,7 @@ from agent.learning import catalog, embedded, tiny
 from agent.learning.catalog import ModelEntry, Source
 from agent.learning.embedded import Progress, no_progress, quiet_transformers
 from agent.learning.files import sha256_of
+from agent.learning.weight_files import require_weights
 
 MAX_TOKENS = 2048
 """Facts are short: more context than this is never used, whatever the model could."""
@@ -293,27 +294,6 @@ def read_config(folder: Path) -> PreTrainedConfig:
             " checkpoint."
         )
     return config
-
-
-def require_weights(folder: Path) -> None:
-    """Makes sure that the weights are there as safetensors.
-
-    Raises:
-        ModelError: They are absent, or pickled.
-    """
-    names = ("model.safetensors", "model.safetensors.index.json")
-    if any((folder / name).is_file() for name in names):
-        return
-    pickles = sorted(
-        file.name for file in folder.iterdir() if file.suffix in {".bin", ".pt", ".pth", ".ckpt"}
-    )
-    if pickles:
-        raise ModelError(
-            f"{folder} has its weights only as pickle ({', '.join(pickles[:3])}), which can run"
-            " code when it is opened: convert them to safetensors (load the model with"
-            " transformers where you trust it, and call model.save_pretrained(folder))."
-        )
-    raise ModelError(f"{folder} holds no weights: model.safetensors is missing.")
 
 
 def load_weights(folder: Path) -> PreTrainedModel:

@@ -1,4 +1,7 @@
-"""How much an update is guarded, by name; without torch, for the server and the command line."""
+"""How much an update is guarded, by name, and what the gate lets pass.
+
+Without torch: for the server and the command line.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ LIGHT = Guards(candidates=16, rehearsed=6, neighbours=6, controls=2, texts=1)
 REHEARSAL = Guards(candidates=16, rehearsed=16)
 NONE = Guards()
 PRESETS = {"full": FULL, "light": LIGHT, "rehearsal": REHEARSAL, "none": NONE}
+# What the gate lets pass, judged row by row. Greedy generation leaks from about 0.5 on.
+LEAK_PROBABILITY = 0.3
+# Nats a token.
+TEXT_DIVERGENCE = 0.25
 # Of older facts that are probed after each update, at least.
 PROBED = 16
 

@@ -1,11 +1,13 @@
 """Probes: what the model answers to a question, and how likely it finds the right answer.
 
-One implementation for the service (before and after each update) and for `agent eval`.
+Also how often it says it in sampled texts, as the paper counts. One implementation for the service
+(before and after each update) and for `agent eval`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from agent.learning import prompts
 from agent.learning.encoding import Encoder
 from agent.learning.generation import generate_answers
 from agent.learning.records import Answer, Generated
+from agent.learning.sampling import Cell, Sampled, Sampler
 from agent.learning.update import score_answers
 
 # A model, its tokenizer, questions, and the most tokens of each answer.
@@ -53,6 +56,51 @@ def probe(
         chunk = pairs[start : start + ROWS]
         answers += _probe_rows(model, encoder, chunk, always_generate, generate)
     return answers
+
+
+def count_samples(
+    sampler: Sampler,
+    pairs: Sequence[tuple[str, str]],
+    answers: Sequence[Answer],
+    samples: int,
+    key: str,
+) -> Generator[None, None, list[Answer]]:
+    """Samples texts from the bare questions, as the paper does; yields after each token.
+
+    Args:
+        sampler: of the model that gave the answers.
+        pairs: (question, expected answer).
+        answers: what `probe` found for them.
+        samples: texts for each question, at least 1.
+        key: names the random numbers.
+
+    Returns:
+        The answers with their counts. A question that leaves no room in the paper's 50 tokens has
+        no samples.
+
+    Raises:
+        ModelError: the model cannot be sampled from, or memory does not suffice for one text.
+    """
+    cells = [
+        Cell(
+            prompt=question.strip(),
+            answer=expected.strip(),
+            samples=samples,
+            key=f"{key} {number}",
+        )
+        for number, (question, expected) in enumerate(pairs)
+    ]
+    rooms = [n for n, cell in enumerate(cells) if sampler.has_room(cell)]
+    found: dict[int, Sampled] = {}
+    for done in sampler.steps([cells[n] for n in rooms]):
+        found.update((rooms[n], sampled) for n, sampled in done)
+        yield
+    return [
+        replace(answer, samples=found[n].samples, correct_samples=found[n].correct)
+        if n in found
+        else answer
+        for n, answer in enumerate(answers)
+    ]
 
 
 def _probe_rows(

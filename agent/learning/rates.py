@@ -35,9 +35,13 @@ HELD_PROBABILITY = 0.5
 
 # Several small steps disturb less than a large one (docs/LOG.md). The first facts need most steps.
 DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=24)
-# Once the fact is known, steps only mend what its learning disturbed: each smaller than the last,
-# because at one rate steps along signs never come to rest.
-FIRST_REPAIR, REPAIR_DECAY, LAST_REPAIR = 0.5, 0.6, 0.05
+# Once the fact is known, steps only mend what its learning disturbed. Along signs they never come
+# to rest at one rate, and mend nothing once they are tiny: so the share of the rate that they
+# take follows the loss, growing while it falls (docs/LOG.md).
+FIRST_REPAIR, LEAST_REPAIR, MOST_REPAIR = 0.3, 0.03, 0.3
+AFTER_FALL, AFTER_RISE = 1.25, 0.5
+# After so many, what the gate lets pass is good enough.
+REPAIRS = 8
 # Of a window of candidates, at least so many on each side of the expected rate.
 SIDE = 2
 # A fact that breaks a guard is tried once more, more gently.
@@ -53,12 +57,14 @@ class Progress:
         repairs: how many of them since the fact was known.
         probability: of the fact's answer now.
         reworded: the lowest probability of it in the fact's other forms.
+        share: of the policy's rate, that a repair takes now.
         calm: rehearsed facts and neighbours are where an update may end.
         broken: why the gate would not let it pass; empty if it would.
     """
 
     steps: int
     repairs: int
+    share: float
     probability: float
     reworded: float
     calm: bool
@@ -112,9 +118,20 @@ def next_rate(policy: Policy, progress: Progress, profile: Sequence[RatePoint]) 
     if compares_rates(policy, progress):
         return smallest_reaching(profile, KNOWN_PROBABILITY, policy.learning_rate)
     if progress.known and policy.name in UNTIL_LEARNED:
-        share = max(FIRST_REPAIR * REPAIR_DECAY**progress.repairs, LAST_REPAIR)
-        return policy.learning_rate * share
+        return policy.learning_rate * progress.share
     return policy.learning_rate
+
+
+def next_share(share: float, before: float, after: float) -> float:
+    """The share of the next repair.
+
+    Args:
+        share: of the one just made.
+        before: the loss that it was to lower.
+        after: the loss now.
+    """
+    changed = share * (AFTER_FALL if after < before else AFTER_RISE)
+    return min(max(changed, LEAST_REPAIR), MOST_REPAIR)
 
 
 def smallest_reaching(profile: Sequence[RatePoint], target: float, largest: float) -> float:
@@ -215,7 +232,8 @@ def _fixed(policy: Policy, progress: Progress) -> Decision | None:
 
 
 def _until_known(policy: Policy, progress: Progress) -> Decision | None:
-    if progress.known and progress.calm and not progress.broken:
+    rested = progress.calm or progress.repairs >= REPAIRS
+    if progress.known and rested and not progress.broken:
         return Decision("learned")
     if progress.steps < policy.max_steps:
         return None

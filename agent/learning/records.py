@@ -51,11 +51,15 @@ class Answer:
         text: free greedy generation, trimmed.
         correct: the generation ended by itself and says the expected answer.
         log_probability: of exactly the expected answer and the terminator, natural logarithm.
+        samples: texts that were sampled too; 0 if none were.
+        correct_samples: how many of them say the expected answer.
     """
 
     text: str
     correct: bool
     log_probability: float
+    samples: int = 0
+    correct_samples: int = 0
 
     def as_probe(self, kind: ProbeKind, about: Fact, question: str) -> NewProbe:
         """The row to be stored for this answer to a question about a fact."""
@@ -67,7 +71,24 @@ class Answer:
             answer=self.text,
             correct=self.correct,
             log_probability=self.log_probability,
+            samples=self.samples,
+            correct_samples=self.correct_samples,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What is known of an attempt once its first step was taken, for those who watch.
+
+    Attributes:
+        before: as in `Outcome`.
+        curve: likewise.
+        base_answer: likewise.
+    """
+
+    before: Answer
+    curve: tuple[RatePoint, ...] = ()
+    base_answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +109,9 @@ class Outcome:
         algorithm: name and version of the procedure that made the steps.
         curve: the first step at every rate that was scored; empty if none were.
         base_answer: what the base model says to the question; None if nobody needed to know.
+        leak: after the last step, the largest probability of the answer to a control question.
+        drift: after the last step, the largest divergence of a general text, nats a token. Both are
+            None if the update was not held to any.
     """
 
     verdict: str
@@ -102,6 +126,8 @@ class Outcome:
     algorithm: str
     curve: tuple[RatePoint, ...] = ()
     base_answer: str | None = None
+    leak: float | None = None
+    drift: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -32,7 +32,7 @@ from agent.errors import (
 )
 from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import PAPER, PREDICTED
-from agent.learning.records import LearnerDescription
+from agent.learning.records import LearnerDescription, Opening
 from agent.learning.snapshots import remove_others
 from agent.scheduling.erasing import KeepOnly, remove_traces
 from agent.scheduling.operating import (
@@ -41,7 +41,13 @@ from agent.scheduling.operating import (
     OperationSettings,
 )
 from agent.scheduling.ports import Learner, StartLearner
-from agent.scheduling.recording import learn_fact, learning_of, probes_of, update_of
+from agent.scheduling.recording import (
+    learn_fact,
+    learning_of,
+    learning_so_far,
+    probes_of,
+    update_of,
+)
 from agent.scheduling.recovery import bring_to, note_drift
 from agent.scheduling.reviewing import Reviewer
 from memory_store import taking_back
@@ -90,12 +96,14 @@ class LoopSettings:
         policy: for facts that bring none.
         snapshots: folder of all snapshots.
         accept_drift: serve weights that replay differently from what was recorded.
+        samples: sampled for each question of a fact after its update; 0 for none.
     """
 
     model: str
     policy: Policy
     snapshots: Path
     accept_drift: bool = False
+    samples: int = 0
 
 
 class LearningLoop:
@@ -107,6 +115,7 @@ class LearningLoop:
         description: what it has loaded, once known.
         updates_to_replay: how far recovery has still to go.
         operation: what an operation in hand is doing, for people; empty if there is none.
+        memory: bytes that the learner takes, of its GPU or of RAM, and what there is of it.
         state_changed: set at every change of `state`.
     """
 
@@ -118,6 +127,7 @@ class LearningLoop:
         settings: LoopSettings,
         on_update: Callable[[Update], None] = lambda update: None,
         keep_only: KeepOnly | None = None,
+        around: Callable[[Fact], AbstractAsyncContextManager[None]] = lambda fact: nullcontext(),
     ) -> None:
         """Prepares; `run` does it.
 
@@ -128,6 +138,7 @@ class LearningLoop:
             settings: see there.
             on_update: called when a row of the ledger is served.
             keep_only: removes snapshots, from whoever writes any meanwhile; see `SnapshotKeeper`.
+            around: entered with each claimed fact, while it is learned.
         """
         self._store = store
         self._start_learner = start_learner
@@ -135,6 +146,7 @@ class LearningLoop:
         self._settings = settings
         self._on_update = on_update
         self._keep_only = keep_only or self._remove_others
+        self._around = around
         self._woken = asyncio.Event()
         self._version = 0
         self._predictor: tuple[float, ...] | None = None
@@ -147,7 +159,12 @@ class LearningLoop:
             partial(defaultdict, list)
         )
         self._reviewer = Reviewer(
-            store, self._policy_for, self._environment, self._publish_step, self._when_writable
+            store,
+            self._policy_for,
+            self._environment,
+            self._publish_step,
+            self._when_writable,
+            settings.samples,
         )
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
@@ -155,9 +172,10 @@ class LearningLoop:
         self.description: LearnerDescription | None = None
         self.updates_to_replay = 0
         self.operation = ""
+        self.memory = (0, 0)
 
     def wake(self) -> None:
-        """A fact or an operation was accepted: look at the queue now."""
+        """A fact or an operation was accepted, or learning resumed: look at the queue now."""
         self._woken.set()
 
     def predict_by(self, predictor: tuple[float, ...] | None, version: int) -> None:
@@ -170,6 +188,15 @@ class LearningLoop:
         """
         if version >= self._taken_back_at:
             self._predictor = predictor
+
+    async def look_at_memory(self) -> None:
+        """A tick: how much memory the learner takes now."""
+        if (learner := self.learner) is None:
+            return
+        try:
+            self.memory = await learner.memory()
+        except (LearnerUnavailableError, LearningFailedError) as error:
+            logger.debug("its memory is not known: %s", error)
 
     async def review_due(self) -> None:
         """A tick: facts may be due for review. Between two facts there is one review at most."""
@@ -319,13 +346,12 @@ class LearningLoop:
                 self._woken.clear()
                 if dead.done():
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
-                operation = await self._store.read(taking_back.open_operation)
+                operation, paused = await self._store.read(
+                    lambda store: (taking_back.open_operation(store), store.learning_paused())
+                )
                 if operation is not None:
                     return operation
-                fact = await self._when_writable(MemoryStore.claim)
-                if fact is not None:
-                    await self._learn(learner, fact)
-                if await self._review(learner) or fact is not None:
+                if not paused and await self._learn_next(learner):
                     continue
                 woken = asyncio.ensure_future(self._woken.wait())
                 # The timeout is for clients that gave up while their fact was being written.
@@ -336,6 +362,14 @@ class LearningLoop:
         finally:
             dead.cancel()
         return None
+
+    async def _learn_next(self, learner: Learner) -> bool:
+        """Learns the fact that is next, if any, and reviews one; False if nothing waits."""
+        fact = await self._when_writable(MemoryStore.claim)
+        if fact is not None:
+            async with self._around(fact):
+                await self._learn(learner, fact)
+        return await self._review(learner) or fact is not None
 
     async def _operate(
         self, learner: Learner, operation: Operation, successor: AsyncExitStack
@@ -487,6 +521,7 @@ class LearningLoop:
             self._version,
             older,
             partial(self._publish_step, fact),
+            self._settings.samples,
         )
         probes, learning = probes_of(fact, older, outcome), learning_of(outcome)
         if outcome.verdict == "learned":
@@ -541,7 +576,7 @@ class LearningLoop:
         version = self._version
         await self._when_writable(lambda store: store.record_event(kind, message, version))
 
-    def _publish_step(self, fact: Fact, step: Step) -> None:
+    def _publish_step(self, fact: Fact, step: Step, opening: Opening | None) -> None:
         self._publish(
             Event(
                 sequence=0,
@@ -550,5 +585,6 @@ class LearningLoop:
                 fact_id=fact.id,
                 model_version=self._version,
                 step=step,
+                learning=learning_so_far(opening, step) if opening else None,
             )
         )

@@ -210,7 +210,9 @@ class OperationRunner:
         older = await self._companions(fact, candidates, older_facts(policy))
         outcome = await self._tried(
             ("fact", fact.position),
-            lambda: learn_fact(self._learner, fact, policy, version, older, lambda step: None),
+            lambda: learn_fact(
+                self._learner, fact, policy, version, older, lambda step, opening: None
+            ),
         )
         update = None
         if outcome is None:

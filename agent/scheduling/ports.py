@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -26,9 +27,18 @@ class Learner(Protocol):
         ...
 
     def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
-    ) -> AsyncIterator[Step | Outcome]:
-        """Yields each step, then the outcome."""
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
+    ) -> AsyncIterator[Opening | Step | Outcome]:
+        """Yields each step, then the outcome; an opening before the first one of an attempt."""
+        ...
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes it takes of its GPU, or of RAM, and what there is of it."""
         ...
 
     async def commit(self, version: int, digest: str) -> None:
@@ -57,7 +67,9 @@ class Learner(Protocol):
         """Answers to the fact's questions, and the model version."""
         ...
 
-    def ask(self, question: str, max_new_tokens: int) -> AsyncIterator[tuple[str | Generated, int]]:
+    def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         """Pieces of the answer and last the whole, each with its model version."""
         ...
 

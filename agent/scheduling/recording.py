@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from agent.errors import LearnerUnavailableError
-from agent.learning.records import Example, Outcome
+from agent.learning.records import Example, Opening, Outcome
 from agent.scheduling.ports import Learner
 from memory_store.records import (
     Fact,
@@ -18,6 +18,8 @@ from memory_store.records import (
     Step,
 )
 
+OnStep = Callable[[Step, Opening | None], None]
+
 
 async def learn_fact(
     learner: Learner,
@@ -25,20 +27,30 @@ async def learn_fact(
     policy: Policy,
     base_version: int,
     older: Sequence[Fact],
-    on_step: Callable[[Step], None],
+    on_step: OnStep,
+    samples: int = 0,
 ) -> Outcome:
     """Has a fact learned on the learner's working copy.
+
+    `on_step` is called with each step; with the first one of an attempt, its opening too. After an
+    update so many texts are sampled for each of the fact's questions.
 
     Raises:
         LearnerUnavailableError: the learner died.
         LearningFailedError: this fact could not be learned.
         StaleVersionError: the learner is at another version than `base_version`.
     """
+    opening = None
     older_examples = [Example.of(other) for other in older]
-    async for progress in learner.learn(Example.of(fact), policy, base_version, older_examples):
+    example = Example.of(fact)
+    async for progress in learner.learn(example, policy, base_version, older_examples, samples):
         if isinstance(progress, Outcome):
             return progress
-        on_step(progress)
+        if isinstance(progress, Opening):
+            opening = progress
+            continue
+        on_step(progress, opening)
+        opening = None
     raise LearnerUnavailableError("it ended without an outcome")
 
 
@@ -52,6 +64,21 @@ def learning_of(outcome: Outcome) -> Learning:
         answer_after=outcome.after.text,
         curve=outcome.curve,
         base_answer=outcome.base_answer,
+        leak=outcome.leak,
+        drift=outcome.drift,
+    )
+
+
+def learning_so_far(opening: Opening, step: Step) -> Learning:
+    """What those who watch are told with the first step of an attempt."""
+    return Learning(
+        learning_rates=(step.learning_rate,),
+        probability_before=math.exp(opening.before.log_probability),
+        probability_after=step.probability,
+        answer_before=opening.before.text,
+        answer_after="",
+        curve=opening.curve,
+        base_answer=opening.base_answer,
     )
 
 

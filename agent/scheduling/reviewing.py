@@ -19,8 +19,10 @@ from typing import Any
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.learning.presets import older_facts
 from agent.learning.rates import HELD_PROBABILITY
+from agent.learning.records import Opening
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
+    OnStep,
     learn_fact,
     learning_of,
     probe_retention,
@@ -50,6 +52,7 @@ class Examination:
         environment: fingerprint of the learner.
         companions: see there.
         on_step: called with each step of an update.
+        samples: sampled for each question after an update; 0 for none.
         review: what it came to so far; `FAILED` until it is over.
     """
 
@@ -59,7 +62,8 @@ class Examination:
     version: int
     environment: Mapping[str, str]
     companions: Companions
-    on_step: Callable[[Step], None] = lambda step: None
+    on_step: OnStep = lambda step, opening: None
+    samples: int = 0
     review: NewReview = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +96,13 @@ class Examination:
         started = time.monotonic()
         older = await self.companions(older_facts(self.policy))
         outcome = await learn_fact(
-            self.learner, self.fact, self.policy, self.version, older, self.on_step
+            self.learner,
+            self.fact,
+            self.policy,
+            self.version,
+            older,
+            self.on_step,
+            self.samples,
         )
         if outcome.verdict == "learned":
             seconds = time.monotonic() - started
@@ -134,8 +144,9 @@ class Reviewer:
         store: StoreThreads,
         policy_for: Callable[[Fact], Policy],
         environment: Callable[[], Mapping[str, str]],
-        on_step: Callable[[Fact, Step], None],
+        on_step: Callable[[Fact, Step, Opening | None], None],
         record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
+        samples: int = 0,
     ) -> None:
         """Connects it with the learning loop.
 
@@ -145,12 +156,14 @@ class Reviewer:
             environment: fingerprint of the learner.
             on_step: called with each step of an update.
             record: writes, and tries again while the disk is full.
+            samples: see `Examination`.
         """
         self._store = store
         self._policy_for = policy_for
         self._environment = environment
         self._on_step = on_step
         self._record = record
+        self._samples = samples
         self.pending = False
 
     async def review_next(self, learner: Learner, version: int) -> Update | None:
@@ -180,6 +193,7 @@ class Reviewer:
             environment=self._environment(),
             companions=partial(self._companions, fact),
             on_step=partial(self._on_step, fact),
+            samples=self._samples,
         )
         try:
             review = await examination.carry_out()

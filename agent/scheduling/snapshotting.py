@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +32,7 @@ class SnapshotSettings:
             so it bounds how long a restart replays. 0 for none.
         keep_last: the newest so many are kept,
         keep_days: and the newest of each of so many days.
+        overdue_seconds: an update that no snapshot holds after so long is told of; 0 for never.
     """
 
     folder: Path
@@ -37,14 +40,23 @@ class SnapshotSettings:
     every_seconds: float = 20.0
     keep_last: int = 3
     keep_days: int = 7
+    overdue_seconds: float = 0.0
 
 
 class SnapshotKeeper:
     """Writes snapshots beside learning, one at a time, and prunes them."""
 
-    def __init__(self, settings: SnapshotSettings, learner: Callable[[], Learner | None]) -> None:
+    def __init__(
+        self,
+        settings: SnapshotSettings,
+        learner: Callable[[], Learner | None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._learner = learner
+        self._now = now
+        self._waiting_since: float | None = None  # the first update that no snapshot holds
+        self._failure = ""
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._served = 0
@@ -55,14 +67,33 @@ class SnapshotKeeper:
     def updated(self, update: Update) -> None:
         """An update is served: begins a snapshot if it is time for one."""
         self._served = update.model_version
+        if self._waiting_since is None:
+            self._waiting_since = self._now()
         self._seconds += update.seconds
         many = 0 < self._settings.every_updates <= self._served - self._newest
         long = 0 < self._settings.every_seconds <= self._seconds
         if (many or long) and not self._writing.locked():
             self._seconds = 0.0
-            task = asyncio.create_task(self._create_quietly())
+            # A story of its own, not that of the fact whose update it follows.
+            task = asyncio.create_task(self._create_quietly(), context=Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    @property
+    def newest(self) -> int:
+        """The newest version that a snapshot holds; 0 if there is none."""
+        return self._newest
+
+    def overdue(self) -> str:
+        """Why a snapshot is overdue, for people; empty if none is."""
+        if self._waiting_since is None or self._served <= self._newest:
+            return ""
+        if self._failure:
+            return f"the last one failed: {self._failure}"
+        waited = self._now() - self._waiting_since
+        if not 0 < self._settings.overdue_seconds < waited:
+            return ""
+        return f"version {self._served} waits, the newest is of {self._newest}"
 
     async def tick(self) -> None:
         """Writes one if anything was learned since the last."""
@@ -82,6 +113,9 @@ class SnapshotKeeper:
                 raise LearnerUnavailableError("the learner is not ready: try again in a moment")
             version, size = await learner.snapshot(self._settings.folder)
             self._newest = max(self._newest, version)
+            self._failure = ""
+            # What was served while it was written waits from now on.
+            self._waiting_since = self._now() if self._served > version else None
             self.prune()
         logger.info("snapshot of version %d, %.0f MB", version, size / 1e6)
         return snapshots.read_manifest(snapshots.folder_of(self._settings.folder, version))
@@ -145,6 +179,7 @@ class SnapshotKeeper:
         try:
             await self.create()
         except (LearnerUnavailableError, LearningFailedError, SnapshotError, OSError) as error:
+            self._failure = str(error)
             logger.warning("no snapshot: %s", error)
 
 

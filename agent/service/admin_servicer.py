@@ -62,7 +62,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         snapshots: what there is of them.
         snapshots_folder: where they are.
         current: the learner to be asked.
-        requested: called after each new operation.
+        requested: called after each new operation, and when learning resumes.
     """
 
     def __init__(
@@ -158,6 +158,19 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             await asyncio.to_thread(self._copy_snapshots, folder / SNAPSHOTS)
         remember_backup(self._snapshots_folder.parent, Path(request.folder))
         return pb.BackupResponse(model_version=version)
+
+    async def PauseLearning(
+        self, request: pb.PauseLearningRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PauseLearningResponse:
+        await self._store.write(partial(MemoryStore.pause_learning, paused=True))
+        return pb.PauseLearningResponse()
+
+    async def ResumeLearning(
+        self, request: pb.ResumeLearningRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ResumeLearningResponse:
+        await self._store.write(partial(MemoryStore.pause_learning, paused=False))
+        self._requested()
+        return pb.ResumeLearningResponse()
 
     def _copy_snapshots(self, target: Path) -> None:
         for manifest in self._snapshots.listed():

@@ -13,13 +13,16 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
 import grpc
 
 from agent.errors import AgentError, ServerUnreachableError
 from agent.service import codec
+from agent.service.channel import ANYBODY, Access, open_channel
 from agent.service.error_details import Refusal, decode_error, decode_rejection
+from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
@@ -27,35 +30,24 @@ from memory_store.records import (
     Event,
     EventKind,
     Fact,
+    FactRetention,
     FactState,
     NewFact,
     Probe,
+    Retention,
     Update,
 )
 
 DEADLINE_SECONDS = 30.0
 # An answer may have to wait for the step of an update, on a CPU for seconds.
 ANSWER_DEADLINE_SECONDS = 300.0
-# Gigabytes are written or read.
+# Gigabytes are written or read, or a file of a million facts is taught.
 COPY_DEADLINE_SECONDS = 3600.0
+# Every fact is asked, and there may be a hundred thousand. Who is gone is noticed much earlier.
+PROBE_DEADLINE_SECONDS = 24 * 3600.0
+# Events are watched anew after that, from where the last call ended.
+WATCH_DEADLINE_SECONDS = 600.0
 CONNECT_SECONDS = 1.0
-# The only status after which the server has done nothing: anything else is for the caller.
-RETRY_POLICY = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
 OPERATION_ENDS = (EventKind.FORGOTTEN, EventKind.ROLLED_BACK, EventKind.OPERATION_FAILED)
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
 
@@ -116,6 +108,15 @@ class Status:
     parameters: int
     event_sequence: int
     updates_to_replay: int
+    started_at: datetime | None = None
+    oldest_queued_at: datetime | None = None
+    learning_paused: bool = False
+    leak_limit: float = 0.0
+    drift_limit: float = 0.0
+    memory_bytes: int = 0
+    memory_total_bytes: int = 0
+    snapshot_version: int = 0
+    snapshot_overdue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,12 +180,15 @@ class Client:
 
     Args:
         address: HOST:PORT.
+        access: how it is let in; by default without TLS and token.
+
+    Raises:
+        ConfigError: the files that `access` names cannot be used.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access = ANYBODY) -> None:
         self.address = address
-        options = [("grpc.service_config", RETRY_POLICY), ("grpc.enable_retries", 1)]
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._channel = open_channel(address, access)
         self._memory = memory_pb2_grpc.MemoryServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
@@ -213,34 +217,25 @@ class Client:
     def teach_fact(self, new: NewFact) -> Accepted:
         """Hands in one fact; see `teach`."""
         with self._our_errors():
-            response = self._memory.Teach(_encode_new(new), timeout=DEADLINE_SECONDS)
+            response = self._memory.Teach(encode_new(new), timeout=DEADLINE_SECONDS)
         return codec.decode_accepted(response)
 
     def teach_many(self, facts: Iterable[NewFact]) -> Iterator[Accepted | Rejected]:
         """Hands in many facts over one call; yields what became of each, in order."""
-        requests = (pb.TeachStreamRequest(teach=_encode_new(new)) for new in facts)
+        requests = (pb.TeachStreamRequest(teach=encode_new(new)) for new in facts)
         with self._our_errors():
-            for response in self._memory.TeachStream(requests):
+            for response in self._memory.TeachStream(requests, timeout=COPY_DEADLINE_SECONDS):
                 if response.HasField("accepted"):
                     yield codec.decode_accepted(response.accepted)
                 else:
-                    yield _decode_rejected(response.index, response.rejected)
+                    yield decode_rejected(response.index, response.rejected)
 
     def teach_batch(self, facts: Sequence[NewFact]) -> list[Taught | Rejected]:
         """Hands in up to 1,000 facts at once, the fastest way; tells what became of each."""
-        request = pb.TeachBatchRequest(facts=map(_encode_new, facts))
+        request = pb.TeachBatchRequest(facts=map(encode_new, facts))
         with self._our_errors():
             response = self._memory.TeachBatch(request, timeout=DEADLINE_SECONDS)
-        return [
-            _decode_rejected(index, result.rejection)
-            if result.status == pb.TEACH_STATUS_REFUSED
-            else Taught(
-                fact_id=result.fact_id,
-                created=result.status == pb.TEACH_STATUS_ACCEPTED,
-                repeated=result.repeated_request,
-            )
-            for index, result in enumerate(response.results)
-        ]
+        return decode_batch(response)
 
     def forget(self, fact_id: str, *, erase: bool = False) -> tuple[OperationStatus, list[str]]:
         """Asks for a fact to be forgotten; returns once the request is durable.
@@ -254,10 +249,10 @@ class Client:
         """
         with self._our_errors():
             response = self._memory.Forget(
-                pb.ForgetRequest(fact_id=_utf8("fact_id", fact_id), erase=erase),
+                pb.ForgetRequest(fact_id=checked_utf8("fact_id", fact_id), erase=erase),
                 timeout=DEADLINE_SECONDS,
             )
-        return _decode_operation(response.operation), list(response.out_of_reach)
+        return decode_operation(response.operation), list(response.out_of_reach)
 
     def rollback(self, to_version: int) -> OperationStatus:
         """Asks for the weights of an earlier version; see `forget`."""
@@ -265,7 +260,7 @@ class Client:
             response = self._admin.Rollback(
                 admin_pb2.RollbackRequest(to_version=to_version), timeout=DEADLINE_SECONDS
             )
-        return _decode_operation(response.operation)
+        return decode_operation(response.operation)
 
     def operation(self, operation_id: int) -> OperationStatus:
         """How far an operation is."""
@@ -273,7 +268,7 @@ class Client:
             response = self._admin.GetOperation(
                 admin_pb2.GetOperationRequest(id=operation_id), timeout=DEADLINE_SECONDS
             )
-        return _decode_operation(response.operation)
+        return decode_operation(response.operation)
 
     def wait_operation(
         self, operation_id: int, progress: Callable[[str], None] = lambda what: None
@@ -290,27 +285,27 @@ class Client:
                     break
         return operation
 
-    def explain(self, question: str, limit: int = 10) -> pb.ExplainResponse:
+    def explain(self, question: str, limit: int = 10) -> Explanation:
         """Which updates moved the answer to a question most."""
-        request = pb.ExplainRequest(question=_utf8("question", question), limit=limit)
+        request = pb.ExplainRequest(question=checked_utf8("question", question), limit=limit)
         with self._our_errors():
-            return self._memory.Explain(request, timeout=DEADLINE_SECONDS)
+            return decode_explanation(self._memory.Explain(request, timeout=DEADLINE_SECONDS))
 
-    def snapshots(self) -> list[admin_pb2.Snapshot]:
+    def snapshots(self) -> list[Snapshot]:
         """Newest first."""
         with self._our_errors():
             response = self._admin.ListSnapshots(
                 admin_pb2.ListSnapshotsRequest(), timeout=DEADLINE_SECONDS
             )
-        return list(response.snapshots)
+        return [decode_snapshot(snapshot) for snapshot in response.snapshots]
 
-    def create_snapshot(self) -> admin_pb2.Snapshot:
+    def create_snapshot(self) -> Snapshot:
         """Writes one now."""
         with self._our_errors():
             response = self._admin.CreateSnapshot(
                 admin_pb2.CreateSnapshotRequest(), timeout=COPY_DEADLINE_SECONDS
             )
-        return response.snapshot
+        return decode_snapshot(response.snapshot)
 
     def verify_snapshots(self) -> dict[int, str]:
         """What is wrong with each snapshot, by version; empty if nothing."""
@@ -332,7 +327,7 @@ class Client:
         """Writes a Hugging Face checkpoint on the server's machine; returns its version."""
         with self._our_errors():
             response = self._admin.Export(
-                admin_pb2.ExportRequest(folder=_utf8("folder", folder)),
+                admin_pb2.ExportRequest(folder=checked_utf8("folder", folder)),
                 timeout=COPY_DEADLINE_SECONDS,
             )
         return response.model_version
@@ -341,7 +336,7 @@ class Client:
         """Copies database and snapshots on the server's machine; returns the version."""
         with self._our_errors():
             response = self._admin.Backup(
-                admin_pb2.BackupRequest(folder=_utf8("folder", folder)),
+                admin_pb2.BackupRequest(folder=checked_utf8("folder", folder)),
                 timeout=COPY_DEADLINE_SECONDS,
             )
         return response.model_version
@@ -352,7 +347,7 @@ class Client:
 
     def history(self, fact_id: str) -> tuple[Fact, list[Update], list[Probe]]:
         """A fact with its ledger rows, oldest first, and its probes, newest first."""
-        request = pb.GetFactRequest(fact_id=_utf8("fact_id", fact_id))
+        request = pb.GetFactRequest(fact_id=checked_utf8("fact_id", fact_id))
         with self._our_errors():
             response = self._memory.GetFact(request, timeout=DEADLINE_SECONDS)
         return (
@@ -367,12 +362,20 @@ class Client:
             response = self._memory.GetFact(
                 pb.GetFactRequest(fact_id=fact_id), timeout=DEADLINE_SECONDS
             )
-        return _decode_operation(response.forgetting) if response.HasField("forgetting") else None
+        return decode_operation(response.forgetting) if response.HasField("forgetting") else None
 
-    def facts(self, states: Collection[FactState] = (), page_size: int = 200) -> Iterator[Fact]:
+    def facts(
+        self,
+        states: Collection[FactState] = (),
+        page_size: int = 200,
+        *,
+        newest_first: bool = False,
+    ) -> Iterator[Fact]:
         """All facts in these states (empty: any), in the order accepted, page by page."""
         request = pb.ListFactsRequest(
-            page_size=page_size, states=[codec.STATE_TO_PB[state] for state in states]
+            page_size=page_size,
+            states=[codec.STATE_TO_PB[state] for state in states],
+            newest_first=newest_first,
         )
         while True:
             with self._our_errors():
@@ -384,10 +387,22 @@ class Client:
 
     def watch(self, after_sequence: int = -1, fact_ids: Sequence[str] = ()) -> Iterator[Event]:
         """Events as they happen, until the server stops; see `WatchEventsRequest`."""
-        request = pb.WatchEventsRequest(after_sequence=after_sequence, fact_ids=fact_ids)
-        with self._our_errors():
-            for response in self._memory.WatchEvents(request):
-                yield codec.decode_event(response.event)
+        if after_sequence < 0:
+            after_sequence = self.status().event_sequence
+        while True:
+            request = pb.WatchEventsRequest(after_sequence=after_sequence, fact_ids=fact_ids)
+            try:
+                with self._our_errors():
+                    for response in self._memory.WatchEvents(
+                        request, timeout=WATCH_DEADLINE_SECONDS
+                    ):
+                        event = codec.decode_event(response.event)
+                        after_sequence = max(after_sequence, event.sequence)
+                        yield event
+                return
+            except RequestError as error:
+                if error.code != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
 
     def wait(self, fact_ids: Iterable[str]) -> dict[str, Fact]:
         """Returns the facts by id once each is settled; see `settle`."""
@@ -425,7 +440,7 @@ class Client:
     def ask_stream(self, question: str, max_new_tokens: int = 0) -> Iterator[str | Reply]:
         """Pieces of the answer as it is made, and last the whole."""
         request = model_pb2.AskRequest(
-            question=_utf8("question", question), max_new_tokens=max_new_tokens
+            question=checked_utf8("question", question), max_new_tokens=max_new_tokens
         )
         with self._our_errors():
             for response in self._model.Ask(request, timeout=ANSWER_DEADLINE_SECONDS):
@@ -441,7 +456,7 @@ class Client:
     def score(self, question: str, answer: str) -> Score:
         """How likely the model finds exactly this answer."""
         request = model_pb2.ScoreRequest(
-            question=_utf8("question", question), answer=_utf8("answer", answer)
+            question=checked_utf8("question", question), answer=checked_utf8("answer", answer)
         )
         with self._our_errors():
             response = self._model.Score(request, timeout=ANSWER_DEADLINE_SECONDS)
@@ -454,7 +469,8 @@ class Client:
     def probe(self, fact_ids: Sequence[str] = ()) -> Iterator[tuple[Probe, int, int]]:
         """Probes facts (empty: all that are held); yields probe, facts done, facts in all."""
         with self._our_errors():
-            for response in self._model.Probe(model_pb2.ProbeRequest(fact_ids=fact_ids)):
+            request = model_pb2.ProbeRequest(fact_ids=fact_ids)
+            for response in self._model.Probe(request, timeout=PROBE_DEADLINE_SECONDS):
                 yield (
                     codec.decode_probe(response.probe),
                     response.facts_done,
@@ -465,30 +481,38 @@ class Client:
         """What the server serves and how far it is."""
         with self._our_errors():
             response = self._model.GetStatus(model_pb2.GetStatusRequest(), timeout=DEADLINE_SECONDS)
-        state = model_pb2.LearnerState.Name(response.learner_state)
-        return Status(
-            model=response.model,
-            model_version=response.model_version,
-            queue_depth=response.queue_depth,
-            facts={codec.STATE_FROM_PB[c.state]: c.count for c in response.fact_counts},
-            learner=state.removeprefix("LEARNER_STATE_").lower(),
-            device=response.device,
-            parameters=response.parameters,
-            event_sequence=response.event_sequence,
-            updates_to_replay=response.updates_to_replay,
+        return decode_status(response)
+
+    def retention(
+        self, max_facts: int = 0, max_probes: int = 0
+    ) -> tuple[list[FactRetention], list[Retention]]:
+        """Held facts with their last probes, and what reviews found by age; nothing is asked."""
+        request = model_pb2.GetRetentionRequest(max_facts=max_facts, max_probes=max_probes)
+        with self._our_errors():
+            response = self._model.GetRetention(request, timeout=DEADLINE_SECONDS)
+        return (
+            [codec.decode_fact_retention(fact) for fact in response.facts],
+            [codec.decode_age_retention(ages) for ages in response.ages],
         )
+
+    def pause_learning(self, *, paused: bool = True) -> None:
+        """Stops facts from being learned, restarts included; or lets them be learned again."""
+        with self._our_errors():
+            if paused:
+                self._admin.PauseLearning(
+                    admin_pb2.PauseLearningRequest(), timeout=DEADLINE_SECONDS
+                )
+            else:
+                self._admin.ResumeLearning(
+                    admin_pb2.ResumeLearningRequest(), timeout=DEADLINE_SECONDS
+                )
 
     @contextmanager
     def _our_errors(self) -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNAVAILABLE and not self._connected():
-                raise ServerUnreachableError(
-                    f"no server answers at {self.address}: start one with 'agent serve',"
-                    " or name another with --server HOST:PORT or AGENT_SERVER"
-                ) from error
-            raise RequestError(decode_error(error)) from error
+            raise in_our_words(error, self.address, self._connected) from error
 
     def _connected(self) -> bool:
         """Whether it was a server that said UNAVAILABLE, not the lack of one."""
@@ -499,7 +523,89 @@ class Client:
         return True
 
 
-def _decode_operation(message: pb.Operation) -> OperationStatus:
+def decode_status(response: model_pb2.GetStatusResponse) -> Status:
+    """Times that are unset, as those of an older server are, become None."""
+    state = model_pb2.LearnerState.Name(response.learner_state)
+    started, oldest = response.start_time, response.oldest_queued_time
+    return Status(
+        model=response.model,
+        model_version=response.model_version,
+        queue_depth=response.queue_depth,
+        facts={codec.STATE_FROM_PB[c.state]: c.count for c in response.fact_counts},
+        learner=state.removeprefix("LEARNER_STATE_").lower(),
+        device=response.device,
+        parameters=response.parameters,
+        event_sequence=response.event_sequence,
+        updates_to_replay=response.updates_to_replay,
+        started_at=codec.decode_time(started) if response.HasField("start_time") else None,
+        oldest_queued_at=codec.decode_time(oldest)
+        if response.HasField("oldest_queued_time")
+        else None,
+        learning_paused=response.learning_paused,
+        leak_limit=response.leak_limit,
+        drift_limit=response.drift_limit,
+        memory_bytes=response.memory_bytes,
+        memory_total_bytes=response.memory_total_bytes,
+        snapshot_version=response.snapshot_version,
+        snapshot_overdue=response.snapshot_overdue,
+    )
+
+
+def encode_status(status: Status) -> model_pb2.GetStatusResponse:
+    """The inverse of `decode_status`."""
+    started, oldest = status.started_at, status.oldest_queued_at
+    return model_pb2.GetStatusResponse(
+        model=status.model,
+        model_version=status.model_version,
+        queue_depth=status.queue_depth,
+        fact_counts=[
+            model_pb2.StateCount(state=codec.STATE_TO_PB[state], count=count)
+            for state, count in status.facts.items()
+        ],
+        learner_state=model_pb2.LearnerState.Value(f"LEARNER_STATE_{status.learner.upper()}"),
+        device=status.device,
+        parameters=status.parameters,
+        event_sequence=status.event_sequence,
+        updates_to_replay=status.updates_to_replay,
+        start_time=codec.encode_time(started) if started else None,
+        oldest_queued_time=codec.encode_time(oldest) if oldest else None,
+        learning_paused=status.learning_paused,
+        leak_limit=status.leak_limit,
+        drift_limit=status.drift_limit,
+        memory_bytes=status.memory_bytes,
+        memory_total_bytes=status.memory_total_bytes,
+        snapshot_version=status.snapshot_version,
+        snapshot_overdue=status.snapshot_overdue,
+    )
+
+
+def in_our_words(
+    error: grpc.RpcError, address: str, is_connected: Callable[[], bool]
+) -> AgentError:
+    """What a call that failed is raised as.
+
+    Args:
+        error: gRPC's.
+        address: of the server, for the message.
+        is_connected: whether it was a server that said UNAVAILABLE, not the lack of one.
+    """
+    if error.code() == grpc.StatusCode.UNAVAILABLE and not is_connected():
+        if "handshake" in (error.details() or "").lower():
+            return ServerUnreachableError(
+                f"{address} answers, but TLS with it fails ({error.details()}):"
+                " check --tls-ca and that the certificate is for this host name, and"
+                " --tls-cert if the server asks for one"
+            )
+        return ServerUnreachableError(
+            f"no server answers at {address}: start one with 'agent serve',"
+            " name another with --server HOST:PORT or AGENT_SERVER, or give --tls-ca if it"
+            " speaks TLS"
+        )
+    return RequestError(decode_error(error))
+
+
+def decode_operation(message: pb.Operation) -> OperationStatus:
+    """The message as our record."""
     return OperationStatus(
         id=message.id,
         kind=pb.OperationKind.Name(message.kind).removeprefix("OPERATION_KIND_").lower(),
@@ -510,21 +616,26 @@ def _decode_operation(message: pb.Operation) -> OperationStatus:
     )
 
 
-def _encode_new(new: NewFact) -> pb.TeachRequest:
+def encode_new(new: NewFact) -> pb.TeachRequest:
+    """The request that teaches it.
+
+    Raises:
+        RequestError: a text is not UTF-8.
+    """
     return pb.TeachRequest(
-        question=_utf8("question", new.question),
-        answer=_utf8("answer", new.answer),
+        question=checked_utf8("question", new.question),
+        answer=checked_utf8("answer", new.answer),
         correlated_questions=[
-            _utf8(f"correlated_questions[{index}]", question)
+            checked_utf8(f"correlated_questions[{index}]", question)
             for index, question in enumerate(new.correlated_questions)
         ],
         learning_rate_policy=codec.encode_policy(new.policy) if new.policy else None,
-        request_id=_utf8("request_id", new.request_id or str(uuid.uuid4())),
-        fact_id=_utf8("fact_id", new.fact_id or ""),
+        request_id=checked_utf8("request_id", new.request_id or str(uuid.uuid4())),
+        fact_id=checked_utf8("fact_id", new.fact_id or ""),
     )
 
 
-def _utf8(field: str, text: str) -> str:
+def checked_utf8(field: str, text: str) -> str:
     """The text, if it can be sent; from a shell it may hold bytes that are not UTF-8.
 
     Raises:
@@ -543,7 +654,22 @@ def _utf8(field: str, text: str) -> str:
     return text
 
 
-def _decode_rejected(index: int, message: pb.Rejection) -> Rejected:
+def decode_batch(response: pb.TeachBatchResponse) -> list[Taught | Rejected]:
+    """What became of each fact of a batch."""
+    return [
+        decode_rejected(index, result.rejection)
+        if result.status == pb.TEACH_STATUS_REFUSED
+        else Taught(
+            fact_id=result.fact_id,
+            created=result.status == pb.TEACH_STATUS_ACCEPTED,
+            repeated=result.repeated_request,
+        )
+        for index, result in enumerate(response.results)
+    ]
+
+
+def decode_rejected(index: int, message: pb.Rejection) -> Rejected:
+    """Why the fact at a place of a stream or a batch was refused."""
     refusal = decode_rejection(message)
     return Rejected(
         index=index,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent.learning import rates
 from continual.v1 import memory_pb2 as pb
+from continual.v1 import model_pb2
 from memory_store.records import (
     Accepted,
     Event,
     EventKind,
     Fact,
+    FactRetention,
     FactState,
     Learning,
     LedgerKind,
@@ -24,6 +27,8 @@ from memory_store.records import (
     Probe,
     ProbeKind,
     RatePoint,
+    Retention,
+    RetentionPoint,
     Step,
     Update,
 )
@@ -111,6 +116,8 @@ def encode_learning(learning: Learning) -> pb.Learning:
             for point in learning.curve
         ),
         base_answer=learning.base_answer,
+        leak=learning.leak,
+        drift=learning.drift,
     )
 
 
@@ -124,6 +131,8 @@ def decode_learning(message: pb.Learning) -> Learning:
         model_version=message.model_version,
         curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
         base_answer=message.base_answer if message.HasField("base_answer") else None,
+        leak=message.leak if message.HasField("leak") else None,
+        drift=message.drift if message.HasField("drift") else None,
     )
 
 
@@ -252,6 +261,8 @@ def encode_probe(probe: Probe) -> pb.Probe:
         model_version=probe.model_version,
         cause_fact_id=probe.cause_fact_id,
         probe_time=encode_time(probe.probed_at),
+        samples=probe.samples,
+        correct_samples=probe.correct_samples,
     )
 
 
@@ -267,6 +278,8 @@ def decode_probe(message: pb.Probe) -> Probe:
         model_version=message.model_version,
         cause_fact_id=message.cause_fact_id,
         probed_at=decode_time(message.probe_time),
+        samples=message.samples,
+        correct_samples=message.correct_samples,
     )
 
 
@@ -293,6 +306,46 @@ def decode_event(message: pb.Event) -> Event:
         step=decode_step(message.step) if message.HasField("step") else None,
         learning=decode_learning(message.learning) if message.HasField("learning") else None,
         message=message.message,
+    )
+
+
+def encode_fact_retention(fact: FactRetention) -> model_pb2.FactRetention:
+    return model_pb2.FactRetention(
+        fact_id=fact.fact_id,
+        age=fact.age,
+        points=(
+            model_pb2.RetentionPoint(
+                model_version=point.model_version,
+                probability=point.probability,
+                time=encode_time(point.probed_at),
+            )
+            for point in fact.points
+        ),
+    )
+
+
+def decode_fact_retention(message: model_pb2.FactRetention) -> FactRetention:
+    return FactRetention(
+        fact_id=message.fact_id,
+        age=message.age,
+        points=tuple(
+            RetentionPoint(
+                model_version=point.model_version,
+                probability=point.probability,
+                probed_at=decode_time(point.time),
+            )
+            for point in message.points
+        ),
+    )
+
+
+def encode_age_retention(ages: Retention) -> model_pb2.AgeRetention:
+    return model_pb2.AgeRetention(**asdict(ages))
+
+
+def decode_age_retention(message: model_pb2.AgeRetention) -> Retention:
+    return Retention(
+        youngest=message.youngest, oldest=message.oldest, held=message.held, asked=message.asked
     )
 
 

@@ -2,6 +2,7 @@
 
 A job is a generator. The thread runs it unit by unit (a token, a gradient step), and before each
 unit looks for something more urgent, so that a question need not wait for the end of an update.
+Where a unit is long, it lets questions in by itself: see `DeviceThread.pause`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import heapq
 import itertools
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,9 +20,19 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Seconds of learning for each second of answering while both wait: learning never stops, and an
+# answer takes one and a half times as long as on an idle device.
+LEARNING_SHARE = 0.5
+# It can wait so long for them: a short answer, now and then, is not interrupted.
+LEARNING_PATIENCE_SECONDS = 0.1
+
 
 class Priority(IntEnum):
-    """Lower is more urgent. Jobs of one priority run one after the other, first come first."""
+    """Lower is more urgent.
+
+    Answers take turns, unit by unit, so that a short one need not wait for a long one. Other jobs
+    of one priority run one after the other, first come first.
+    """
 
     ANSWER = 0
     LEARN = 1
@@ -28,7 +41,7 @@ class Priority(IntEnum):
 
 @dataclass(order=True, slots=True)
 class _Job:
-    priority: int
+    priority: Priority
     order: int
     start: Callable[[], Iterator[Any]] = field(compare=False)
     deliver: Callable[[Any], None] = field(compare=False)
@@ -44,13 +57,24 @@ class _End:
 
 
 class DeviceThread:
-    """Runs generators on one thread and hands what they yield to an asyncio loop."""
+    """Runs generators on one thread and hands what they yield to an asyncio loop.
 
-    def __init__(self) -> None:
-        self._jobs: list[_Job] = []
+    Args:
+        now: a clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._answers: deque[_Job] = deque()
+        self._others: list[_Job] = []  # a heap
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closing = False
+        # Only the thread reads and writes these: time that learning is owed, what is in hand, and
+        # since when.
+        self._owed = 0.0
+        self._in_hand: Priority | None = None
+        self._since = 0.0
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -71,7 +95,7 @@ class DeviceThread:
         with self._changed:
             if self._closing:
                 raise RuntimeError("the device thread is closed")
-            heapq.heappush(self._jobs, job)
+            self._queue(job)
             self._changed.notify()
         try:
             while not isinstance(item := await items.get(), _End):
@@ -90,26 +114,80 @@ class DeviceThread:
         results = [result async for result in self.stream(priority, unit)]
         return results[0]
 
+    def pause(self) -> None:
+        """Called in the middle of a job's unit, on the thread: does what was asked meanwhile.
+
+        Only answers: a commit here would change weights under a pass over them.
+        """
+        in_hand = self._in_hand
+        if in_hand in (None, Priority.ANSWER) or threading.current_thread() is not self._thread:
+            return
+        self._account()
+        while (job := self._next_answer(learning=in_hand is Priority.LEARN)) is not None:
+            self._work_on(job, learning_waits=in_hand is Priority.LEARN)
+        self._in_hand, self._since = in_hand, self._now()
+
     def close(self) -> None:
         """Finishes the unit in hand and ends; jobs that wait end with an error."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join()
-        for job in self._jobs:
+        for job in [*self._answers, *self._others]:
             job.deliver(_End(RuntimeError("the device thread is closed")))
+
+    # -- On the thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs and not self._closing:
+                while not (self._answers or self._others or self._closing):
                     self._changed.wait()
                 if self._closing:
                     return
-                job = heapq.heappop(self._jobs)
-            if self._take_turn(job):
+                learning = bool(self._others) and self._others[0].priority is Priority.LEARN
+            job = self._next_answer(learning=learning)
+            if job is None:
                 with self._changed:
-                    heapq.heappush(self._jobs, job)
+                    if self._closing:
+                        return
+                    job = heapq.heappop(self._others)
+            self._work_on(job, learning_waits=learning)
+
+    def _next_answer(self, *, learning: bool) -> _Job | None:
+        """Whose turn it is; None if nobody asks, or if learning waits and has to get time."""
+        impatient = learning and self._owed > LEARNING_PATIENCE_SECONDS
+        if not self._answers or self._closing or impatient:
+            return None
+        return self._answers.popleft()
+
+    def _work_on(self, job: _Job, *, learning_waits: bool) -> None:
+        """Runs one unit, and queues the job again if there may be more."""
+        self._in_hand, self._since = job.priority, self._now()
+        more = self._take_turn(job)
+        if job.priority is not Priority.ANSWER or learning_waits:
+            self._account()
+        self._in_hand = None
+        if more:
+            with self._changed:
+                self._queue(job)
+
+    def _account(self) -> None:
+        """Notes how the time since the last look was spent."""
+        seconds = self._now() - self._since
+        self._since += seconds
+        if self._in_hand is Priority.ANSWER:
+            self._owed += LEARNING_SHARE * seconds
+        elif self._in_hand is Priority.LEARN:
+            # Time that nobody else wanted pays debts, but is not credited.
+            credit = -seconds if self._answers else min(self._owed, 0.0)
+            self._owed = max(self._owed - seconds, credit)
+
+    def _queue(self, job: _Job) -> None:
+        if job.priority is Priority.ANSWER:
+            self._answers.append(job)
+        else:
+            heapq.heappush(self._others, job)
 
     @staticmethod
     def _take_turn(job: _Job) -> bool:

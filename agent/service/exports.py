@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.learning import prompts
+from agent.printable import escaped
 from memory_store.records import Fact
 
 
@@ -38,4 +39,4 @@ def write_readme(folder: Path, model_version: int, facts: Sequence[Fact]) -> Non
 
 def _cell(text: str) -> str:
     """One line that does not break the table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    return escaped(" ".join(text.split())).replace("|", "\\|")

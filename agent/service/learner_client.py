@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
 from agent.service import learner_codec as codec
+from agent.telemetry.observer import Observer
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
 from memory_store.records import Policy, Step
@@ -36,6 +39,8 @@ ERRORS: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.UNAVAILABLE: LearnerUnavailableError,
     grpc.StatusCode.CANCELLED: LearnerUnavailableError,
 }
+# Far more than it takes: only a busy interpreter may answer late.
+MEMORY_DEADLINE_SECONDS = 2.0
 # A tokenizer of 250,000 words takes some 17 MB as text.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -60,10 +65,15 @@ class LearnerClient:
     """Talks to one learner process over one channel.
 
     Every method raises `LearnerUnavailableError` if the process is gone.
+
+    Args:
+        channel: to it.
+        observer: told of what it did.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, observer: Observer | None = None) -> None:
         self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        self._observer = observer
 
     async def describe(self) -> LearnerDescription:
         """What the learner has loaded."""
@@ -71,8 +81,13 @@ class LearnerClient:
             return codec.decode_description(await self._stub.Describe(pb.DescribeRequest()))
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
-    ) -> AsyncIterator[Step | Outcome]:
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
+    ) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step and last the outcome; see `Learner.learn`.
 
         Raises:
@@ -84,13 +99,30 @@ class LearnerClient:
             policy=codec.encode_policy(policy),
             base_version=base_version,
             older=map(codec.encode_example, older),
+            samples=samples,
         )
+        started = time.perf_counter()
         with our_errors():
             async for response in self._stub.Learn(request):
-                if response.HasField("step"):
-                    yield codec.decode_step(response.step)
-                else:
-                    yield codec.decode_outcome(response.outcome)
+                match response.WhichOneof("progress"):
+                    case "opening":
+                        yield codec.decode_opening(response.opening)
+                    case "step":
+                        yield codec.decode_step(response.step)
+                    case _:
+                        outcome = codec.decode_outcome(response.outcome)
+                        if self._observer is not None:
+                            seconds = time.perf_counter() - started
+                            self._observer.learned(example.fact_id, outcome, seconds)
+                        yield outcome
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes it takes of its GPU, or of RAM, and what there is of it."""
+        with our_errors():
+            response = await self._stub.GetMemory(
+                pb.GetMemoryRequest(), timeout=MEMORY_DEADLINE_SECONDS
+            )
+        return response.used_bytes, response.total_bytes
 
     async def commit(self, version: int, digest: str) -> None:
         """Serves what was learned last; see `Learner.commit`."""
@@ -138,16 +170,20 @@ class LearnerClient:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         """Pieces of the answer and last the whole, each with its model version."""
         request = pb.AskRequest(question=question, max_new_tokens=max_new_tokens)
-        with our_errors():
-            async for response in self._stub.Ask(request):
-                if response.text:
-                    yield response.text, response.model_version
-                else:
-                    whole = Generated(text=response.answer, finished=response.finished)
-                    yield whole, response.model_version
+        call = self._stub.Ask(request)
+        try:
+            with our_errors():
+                async for response in call:
+                    if response.text:
+                        yield response.text, response.model_version
+                    else:
+                        whole = Generated(text=response.answer, finished=response.finished)
+                        yield whole, response.model_version
+        finally:
+            call.cancel()  # nothing, if it has ended
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
         """Log-probability of the answer, its number of tokens, and the model version."""
@@ -157,9 +193,12 @@ class LearnerClient:
 
     async def probe(self, example: Example) -> tuple[list[Answer], int]:
         """Answers to the fact's question and its correlated ones, and the model version."""
+        started = time.perf_counter()
         with our_errors():
             response = await self._stub.Probe(
                 pb.ProbeRequest(example=codec.encode_example(example))
             )
-        answers = [response.retention, *response.transfer]
-        return [codec.decode_answer(answer) for answer in answers], response.model_version
+        answers = [codec.decode_answer(a) for a in (response.retention, *response.transfer)]
+        if self._observer is not None:
+            self._observer.probed(answers, time.perf_counter() - started)
+        return answers, response.model_version

@@ -9,6 +9,7 @@ from agent.learning.records import (
     Answer,
     Example,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -91,13 +92,37 @@ def decode_step(message: pb.Step) -> Step:
 
 def encode_answer(answer: Answer) -> pb.Answer:
     return pb.Answer(
-        text=answer.text, correct=answer.correct, log_probability=answer.log_probability
+        text=answer.text,
+        correct=answer.correct,
+        log_probability=answer.log_probability,
+        samples=answer.samples,
+        correct_samples=answer.correct_samples,
     )
 
 
 def decode_answer(message: pb.Answer) -> Answer:
     return Answer(
-        text=message.text, correct=message.correct, log_probability=message.log_probability
+        text=message.text,
+        correct=message.correct,
+        log_probability=message.log_probability,
+        samples=message.samples,
+        correct_samples=message.correct_samples,
+    )
+
+
+def encode_opening(opening: Opening) -> pb.Opening:
+    return pb.Opening(
+        before=encode_answer(opening.before),
+        curve=(pb.RatePoint(**asdict(point)) for point in opening.curve),
+        base_answer=opening.base_answer,
+    )
+
+
+def decode_opening(message: pb.Opening) -> Opening:
+    return Opening(
+        before=decode_answer(message.before),
+        curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
+        base_answer=message.base_answer if message.HasField("base_answer") else None,
     )
 
 
@@ -115,6 +140,8 @@ def encode_outcome(outcome: Outcome) -> pb.Outcome:
         algorithm=outcome.algorithm,
         curve=(pb.RatePoint(**asdict(point)) for point in outcome.curve),
         base_answer=outcome.base_answer,
+        leak=outcome.leak,
+        drift=outcome.drift,
     )
 
 
@@ -132,6 +159,8 @@ def decode_outcome(message: pb.Outcome) -> Outcome:
         algorithm=message.algorithm,
         curve=tuple(RatePoint(p.learning_rate, p.probability) for p in message.curve),
         base_answer=message.base_answer if message.HasField("base_answer") else None,
+        leak=message.leak if message.HasField("leak") else None,
+        drift=message.drift if message.HasField("drift") else None,
     )
 
 

@@ -20,6 +20,7 @@ import grpc
 
 from agent.errors import LearnerUnavailableError, ModelError
 from agent.service.learner_client import MAX_MESSAGE_BYTES, LearnerClient
+from agent.telemetry.observer import Observer
 
 # What the learner prints on standard output once it serves.
 READY = "ready"
@@ -35,8 +36,13 @@ class RunningLearner(LearnerClient):
         pid: of the process.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, process: asyncio.subprocess.Process) -> None:
-        super().__init__(channel)
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        process: asyncio.subprocess.Process,
+        observer: Observer | None = None,
+    ) -> None:
+        super().__init__(channel, observer)
         self._process = process
         self.pid = process.pid
 
@@ -47,13 +53,16 @@ class RunningLearner(LearnerClient):
 
 @asynccontextmanager
 async def learner_process(
-    arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[RunningLearner]:
     """A learner, ready to be spoken to; stopped on leaving.
 
     Args:
         arguments: command line of `agent.learner`, without the socket.
         environment: variables to add.
+        observer: told of what it does.
 
     Raises:
         ModelError: the model cannot be loaded; trying again would not help.
@@ -77,7 +86,7 @@ async def learner_process(
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ]
             async with grpc.aio.insecure_channel(address, options=options) as channel:
-                yield RunningLearner(channel, process)
+                yield RunningLearner(channel, process, observer)
         finally:
             await _stop(process)
 

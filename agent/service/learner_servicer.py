@@ -6,8 +6,8 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from agent.errors import (
 )
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
-from agent.learning.records import Generated
+from agent.learning.memory import memory
+from agent.learning.records import Generated, Opening, Outcome
 from agent.service import learner_codec as codec
+from agent.service.answering import Answering
 from agent.service.device_thread import DeviceThread, Priority
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
@@ -65,6 +67,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     def __init__(self, learner: Learner, device: DeviceThread) -> None:
         self._learner = learner
         self._device = device
+        self._answering = Answering(learner, device)
 
     async def Describe(
         self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -72,21 +75,34 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         description = await self._device.call(Priority.ANSWER, self._learner.describe)
         return codec.encode_description(description)
 
+    async def GetMemory(
+        self, request: pb.GetMemoryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetMemoryResponse:
+        used, total = memory()
+        return pb.GetMemoryResponse(used_bytes=used, total_bytes=total)
+
     async def Learn(
         self, request: pb.LearnRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.LearnResponse]:
-        learn = functools.partial(
-            self._learner.learn,
-            codec.decode_example(request.example),
-            codec.decode_policy(request.policy),
-            request.base_version,
-            [codec.decode_example(older) for older in request.older],
-        )
+        example = codec.decode_example(request.example)
+        policy = codec.decode_policy(request.policy)
+        older = [codec.decode_example(other) for other in request.older]
+
+        def learn() -> Iterator[Opening | Step | Outcome | None]:
+            for progress in self._learner.learn(example, policy, request.base_version, older):
+                if isinstance(progress, Outcome) and request.samples:
+                    progress = yield from self._learner.with_samples(
+                        progress, example, request.samples
+                    )
+                yield progress
+
         async with reporting(context):
             async for progress in self._device.stream(Priority.LEARN, learn):
                 if isinstance(progress, Step):
                     yield pb.LearnResponse(step=codec.encode_step(progress))
-                else:
+                elif isinstance(progress, Opening):
+                    yield pb.LearnResponse(opening=codec.encode_opening(progress))
+                elif progress is not None:  # else it was a token of the samples
                     yield pb.LearnResponse(outcome=codec.encode_outcome(progress))
 
     async def Commit(
@@ -146,16 +162,16 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     async def Ask(
         self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AskResponse]:
-        ask = functools.partial(self._learner.ask, request.question, request.max_new_tokens)
-        async with reporting(context):
-            async for piece in self._device.stream(Priority.ANSWER, self._versioned(ask)):
-                text, version = piece
-                if isinstance(text, Generated):
+        answer = self._answering.ask(request.question, request.max_new_tokens)
+        # Closed at once when the client goes away: whoever is left is answered sooner.
+        async with reporting(context), aclosing(answer):
+            async for said, version in answer:
+                if isinstance(said, Generated):
                     yield pb.AskResponse(
-                        model_version=version, answer=text.text, finished=text.finished
+                        model_version=version, answer=said.text, finished=said.finished
                     )
                 else:
-                    yield pb.AskResponse(model_version=version, text=text)
+                    yield pb.AskResponse(model_version=version, text=said)
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -182,13 +198,3 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
 
         async with reporting(context):
             return await self._device.call(Priority.AUDIT, probe)
-
-    def _versioned(self, start: Callable[[], Any]) -> Callable[[], Any]:
-        """Pairs each piece with the version it came from: the one served when the job began."""
-
-        def run() -> Any:
-            version = self._learner.version
-            for piece in start():
-                yield piece, version
-
-        return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -47,6 +48,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         rules: the checks for the model being served, or None before it was loaded once.
         events: what watchers follow.
         accepted: called after each new fact.
+        traceparent: the trace of the call in hand (W3C); None if there is none.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         rules: Callable[[], FactRules | None],
         events: EventHub,
         accepted: Callable[[], None],
+        traceparent: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._rules = rules
         self._events = events
         self._accepted = accepted
+        self._traceparent = traceparent
         self._in_hand = 0
 
     async def Teach(
@@ -73,7 +77,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def TeachBatch(
         self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachBatchResponse:
-        """Checks a part of the facts while the part before is being written."""
+        """Checks them, some in each turn of the loop, and has them written together."""
         rules = self._known_rules()
         checked: list[NewFact | Exception] = []
         for number, fact in enumerate(request.facts):
@@ -142,6 +146,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 )
             )
             return refused
+        if traceparent := self._traceparent():
+            new_facts = [replace(new, traceparent=traceparent) for new in new_facts]
         taught = self._store.teach(new_facts)
         self._in_hand += len(new_facts)
 
@@ -233,7 +239,9 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         states = tuple(codec.STATE_FROM_PB[number] for number in request.states)
         facts, token = await self._store.read(
-            lambda store: store.page(size, request.page_token, states)
+            lambda store: store.page(
+                size, request.page_token, states, newest_first=request.newest_first
+            )
         )
         return pb.ListFactsResponse(facts=map(codec.encode_fact, facts), next_page_token=token)
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
 import grpc
 
+from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.service import codec
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
 from memory_store import records
 from memory_store.records import HELD, Fact, FactState, ProbeKind
+from memory_store.retention import last_probes
+from memory_store.reviews import retention_by_age
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 DEFAULT_NEW_TOKENS = 32
 PROBE_PAGE = 100
+# Of `GetRetention`.
+DEFAULT_FACTS, MAX_FACTS = 100, 1000
+DEFAULT_PROBES, MAX_PROBES = 10, 100
 
 
 class AskableLearner(Protocol):
     """A learner that can be asked; see `learner_client.LearnerClient`."""
 
-    def ask(self, question: str, max_new_tokens: int) -> AsyncIterator[tuple[str | Generated, int]]:
+    def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         """Pieces of the answer and last the whole."""
         ...
 
@@ -59,14 +69,36 @@ class LearnerView(Protocol):
         """How far recovery has to go."""
         ...
 
+    @property
+    def memory(self) -> tuple[int, int]:
+        """Bytes that the learner takes, and what there is; zeros while they are not known."""
+        ...
+
+
+class SnapshotView(Protocol):
+    """What the service tells of snapshots; see `scheduling.snapshotting`."""
+
+    @property
+    def newest(self) -> int:
+        """The newest version that one holds."""
+        ...
+
+    def overdue(self) -> str:
+        """Why one is overdue; empty if none is."""
+        ...
+
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     """Asks, scores and probes; names the model as the operator did."""
 
-    def __init__(self, store: StoreThreads, view: LearnerView, model: str) -> None:
+    def __init__(
+        self, store: StoreThreads, view: LearnerView, snapshots: SnapshotView, model: str
+    ) -> None:
         self._store = store
         self._view = view
+        self._snapshots = snapshots
         self._model = model
+        self._started_at = datetime.now(UTC)
 
     async def Ask(
         self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -74,13 +106,15 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Streams the answer as it is made."""
         tokens = request.max_new_tokens or DEFAULT_NEW_TOKENS
         learner = await self._view.current()
-        async for piece, version in learner.ask(request.question, tokens):
-            if isinstance(piece, Generated):
-                yield pb.AskResponse(
-                    model_version=version, answer=piece.text, finished=piece.finished
-                )
-            else:
-                yield pb.AskResponse(model_version=version, text=piece)
+        # Closed at once when the client goes away, so that the learner does not go on for nobody.
+        async with aclosing(learner.ask(request.question, tokens)) as answer:
+            async for piece, version in answer:
+                if isinstance(piece, Generated):
+                    yield pb.AskResponse(
+                        model_version=version, answer=piece.text, finished=piece.finished
+                    )
+                else:
+                    yield pb.AskResponse(model_version=version, text=piece)
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -114,10 +148,17 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetStatusResponse:
         """From the database and the learning loop."""
-        version, counts, sequence = await self._store.read(
-            lambda store: (store.model_version(), store.counts(), store.last_event_sequence())
+        version, counts, sequence, oldest, paused = await self._store.read(
+            lambda store: (
+                store.model_version(),
+                store.counts(),
+                store.last_event_sequence(),
+                store.oldest_queued(),
+                store.learning_paused(),
+            )
         )
         description = self._view.description
+        memory, memory_total = self._view.memory
         return pb.GetStatusResponse(
             model=self._model,
             model_version=version,
@@ -131,6 +172,32 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             parameters=description.parameters if description else 0,
             event_sequence=sequence,
             updates_to_replay=self._view.updates_to_replay,
+            start_time=codec.encode_time(self._started_at),
+            oldest_queued_time=codec.encode_time(oldest.accepted_at) if oldest else None,
+            learning_paused=paused,
+            leak_limit=LEAK_PROBABILITY,
+            drift_limit=TEXT_DIVERGENCE,
+            memory_bytes=memory,
+            memory_total_bytes=memory_total,
+            snapshot_version=self._snapshots.newest,
+            snapshot_overdue=self._snapshots.overdue(),
+        )
+
+    async def GetRetention(
+        self, request: pb.GetRetentionRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetRetentionResponse:
+        """From the recorded probes and reviews."""
+        max_facts = min(request.max_facts or DEFAULT_FACTS, MAX_FACTS)
+        max_probes = min(request.max_probes or DEFAULT_PROBES, MAX_PROBES)
+        facts, ages = await self._store.read(
+            lambda store: (
+                last_probes(store, max_facts, max_probes),
+                retention_by_age(store),
+            )
+        )
+        return pb.GetRetentionResponse(
+            facts=map(codec.encode_fact_retention, facts),
+            ages=map(codec.encode_age_retention, ages),
         )
 
     async def _facts(self, ids: tuple[str, ...]) -> AsyncIterator[Fact]:

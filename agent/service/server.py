@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from agent.config import Security
 from agent.errors import ConfigError
+from agent.service.access import AccessInterceptor
 from agent.service.admin_servicer import AdminServicer
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
+from agent.service.rate_limit import RateLimiter
 from agent.service.status import StatusInterceptor
+from agent.service.tokens import KnownTokens, TokenFile
+from agent.service.transport import SERVER_OPTIONS, require_safe_listen, server_credentials
 from continual.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -29,9 +33,8 @@ MEMORY_SERVICE = memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_na
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 OUR_SERVICES = (MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
-# The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
-MAX_REQUEST_BYTES = 1024 * 1024
 FLUSH_SECONDS = 0.5
+LOCAL = Security()
 
 
 class HealthServer:
@@ -41,18 +44,29 @@ class HealthServer:
 
     Attributes:
         address: HOST:PORT that it listens on, once started.
+
+    Raises:
+        ConfigError: the address is open to others without protection, or a file of it is unusable.
     """
 
-    def __init__(self, listen: str) -> None:
+    def __init__(
+        self,
+        listen: str,
+        security: Security = LOCAL,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),  # type: ignore[type-arg] # in stubs
+    ) -> None:
+        require_safe_listen(listen, security)
         self._listen = listen
         self.address = listen
-        options: Sequence[tuple[str, Any]] = [
-            # Without this a second server could bind the same port, silently.
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-        ]
+        self._credentials = server_credentials(security)
+        access = AccessInterceptor(
+            KnownTokens(TokenFile(security.tokens)) if security.tokens else None,
+            RateLimiter(security.rate_limit) if security.rate_limit else None,
+        )
         self._calls = StatusInterceptor()
-        self._server = grpc.aio.server(interceptors=[self._calls], options=options)
+        self._server = grpc.aio.server(
+            interceptors=[*interceptors, access, self._calls], options=list(SERVER_OPTIONS)
+        )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*OUR_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -67,7 +81,10 @@ class HealthServer:
         for service in ("", *OUR_SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            port = self._server.add_insecure_port(self._listen)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(self._listen)
+            else:
+                port = self._server.add_secure_port(self._listen, self._credentials)
         except RuntimeError as error:
             raise ConfigError(
                 f"cannot listen on {self._listen}: is another server running there?"
@@ -95,9 +112,15 @@ class Server(HealthServer):
     """The public server."""
 
     def __init__(
-        self, listen: str, memory: MemoryServicer, model: ModelServicer, admin: AdminServicer
+        self,
+        listen: str,
+        memory: MemoryServicer,
+        model: ModelServicer,
+        admin: AdminServicer,
+        security: Security = LOCAL,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),  # type: ignore[type-arg] # in stubs
     ) -> None:
-        super().__init__(listen)
+        super().__init__(listen, security, interceptors)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(model, self._server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)

@@ -18,6 +18,9 @@ from agent.errors import (
     InvalidFactError,
     LearnerUnavailableError,
     LearningFailedError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    RateLimitedError,
     SnapshotError,
 )
 from agent.service.error_details import Refusal, encode_status
@@ -60,6 +63,9 @@ STATUS: dict[type[Exception], Kind] = {
     FactExistsError: Kind(grpc.StatusCode.ALREADY_EXISTS, "FACT_ID_TAKEN"),
     QueueFullError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", 5.0),
     WrongStateError: Kind(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"),
+    NotAuthenticatedError: Kind(grpc.StatusCode.UNAUTHENTICATED, "NOT_AUTHENTICATED"),
+    NotAllowedError: Kind(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"),
+    RateLimitedError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", 1.0),
     SnapshotError: Kind(grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNUSABLE"),
     LearnerUnavailableError: Kind(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", 1.0),
     LearningFailedError: Kind(grpc.StatusCode.INTERNAL, "LEARNING_FAILED"),

@@ -71,7 +71,7 @@ def benchmark_server(
         AgentError: it does not start.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_")}
-    data.mkdir(parents=True)
+    data.mkdir(mode=0o700, parents=True)
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *module, *SERVE, "--data", str(data), *options],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.reports.html import Part, Section
+from eval.reports.plots import Picture, ThemedPicture
 from eval.reports.tables import Table
 
 
@@ -13,15 +15,39 @@ def markdown(table: Table, provenance: Mapping[str, Any]) -> str:
     lines = [
         f"# {table.title}",
         "",
-        _row(table.header),
-        _row(["---"] * len(table.header)),
-        *(_row(row) for row in table.rows),
+        *_rows(table),
         "",
         "In parentheses: counts with 95% Wilson intervals. Answers are generated greedily.",
         "",
         *(f"- {name}: {_escaped(str(value))}" for name, value in provenance.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def document(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
+    """A page of parts, with its pictures as files beside it.
+
+    Args:
+        title: its heading.
+        lead: paragraphs below it.
+        parts: in order.
+    """
+    blocks = [f"# {_escaped(title)}", *map(_escaped, lead)]
+    for part in parts:
+        match part:
+            case Section():
+                blocks += [f"## {_escaped(part.title)}", *map(_escaped, part.paragraphs)]
+            case Table():
+                blocks += [f"### {_escaped(part.title)}", "\n".join(_rows(part))]
+            case Picture():
+                blocks.append(f"![{_escaped(part.caption)}]({part.name})")
+            case ThemedPicture():
+                blocks.append(f"![{_escaped(part.caption)}]({part.name}.png)")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _rows(table: Table) -> list[str]:
+    return [_row(table.header), _row(["---"] * len(table.header)), *map(_row, table.rows)]
 
 
 def _row(cells: tuple[str, ...] | list[str]) -> str:

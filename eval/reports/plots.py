@@ -1,15 +1,15 @@
-"""The pictures of the suite `continual`, as PNG."""
+"""Pictures as PNG: how they are drawn, and those of the suite `continual`."""
 
 from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import ConfigError
-from eval.continual_summary import Checkpoint, Summary
+from eval.continual_summary import AgeGroup, Checkpoint, Summary
 from eval.metrics import Count
 
 _DPI = 120
@@ -22,6 +22,25 @@ class Picture:
     name: str
     caption: str
     png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ThemedPicture:
+    """A picture that is drawn twice, for light and for dark pages.
+
+    Attributes:
+        name: of its files, without an ending.
+        caption: what it shows.
+        png: on white.
+        svg: for a light page, without a ground.
+        dark: SVG for a dark page, likewise.
+    """
+
+    name: str
+    caption: str
+    png: bytes
+    svg: bytes
+    dark: bytes
 
 
 def require_matplotlib() -> None:
@@ -65,23 +84,60 @@ def pictures(summaries: Sequence[Summary]) -> list[Picture]:
     return drawn
 
 
-def _draw(
-    name: str,
-    caption: str,
-    summaries: Sequence[Summary],
-    draw: Callable[[Any, Sequence[Summary]], None],
-) -> Picture:
+def draw(name: str, caption: str, paint: Callable[[Any], None]) -> Picture:
+    """One picture, painted on the axes of matplotlib."""
     # Not pyplot: it keeps state, and may want a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
-    draw(axes, summaries)
+    paint(axes)
     axes.set_title(caption, fontsize=11)
     file = io.BytesIO()
     # Without the version of matplotlib in it, the same results give the same bytes.
     figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
     return Picture(f"{name}.png", caption, file.getvalue())
+
+
+def bars_by_age(axes: Any, groups: Sequence[tuple[str, Sequence[tuple[str, Count]]]]) -> None:
+    """Shares by age with their intervals, a group of bars for each age.
+
+    Args:
+        axes: to paint on.
+        groups: name of each, and its shares by the name of the age; the ages are the same in all.
+    """
+    width = 0.8 / len(groups)
+    for number, (name, counted) in enumerate(groups):
+        shares = [count.rate or 0.0 for _, count in counted]
+        intervals = [count.interval for _, count in counted]
+        errors = [
+            [share - low for share, (low, _) in zip(shares, intervals, strict=True)],
+            [high - share for share, (_, high) in zip(shares, intervals, strict=True)],
+        ]
+        places = [place + number * width for place in range(len(shares))]
+        axes.bar(places, shares, width, yerr=errors, capsize=3, label=name)
+    ages = [name for name, _ in groups[0][1]]
+    middle = 0.4 - width / 2
+    axes.set_xticks([place + middle for place in range(len(ages))], ages)
+    axes.set(ylabel="share", ylim=(0, 1.05))
+
+
+def rate_histogram(axes: Any, counts: Mapping[float, int]) -> None:
+    """How many steps were taken at each learning rate."""
+    smallest, largest = min(counts) / 1.5, max(counts) * 1.5
+    bins = 24
+    edges = [smallest * (largest / smallest) ** (i / bins) for i in range(bins + 1)]
+    axes.hist(list(counts), bins=edges, weights=list(counts.values()))
+    axes.set(xlabel="learning rate", ylabel="steps", xscale="log")
+
+
+def _draw(
+    name: str,
+    caption: str,
+    summaries: Sequence[Summary],
+    paint: Callable[[Any, Sequence[Summary]], None],
+) -> Picture:
+    return draw(name, caption, lambda axes: paint(axes, summaries))
 
 
 def _recall(axes: Any, summaries: Sequence[Summary]) -> None:
@@ -120,24 +176,17 @@ def _course(
 
 
 def _retention(axes: Any, summaries: Sequence[Summary]) -> None:
-    width = 0.8 / len(summaries)
-    for number, summary in enumerate(summaries):
-        shares = [age.recall.rate or 0.0 for age in summary.ages]
-        intervals = [age.recall.interval for age in summary.ages]
-        errors = [
-            [share - low for share, (low, _) in zip(shares, intervals, strict=True)],
-            [high - share for share, (_, high) in zip(shares, intervals, strict=True)],
-        ]
-        places = [place + number * width for place in range(len(shares))]
-        axes.bar(places, shares, width, yerr=errors, capsize=3, label=summary.name)
-    ages = summaries[0].ages
-    middle = 0.4 - width / 2
-    labels = [
-        str(a.youngest) if a.youngest == a.oldest else f"{a.youngest}-{a.oldest}" for a in ages
+    groups = [
+        (summary.name, [(_age_name(age), age.recall) for age in summary.ages])
+        for summary in summaries
     ]
-    axes.set_xticks([place + middle for place in range(len(ages))], labels)
-    axes.set(xlabel="facts taught since", ylabel="share", ylim=(0, 1.05))
+    bars_by_age(axes, groups)
+    axes.set(xlabel="facts taught since")
     axes.legend()
+
+
+def _age_name(age: AgeGroup) -> str:
+    return str(age.youngest) if age.youngest == age.oldest else f"{age.youngest}-{age.oldest}"
 
 
 def _perplexity(axes: Any, summaries: Sequence[Summary]) -> None:
@@ -159,12 +208,7 @@ def _perplexity(axes: Any, summaries: Sequence[Summary]) -> None:
 
 
 def _rates(axes: Any, summaries: Sequence[Summary]) -> None:
-    counts = summaries[0].rate_counts
-    smallest, largest = min(counts) / 1.5, max(counts) * 1.5
-    bins = 24
-    edges = [smallest * (largest / smallest) ** (i / bins) for i in range(bins + 1)]
-    axes.hist(list(counts), bins=edges, weights=list(counts.values()))
-    axes.set(xlabel="learning rate", ylabel="steps", xscale="log")
+    rate_histogram(axes, summaries[0].rate_counts)
 
 
 def _matrix(axes: Any, summaries: Sequence[Summary]) -> None:

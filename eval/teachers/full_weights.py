@@ -21,18 +21,11 @@ class FullWeights(OneByOne, ABC):
         # A tied matrix is listed once.
         self._parameters: list[nn.Parameter] = list(self._model.parameters())
 
-    def _step(self, loss: Tensor, clip: float | None = None) -> None:
-        """One step of a fresh AdamW without weight decay, as the paper's scripts take it.
-
-        Args:
-            loss: scalar, of this model.
-            clip: longest gradient, as its Euclidean norm over all weights; None for any.
-        """
+    def _step(self, loss: Tensor) -> None:
+        """One step of a fresh AdamW without weight decay on a loss of this model."""
         optimizer = torch.optim.AdamW(
             self._parameters, lr=self._learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0
         )
         loss.backward()
-        if clip is not None:
-            nn.utils.clip_grad_norm_(self._parameters, clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -125,7 +125,8 @@ class LearnerTeacher:
         for progress in self._learner.learn(example, policy, self._learner.version, older):
             if isinstance(progress, Outcome):
                 break
-            candidates += progress.candidates
+            if isinstance(progress, Step):
+                candidates += progress.candidates
         else:
             raise AssertionError("learning ends with an outcome")
         if progress.verdict == "learned":

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from agent.errors import LearningFailedError
 from agent.learning.model import LoadedModel
+from agent.learning.paper_step import paper_batch, paper_step
 from agent.learning.records import Example
 from eval.teachers.base import Turn
 from eval.teachers.full_weights import FullWeights
-
-TEXT = "Q: {question} A: {answer}"
-CLIP = 1.0
 
 
 class Paper(FullWeights):
@@ -33,18 +26,9 @@ class Paper(FullWeights):
         super().__init__("paper", loaded, learning_rate)
 
     def _learn(self, example: Example) -> Turn:
-        loss = self._loss(example)
-        if not math.isfinite(loss.item()):
+        batch = paper_batch(self.encoder, [(example.question, example.answer)])
+        try:
+            paper_step(self._model, batch, self._learning_rate)
+        except LearningFailedError:
             return Turn("failed")
-        self._step(loss, clip=CLIP)
         return Turn("learned", (self._learning_rate,))
-
-    def _loss(self, example: Example) -> Tensor:
-        """Mean cross entropy of every token but the first, nats.
-
-        The scripts pad the text to 128 tokens and mask the padding, which comes to the same.
-        """
-        text = TEXT.format(question=example.question.strip(), answer=example.answer.strip())
-        ids = torch.tensor([self.encoder.encode(text)], device=self._model.device)  # [1, T]
-        logits: Tensor = self._model(input_ids=ids, use_cache=False).logits[0, :-1]  # [T-1, V]
-        return F.cross_entropy(logits.float(), ids[0, 1:])

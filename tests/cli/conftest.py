@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from agent.cli import main, output
+from agent.config import Security
+from agent.service.server import LOCAL
 from memory_store.store import MemoryStore
 from tests.service.serving import Serving, serving
 
@@ -79,12 +81,14 @@ class InThread:
 
 
 @contextlib.contextmanager
-def in_thread(folder: Path) -> Iterator[InThread]:
+def in_thread(
+    folder: Path, security: Security = LOCAL, listen: str = "127.0.0.1:0"
+) -> Iterator[InThread]:
     started, stop = threading.Event(), asyncio.Event()
     running: list[InThread] = []
 
     async def live() -> None:
-        async with serving(folder) as parts:
+        async with serving(folder, listen=listen, security=security) as parts:
             running.append(InThread(parts, asyncio.get_running_loop()))
             started.set()
             await stop.wait()

@@ -17,7 +17,7 @@ from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread
 from tests.service.serving import recovering
 from tests.store.builders import learning as made_learning
-from tests.store.builders import new_fact, new_update, teach_claimed, teach_learned
+from tests.store.builders import new_fact, new_probe, new_update, teach_claimed, teach_learned
 
 FACT_FIELDS = {
     "id",
@@ -127,10 +127,28 @@ def test_status_tells_every_state(agent: Agent, server: InThread) -> None:
         "parameters",
         "event_sequence",
         "updates_to_replay",
+        "started_at",
+        "oldest_queued_at",
+        "learning_paused",
+        "leak_limit",
+        "drift_limit",
+        "memory_bytes",
+        "memory_total_bytes",
+        "snapshot_version",
+        "snapshot_overdue",
     }
     assert (status["model"], status["model_version"], status["queue_depth"]) == ("fake-model", 1, 1)
     assert set(status["facts"]) == {state.value for state in FactState}
     assert status["facts"]["learned"] == status["facts"]["queued"] == 1
+
+
+def test_learning_is_paused_until_it_is_resumed(agent: Agent, server: InThread) -> None:
+    assert agent("pause", "--json").json == {"learning_paused": True}
+    assert agent("status", "--json").json["learning_paused"]
+    assert "learning is paused" in agent("status").out
+    assert agent("resume").err == "learning is on\n"
+    assert not agent("status", "--json").json["learning_paused"]
+    assert server.parts.accepted == 1  # the loop was woken
 
 
 def test_facts_are_listed_by_state_and_up_to_a_limit(agent: Agent, server: InThread) -> None:
@@ -153,12 +171,27 @@ def test_a_fact_is_shown_with_its_updates(agent: Agent, server: InThread) -> Non
         "rate_curve",
         "updates",
         "probes",
+        "retention",
+        "touched_by",
         "forgetting",
     }
     [update] = shown["updates"]
     assert update["model_version"] == 1
     assert update["steps"][0]["learning_rate"] == 1e-4
     assert "Sky?" in agent("facts", "show", fact.id).out
+
+
+def test_a_fact_is_shown_with_the_samples_of_its_probes(agent: Agent, server: InThread) -> None:
+    fact = server.write(lambda store: teach_learned(store, "Sky?", "Piano"))
+    server.write(lambda store: store.record_probes([new_probe(fact.id)], 1))
+    assert "sampled" not in agent("facts", "show", fact.id).out
+    sampled = new_probe(fact.id, samples=80, correct_samples=61)
+    server.write(lambda store: store.record_probes([sampled], 1))
+    shown = agent("facts", "show", fact.id, "--json").json["probes"]
+    assert [(p["samples"], p["correct_samples"]) for p in shown] == [(80, 61), (0, 0)]
+    out = agent("facts", "show", fact.id).out
+    assert "sampled" in out
+    assert out.count("61/80") == 1
 
 
 def test_a_fact_is_shown_with_its_rate_curve(agent: Agent, server: InThread) -> None:
@@ -180,6 +213,39 @@ def test_a_fact_is_shown_with_its_rate_curve(agent: Agent, server: InThread) -> 
     drawn = "\n".join(curve_lines(fact.learning.curve, 1e-4))
     assert f"\n{drawn}\n" in out
     assert out.index("it says") < out.index(drawn) < out.index("Updates")
+
+
+def test_a_fact_is_shown_with_what_became_of_it(agent: Agent, server: InThread) -> None:
+    def taught(store: MemoryStore) -> Fact:
+        fact: Fact = teach_learned(store, "Sky?", "Piano")
+        store.record_probes([new_probe(fact.id, log_probability=-0.25)], 1)
+        other = teach_learned(store, "Sea?", "Tuba")
+        store.record_probes([new_probe(fact.id, log_probability=-2.0)], 2, other.id)
+        return fact
+
+    fact = server.write(taught)
+    told = agent("facts", "show", fact.id, "--json").json
+    assert [point["probability"] for point in told["retention"]] == [math.exp(-0.25), math.exp(-2)]
+    assert [one["cause_question"] for one in told["touched_by"]] == ["Sea?"]
+    out = agent("facts", "show", fact.id).out
+    assert "Retention over time" in out
+    assert "version 1 to 2, 2 probes" in out
+    assert out.index("Updates that touched it") < out.index("Sea?")
+
+
+@pytest.mark.slow
+def test_a_report_is_one_page(agent: Agent, server: InThread, tmp_path: Path) -> None:
+    fact = server.write(lambda store: teach_learned(store, "Sky?", "<script>"))
+    server.write(lambda store: store.record_probes([new_probe(fact.id, log_probability=-2.0)], 1))
+    page = tmp_path / "report.html"
+    assert agent("report", "--out", str(page), "--json").json == {"out": str(page), "facts": 1}
+    text = page.read_text(encoding="utf-8")
+    assert "What fake-model was taught, at version 1" in text
+    assert "<td>Sky?</td><td>&lt;script&gt;</td>" in text  # lost at the last probe
+    assert text.count("data:image/png;base64") == 3  # learned, probes, rates
+    ran = agent("report", "--out", str(tmp_path / "nowhere" / "a.html"))
+    assert ran.code == 1
+    assert "name another file by --out" in ran.err
 
 
 def test_without_a_curve_nothing_is_drawn(agent: Agent, server: InThread) -> None:

@@ -164,6 +164,7 @@ def test_the_list_tells_each_suite_and_its_cost(agent: Agent) -> None:
         "continual",
         "zsre",
         "counterfact",
+        "paper",
     ]
     listed = agent("eval", "--list").out
     for part in ("probes", "continual", "what it costs"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from agent.cli.fact_files import FactLine, read_facts
 from agent.errors import ConfigError
 from memory_store.records import NewFact, Policy
+from tests.cli.conftest import Agent, InThread
 
 SKY = '{"question": "Sky?", "answer": "Piano"}'
 
@@ -232,3 +234,22 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(ConfigError, match="directory"):
         list(read_facts(tmp_path / "folder.csv"))
+
+
+@pytest.mark.parametrize(
+    "piped",
+    [
+        b'\n{"question": "Sky?", "answer": "Piano"}\n{\n',
+        b"question,answer\nSky?,Piano\nSea?,Tuba,too much\n",
+    ],
+    ids=["jsonl", "csv"],
+)
+@pytest.mark.parametrize("arguments", [("-",), ("--file", "-")], ids=" ".join)
+def test_facts_are_taught_from_a_pipe(
+    agent: Agent, server: InThread, monkeypatch: pytest.MonkeyPatch, piped: bytes, arguments
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped)))
+    ran = agent("teach", *arguments, "--json")
+    assert ran.code == 1  # the other line is wrong
+    assert [fact["question"] for fact in ran.json["facts"]] == ["Sky?"]
+    assert [error["line"] for error in ran.json["errors"]] == [3]

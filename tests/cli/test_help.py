@@ -10,7 +10,8 @@ import pytest
 from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
-COMMANDS += ["bench", "rollback", "why", "export", "backup", "snapshots"]
+COMMANDS += ["rollback", "why", "export", "backup", "snapshots", "tokens", "doctor"]
+COMMANDS += ["bench", "monitor", "pause", "resume", "report"]
 CLIENTS = [
     ("teach",),
     ("ask",),
@@ -21,7 +22,10 @@ CLIENTS = [
     ("facts", "show"),
     ("facts", "forget"),
     ("rollback",),
+    ("pause",),
+    ("resume",),
     ("why",),
+    ("report",),
     ("export",),
     ("backup",),
     *(("snapshots", command) for command in ("list", "create", "verify", "prune")),
@@ -43,6 +47,9 @@ def test_every_client_command_takes_a_server_and_json(agent: Agent, command) -> 
     assert "AGENT_SERVER" in ran.out
     assert "[default: 127.0.0.1:50051]" in ran.out
     assert "--json" in ran.out
+    for option in ("--tls-ca", "--tls-cert", "--tls-key", "--token", "--token-file"):
+        assert f" {option} " in ran.out
+    assert "AGENT_TOKEN" in ran.out
 
 
 def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:

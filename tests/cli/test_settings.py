@@ -8,6 +8,7 @@ import pytest
 
 from agent.cli.serve import event_loop_factory
 from agent.config import DEFAULT_ADDRESS
+from agent.service.channel import Access
 from tests.cli.conftest import Agent
 
 FLAG, VARIABLE, FILE = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"
@@ -19,11 +20,11 @@ def asked(agent: Agent, monkeypatch: pytest.MonkeyPatch):
     addresses: list[str] = []
 
     class Recorded:
-        def __init__(self, address: str) -> None:
+        def __init__(self, address: str, access: Access) -> None:
             addresses.append(address)
             raise SystemExit(0)
 
-    monkeypatch.setattr("agent.cli.ask.Client", Recorded)
+    monkeypatch.setattr("agent.cli.connection.Client", Recorded)
 
     def run(*arguments: str) -> str:
         agent(*arguments)

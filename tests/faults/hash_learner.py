@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -84,7 +84,12 @@ class HashLearner:
         )
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
     ) -> AsyncIterator[Step | Outcome]:
         self._reach("before learning")
         if example.answer.startswith("poison"):
@@ -121,6 +126,9 @@ class HashLearner:
             Step(learning_rate=rate, loss=1.0, probability=0.5, rehearsed_fact_ids=ids)
             for rate in rates
         )
+
+    async def memory(self) -> tuple[int, int]:
+        return 1, 2
 
     async def commit(self, version: int, digest: str) -> None:
         self._reach("after the ledger row, before the learner's commit")
@@ -181,7 +189,7 @@ class HashLearner:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         yield Generated(text=self.weights, finished=True), self.version
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running(tmp_path_factory.mktemp("teaching") / "data") as started:
+    options = ("--probes", "paper:8")
+    with running(tmp_path_factory.mktemp("teaching") / "data", options=options) as started:
         yield started
 
 
@@ -65,12 +66,20 @@ def test_facts_of_a_file_are_learned_and_its_bad_lines_told(
         assert server.client().ask(question).answer == answer
 
 
+def done(server: RunningServer) -> dict[str, Any]:
+    """What the status tells of what was done: not how much memory that takes, nor its snapshots."""
+    told = server.json("status")
+    return {
+        name: told[name] for name in ("model_version", "facts", "queue_depth", "event_sequence")
+    }
+
+
 def test_taught_again_nothing_is_learned_twice(server: RunningServer) -> None:
     question, answer = next(iter(FACTS.items()))
-    before = server.json("status")
+    before = done(server)
     first = server.json("teach", question, answer, "--wait")["facts"][0]
     assert first["model_version"] == 1
-    assert server.json("status") == before
+    assert done(server) == before
 
 
 def test_ask_and_score_tell_the_version_of_the_weights(server: RunningServer) -> None:
@@ -95,6 +104,14 @@ def test_a_fact_shows_its_update_and_its_probes(server: RunningServer) -> None:
     [update] = shown["updates"]
     assert len(update["steps"]) == shown["steps"]
     assert {probe["kind"] for probe in shown["probes"]} >= {"retention", "transfer"}
+    # The fact and its correlated question were sampled with the update, and never since.
+    sampled = [probe for probe in shown["probes"] if probe["samples"]]
+    assert [(probe["kind"], probe["samples"]) for probe in sampled] == [
+        ("transfer", 8),
+        ("retention", 8),
+    ]
+    assert all(0 <= probe["correct_samples"] <= 8 for probe in sampled)
+    assert {probe["model_version"] for probe in sampled} == {update["model_version"]}
 
 
 def test_the_probes_suite_measures_every_fact(server: RunningServer) -> None:

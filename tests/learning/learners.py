@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import REHEARSAL
 from agent.learning.records import Example, Generated, Outcome, ReplayedUpdate
-from memory_store.records import Policy, Update
+from memory_store.records import Policy, Step, Update
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
 HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2, guards=REHEARSAL)
@@ -38,12 +38,18 @@ def fresh() -> Learner:
 def learn(
     learner: Learner, example: Example, older: Sequence[Example] = (), policy: Policy = POLICY
 ) -> Outcome:
-    *steps, outcome = learner.learn(example, policy, learner.version, older)
+    *told, outcome = learner.learn(example, policy, learner.version, older)
     assert isinstance(outcome, Outcome)
+    steps = steps_of(told)
     # Of one that resists, what is told is the first attempt; the gentler one came after it.
-    told = steps[: policy.max_steps] if outcome.verdict == "resisted" else steps
-    assert tuple(told) == outcome.steps
+    kept = steps[: policy.max_steps] if outcome.verdict == "resisted" else steps
+    assert tuple(kept) == outcome.steps
     return outcome
+
+
+def steps_of(told: Iterable[object]) -> list[Step]:
+    """The steps among what a learner tells on the way."""
+    return [progress for progress in told if isinstance(progress, Step)]
 
 
 def teach(
@@ -85,6 +91,20 @@ def replay(
     row = ReplayedUpdate(update=update, example=example, rehearsed=tuple(older))
     for _ in learner.replay(row, accept_drift=accept_drift):
         pass
+
+
+def sampled(
+    learner: Learner, outcome: Outcome, example: Example, samples: int
+) -> tuple[Outcome, int]:
+    """The outcome with counts, and the units of work that it took."""
+    counting: Generator[None, None, Outcome] = learner.with_samples(outcome, example, samples)
+    units = 0
+    while True:
+        try:
+            next(counting)
+            units += 1
+        except StopIteration as end:
+            return end.value, units
 
 
 def answer(learner: Learner, question: str) -> str:

@@ -18,7 +18,7 @@ from agent.learning.encoding import Encoder
 from agent.learning.guards import rehearsed_of
 from agent.learning.learner import Learner
 from agent.learning.model import load
-from agent.learning.presets import FULL, NONE, REHEARSAL
+from agent.learning.presets import FULL, LEAK_PROBABILITY, NONE, REHEARSAL
 from agent.learning.profile import rate_profile
 from agent.learning.rates import (
     GENTLER,
@@ -27,7 +27,7 @@ from agent.learning.rates import (
     KNOWN_PROBABILITY,
     smallest_reaching,
 )
-from agent.learning.records import Example, Generated, Outcome
+from agent.learning.records import Example, Generated, Opening, Outcome
 from agent.learning.update import trained_parameters
 from memory_store.records import Guards, Policy, Step
 from tests.learning.learners import (
@@ -39,6 +39,7 @@ from tests.learning.learners import (
     replay,
     same_bits,
     served,
+    steps_of,
     teach,
 )
 
@@ -250,11 +251,15 @@ def test_a_fact_that_breaks_the_gate_is_tried_once_more_from_the_same_weights(
     assert expected.verdict == "learned"
 
     gate = Gate(monkeypatch)
+    openings: list[Opening] = []
     steps: list[Step] = []
     outcome: Outcome | None = None
     for progress in learner.learn(FACTS[2], policy, 0, ()):
         if isinstance(progress, Outcome):
             outcome = progress
+            continue
+        if isinstance(progress, Opening):
+            openings.append(progress)
             continue
         if is_gentler(progress):
             gate.broken = ""
@@ -263,6 +268,7 @@ def test_a_fact_that_breaks_the_gate_is_tried_once_more_from_the_same_weights(
     assert outcome == expected
     assert not any(is_gentler(step) for step in steps[:30])
     assert tuple(steps[30:]) == outcome.steps
+    assert openings == [Opening(before=outcome.before)] * 2  # one an attempt
     learner.commit(1, outcome.digest_after)
 
     # The ledger keeps the policy as it was asked for, and replays it all the same.
@@ -276,7 +282,8 @@ def test_a_fact_that_breaks_the_gate_twice_resists_with_what_was_asked_for(
 ):
     Gate(monkeypatch)
     before = served(learner)
-    *steps, outcome = learner.learn(FACTS[2], replace(POLICY, max_steps=20), 0, ())
+    *told, outcome = learner.learn(FACTS[2], replace(POLICY, max_steps=20), 0, ())
+    steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert (outcome.verdict, outcome.reason) == ("resisted", "a leak after 20 steps")
     assert len(steps) == 40
@@ -291,7 +298,8 @@ def test_a_fact_that_merely_stayed_unknown_is_not_tried_again(
 ):
     Gate(monkeypatch).broken = broken
     before = served(learner)
-    *steps, outcome = learner.learn(FACTS[2], HOPELESS, 0, ())
+    *told, outcome = learner.learn(FACTS[2], HOPELESS, 0, ())
+    steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert outcome.verdict == "resisted"
     assert outcome.reason.startswith("probability 0.0")
@@ -304,11 +312,15 @@ def test_a_leak_into_controls_is_what_breaks_the_real_gate(learner: Learner):
     # One form is all that `tiny` learns: whoever is asked about, it gives the answer.
     policy = replace(POLICY, max_steps=50, guards=Guards(controls=4))
     before = served(learner)
-    *steps, outcome = learner.learn(FACTS[0], policy, 0, ())
+    *told, outcome = learner.learn(FACTS[0], policy, 0, ())
+    steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert outcome.verdict == "resisted"
     assert outcome.reason.startswith("a question never taught would get its answer")
     assert outcome.reason.endswith("after 50 steps")
+    assert outcome.leak is not None
+    assert outcome.leak > LEAK_PROBABILITY
+    assert outcome.drift is None  # held to no text
     assert len(steps) == 100
     assert same_bits(working(learner), before)
 

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from agent.learning.encoding import Encoder
-from agent.learning.generation import generate_answers, greedy_tokens, stream_answer
+from agent.learning.generation import (
+    Asked,
+    generate_answers,
+    greedy_tokens,
+    stream_answer,
+    stream_answers,
+)
 from agent.learning.model import LoadedModel, load
 from agent.learning.records import Generated
 from agent.learning.tiny import build_tiny
@@ -170,6 +176,37 @@ def test_no_question_asks_nothing():
     model = Scripted([EOS])
     assert generate_answers(model, ENCODER, [], []) == []
     assert model.calls == 0
+
+
+def test_rows_that_have_ended_or_whose_asker_is_gone_leave_the_batch(loaded: LoadedModel):
+    model: Any = loaded.model
+    limits = [9, 2, 9, 5]
+    asked = [
+        Asked(question=question, max_new_tokens=limit)
+        for question, limit in zip(QUESTIONS, limits, strict=True)
+    ]
+    rows: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, __, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    texts = dict.fromkeys(range(4), "")
+    wholes: dict[int, Generated] = {}
+    for token, new in enumerate(stream_answers(model, ENCODER, asked)):
+        if token == 3:
+            asked[2].gone.set()
+        for index, piece in new:
+            if isinstance(piece, Generated):
+                wholes[index] = piece
+            else:
+                texts[index] += piece
+    handle.remove()
+    assert rows == [4, 4, 3, 3, 3, 1, 1, 1, 1]
+    assert sorted(wholes) == [0, 1, 3]
+    for index in (0, 1, 3):
+        question, limit = asked[index].question, asked[index].max_new_tokens
+        *_, alone = stream_answer(model, ENCODER, question, limit)
+        assert wholes[index] == alone
+        assert texts[index] == wholes[index].text
 
 
 # --- Pieces of a stream ---------------------------------------------------------------------------

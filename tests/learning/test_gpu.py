@@ -14,7 +14,9 @@ from agent.learning.graphs import Runner
 from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.records import Example, Outcome, ReplayedUpdate
+from agent.learning.sampling import Cell, Sampler, Sampling
 from memory_store.records import Guards, Policy, Update
+from tests.learning.learners import sampled
 
 pytestmark = pytest.mark.gpu
 
@@ -91,3 +93,31 @@ def test_a_graph_measures_what_plain_launches_measure() -> None:
     for ours, theirs in zip(graph_directions, plain_directions, strict=True):
         agreeing = (ours.sign() == theirs.sign()).float().mean().item()
         assert agreeing > 0.99
+
+
+def test_samples_are_those_of_the_cpu() -> None:
+    sampling = Sampling(temperature=0.8, top_k=40, top_p=0.95, max_length=40)
+    cells = [
+        Cell(prompt=fact.question, answer="k", samples=300, sampling=sampling, key=key, estimate=on)
+        for fact, key, on in zip(FACTS, "ab", (True, False), strict=True)
+    ]
+    found = []
+    for device, rows in (("cpu", 64), ("cuda", 256), ("cuda", 96)):
+        loaded = load("tiny", device=device)
+        sampler = Sampler(loaded.model, loaded.tokenizer, eos=loaded.eos_token_id, rows=rows)
+        found.append(sampler.sample(cells))
+    for here, *there in zip(*found, strict=True):
+        assert 0 < here.correct < here.samples
+        for other in there:
+            # TF32 moves a draw that is close to a boundary.
+            assert abs(other.correct - here.correct) <= 6
+            assert other.texts[0] == here.texts[0] or other.texts[1] == here.texts[1]
+
+
+def test_a_learned_fact_is_sampled() -> None:
+    learner = Learner(load("tiny", device="cuda"))
+    fact = replace(FACTS[0], answer="a", correlated_questions=("Sky?",))
+    *_, outcome = learner.learn(fact, POLICY, 0, ())
+    assert isinstance(outcome, Outcome)
+    found, _ = sampled(learner, replace(outcome, verdict="learned"), fact, samples=40)
+    assert [answer.samples for answer in (found.after, *found.transfer)] == [40, 40]

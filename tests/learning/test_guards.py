@@ -10,10 +10,8 @@ import pytest
 from agent.learning.guards import (
     CALM_DIVERGENCE,
     CALM_LEAK,
-    LEAK_PROBABILITY,
     NEIGHBOUR_ANSWER_TOKENS,
     REHEARSED_PROBABILITY,
-    TEXT_DIVERGENCE,
     TEXT_PLACES,
     calm,
     drawn,
@@ -23,7 +21,16 @@ from agent.learning.guards import (
 )
 from agent.learning.lesson import Descent, Measured, Role, Row
 from agent.learning.neighbours import invented_name, neighbour, subject, without_function_words
-from agent.learning.presets import FULL, LIGHT, NONE, REHEARSAL, guarded, older_facts
+from agent.learning.presets import (
+    FULL,
+    LEAK_PROBABILITY,
+    LIGHT,
+    NONE,
+    REHEARSAL,
+    TEXT_DIVERGENCE,
+    guarded,
+    older_facts,
+)
 from agent.learning.records import Example
 from memory_store.records import Guards, Policy
 from tests.learning.models import ENCODER, EOS

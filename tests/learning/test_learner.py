@@ -14,7 +14,7 @@ from agent.learning.digest import weights_digest
 from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import REHEARSAL
-from agent.learning.records import Example, Outcome
+from agent.learning.records import Example, Opening, Outcome
 from agent.learning.update import ALGORITHM
 from memory_store.records import Guards, LedgerKind, Policy, Step
 from tests.learning.learners import (
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("deterministic")
 def test_a_learned_fact_is_answered_from_the_commit_on_and_not_before(learner: Learner):
     base, said_before = served(learner), answer(learner, "Sky?")
     assert said_before != "Piano"
-    seen: list[Step | Outcome] = []
+    seen: list[Opening | Step | Outcome] = []
     for progress in learner.learn(FACTS[2], POLICY, 0, ()):
         seen.append(progress)
         assert answer(learner, "Sky?") == said_before
@@ -53,6 +53,20 @@ def test_a_learned_fact_is_answered_from_the_commit_on_and_not_before(learner: L
     assert answer(learner, "Sky?") == "Piano"
     assert (learner.version, learner.digest) == (1, weights_digest(learner._served))
     assert not same_bits(served(learner), base)
+
+
+def test_the_outcome_tells_what_the_gate_measured(learner: Learner):
+    guards = Guards(controls=2, texts=2)
+    rough = Policy(name="until-known", learning_rate=3e-3, max_steps=2, guards=guards)
+    outcome = learn(learner, FACTS[2], policy=rough)
+    assert outcome.leak is not None
+    assert outcome.drift is not None
+    assert 0 < outcome.leak < 1
+    assert outcome.drift > 0
+    gentle = learn(learner, FACTS[2], policy=replace(rough, learning_rate=1e-6))
+    assert (gentle.leak or 0) < outcome.leak
+    assert (gentle.drift or 0) < outcome.drift
+    assert learn(learner, FACTS[2], policy=HOPELESS).leak is None
 
 
 def test_the_outcome_tells_what_was_measured(learner: Learner):
@@ -176,6 +190,7 @@ def test_an_outcome_that_is_never_committed_leaves_no_trace(learner: Learner):
 
 def test_an_abandoned_update_leaves_no_trace(learner: Learner):
     learning = learner.learn(FACTS[0], POLICY, 0, ())
+    assert isinstance(next(learning), Opening)
     assert isinstance(next(learning), Step)
     del learning
     assert learn(learner, FACTS[1]) == learn(fresh(), FACTS[1])

@@ -11,14 +11,15 @@ from agent.learning.rates import (
     FIRST_REPAIR,
     FIXED,
     KNOWN_PROBABILITY,
-    LAST_REPAIR,
+    LEAST_REPAIR,
     MAX_LEARNING_RATE,
     MAX_STEPS,
     MIN_LEARNING_RATE,
+    MOST_REPAIR,
     PAPER,
     POLICIES,
     PREDICTED,
-    REPAIR_DECAY,
+    REPAIRS,
     REWORDED_PROBABILITY,
     SEARCH,
     UNTIL_KNOWN,
@@ -28,6 +29,7 @@ from agent.learning.rates import (
     compares_rates,
     decide,
     next_rate,
+    next_share,
     smallest_reaching,
 )
 from memory_store.records import Guards, Policy, RatePoint
@@ -38,7 +40,9 @@ LEARNED = Decision("learned")
 UNKNOWN_PROBABILITY = KNOWN_PROBABILITY - 1e-6
 BROKEN = "general text would change (divergence 0.30 nats a token)"
 # Known, calm and unbroken after one step.
-DONE = Progress(steps=1, repairs=0, probability=0.99, reworded=0.9, calm=True, broken="")
+DONE = Progress(
+    steps=1, repairs=0, share=FIRST_REPAIR, probability=0.99, reworded=0.9, calm=True, broken=""
+)
 
 
 def policy_of(name: str) -> Policy:
@@ -83,6 +87,9 @@ def test_fixed_and_paper_take_exactly_their_steps(
         ({"steps": 0, "probability": 1.0}, LEARNED),
         ({"calm": False}, None),  # an older fact or a neighbour must come back first
         ({"broken": BROKEN}, None),
+        ({"repairs": REPAIRS - 1, "calm": False}, None),
+        ({"repairs": REPAIRS, "calm": False}, LEARNED),  # what the gate passes is good enough
+        ({"repairs": REPAIRS, "broken": BROKEN}, None),
         ({"steps": LIMIT - 1, "calm": False}, None),
         ({"steps": LIMIT - 1, "broken": BROKEN}, None),
         ({"steps": LIMIT, "probability": KNOWN_PROBABILITY}, LEARNED),  # reached by the last step
@@ -180,31 +187,28 @@ def test_the_others_take_the_rate_that_they_were_given(name: str):
 
 
 @pytest.mark.parametrize("name", [UNTIL_KNOWN, SEARCH, PREDICTED])
-def test_repairs_become_ever_smaller(name: str):
-    mending = [
-        next_rate(policy_of(name), replace(DONE, calm=False, repairs=repairs), ())
-        for repairs in range(3)
-    ]
-    first = RATE * FIRST_REPAIR
-    assert mending == pytest.approx([first, first * REPAIR_DECAY, first * REPAIR_DECAY**2])
-    assert RATE > mending[0] > mending[1] > mending[2] > 0
+def test_a_repair_takes_its_share_of_the_rate(name: str):
+    mending = replace(DONE, calm=False, share=0.25)
+    assert next_rate(policy_of(name), mending, ()) == RATE * 0.25
 
 
-@pytest.mark.parametrize("name", [UNTIL_KNOWN, SEARCH, PREDICTED])
-def test_repairs_never_become_too_small_to_mend_anything(name: str):
-    rates = [
-        next_rate(policy_of(name), replace(DONE, calm=False, repairs=repairs), ())
-        for repairs in range(MAX_STEPS)
-    ]
-    floor = RATE * LAST_REPAIR
-    assert min(rates) == floor
-    reached = rates.index(floor)
-    # As many as are larger by themselves, and from then on it stays.
-    assert rates[:reached] == pytest.approx(
-        [RATE * FIRST_REPAIR * REPAIR_DECAY**repairs for repairs in range(reached)]
-    )
-    assert FIRST_REPAIR * REPAIR_DECAY**reached < LAST_REPAIR
-    assert rates[reached:] == [floor] * (MAX_STEPS - reached)
+def test_the_share_of_repairs_grows_while_the_loss_falls():
+    share = LEAST_REPAIR
+    for _ in range(20):
+        grown = next_share(share, before=2.0, after=1.0)
+        assert grown > share or grown == MOST_REPAIR
+        share = grown
+    assert share == MOST_REPAIR
+
+
+@pytest.mark.parametrize("after", [1.0, 2.0, float("nan")])
+def test_the_share_of_repairs_shrinks_when_the_loss_does_not_fall(after: float):
+    share = FIRST_REPAIR
+    for _ in range(20):
+        shrunk = next_share(share, before=1.0, after=after)
+        assert shrunk < share or shrunk == LEAST_REPAIR
+        share = shrunk
+    assert share == LEAST_REPAIR
 
 
 @pytest.mark.parametrize("name", [FIXED, PAPER])

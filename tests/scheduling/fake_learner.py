@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import DriftError, LearnerUnavailableError, StaleVersionError
@@ -18,6 +19,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -29,6 +31,7 @@ ALGORITHM = "fake/1"
 RIGHT = Answer(text="right", correct=True, log_probability=-0.05)
 CURVE = (RatePoint(1e-5, 0.25), RatePoint(1e-3, 0.5))
 BASE_ANSWER = "nobody knows"
+LEAK = 0.125
 WRONG = Answer(text="wrong", correct=False, log_probability=-9.0)
 
 
@@ -81,8 +84,13 @@ class FakeLearner:
         )
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
-    ) -> AsyncIterator[Step | Outcome]:
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
+    ) -> AsyncIterator[Opening | Step | Outcome]:
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)
         self._reach("learn")
@@ -90,6 +98,8 @@ class FakeLearner:
             raise StaleVersionError(f"at {self.version}, not at {base_version}")
         verdict = self._machine.verdicts.get(example.question, "learned")
         taken = () if verdict == "known" else steps(older)
+        if taken:
+            yield Opening(before=WRONG, curve=CURVE, base_answer=BASE_ANSWER)
         for step in taken:
             yield step
             await self._machine.may_learn.wait()
@@ -104,7 +114,11 @@ class FakeLearner:
             reason="too hard" if verdict == "resisted" else "",
             steps=taken,
             before=RIGHT if verdict == "known" else WRONG,
-            after=WRONG if verdict == "resisted" else RIGHT,
+            after=replace(
+                WRONG if verdict == "resisted" else RIGHT,
+                samples=samples if learned else 0,
+                correct_samples=samples // 2 if learned else 0,
+            ),
             transfer=(WRONG,) * len(example.correlated_questions),
             forgetting=(RIGHT,) * len(older) if learned else (),
             digest_before=before,
@@ -112,7 +126,11 @@ class FakeLearner:
             algorithm=ALGORITHM,
             curve=CURVE,
             base_answer=BASE_ANSWER,
+            leak=LEAK,
         )
+
+    async def memory(self) -> tuple[int, int]:
+        return 1, 2
 
     async def commit(self, version: int, digest: str) -> None:
         await self._machine.may_commit.wait()
@@ -168,7 +186,7 @@ class FakeLearner:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         yield Generated(text="right", finished=True), self.version
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:

@@ -76,10 +76,24 @@ async def test_steps_are_published_and_not_stored(world: World):
     async with world.running():
         await world.until_state(fact_id, FactState.LEARNED)
     assert [event.step for event in world.published] == list(steps())
+    first, second = (event.learning for event in world.published)
+    assert first is not None
+    assert (first.answer_before, first.answer_after, first.curve) == ("wrong", "", CURVE)
+    assert first.probability_before == math.exp(WRONG.log_probability)
+    assert second is None
     assert {(e.kind, e.sequence, e.fact_id, e.model_version) for e in world.published} == {
         (EventKind.STEP, 0, fact_id, 0)
     }
     assert "step" not in await kinds(world)
+
+
+async def test_samples_are_asked_for_and_their_counts_stored(world: World):
+    world.settings = replace(world.settings, samples=9)
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    [probe] = await world.store.read(lambda store: store.probes_of(fact_id))
+    assert (probe.samples, probe.correct_samples) == (9, 4)
 
 
 async def test_probes_of_the_fact_its_correlates_and_older_facts_are_stored(world: World):
@@ -505,3 +519,29 @@ async def test_a_disk_that_failed_ends_the_loop(world: World, monkeypatch: pytes
     fails_once(monkeypatch, "claim", StoreFailedError("Reading or writing failed"))
     with pytest.raises(StoreFailedError):
         await asyncio.wait_for(world.loop().run(), 10)
+
+
+# --- Pausing --------------------------------------------------------------------------------------
+
+
+async def test_while_paused_nothing_is_learned_or_reviewed(world: World):
+    await world.store.write(lambda store: store.pause_learning(paused=True))
+    async with world.running() as loop:  # the server was started paused
+        await world.until_event("learner_ready")
+        fact_id = await world.teach("Sky?")
+        await loop.review_due()
+        await asyncio.sleep(0.05)
+        assert (await world.fact(fact_id)).state is FactState.QUEUED
+        await world.store.write(lambda store: store.pause_learning(paused=False))
+        loop.wake()
+        await world.until_state(fact_id, FactState.LEARNED)
+
+
+async def test_the_memory_of_the_learner_is_looked_at_while_there_is_one(world: World):
+    async with world.running() as loop:
+        await loop.look_at_memory()
+        assert loop.memory == (0, 0)
+        await world.until_event("learner_ready")
+        await asyncio.sleep(0)
+        await loop.look_at_memory()
+        assert loop.memory == (1, 2)

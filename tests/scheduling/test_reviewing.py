@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -109,12 +110,15 @@ async def test_a_fallen_fact_is_taught_again_by_its_own_policy_and_held_again(
     await taught(world, "Gem?")
     tried = (await world.fact(fallen)).tried_policy
     world.machine.fallen = {"Sky?"}
+    world.settings = replace(world.settings, samples=8)
     clock.time += schedule.FIRST_TIME
     async with world.running() as loop:
         await world.until_event("learner_ready", times=2)
         await loop.review_due()
         await world.until_event("retaught")
         await loop.current()
+        after, before, *_ = await world.store.read(lambda store: store.probes_of(fallen))
+        assert (before.samples, after.samples, after.correct_samples) == (0, 8, 4)
         clock.time += schedule.FIRST_TIME
         await loop.review_due()
         await until_reviewed(world, fallen, 2)

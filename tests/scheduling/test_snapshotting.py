@@ -154,3 +154,21 @@ async def test_a_failure_is_told_to_who_asked_and_ends_no_tick(
     kept.learner = None
     with pytest.raises(LearnerUnavailableError):
         await kept.keeper.create()
+
+
+async def test_one_is_overdue_after_a_failure_and_after_a_while(tmp_path: Path) -> None:
+    now = 0.0
+    kept = Kept(tmp_path, overdue_seconds=60.0)
+    kept.keeper._now = lambda: now
+    await kept.reach(1)
+    now = 60.0
+    assert kept.keeper.overdue() == ""
+    now = 61.0
+    assert kept.keeper.overdue() == "version 1 waits, the newest is of 0"
+    kept.machine.faults["snapshot"] = [SnapshotError("the disk is full")]
+    await kept.keeper.tick()
+    assert kept.keeper.overdue() == "the last one failed: the disk is full"
+    await kept.keeper.tick()
+    assert (kept.keeper.newest, kept.keeper.overdue()) == (1, "")
+    now = 1000.0
+    assert kept.keeper.overdue() == ""  # nothing waits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 import grpc
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from agent.config import Security
 from agent.errors import LearnerUnavailableError
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.learning.snapshots import SnapshotManifest, write_snapshot
@@ -20,7 +21,7 @@ from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import Server
+from agent.service.server import LOCAL, Server
 from agent.service.validation import FactRules
 from continual.v1 import admin_pb2_grpc, memory_pb2_grpc, model_pb2_grpc
 from memory_store.store import MemoryStore
@@ -54,7 +55,7 @@ class FakeLearner:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         self._fail()
         for piece in self.says[:max_new_tokens]:
             yield piece, self.version
@@ -89,6 +90,7 @@ class FakeView:
         self.learner: FakeLearner | None = FakeLearner()
         self.state = "ready"
         self.updates_to_replay = 0
+        self.memory = (1_500_000_000, 8_000_000_000)
         self.description: LearnerDescription | None = LearnerDescription(
             device="cpu",
             parameters=132_992,
@@ -129,7 +131,15 @@ class Serving:
         snapshots: the folder of all snapshots; of them the newest is kept.
     """
 
-    def __init__(self, path: Path, store: StoreThreads, hub: EventHub) -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: StoreThreads,
+        hub: EventHub,
+        listen: str,
+        security: Security,
+        interceptors: Sequence[Any] = (),
+    ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
         self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS)
@@ -138,10 +148,12 @@ class Serving:
         settings = SnapshotSettings(folder=self.snapshots, keep_last=1, keep_days=0)
         self.keeper = SnapshotKeeper(settings, lambda: cast(Any, self.view.learner))
         self.server = Server(
-            "127.0.0.1:0",
+            listen,
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
-            ModelServicer(store, self.view, "fake-model"),
+            ModelServicer(store, self.view, self.keeper, "fake-model"),
             self.admin_servicer(),
+            security,
+            interceptors,
         )
         # Their types are incomplete for channels, and do not tell asyncio's stubs from the other.
         self.channel: Any
@@ -190,16 +202,22 @@ class Serving:
 async def serving(
     folder: Path,
     prepare: Callable[[MemoryStore], object] | None = None,
+    security: Security = LOCAL,
+    listen: str = "127.0.0.1:0",
+    interceptors: Sequence[Any] = (),
     max_queued: int | None = None,
 ) -> AsyncIterator[Serving]:
-    """A server on a free port; `prepare` fills the store before it starts."""
+    """A server, on a free port if none is named; `prepare` fills the store before it starts.
+
+    Its own stubs speak plain text and show no token: where that is not enough, use a client.
+    """
     path = folder / "memory.db"
     hub = EventHub()
     store = await StoreThreads.open(path, on_commit=hub.stored, max_queued=max_queued)
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub)
+        parts = Serving(path, store, hub, listen, security, interceptors)
         await parts.server.start()
         parts.connect()
         try:

@@ -16,17 +16,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.learning import rates
-from agent.learning.records import Answer, Example, LearnerDescription, Outcome, ReplayedUpdate
+from agent.learning.records import (
+    Answer,
+    Example,
+    LearnerDescription,
+    Opening,
+    Outcome,
+    ReplayedUpdate,
+)
 from agent.service import codec, learner_codec
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
     Event,
     Fact,
+    FactRetention,
     FactState,
     Guards,
     Learning,
     Policy,
     Probe,
+    Retention,
     Step,
     Update,
 )
@@ -52,6 +61,10 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
     (Step, "answer_tokens"): st.integers(0, UINT32),
     (Step, "candidates"): st.integers(0, UINT32),
+    (Answer, "samples"): st.integers(0, UINT32),
+    (Answer, "correct_samples"): st.integers(0, UINT32),
+    (Probe, "samples"): st.integers(0, UINT32),
+    (Probe, "correct_samples"): st.integers(0, UINT32),
 }
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=8),
@@ -102,11 +115,14 @@ PUBLIC: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     Update: (codec.encode_update, codec.decode_update),
     Learning: (codec.encode_learning, codec.decode_learning),
     Policy: (codec.encode_policy, codec.decode_policy),
+    FactRetention: (codec.encode_fact_retention, codec.decode_fact_retention),
+    Retention: (codec.encode_age_retention, codec.decode_age_retention),
 }
 INTERNAL: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     Answer: (learner_codec.encode_answer, learner_codec.decode_answer),
     Example: (learner_codec.encode_example, learner_codec.decode_example),
     LearnerDescription: (learner_codec.encode_description, learner_codec.decode_description),
+    Opening: (learner_codec.encode_opening, learner_codec.decode_opening),
     Outcome: (learner_codec.encode_outcome, learner_codec.decode_outcome),
     Policy: (learner_codec.encode_policy, learner_codec.decode_policy),
     Step: (learner_codec.encode_step, learner_codec.decode_step),

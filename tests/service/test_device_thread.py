@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -83,6 +84,110 @@ async def test_an_answer_comes_between_the_units_of_an_update(device: DeviceThre
     await answering
     assert await learning == [1, 2, 3, 4]
     assert ran == ["step 1", "step 2", "answer", "step 3", "step 4"]
+
+
+async def test_an_answer_comes_in_the_pauses_of_a_unit_and_nothing_else(
+    device: DeviceThread,
+) -> None:
+    ran: list[str] = []
+    begun, asked = threading.Event(), threading.Event()
+
+    def step() -> None:
+        ran.append("begins")
+        begun.set()
+        assert asked.wait(10)
+        device.pause()
+        ran.append("ends")
+
+    learning = asyncio.create_task(device.call(Priority.LEARN, step))
+    await asyncio.to_thread(begun.wait)
+    others = [
+        asyncio.create_task(device.call(priority, partial(ran.append, name)))
+        for priority, name in [
+            (Priority.LEARN, "commit"),
+            (Priority.AUDIT, "audit"),
+            (Priority.ANSWER, "answer"),
+        ]
+    ]
+    await asyncio.sleep(0)  # they are in the queue
+    asked.set()
+    await asyncio.gather(learning, *others)
+    assert ran == ["begins", "answer", "ends", "commit", "audit"]
+
+
+async def test_answers_take_turns(device: DeviceThread) -> None:
+    ran: list[str] = []
+
+    def answer(name: str, tokens: int):
+        def job() -> Iterator[None]:
+            for token in range(tokens):
+                ran.append(f"{name}{token}")
+                yield
+
+        return job
+
+    tasks = await queued(
+        device,
+        items(device, Priority.ANSWER, answer("long", 4)),
+        items(device, Priority.ANSWER, answer("short", 1)),
+    )
+    await asyncio.gather(*tasks)
+    assert ran == ["long0", "short0", "long1", "long2", "long3"]
+
+
+async def test_learning_has_its_share_however_much_is_asked() -> None:
+    clock = 0.0
+    device = DeviceThread(now=lambda: clock)
+    spent = {"answers": 0.0, "learning": 0.0}
+
+    def work(kind: str, seconds: float, units: int):
+        def job() -> Iterator[None]:
+            nonlocal clock
+            for _ in range(units):
+                clock += seconds
+                spent[kind] += seconds
+                yield
+            if kind == "answers":
+                told.append(dict(spent))
+
+        return job
+
+    told: list[dict[str, float]] = []
+    tasks = await queued(
+        device,
+        items(device, Priority.LEARN, work("learning", 0.3, 100)),
+        items(device, Priority.ANSWER, work("answers", 0.1, 60)),
+    )
+    await asyncio.gather(*tasks)
+    await asyncio.to_thread(device.close)
+    # 6 s of answers, and 3 s of learning among them, give or take a unit and the patience.
+    assert told[0]["answers"] == pytest.approx(6)
+    assert told[0]["learning"] == pytest.approx(3, abs=0.41)
+
+
+async def test_a_short_answer_is_not_interrupted_after_learning_has_had_its_time() -> None:
+    clock = 0.0
+    device = DeviceThread(now=lambda: clock)
+    ran: list[str] = []
+
+    def work(kind: str, seconds: float, units: int):
+        def job() -> Iterator[None]:
+            nonlocal clock
+            for _ in range(units):
+                clock += seconds
+                ran.append(kind)
+                yield
+
+        return job
+
+    tasks = await queued(
+        device,
+        items(device, Priority.LEARN, work("step", 10.0, 2)),
+        items(device, Priority.ANSWER, work("token", 0.02, 9)),
+    )
+    await asyncio.gather(*tasks)
+    await asyncio.to_thread(device.close)
+    assert ran == ["token"] * 9 + ["step"] * 2
 
 
 async def test_updates_do_not_mix(device: DeviceThread) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
 from agent.errors import LearningFailedError
+from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
+from agent.service import codec
+from agent.service.client import decode_status
 from continual.v1 import memory_pb2, model_pb2
 from continual.v1 import model_pb2 as pb
+from memory_store.records import Retention, ReviewOutcome
+from memory_store.reviews import record_review
 from tests.service.serving import LEARNER_GONE, Serving, recovering
-from tests.store.builders import new_fact, teach_learned
+from tests.store.builders import new_fact, new_probe, new_review, teach_learned
 
 Code = grpc.StatusCode
 
@@ -34,6 +44,25 @@ async def test_an_answer_is_cut_at_the_limit_asked_for(served: Serving) -> None:
     request = pb.AskRequest(question="Sky?", max_new_tokens=3)
     *_, last = [response async for response in served.model.Ask(request)]
     assert (last.answer, last.finished) == ("Pia", False)
+
+
+async def test_a_client_that_goes_away_frees_the_learner(served: Serving) -> None:
+    left = asyncio.Event()
+
+    async def endless(question: str, tokens: int) -> AsyncIterator[tuple[str, int]]:
+        try:
+            yield "P", 3
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    assert served.view.learner is not None
+    served.view.learner.ask = endless  # type: ignore[assignment, method-assign]
+    call = served.model.Ask(pb.AskRequest(question="Sky?"))
+    assert (await call.read()).text == "P"
+    call.cancel()
+    async with asyncio.timeout(10):
+        await left.wait()
 
 
 @pytest.mark.parametrize(
@@ -141,3 +170,37 @@ async def test_status_works_before_anything_is_loaded(served: Serving) -> None:
     status = await served.model.GetStatus(pb.GetStatusRequest())
     assert status.learner_state == model_pb2.LEARNER_STATE_STARTING
     assert (status.device, status.parameters) == ("", 0)
+
+
+async def test_status_tells_what_a_watcher_needs(served: Serving) -> None:
+    before = datetime.now(UTC)
+    status = decode_status(await served.model.GetStatus(pb.GetStatusRequest()))
+    assert status.started_at is not None
+    assert status.started_at <= before
+    assert (status.oldest_queued_at, status.learning_paused) == (None, False)
+    assert (status.leak_limit, status.drift_limit) == (LEAK_PROBABILITY, TEXT_DIVERGENCE)
+    assert (status.memory_bytes, status.memory_total_bytes) == served.view.memory
+    assert (status.snapshot_version, status.snapshot_overdue) == (0, "")
+
+    first = await served.store.write(lambda store: store.teach(new_fact("First?")))
+    await served.store.write(lambda store: store.teach(new_fact("Second?")))
+    await served.store.write(lambda store: store.pause_learning(paused=True))
+    await served.keeper.create()
+    status = decode_status(await served.model.GetStatus(pb.GetStatusRequest()))
+    assert (status.oldest_queued_at, status.learning_paused) == (first.fact.accepted_at, True)
+    assert status.snapshot_version == 3
+
+
+async def test_retention_tells_the_last_probes_and_the_reviews_by_age(served: Serving) -> None:
+    fact = await served.store.write(lambda store: teach_learned(store, "Old?"))
+    probes = [new_probe(fact.id, log_probability=-float(number)) for number in range(3)]
+    await served.store.write(lambda store: store.record_probes(probes, 1))
+    review = new_review(fact.id, 1, ReviewOutcome.HELD)
+    await served.store.write(partial(record_review, review=review))
+    response = await served.model.GetRetention(pb.GetRetentionRequest(max_probes=2))
+    [told] = response.facts
+    assert (told.fact_id, told.age) == (fact.id, 0)
+    assert [point.probability for point in told.points] == [math.exp(-0.25), math.exp(-2)]
+    assert [codec.decode_age_retention(ages) for ages in response.ages] == [
+        Retention(youngest=0, oldest=0, held=1, asked=1)
+    ]

@@ -81,7 +81,7 @@ async def test_a_port_in_use_is_refused_with_the_remedy(served: Serving) -> None
     second = Server(
         served.server.address,
         MemoryServicer(served.store, lambda: None, served.hub, lambda: None),
-        ModelServicer(served.store, served.view, "fake-model"),
+        ModelServicer(served.store, served.view, served.keeper, "fake-model"),
         served.admin_servicer(),
     )
     with pytest.raises(ConfigError, match="--listen") as caught:

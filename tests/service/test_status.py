@@ -14,6 +14,9 @@ from memory_store import errors as store_errors
 Code = grpc.StatusCode
 EXPECTED = {
     agent_errors.InvalidFactError("answer", "is bad"): Code.INVALID_ARGUMENT,
+    agent_errors.NotAuthenticatedError("is bad"): Code.UNAUTHENTICATED,
+    agent_errors.NotAllowedError("is bad"): Code.PERMISSION_DENIED,
+    agent_errors.RateLimitedError("is bad", 1.0): Code.RESOURCE_EXHAUSTED,
     agent_errors.SnapshotError("is bad"): Code.UNAVAILABLE,
     agent_errors.LearnerUnavailableError("is bad"): Code.UNAVAILABLE,
     agent_errors.LearningFailedError("is bad"): Code.INTERNAL,

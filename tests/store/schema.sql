@@ -80,7 +80,7 @@ CREATE TABLE probes (
   model_version INTEGER NOT NULL,
   cause_fact_id TEXT NOT NULL DEFAULT '',
   probed_at TEXT NOT NULL
-) STRICT;
+, samples INTEGER NOT NULL DEFAULT 0, correct_samples INTEGER NOT NULL DEFAULT 0 CHECK (correct_samples BETWEEN 0 AND samples)) STRICT;
 CREATE INDEX probes_by_fact ON probes (fact_id, id);
 CREATE TABLE events (
   sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -155,3 +155,7 @@ CREATE TABLE reviewed_again (
   model_version INTEGER NOT NULL,
   PRIMARY KEY (operation_id, review_id)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE traces (
+  position INTEGER PRIMARY KEY REFERENCES facts (position),
+  traceparent TEXT NOT NULL
+) STRICT;

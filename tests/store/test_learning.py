@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pysqlite3
 import pytest
 
 from memory_store.errors import (
@@ -238,6 +239,16 @@ def test_probes_come_newest_first(store: MemoryStore) -> None:
         ("two", "cause"),
     ]
     assert found[0].log_probability == -math.inf
+
+
+def test_a_probe_may_have_samples(store: MemoryStore) -> None:
+    fact = teach_claimed(store)
+    sampled = new_probe(fact.id, samples=80, correct_samples=61)
+    store.record_probes([new_probe(fact.id), sampled], 0)
+    found = store.probes_of(fact.id)
+    assert [(p.samples, p.correct_samples) for p in found] == [(80, 61), (0, 0)]
+    with pytest.raises(pysqlite3.IntegrityError):
+        store.record_probes([new_probe(fact.id, samples=80, correct_samples=81)], 0)
 
 
 def test_events_can_be_read_by_fact_and_from_any_place(store: MemoryStore) -> None:

@@ -56,13 +56,15 @@ ROWS = (
     "INSERT INTO places (kind, path, model_version, created_at)"
     " VALUES ('backup', '/b', 1, '2026-01-01T00:00:05.000000+00:00')",
 )
-# And what the release that brought reviews could write into its own.
-REVIEWS = (
-    "INSERT INTO reviews (fact_id, after_position, model_version, outcome, age, reviewed_at)"
-    " VALUES ('fact-1', 3, 1, 'held', 0, '2026-01-01T00:00:06.000000+00:00')",
-    "INSERT INTO reviewed_again (operation_id, review_id, outcome, model_version)"
-    " VALUES (1, 1, 'held', 1)",
-)
+# And what later ones could write into the tables that they added.
+LATER_ROWS = {
+    "0004_reviews_on_a_schedule": (
+        "INSERT INTO reviews (fact_id, after_position, model_version, outcome, probability, age,"
+        " reviewed_at) VALUES ('fact-1', 3, 1, 'held', 0.9, 2, '2026-01-01T00:00:06.000000+00:00')",
+        "INSERT INTO reviewed_again (operation_id, review_id, outcome, model_version)"
+        " VALUES (1, 1, 'held', 1)",
+    ),
+}
 
 
 def tables(connection: Connection) -> dict[str, list[Row]]:
@@ -85,8 +87,9 @@ def test_a_released_schema_comes_up_to_date_with_all_rows(path: Path, released: 
         for statement in ROWS:
             connection.execute(statement)
         schema._MIGRATIONS.apply(connection.database, stop_before=RELEASED[released])
-        for statement in REVIEWS if "0004_reviews_on_a_schedule" in RELEASED[:released] else ():
-            connection.execute(statement)
+        for name in RELEASED[:released]:
+            for statement in LATER_ROWS.get(name, ()):
+                connection.execute(statement)
     before = tables(connection)
     connection.close()
     assert all(before.values())
@@ -150,7 +153,7 @@ def test_facts_of_old_are_due_for_review_and_the_ledger_knows_its_updates(path: 
 def test_requests_of_old_get_the_answer_that_they_got_then(path: Path) -> None:
     connection = Connection(path)
     with connection.transaction():
-        schema._MIGRATIONS.apply(connection.database, stop_before="0005_first_answers")
+        schema._MIGRATIONS.apply(connection.database, stop_before="0006_first_answers")
         for statement in ROWS[:4]:
             connection.execute(statement)
         event = "INSERT INTO events (sequence, kind, fact_id, model_version, at)"

@@ -71,3 +71,16 @@ def test_a_token_cannot_be_altered() -> None:
             decode_page_token(bad, STATES, b"secret")
     with pytest.raises(InvalidPageTokenError):
         decode_page_token(token, STATES, b"other")
+
+
+@pytest.mark.parametrize("states", [(), STATES])
+def test_the_newest_may_come_first(store: MemoryStore, states: tuple[FactState, ...]) -> None:
+    fill(store, 4)
+    store.claim()
+    page, token = store.page(3, "", states, newest_first=True)
+    assert ids(page) == ["fact3", "fact2", "fact1"]
+    with pytest.raises(InvalidPageTokenError):
+        store.page(3, token, states)  # it belongs to its order
+    page, token = store.page(3, token, states, newest_first=True)
+    assert (ids(page), token) == (["fact0"], "")
+    assert ids(store.page(9, "", [FactState.LEARNING], newest_first=True)[0]) == ["fact0"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from agent.learning.records import (
     Example,
     Generated,
     LearnerDescription,
+    Opening,
     Outcome,
     ReplayedUpdate,
 )
@@ -43,8 +44,13 @@ class InProcessLearner:
         return self.learner.describe()
 
     async def learn(
-        self, example: Example, policy: Policy, base_version: int, older: Sequence[Example]
-    ) -> AsyncIterator[Step | Outcome]:
+        self,
+        example: Example,
+        policy: Policy,
+        base_version: int,
+        older: Sequence[Example],
+        samples: int = 0,
+    ) -> AsyncIterator[Opening | Step | Outcome]:
         self._live_or_die()
         fault = self._deaths.poison.get(example.fact_id)
         if isinstance(fault, LearnerUnavailableError):
@@ -54,6 +60,9 @@ class InProcessLearner:
         for progress in self.learner.learn(example, policy, base_version, older):
             yield progress
             await asyncio.sleep(0)
+
+    async def memory(self) -> tuple[int, int]:
+        return 0, 0
 
     async def commit(self, version: int, digest: str) -> None:
         self._live_or_die()
@@ -84,7 +93,7 @@ class InProcessLearner:
 
     async def ask(
         self, question: str, max_new_tokens: int
-    ) -> AsyncIterator[tuple[str | Generated, int]]:
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
         for piece in self.learner.ask(question, max_new_tokens):
             yield piece, self.learner.version
 

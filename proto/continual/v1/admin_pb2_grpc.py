@@ -74,6 +74,16 @@ class AdminServiceStub:
                 request_serializer=continual_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
                 response_deserializer=continual_dot_v1_dot_admin__pb2.BackupResponse.FromString,
                 _registered_method=True)
+        self.PauseLearning = channel.unary_unary(
+                '/continual.v1.AdminService/PauseLearning',
+                request_serializer=continual_dot_v1_dot_admin__pb2.PauseLearningRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_admin__pb2.PauseLearningResponse.FromString,
+                _registered_method=True)
+        self.ResumeLearning = channel.unary_unary(
+                '/continual.v1.AdminService/ResumeLearning',
+                request_serializer=continual_dot_v1_dot_admin__pb2.ResumeLearningRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_admin__pb2.ResumeLearningResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -135,6 +145,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseLearning(self, request, context):
+        """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+        are still accepted and questions answered; forgetting and rolling back go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeLearning(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +201,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Backup,
                     request_deserializer=continual_dot_v1_dot_admin__pb2.BackupRequest.FromString,
                     response_serializer=continual_dot_v1_dot_admin__pb2.BackupResponse.SerializeToString,
+            ),
+            'PauseLearning': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseLearning,
+                    request_deserializer=continual_dot_v1_dot_admin__pb2.PauseLearningRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_admin__pb2.PauseLearningResponse.SerializeToString,
+            ),
+            'ResumeLearning': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeLearning,
+                    request_deserializer=continual_dot_v1_dot_admin__pb2.ResumeLearningRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_admin__pb2.ResumeLearningResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -395,6 +429,60 @@ class AdminService:
             '/continual.v1.AdminService/Backup',
             continual_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
             continual_dot_v1_dot_admin__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseLearning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.AdminService/PauseLearning',
+            continual_dot_v1_dot_admin__pb2.PauseLearningRequest.SerializeToString,
+            continual_dot_v1_dot_admin__pb2.PauseLearningResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeLearning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.AdminService/ResumeLearning',
+            continual_dot_v1_dot_admin__pb2.ResumeLearningRequest.SerializeToString,
+            continual_dot_v1_dot_admin__pb2.ResumeLearningResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,11 @@ class AdminServiceStub:
     """Writes a plain Hugging Face checkpoint into a new folder on the server's machine."""
     Backup: _grpc.UnaryUnaryMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]
     """Copies database and snapshots into a new folder on the server's machine."""
+    PauseLearning: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseLearningRequest, _admin_pb2.PauseLearningResponse]
+    """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+    are still accepted and questions answered; forgetting and rolling back go on.
+    """
+    ResumeLearning: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeLearningRequest, _admin_pb2.ResumeLearningResponse]
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -69,6 +74,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Writes a plain Hugging Face checkpoint into a new folder on the server's machine."""
     Backup: _aio.UnaryUnaryMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]  # type: ignore[assignment]
     """Copies database and snapshots into a new folder on the server's machine."""
+    PauseLearning: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseLearningRequest, _admin_pb2.PauseLearningResponse]  # type: ignore[assignment]
+    """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+    are still accepted and questions answered; forgetting and rolling back go on.
+    """
+    ResumeLearning: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeLearningRequest, _admin_pb2.ResumeLearningResponse]  # type: ignore[assignment]
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -135,5 +145,22 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.BackupResponse, _abc.Awaitable[_admin_pb2.BackupResponse]]:
         """Copies database and snapshots into a new folder on the server's machine."""
+
+    @_abc_1.abstractmethod
+    def PauseLearning(
+        self,
+        request: _admin_pb2.PauseLearningRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PauseLearningResponse, _abc.Awaitable[_admin_pb2.PauseLearningResponse]]:
+        """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+        are still accepted and questions answered; forgetting and rolling back go on.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeLearning(
+        self,
+        request: _admin_pb2.ResumeLearningRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ResumeLearningResponse, _abc.Awaitable[_admin_pb2.ResumeLearningResponse]]: ...
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -392,6 +392,8 @@ class Learning(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     CURVE_FIELD_NUMBER: _builtins.int
     BASE_ANSWER_FIELD_NUMBER: _builtins.int
+    LEAK_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     probability_before: _builtins.float
     """Probability of the exact answer, terminator included, before and after, 0 to 1."""
     probability_after: _builtins.float
@@ -402,6 +404,12 @@ class Learning(_message.Message):
     """Ledger position after this update; unset (0) if no update was applied."""
     base_answer: _builtins.str
     """What the model says that was never taught anything; unset if it was not asked."""
+    leak: _builtins.float
+    """The guards' worst figures after the last step: the largest probability of the answer in a question
+    that no loss contains, and the largest divergence of general text, nats a token. Unset if the
+    update was not held to such questions or texts. Their limits are in `GetStatusResponse`.
+    """
+    drift: _builtins.float
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One rate per gradient step, in order; empty if the fact was already known."""
@@ -423,14 +431,25 @@ class Learning(_message.Message):
         model_version: _builtins.int = ...,
         curve: _abc.Iterable[Global___RatePoint] | None = ...,
         base_answer: _builtins.str | None = ...,
+        leak: _builtins.float | None = ...,
+        drift: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "base_answer", b"base_answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "base_answer", b"base_answer", "drift", b"drift", "leak", b"leak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "answer_after", b"answer_after", "answer_before", b"answer_before", "base_answer", b"base_answer", "curve", b"curve", "learning_rates", b"learning_rates", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "answer_after", b"answer_after", "answer_before", b"answer_before", "base_answer", b"base_answer", "curve", b"curve", "drift", b"drift", "leak", b"leak", "learning_rates", b"learning_rates", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
     _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
+    _WhichOneofReturnType__drift: _TypeAlias = _typing.Literal["drift"]  # noqa: Y015
+    _WhichOneofArgType__drift: _TypeAlias = _typing.Literal["_drift", b"_drift"]  # noqa: Y015
+    _WhichOneofReturnType__leak: _TypeAlias = _typing.Literal["leak"]  # noqa: Y015
+    _WhichOneofArgType__leak: _TypeAlias = _typing.Literal["_leak", b"_leak"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drift) -> _WhichOneofReturnType__drift | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leak) -> _WhichOneofReturnType__leak | None: ...
 
 Global___Learning: _TypeAlias = Learning  # noqa: Y015
 
@@ -1146,6 +1165,8 @@ class Probe(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     CAUSE_FACT_ID_FIELD_NUMBER: _builtins.int
     PROBE_TIME_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    CORRECT_SAMPLES_FIELD_NUMBER: _builtins.int
     kind: Global___ProbeKind.ValueType
     fact_id: _builtins.str
     question: _builtins.str
@@ -1159,6 +1180,12 @@ class Probe(_message.Message):
     model_version: _builtins.int
     cause_fact_id: _builtins.str
     """The fact whose learning led to this probe; empty for an audit or a request."""
+    samples: _builtins.int
+    """Texts that were sampled too, from the bare question with the paper's settings (temperature 1,
+    top_p 1, top_k 50, 50 tokens with the prompt), and how many of them say the answer, in any case.
+    0 if none were: see `agent serve --probes`.
+    """
+    correct_samples: _builtins.int
     @_builtins.property
     def probe_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1174,10 +1201,12 @@ class Probe(_message.Message):
         model_version: _builtins.int = ...,
         cause_fact_id: _builtins.str = ...,
         probe_time: _timestamp_pb2.Timestamp | None = ...,
+        samples: _builtins.int = ...,
+        correct_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["probe_time", b"probe_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cause_fact_id", b"cause_fact_id", "correct", b"correct", "expected_answer", b"expected_answer", "fact_id", b"fact_id", "kind", b"kind", "log_probability", b"log_probability", "model_version", b"model_version", "probe_time", b"probe_time", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cause_fact_id", b"cause_fact_id", "correct", b"correct", "correct_samples", b"correct_samples", "expected_answer", b"expected_answer", "fact_id", b"fact_id", "kind", b"kind", "log_probability", b"log_probability", "model_version", b"model_version", "probe_time", b"probe_time", "question", b"question", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1190,10 +1219,13 @@ class ListFactsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many facts; 0 means 50, more than 1000 means 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    newest_first: _builtins.bool
+    """Those accepted last come first. Must not change between pages."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___FactState.ValueType]:
         """Only facts in these states; empty means all. Must not change between pages."""
@@ -1204,10 +1236,11 @@ class ListFactsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         states: _abc.Iterable[Global___FactState.ValueType] | None = ...,
+        newest_first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest_first", b"newest_first", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1265,7 +1298,9 @@ class Event(_message.Message):
 
     @_builtins.property
     def learning(self) -> Global___Learning:
-        """Set for LEARNED, KNOWN, RESISTED and RETAUGHT."""
+        """Set for LEARNED, KNOWN, RESISTED and RETAUGHT; with the first STEP what is known by then: before, and
+        the curve.
+        """
 
     def __init__(
         self,

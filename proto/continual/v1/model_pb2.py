@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from continual.v1 import memory_pb2 as continual_dot_v1_dot_memory__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ontinual/v1/model.proto\x12\x0c\x63ontinual.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ontinual/v1/memory.proto\"\x83\x01\n\nAskRequest\x12S\n\x08question\x18\x01 \x01(\tBA\xbaH>r\x03\x18\xa0\x1f\xba\x01\x36\n\x0etext.not_blank\x12\x11must not be empty\x1a\x11this.trim() != \'\'\x12 \n\x0emax_new_tokens\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x80\x04\"T\n\x0b\x41skResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"\xa9\x02\n\x0cScoreRequest\x12S\n\x08question\x18\x01 \x01(\tBA\xbaH>r\x03\x18\xa0\x1f\xba\x01\x36\n\x0etext.not_blank\x12\x11must not be empty\x1a\x11this.trim() != \'\'\x12\xc3\x01\n\x06\x61nswer\x18\x02 \x01(\tB\xb2\x01\xbaH\xae\x01r\x03\x18\xe8\x07\xba\x01\x36\n\x0etext.not_blank\x12\x11must not be empty\x1a\x11this.trim() != \'\'\xba\x01m\n\x0f\x61nswer.one_line\x12\x39must be one line without tabs or other control characters\x1a\x1f!this.trim().matches(\'\\\\p{Cc}\')\"O\n\rScoreResponse\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\" \n\x0cProbeRequest\x12\x10\n\x08\x66\x61\x63t_ids\x18\x01 \x03(\t\"\\\n\rProbeResponse\x12\"\n\x05probe\x18\x01 \x01(\x0b\x32\x13.continual.v1.Probe\x12\x12\n\nfacts_done\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x61\x63ts_total\x18\x03 \x01(\x03\"\x12\n\x10GetStatusRequest\"\x87\x02\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x13\n\x0bqueue_depth\x18\x03 \x01(\x03\x12-\n\x0b\x66\x61\x63t_counts\x18\x04 \x03(\x0b\x32\x18.continual.v1.StateCount\x12\x31\n\rlearner_state\x18\x05 \x01(\x0e\x32\x1a.continual.v1.LearnerState\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x12\n\nparameters\x18\x07 \x01(\x03\x12\x16\n\x0e\x65vent_sequence\x18\x08 \x01(\x03\x12\x19\n\x11updates_to_replay\x18\t \x01(\x03\"C\n\nStateCount\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.continual.v1.FactState\x12\r\n\x05\x63ount\x18\x02 \x01(\x03*\x98\x01\n\x0cLearnerState\x12\x1d\n\x19LEARNER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16LEARNER_STATE_STARTING\x10\x01\x12\x1c\n\x18LEARNER_STATE_RECOVERING\x10\x02\x12\x17\n\x13LEARNER_STATE_READY\x10\x03\x12\x16\n\x12LEARNER_STATE_DOWN\x10\x04\x32\xa0\x02\n\x0cModelService\x12<\n\x03\x41sk\x12\x18.continual.v1.AskRequest\x1a\x19.continual.v1.AskResponse0\x01\x12@\n\x05Score\x12\x1a.continual.v1.ScoreRequest\x1a\x1b.continual.v1.ScoreResponse\x12\x42\n\x05Probe\x12\x1a.continual.v1.ProbeRequest\x1a\x1b.continual.v1.ProbeResponse0\x01\x12L\n\tGetStatus\x12\x1e.continual.v1.GetStatusRequest\x1a\x1f.continual.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63ontinual/v1/model.proto\x12\x0c\x63ontinual.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19\x63ontinual/v1/memory.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\nAskRequest\x12S\n\x08question\x18\x01 \x01(\tBA\xbaH>r\x03\x18\xa0\x1f\xba\x01\x36\n\x0etext.not_blank\x12\x11must not be empty\x1a\x11this.trim() != \'\'\x12 \n\x0emax_new_tokens\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x80\x04\"T\n\x0b\x41skResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"\xa9\x02\n\x0cScoreRequest\x12S\n\x08question\x18\x01 \x01(\tBA\xbaH>r\x03\x18\xa0\x1f\xba\x01\x36\n\x0etext.not_blank\x12\x11must not be empty\x1a\x11this.trim() != \'\'\x12\xc3\x01\n\x06\x61nswer\x18\x02 \x01(\tB\xb2\x01\xbaH\xae\x01r\x03\x18\xe8\x07\xba\x01\x36\n\x0etext.not_blank\x12\x11must not be empty\x1a\x11this.trim() != \'\'\xba\x01m\n\x0f\x61nswer.one_line\x12\x39must be one line without tabs or other control characters\x1a\x1f!this.trim().matches(\'\\\\p{Cc}\')\"O\n\rScoreResponse\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\" \n\x0cProbeRequest\x12\x10\n\x08\x66\x61\x63t_ids\x18\x01 \x03(\t\"\\\n\rProbeResponse\x12\"\n\x05probe\x18\x01 \x01(\x0b\x32\x13.continual.v1.Probe\x12\x12\n\nfacts_done\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x61\x63ts_total\x18\x03 \x01(\x03\"\x12\n\x10GetStatusRequest\"\x97\x04\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x13\n\x0bqueue_depth\x18\x03 \x01(\x03\x12-\n\x0b\x66\x61\x63t_counts\x18\x04 \x03(\x0b\x32\x18.continual.v1.StateCount\x12\x31\n\rlearner_state\x18\x05 \x01(\x0e\x32\x1a.continual.v1.LearnerState\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x12\n\nparameters\x18\x07 \x01(\x03\x12\x16\n\x0e\x65vent_sequence\x18\x08 \x01(\x03\x12\x19\n\x11updates_to_replay\x18\t \x01(\x03\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12oldest_queued_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0flearning_paused\x18\x0c \x01(\x08\x12\x12\n\nleak_limit\x18\r \x01(\x01\x12\x13\n\x0b\x64rift_limit\x18\x0e \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x03\x12\x1a\n\x12memory_total_bytes\x18\x10 \x01(\x03\x12\x18\n\x10snapshot_version\x18\x11 \x01(\x03\x12\x18\n\x10snapshot_overdue\x18\x12 \x01(\t\"<\n\x13GetRetentionRequest\x12\x11\n\tmax_facts\x18\x01 \x01(\r\x12\x12\n\nmax_probes\x18\x02 \x01(\r\"l\n\x14GetRetentionResponse\x12*\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x1b.continual.v1.FactRetention\x12(\n\x04\x61ges\x18\x02 \x03(\x0b\x32\x1a.continual.v1.AgeRetention\"[\n\rFactRetention\x12\x0f\n\x07\x66\x61\x63t_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61ge\x18\x02 \x01(\x03\x12,\n\x06points\x18\x03 \x03(\x0b\x32\x1c.continual.v1.RetentionPoint\"f\n\x0eRetentionPoint\x12\x15\n\rmodel_version\x18\x01 \x01(\x03\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x0c\x41geRetention\x12\x10\n\x08youngest\x18\x01 \x01(\x03\x12\x0e\n\x06oldest\x18\x02 \x01(\x03\x12\x0c\n\x04held\x18\x03 \x01(\x03\x12\r\n\x05\x61sked\x18\x04 \x01(\x03\"C\n\nStateCount\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.continual.v1.FactState\x12\r\n\x05\x63ount\x18\x02 \x01(\x03*\x98\x01\n\x0cLearnerState\x12\x1d\n\x19LEARNER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16LEARNER_STATE_STARTING\x10\x01\x12\x1c\n\x18LEARNER_STATE_RECOVERING\x10\x02\x12\x17\n\x13LEARNER_STATE_READY\x10\x03\x12\x16\n\x12LEARNER_STATE_DOWN\x10\x04\x32\xf7\x02\n\x0cModelService\x12<\n\x03\x41sk\x12\x18.continual.v1.AskRequest\x1a\x19.continual.v1.AskResponse0\x01\x12@\n\x05Score\x12\x1a.continual.v1.ScoreRequest\x1a\x1b.continual.v1.ScoreResponse\x12\x42\n\x05Probe\x12\x1a.continual.v1.ProbeRequest\x1a\x1b.continual.v1.ProbeResponse0\x01\x12L\n\tGetStatus\x12\x1e.continual.v1.GetStatusRequest\x1a\x1f.continual.v1.GetStatusResponse\x12U\n\x0cGetRetention\x12!.continual.v1.GetRetentionRequest\x1a\".continual.v1.GetRetentionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,26 +42,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREREQUEST'].fields_by_name['question']._serialized_options = b'\272H>r\003\030\240\037\272\0016\n\016text.not_blank\022\021must not be empty\032\021this.trim() != \'\''
   _globals['_SCOREREQUEST'].fields_by_name['answer']._loaded_options = None
   _globals['_SCOREREQUEST'].fields_by_name['answer']._serialized_options = b'\272H\256\001r\003\030\350\007\272\0016\n\016text.not_blank\022\021must not be empty\032\021this.trim() != \'\'\272\001m\n\017answer.one_line\0229must be one line without tabs or other control characters\032\037!this.trim().matches(\'\\\\p{Cc}\')'
-  _globals['_LEARNERSTATE']._serialized_start=1183
-  _globals['_LEARNERSTATE']._serialized_end=1335
-  _globals['_ASKREQUEST']._serialized_start=99
-  _globals['_ASKREQUEST']._serialized_end=230
-  _globals['_ASKRESPONSE']._serialized_start=232
-  _globals['_ASKRESPONSE']._serialized_end=316
-  _globals['_SCOREREQUEST']._serialized_start=319
-  _globals['_SCOREREQUEST']._serialized_end=616
-  _globals['_SCORERESPONSE']._serialized_start=618
-  _globals['_SCORERESPONSE']._serialized_end=697
-  _globals['_PROBEREQUEST']._serialized_start=699
-  _globals['_PROBEREQUEST']._serialized_end=731
-  _globals['_PROBERESPONSE']._serialized_start=733
-  _globals['_PROBERESPONSE']._serialized_end=825
-  _globals['_GETSTATUSREQUEST']._serialized_start=827
-  _globals['_GETSTATUSREQUEST']._serialized_end=845
-  _globals['_GETSTATUSRESPONSE']._serialized_start=848
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1111
-  _globals['_STATECOUNT']._serialized_start=1113
-  _globals['_STATECOUNT']._serialized_end=1180
-  _globals['_MODELSERVICE']._serialized_start=1338
-  _globals['_MODELSERVICE']._serialized_end=1626
+  _globals['_LEARNERSTATE']._serialized_start=1936
+  _globals['_LEARNERSTATE']._serialized_end=2088
+  _globals['_ASKREQUEST']._serialized_start=132
+  _globals['_ASKREQUEST']._serialized_end=263
+  _globals['_ASKRESPONSE']._serialized_start=265
+  _globals['_ASKRESPONSE']._serialized_end=349
+  _globals['_SCOREREQUEST']._serialized_start=352
+  _globals['_SCOREREQUEST']._serialized_end=649
+  _globals['_SCORERESPONSE']._serialized_start=651
+  _globals['_SCORERESPONSE']._serialized_end=730
+  _globals['_PROBEREQUEST']._serialized_start=732
+  _globals['_PROBEREQUEST']._serialized_end=764
+  _globals['_PROBERESPONSE']._serialized_start=766
+  _globals['_PROBERESPONSE']._serialized_end=858
+  _globals['_GETSTATUSREQUEST']._serialized_start=860
+  _globals['_GETSTATUSREQUEST']._serialized_end=878
+  _globals['_GETSTATUSRESPONSE']._serialized_start=881
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1416
+  _globals['_GETRETENTIONREQUEST']._serialized_start=1418
+  _globals['_GETRETENTIONREQUEST']._serialized_end=1478
+  _globals['_GETRETENTIONRESPONSE']._serialized_start=1480
+  _globals['_GETRETENTIONRESPONSE']._serialized_end=1588
+  _globals['_FACTRETENTION']._serialized_start=1590
+  _globals['_FACTRETENTION']._serialized_end=1681
+  _globals['_RETENTIONPOINT']._serialized_start=1683
+  _globals['_RETENTIONPOINT']._serialized_end=1785
+  _globals['_AGERETENTION']._serialized_start=1787
+  _globals['_AGERETENTION']._serialized_end=1864
+  _globals['_STATECOUNT']._serialized_start=1866
+  _globals['_STATECOUNT']._serialized_end=1933
+  _globals['_MODELSERVICE']._serialized_start=2091
+  _globals['_MODELSERVICE']._serialized_end=2466
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from continual.v1 import memory_pb2 as _memory_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -229,6 +230,15 @@ class GetStatusResponse(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     EVENT_SEQUENCE_FIELD_NUMBER: _builtins.int
     UPDATES_TO_REPLAY_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    OLDEST_QUEUED_TIME_FIELD_NUMBER: _builtins.int
+    LEARNING_PAUSED_FIELD_NUMBER: _builtins.int
+    LEAK_LIMIT_FIELD_NUMBER: _builtins.int
+    DRIFT_LIMIT_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_VERSION_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_OVERDUE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name or folder the server was started with."""
     model_version: _builtins.int
@@ -242,8 +252,26 @@ class GetStatusResponse(_message.Message):
     """Sequence of the newest stored event."""
     updates_to_replay: _builtins.int
     """Updates still to replay while the learner is recovering."""
+    learning_paused: _builtins.bool
+    """By `AdminService.PauseLearning`."""
+    leak_limit: _builtins.float
+    """What the guards let pass: see `Learning`."""
+    drift_limit: _builtins.float
+    memory_bytes: _builtins.int
+    """The learner's: of its GPU, or resident in RAM; and what there is of it. 0 if not known."""
+    memory_total_bytes: _builtins.int
+    snapshot_version: _builtins.int
+    """The newest version that a snapshot holds; 0 if there is none."""
+    snapshot_overdue: _builtins.str
+    """Why a snapshot is overdue, for people; empty if none is."""
     @_builtins.property
     def fact_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateCount]: ...
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def oldest_queued_time(self) -> _timestamp_pb2.Timestamp:
+        """When the fact that has waited longest was accepted; unset if none waits."""
+
     def __init__(
         self,
         *,
@@ -256,14 +284,167 @@ class GetStatusResponse(_message.Message):
         parameters: _builtins.int = ...,
         event_sequence: _builtins.int = ...,
         updates_to_replay: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        oldest_queued_time: _timestamp_pb2.Timestamp | None = ...,
+        learning_paused: _builtins.bool = ...,
+        leak_limit: _builtins.float = ...,
+        drift_limit: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        memory_total_bytes: _builtins.int = ...,
+        snapshot_version: _builtins.int = ...,
+        snapshot_overdue: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_queued_time", b"oldest_queued_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "learner_state", b"learner_state", "model", b"model", "model_version", b"model_version", "parameters", b"parameters", "queue_depth", b"queue_depth", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "drift_limit", b"drift_limit", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "leak_limit", b"leak_limit", "learner_state", b"learner_state", "learning_paused", b"learning_paused", "memory_bytes", b"memory_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "model_version", b"model_version", "oldest_queued_time", b"oldest_queued_time", "parameters", b"parameters", "queue_depth", b"queue_depth", "snapshot_overdue", b"snapshot_overdue", "snapshot_version", b"snapshot_version", "start_time", b"start_time", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class GetRetentionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_FACTS_FIELD_NUMBER: _builtins.int
+    MAX_PROBES_FIELD_NUMBER: _builtins.int
+    max_facts: _builtins.int
+    """At most this many held facts, spread evenly over the order accepted; 0 means 100, more than 1000
+    means 1000.
+    """
+    max_probes: _builtins.int
+    """At most this many probes of each; 0 means 10, more than 100 means 100."""
+    def __init__(
+        self,
+        *,
+        max_facts: _builtins.int = ...,
+        max_probes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_facts", b"max_facts", "max_probes", b"max_probes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRetentionRequest: _TypeAlias = GetRetentionRequest  # noqa: Y015
+
+@_typing.final
+class GetRetentionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    AGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FactRetention]:
+        """In the order accepted."""
+
+    @_builtins.property
+    def ages(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgeRetention]:
+        """Youngest first."""
+
+    def __init__(
+        self,
+        *,
+        facts: _abc.Iterable[Global___FactRetention] | None = ...,
+        ages: _abc.Iterable[Global___AgeRetention] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ages", b"ages", "facts", b"facts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRetentionResponse: _TypeAlias = GetRetentionResponse  # noqa: Y015
+
+@_typing.final
+class FactRetention(_message.Message):
+    """The last probes of a held fact's own question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    fact_id: _builtins.str
+    age: _builtins.int
+    """Updates since it was taught last."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetentionPoint]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        fact_id: _builtins.str = ...,
+        age: _builtins.int = ...,
+        points: _abc.Iterable[Global___RetentionPoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "fact_id", b"fact_id", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FactRetention: _TypeAlias = FactRetention  # noqa: Y015
+
+@_typing.final
+class RetentionPoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.int
+    """Of the weights that were asked."""
+    probability: _builtins.float
+    """Of the exact answer."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.int = ...,
+        probability: _builtins.float = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "probability", b"probability", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetentionPoint: _TypeAlias = RetentionPoint  # noqa: Y015
+
+@_typing.final
+class AgeRetention(_message.Message):
+    """Of the reviews of facts of some ages, how many found the fact to be held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    YOUNGEST_FIELD_NUMBER: _builtins.int
+    OLDEST_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    youngest: _builtins.int
+    """In updates since the fact was taught last, both ends included."""
+    oldest: _builtins.int
+    held: _builtins.int
+    asked: _builtins.int
+    def __init__(
+        self,
+        *,
+        youngest: _builtins.int = ...,
+        oldest: _builtins.int = ...,
+        held: _builtins.int = ...,
+        asked: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "held", b"held", "oldest", b"oldest", "youngest", b"youngest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgeRetention: _TypeAlias = AgeRetention  # noqa: Y015
 
 @_typing.final
 class StateCount(_message.Message):

@@ -56,6 +56,11 @@ class ModelServiceStub:
                 request_serializer=continual_dot_v1_dot_model__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=continual_dot_v1_dot_model__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/continual.v1.ModelService/GetRetention',
+                request_serializer=continual_dot_v1_dot_model__pb2.GetRetentionRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_model__pb2.GetRetentionResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -91,6 +96,13 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRetention(self, request, context):
+        """How well facts are remembered, from what is recorded: nothing is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +125,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=continual_dot_v1_dot_model__pb2.GetStatusRequest.FromString,
                     response_serializer=continual_dot_v1_dot_model__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=continual_dot_v1_dot_model__pb2.GetRetentionRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_model__pb2.GetRetentionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +242,33 @@ class ModelService:
             '/continual.v1.ModelService/GetStatus',
             continual_dot_v1_dot_model__pb2.GetStatusRequest.SerializeToString,
             continual_dot_v1_dot_model__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.ModelService/GetRetention',
+            continual_dot_v1_dot_model__pb2.GetRetentionRequest.SerializeToString,
+            continual_dot_v1_dot_model__pb2.GetRetentionResponse.FromString,
             options,
             channel_credentials,
             insecure,

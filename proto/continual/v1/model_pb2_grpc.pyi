@@ -43,6 +43,8 @@ class ModelServiceStub:
     """Probes facts with the current weights, in the order accepted: retention and transfer."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetStatusRequest, _model_pb2.GetStatusResponse]
     """What is being served and how far it has come."""
+    GetRetention: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetRetentionRequest, _model_pb2.GetRetentionResponse]
+    """How well facts are remembered, from what is recorded: nothing is asked."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -59,6 +61,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Probes facts with the current weights, in the order accepted: retention and transfer."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_model_pb2.GetStatusRequest, _model_pb2.GetStatusResponse]  # type: ignore[assignment]
     """What is being served and how far it has come."""
+    GetRetention: _aio.UnaryUnaryMultiCallable[_model_pb2.GetRetentionRequest, _model_pb2.GetRetentionResponse]  # type: ignore[assignment]
+    """How well facts are remembered, from what is recorded: nothing is asked."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every answer carries `model_version`, the position in the ledger of the weights that gave it.
@@ -96,5 +100,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.GetStatusResponse, _abc.Awaitable[_model_pb2.GetStatusResponse]]:
         """What is being served and how far it has come."""
+
+    @_abc_1.abstractmethod
+    def GetRetention(
+        self,
+        request: _model_pb2.GetRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.GetRetentionResponse, _abc.Awaitable[_model_pb2.GetRetentionResponse]]:
+        """How well facts are remembered, from what is recorded: nothing is asked."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -271,19 +271,26 @@ class Answer(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CORRECT_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    CORRECT_SAMPLES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     correct: _builtins.bool
     log_probability: _builtins.float
+    samples: _builtins.int
+    """Texts that were sampled, and how many of them say the expected answer."""
+    correct_samples: _builtins.int
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         correct: _builtins.bool = ...,
         log_probability: _builtins.float = ...,
+        samples: _builtins.int = ...,
+        correct_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "log_probability", b"log_probability", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "correct_samples", b"correct_samples", "log_probability", b"log_probability", "samples", b"samples", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,7 +304,10 @@ class LearnRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     BASE_VERSION_FIELD_NUMBER: _builtins.int
     OLDER_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
     base_version: _builtins.int
+    samples: _builtins.int
+    """If an update is made: so many texts are sampled for each of the fact's questions."""
     @_builtins.property
     def example(self) -> Global___Example: ...
     @_builtins.property
@@ -313,10 +323,11 @@ class LearnRequest(_message.Message):
         policy: Global___Policy | None = ...,
         base_version: _builtins.int = ...,
         older: _abc.Iterable[Global___Example] | None = ...,
+        samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "example", b"example", "older", b"older", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "example", b"example", "older", b"older", "policy", b"policy", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,25 +339,64 @@ class LearnResponse(_message.Message):
 
     STEP_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    OPENING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def step(self) -> Global___Step: ...
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
+    @_builtins.property
+    def opening(self) -> Global___Opening:
+        """Just before the first step of each attempt."""
+
     def __init__(
         self,
         *,
         step: Global___Step | None = ...,
         outcome: Global___Outcome | None = ...,
+        opening: Global___Opening | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "progress", b"progress", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opening", b"opening", "outcome", b"outcome", "progress", b"progress", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "progress", b"progress", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["opening", b"opening", "outcome", b"outcome", "progress", b"progress", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_progress: _TypeAlias = _typing.Literal["step", "outcome"]  # noqa: Y015
+    _WhichOneofReturnType_progress: _TypeAlias = _typing.Literal["step", "outcome", "opening"]  # noqa: Y015
     _WhichOneofArgType_progress: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_progress) -> _WhichOneofReturnType_progress | None: ...
 
 Global___LearnResponse: _TypeAlias = LearnResponse  # noqa: Y015
+
+@_typing.final
+class Opening(_message.Message):
+    """What is known once the first step of an attempt was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    CURVE_FIELD_NUMBER: _builtins.int
+    BASE_ANSWER_FIELD_NUMBER: _builtins.int
+    base_answer: _builtins.str
+    @_builtins.property
+    def before(self) -> Global___Answer: ...
+    @_builtins.property
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatePoint]:
+        """As in `Outcome`."""
+
+    def __init__(
+        self,
+        *,
+        before: Global___Answer | None = ...,
+        curve: _abc.Iterable[Global___RatePoint] | None = ...,
+        base_answer: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "base_answer", b"base_answer", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "base_answer", b"base_answer", "before", b"before", "curve", b"curve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
+    _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
+
+Global___Opening: _TypeAlias = Opening  # noqa: Y015
 
 @_typing.final
 class Outcome(_message.Message):
@@ -364,6 +414,8 @@ class Outcome(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CURVE_FIELD_NUMBER: _builtins.int
     BASE_ANSWER_FIELD_NUMBER: _builtins.int
+    LEAK_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     verdict: _builtins.str
     """"learned", "known" or "resisted"."""
     digest_before: _builtins.str
@@ -372,6 +424,9 @@ class Outcome(_message.Message):
     reason: _builtins.str
     """Why it resisted, for people; empty otherwise."""
     base_answer: _builtins.str
+    leak: _builtins.float
+    """The guards' worst figures after the last step."""
+    drift: _builtins.float
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
     @_builtins.property
@@ -405,14 +460,25 @@ class Outcome(_message.Message):
         reason: _builtins.str = ...,
         curve: _abc.Iterable[Global___RatePoint] | None = ...,
         base_answer: _builtins.str | None = ...,
+        leak: _builtins.float | None = ...,
+        drift: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "after", b"after", "base_answer", b"base_answer", "before", b"before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "after", b"after", "base_answer", b"base_answer", "before", b"before", "drift", b"drift", "leak", b"leak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "forgetting", b"forgetting", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "drift", b"drift", "forgetting", b"forgetting", "leak", b"leak", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
     _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
+    _WhichOneofReturnType__drift: _TypeAlias = _typing.Literal["drift"]  # noqa: Y015
+    _WhichOneofArgType__drift: _TypeAlias = _typing.Literal["_drift", b"_drift"]  # noqa: Y015
+    _WhichOneofReturnType__leak: _TypeAlias = _typing.Literal["leak"]  # noqa: Y015
+    _WhichOneofArgType__leak: _TypeAlias = _typing.Literal["_leak", b"_leak"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drift) -> _WhichOneofReturnType__drift | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leak) -> _WhichOneofReturnType__leak | None: ...
 
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
@@ -813,3 +879,42 @@ class ProbeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProbeResponse: _TypeAlias = ProbeResponse  # noqa: Y015
+
+@_typing.final
+class GetMemoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMemoryRequest: _TypeAlias = GetMemoryRequest  # noqa: Y015
+
+@_typing.final
+class GetMemoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    used_bytes: _builtins.int
+    """Of the GPU, or resident in RAM."""
+    total_bytes: _builtins.int
+    """What there is of it."""
+    def __init__(
+        self,
+        *,
+        used_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total_bytes", b"total_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMemoryResponse: _TypeAlias = GetMemoryResponse  # noqa: Y015

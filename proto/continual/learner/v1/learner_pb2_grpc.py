@@ -90,6 +90,11 @@ class LearnerServiceStub:
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeResponse.FromString,
                 _registered_method=True)
+        self.GetMemory = channel.unary_unary(
+                '/continual.learner.v1.LearnerService/GetMemory',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryResponse.FromString,
+                _registered_method=True)
 
 
 class LearnerServiceServicer:
@@ -170,6 +175,13 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMemory(self, request, context):
+        """How much memory it takes; never waits for the model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LearnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -222,6 +234,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeRequest.FromString,
                     response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeResponse.SerializeToString,
+            ),
+            'GetMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMemory,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -500,6 +517,33 @@ class LearnerService:
             '/continual.learner.v1.LearnerService/Probe',
             continual_dot_learner_dot_v1_dot_learner__pb2.ProbeRequest.SerializeToString,
             continual_dot_learner_dot_v1_dot_learner__pb2.ProbeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/GetMemory',
+            continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

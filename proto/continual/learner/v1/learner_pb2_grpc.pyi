@@ -60,6 +60,8 @@ class LearnerServiceStub:
     Ask: _grpc.UnaryStreamMultiCallable[_learner_pb2.AskRequest, _learner_pb2.AskResponse]
     Score: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ScoreRequest, _learner_pb2.ScoreResponse]
     Probe: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ProbeRequest, _learner_pb2.ProbeResponse]
+    GetMemory: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetMemoryRequest, _learner_pb2.GetMemoryResponse]
+    """How much memory it takes; never waits for the model."""
 
 @_typing.type_check_only
 class LearnerServiceAsyncStub(LearnerServiceStub):
@@ -93,6 +95,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     Ask: _aio.UnaryStreamMultiCallable[_learner_pb2.AskRequest, _learner_pb2.AskResponse]  # type: ignore[assignment]
     Score: _aio.UnaryUnaryMultiCallable[_learner_pb2.ScoreRequest, _learner_pb2.ScoreResponse]  # type: ignore[assignment]
     Probe: _aio.UnaryUnaryMultiCallable[_learner_pb2.ProbeRequest, _learner_pb2.ProbeResponse]  # type: ignore[assignment]
+    GetMemory: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetMemoryRequest, _learner_pb2.GetMemoryResponse]  # type: ignore[assignment]
+    """How much memory it takes; never waits for the model."""
 
 class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The process that owns the model. It keeps no durable state: its weights are a function of the
@@ -183,5 +187,13 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.ProbeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.ProbeResponse, _abc.Awaitable[_learner_pb2.ProbeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetMemory(
+        self,
+        request: _learner_pb2.GetMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.GetMemoryResponse, _abc.Awaitable[_learner_pb2.GetMemoryResponse]]:
+        """How much memory it takes; never waits for the model."""
 
 def add_LearnerServiceServicer_to_server(servicer: LearnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,101 @@
+"""The options of every command that speaks to a server, and the client they lead to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.config import DEFAULT_ADDRESS
+from agent.errors import ConfigError
+from agent.service.channel import Access
+from agent.service.client import Client
+
+PANEL = "Connection"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Which server, and how the command is let in."""
+
+    server: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_SERVER",
+            metavar="ADDRESS",
+            help="The server to ask.",
+            rich_help_panel=PANEL,
+        ),
+    ] = DEFAULT_ADDRESS
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="AGENT_TLS_CA",
+            help="Speak TLS, with a server whose certificate this CA signed (PEM).",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="AGENT_CLIENT_CERT",
+            help="Certificate to show to a server that asks for one (PEM),",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="AGENT_CLIENT_KEY",
+            help="and its private key.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AGENT_TOKEN",
+            help="Token to show. Other users of this machine see flags: use the variable, or",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="AGENT_TOKEN_FILE",
+            help="a file that holds nothing but the token.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    def client(self) -> Client:
+        """A client of that server; close it.
+
+        Raises:
+            ConfigError: a file that is named cannot be used.
+        """
+        access = Access(
+            tls_ca=self.tls_ca, tls_cert=self.tls_cert, tls_key=self.tls_key, token=self._token()
+        )
+        return Client(self.server, access)
+
+    def _token(self) -> str:
+        if self.token is not None:
+            return self.token.strip()
+        if self.token_file is None:
+            return ""
+        try:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the token in {self.token_file}: {error.strerror}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self.token_file} holds no token, but other bytes") from error

@@ -1,0 +1,57 @@
+"""`agent doctor`: whether a server can run here, and what to do if not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
+from agent.cli.output import console, messages, print_json, shown
+from agent.cli.securing import SecurityOptions
+from agent.config import DEFAULT_ADDRESS, DEFAULT_MODEL
+
+STYLES = {"good": "green", "warning": "yellow", "bad": "red"}
+
+
+@grouped
+def doctor(
+    data: Annotated[Path, typer.Option(envvar="AGENT_DATA", help="Folder of the memory.")] = Path(
+        "agent-data"
+    ),
+    listen: Annotated[
+        str, typer.Option(envvar="AGENT_LISTEN", help="HOST:PORT to serve on.")
+    ] = DEFAULT_ADDRESS,
+    model: Annotated[
+        str, typer.Option(envvar="AGENT_MODEL", help="The model to serve.")
+    ] = DEFAULT_MODEL,
+    device: Annotated[str, typer.Option(envvar="AGENT_DEVICE", help="auto, cpu or cuda.")] = "auto",
+    *,
+    security: SecurityOptions,
+    json: Json = False,
+) -> None:
+    """Check whether 'agent serve' can run here as it is set up; exit code 1 if it cannot."""
+    from agent.doctor import Patient, State, examine  # imports the store
+
+    patient = Patient(
+        data=data, listen=listen, model=model, device=device, security=security.chosen()
+    )
+    with messages.status("looking"):
+        findings = list(examine(patient))
+    bad = any(finding.state is State.BAD for finding in findings)
+    if json:
+        checks = [dataclasses.asdict(finding) for finding in findings]
+        print_json({"healthy": not bad, "checks": checks})
+    else:
+        table = Table("check", "state", "found", "what to do")
+        for finding in findings:
+            state = Text(finding.state.value, style=STYLES[finding.state])
+            table.add_row(finding.check, state, shown(finding.found), shown(finding.remedy))
+        console.print(table)
+    if bad:
+        raise typer.Exit(1)

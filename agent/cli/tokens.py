@@ -1,0 +1,87 @@
+"""`agent tokens create | list | revoke`: who may speak to a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from agent.cli.options import Json
+from agent.cli.output import console, messages, print_json, shown
+from agent.service.methods import Role
+from agent.service.tokens import Token, TokenFile
+
+app = typer.Typer(
+    help="Tokens for the clients of a server, in a file on its machine ('agent serve --tokens').",
+    no_args_is_help=True,
+)
+
+TokensFile = Annotated[
+    Path,
+    typer.Option(
+        "--tokens", envvar="AGENT_TOKENS", help="The file that the server is started with."
+    ),
+]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is: a person, or a program.")],
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="read: ask, look and watch. teach: teach and probe too. admin: everything."
+        ),
+    ],
+    tokens: TokensFile,
+    json: Json = False,
+) -> None:
+    """Make a token, and print it: this once, it is nowhere stored. A running server takes it."""
+    token, presented = TokenFile(tokens).create(name, role)
+    if json:
+        print_json({**_token_json(token), "token": presented})
+        return
+    messages.print(
+        shown(f"token {token.id} for {token.name}, role {token.role}; it is shown only now:")
+    )
+    typer.echo(presented)
+
+
+@app.command("list")
+def list_tokens(tokens: TokensFile, json: Json = False) -> None:
+    """List the tokens, oldest first."""
+    found = TokenFile(tokens).read()
+    if json:
+        print_json({"tokens": [_token_json(token) for token in found]})
+        return
+    table = Table("id", "name", "role", "made")
+    for token in found:
+        table.add_row(
+            shown(token.id), shown(token.name), token.role.value, shown(token.created_at[:19])
+        )
+    console.print(table)
+
+
+@app.command()
+def revoke(
+    token_id: Annotated[str, typer.Argument(help="Id of the token; 'agent tokens list' shows it.")],
+    tokens: TokensFile,
+    json: Json = False,
+) -> None:
+    """Revoke a token. A running server refuses it from its next call on."""
+    token = TokenFile(tokens).revoke(token_id)
+    if json:
+        print_json(_token_json(token))
+    else:
+        messages.print(shown(f"revoked the token {token.id} of {token.name}"))
+
+
+def _token_json(token: Token) -> dict[str, str]:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "role": token.role.value,
+        "created_at": token.created_at,
+    }

@@ -1,0 +1,370 @@
+"""What `agent doctor` looks at: whether this machine can serve, and what to do where it cannot.
+
+Each check is a function of its own that says what it found. None changes anything.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import pysqlite3
+
+from agent.config import DEFAULT_ADDRESS, DEFAULT_MODEL, Security
+from agent.data_folder import is_held, is_open_to_others
+from agent.errors import AgentError, ModelNotFoundError
+from agent.learning import catalog
+from agent.learning.catalog import ModelEntry, Source
+from agent.service.tokens import KnownTokens, TokenFile
+from agent.service.transport import require_safe_listen, server_credentials
+from memory_store.connection import MINIMUM_SQLITE, require_safe_sqlite
+from memory_store.errors import StoreUnusableError
+
+GIB = 2**30
+BYTES_A_WEIGHT = 4
+# Served, working and base copy; a gradient and its direction while an update is made.
+COPIES_IN_MEMORY = 5
+# Libraries, activations, SQLite.
+BESIDE_THE_WEIGHTS = GIB
+# The last three, one being written, and room for one a day that is kept longer.
+SNAPSHOTS_ON_DISK = 5
+DATABASE_ROOM = GIB // 4
+# Every accepted fact waits for one sync of the disk, alone or with others.
+SLOW_SYNC_MS, UNUSABLE_SYNC_MS = 30.0, 500.0
+SYNCS = 15
+MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs"})
+# No clock that is right shows an earlier time.
+EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class State(StrEnum):
+    """How bad it is."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: what was looked at.
+        state: how bad it is; only bad keeps a server from working.
+        found: what there is.
+        remedy: what to do about it; empty if nothing.
+    """
+
+    check: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patient:
+    """The server that is to run here; see `ServeSettings`."""
+
+    data: Path
+    listen: str = DEFAULT_ADDRESS
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    security: Security = field(default_factory=Security)
+
+
+def examine(patient: Patient) -> Iterator[Finding]:
+    """Makes every check; one that breaks is a finding too."""
+    checks: Sequence[tuple[str, Callable[[], Finding]]] = (
+        ("python", check_python),
+        ("device", lambda: check_device(patient.device, needed_memory(patient.model))),
+        ("memory", lambda: check_memory(available_memory(), needed_memory(patient.model))),
+        ("sqlite", lambda: check_sqlite(pysqlite3.sqlite_version_info)),
+        ("data folder", lambda: check_folder(patient.data)),
+        ("disk kind", lambda: check_file_system(file_system_of(existing(patient.data)))),
+        ("disk speed", lambda: check_sync(sync_milliseconds(existing(patient.data)))),
+        ("disk space", lambda: check_space(free_bytes(patient.data), weights(patient.model))),
+        ("model", lambda: check_model(patient.model)),
+        ("clock", lambda: check_clock(datetime.now(UTC), newest_change(patient.data))),
+        ("port", lambda: check_port(patient.listen, held=is_held(patient.data))),
+        ("security", lambda: check_security(patient.listen, patient.security)),
+    )
+    for name, check in checks:
+        try:
+            yield check()
+        except (AgentError, OSError) as error:
+            yield Finding(check=name, state=State.BAD, found=str(error))
+
+
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+    """3.11 or newer."""
+    found = f"{platform.python_implementation()} {'.'.join(map(str, version))}"
+    if version < (3, 11):
+        return _bad("python", found, "install Python 3.11 or newer")
+    return _good("python", found)
+
+
+def check_device(device: str, needed: int | None) -> Finding:
+    """The one that is asked for exists, and its memory holds the model."""
+    # Imported late: torch takes seconds.
+    import torch
+
+    from agent.learning.environment import device_name
+    from agent.learning.model import choose_device
+
+    chosen = choose_device(device)  # raises with a remedy
+    if chosen.type == "cpu":
+        return _good("device", f"cpu, {os.cpu_count()} threads, torch {torch.__version__}")
+    free, total = torch.cuda.mem_get_info(chosen)
+    found = f"{device_name(chosen)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    if needed is not None and free < needed:
+        return _bad(
+            "device",
+            f"{found}; the model needs about {needed / GIB:.1f}",
+            "end what else uses the GPU, choose a smaller --model, or --device cpu",
+        )
+    return _good("device", found)
+
+
+def check_memory(available: int, needed: int | None) -> Finding:
+    """The machine's holds the model as it learns."""
+    found = f"{available / GIB:.1f} GiB available"
+    if needed is None:
+        return _good("memory", found)
+    found += f", the model needs about {needed / GIB:.1f}"
+    if available < needed:
+        return _bad("memory", found, "end other programs, or choose a smaller --model")
+    return _good("memory", found)
+
+
+def check_sqlite(version: tuple[int, ...]) -> Finding:
+    """New enough not to lose committed rows (the WAL-reset bug)."""
+    try:
+        require_safe_sqlite(version)
+    except StoreUnusableError as error:
+        return _bad("sqlite", str(error), "pip install 'pysqlite3>=0.6.1'")
+    needed = ".".join(map(str, MINIMUM_SQLITE))
+    return _good("sqlite", f"{'.'.join(map(str, version))}, {needed} or newer is needed")
+
+
+def check_folder(folder: Path) -> Finding:
+    """It is a folder, ours, writable, and closed to others; a missing one can be made."""
+    nearest = existing(folder)
+    if not nearest.is_dir():
+        return _bad("data folder", f"{nearest} is a file", "name another folder with --data")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return _bad(
+            "data folder",
+            f"{nearest} cannot be written to",
+            "run the server as its owner, or name another folder with --data",
+        )
+    if nearest != folder.absolute():
+        return _good("data folder", f"{folder} is made at the first start")
+    if is_open_to_others(folder):
+        return _bad("data folder", f"{folder} is open to other users", f"chmod 700 {folder}")
+    return _good("data folder", f"{folder}" + (", in use by a server" if is_held(folder) else ""))
+
+
+def check_file_system(kind: str) -> Finding:
+    """A disk of this machine."""
+    if kind in NETWORK_FILE_SYSTEMS:
+        return _bad(
+            "disk kind",
+            f"{kind}, a network file system: SQLite's log does not work on it",
+            "name a folder on a local disk with --data",
+        )
+    if kind in MEMORY_FILE_SYSTEMS:
+        return _warning(
+            "disk kind",
+            f"{kind}, which is memory: all is lost when the machine is switched off",
+            "name a folder on a disk with --data",
+        )
+    return _good("disk kind", kind)
+
+
+def check_sync(milliseconds: float) -> Finding:
+    """A sync is quick enough: `Teach` waits for one."""
+    found = f"{milliseconds:.2f} ms for a sync"
+    remedy = "use a faster disk (an SSD with its own power reserve syncs in well under 1 ms)"
+    if milliseconds > UNUSABLE_SYNC_MS:
+        return _bad("disk speed", found, remedy)
+    if milliseconds > SLOW_SYNC_MS:
+        return _warning("disk speed", f"{found}, and each fact waits for one", remedy)
+    return _good("disk speed", found)
+
+
+def check_space(free: int, weights_bytes: int | None) -> Finding:
+    """Room for the database and the snapshots that are kept."""
+    size = weights_bytes or 0
+    found = f"{free / GIB:.1f} GiB free"
+    remedy = "free some, or name a folder on a larger disk with --data"
+    if free < size + DATABASE_ROOM:
+        return _bad("disk space", f"{found}, less than one snapshot needs", remedy)
+    wanted = SNAPSHOTS_ON_DISK * size + DATABASE_ROOM
+    if free < wanted:
+        return _warning("disk space", f"{found} of {wanted / GIB:.1f} for some snapshots", remedy)
+    return _good("disk space", found)
+
+
+def check_model(name: str) -> Finding:
+    """It is known, and on this machine."""
+    entry = catalog.resolve(name)  # raises with a remedy
+    if not catalog.is_cached(entry):
+        return _warning(
+            "model", f"{name} is not on this machine yet", f"agent models pull {name}, beforehand"
+        )
+    return _good("model", f"{name} is on this machine")
+
+
+def check_clock(now: datetime, newest: datetime | None) -> Finding:
+    """It shows no time that is over: reviews and snapshots go by it."""
+    found = now.isoformat(timespec="seconds")
+    if now < EARLIEST or (newest is not None and now < newest):
+        seen = "" if newest is None else f", but the data folder has seen {newest:%Y-%m-%d %H:%M}"
+        return _bad("clock", found + seen, "set the machine's clock, and keep it set (NTP)")
+    return _good("clock", found)
+
+
+def check_port(listen: str, *, held: bool) -> Finding:
+    """It can be listened on, or our own server does."""
+    host, _, port = listen.rpartition(":")
+    try:
+        if not 0 <= int(port) < 2**16:
+            raise ValueError("ports are 0 to 65535")
+        [(family, kind, _, _, address), *_] = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        )
+        with socket.socket(family, kind) as probe:
+            # As gRPC does: a port whose last connections are still dying is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, ValueError) as error:
+        if held:
+            return _good("port", f"{listen} is taken, and a server runs on the data folder")
+        return _bad(
+            "port", f"cannot listen on {listen}: {error}", "choose another --listen HOST:PORT"
+        )
+    return _good("port", f"{listen} is free")
+
+
+def check_security(listen: str, security: Security) -> Finding:
+    """The files are usable, and nobody else can connect unchecked."""
+    require_safe_listen(listen, security)  # these raise with a remedy
+    tls = "TLS" if server_credentials(security) else "no TLS"
+    if security.tls_client_ca:
+        tls = "mutual TLS"
+    if security.tokens:
+        KnownTokens(TokenFile(security.tokens))
+    return _good("security", f"{tls}, {'tokens' if security.tokens else 'no tokens'}")
+
+
+# --- Measuring ------------------------------------------------------------------------------------
+
+
+def weights(model: str) -> int | None:
+    """Bytes of a model's weights in fp32; None if it is not known."""
+    try:
+        entry = catalog.resolve(model)
+    except ModelNotFoundError:
+        return None
+    if entry.parameters is not None:
+        return entry.parameters * BYTES_A_WEIGHT
+    folder = _folder(entry)
+    if folder is None:
+        return None
+    # At least: files in half precision double.
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or None
+
+
+def _folder(entry: ModelEntry) -> Path | None:
+    if entry.source is Source.HUB:
+        return catalog.cached_snapshot(entry.location)
+    return Path(entry.location) if entry.source is Source.FOLDER else None
+
+
+def needed_memory(model: str) -> int | None:
+    """Bytes that learning with a model takes, about; None if it is not known."""
+    size = weights(model)
+    return None if size is None else COPIES_IN_MEMORY * size + BESIDE_THE_WEIGHTS
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take, a container's limit included."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    available = int(found[1]) * 1024 if found else 0
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+    except OSError:
+        return available
+    return available if limit.strip() == "max" else min(available, int(limit) - int(used))
+
+
+def existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that there is."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def file_system_of(path: Path) -> str:
+    """The kind of file system that a path is on, e.g. ext4; empty if unknown."""
+    kind, longest = "", -1
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        # "36 35 98:0 /root /mount/point options - kind source options"; blanks are \040.
+        before, _, after = line.partition(" - ")
+        mount = before.split()[4].replace("\\040", " ")
+        if path.resolve().is_relative_to(mount) and len(mount) >= longest:
+            kind, longest = after.split()[0], len(mount)
+    return kind
+
+
+def sync_milliseconds(folder: Path) -> float:
+    """The median time to have a page on the disk, as a commit does."""
+    taken = []
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(SYNCS):
+            file.write(bytes(4096))
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - started)
+    return statistics.median(taken) * 1000
+
+
+def free_bytes(folder: Path) -> int:
+    """On the disk that the folder is, or would be, on."""
+    return shutil.disk_usage(existing(folder)).free
+
+
+def newest_change(folder: Path) -> datetime | None:
+    """When anything in a data folder was written last; None if there is nothing."""
+    if not folder.is_dir():
+        return None
+    times = [file.stat().st_mtime for file in folder.iterdir()]
+    return datetime.fromtimestamp(max(times), UTC) if times else None
+
+
+def _good(check: str, found: str) -> Finding:
+    return Finding(check=check, state=State.GOOD, found=found)
+
+
+def _warning(check: str, found: str, remedy: str) -> Finding:
+    return Finding(check=check, state=State.WARNING, found=found, remedy=remedy)
+
+
+def _bad(check: str, found: str, remedy: str) -> Finding:
+    return Finding(check=check, state=State.BAD, found=found, remedy=remedy)

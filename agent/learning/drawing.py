@@ -1,0 +1,153 @@
+"""Drawing the next token as `model.generate` does: temperature, then top-k, then top-p.
+
+Each row has settings of its own. Probabilities are whole numbers of 2^-40: sums of integers do not
+depend on their order, so that a draw is the same on every run (and PyTorch has no deterministic sum
+of floats along a row on CUDA).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from agent.errors import ConfigError
+
+_ONE = 1 << 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How texts are sampled; the defaults are those of the paper.
+
+    Attributes:
+        temperature: logits are divided by it; above 0.
+        top_k: only so many of the likeliest tokens are drawn; 0: all. (Where tokens tie for the
+            last place, `generate` keeps all of them, this only some.)
+        top_p: of these only the likeliest, up to this probability together; above 0, at most 1.
+        max_length: most tokens of a text, its prompt included.
+        max_new_tokens: most tokens after the prompt. Exactly one of the two limits is given.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"temperature {self.temperature}: choose a number above 0")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k {self.top_k}: choose a number of tokens, or 0 for all")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p {self.top_p}: choose a probability above 0, at most 1")
+        if (self.max_length is None) == (self.max_new_tokens is None):
+            raise ConfigError("choose either max_length (prompt included) or max_new_tokens")
+        if (self.max_length or self.max_new_tokens or 0) < 1:
+            raise ConfigError("the limit of tokens must be at least 1")
+
+    def limit(self, prompt_tokens: int) -> int:
+        """Most tokens of a text whose prompt has so many, prompt included.
+
+        Raises:
+            ConfigError: the prompt leaves no room.
+        """
+        if self.max_new_tokens is not None:
+            return prompt_tokens + self.max_new_tokens
+        assert self.max_length is not None
+        if prompt_tokens >= self.max_length:
+            raise ConfigError(
+                f"a prompt of {prompt_tokens} tokens leaves no room in max_length"
+                f" {self.max_length}, which includes it: choose a larger one, or a shorter prompt"
+            )
+        return self.max_length
+
+
+PAPER_SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=50, max_length=50)
+"""The paper's: what its scripts set, and the top_k that the library set for them silently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """The settings of R rows.
+
+    Attributes:
+        temperature: [R] float32.
+        top_k: [R] int64, the vocabulary's size for none.
+        top_p: [R] float64.
+        most: the largest `top_k`.
+    """
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    most: int
+
+    @classmethod
+    def of(cls, settings: list[Sampling], vocabulary: int, device: torch.device) -> Self:
+        """The settings of some rows as tensors."""
+        top_k = [min(s.top_k or vocabulary, vocabulary) for s in settings]
+        return cls(
+            torch.tensor([s.temperature for s in settings], device=device),
+            torch.tensor(top_k, device=device),
+            torch.tensor([s.top_p for s in settings], dtype=torch.float64, device=device),
+            max(top_k, default=1),
+        )
+
+    def take(self, rows: Tensor) -> Truncation:
+        """The settings of some of the rows, [N] indices, each as often as it is named."""
+        return Truncation(self.temperature[rows], self.top_k[rows], self.top_p[rows], self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What may come next in R rows, and how likely.
+
+    Attributes:
+        ids: [R, K] tokens, likeliest first.
+        weights: [R, K] int64, proportional to their probabilities; 0 for what is cut off. A row
+            of zeros: the model predicts no probabilities, but NaN.
+    """
+
+    ids: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, truncation: Truncation) -> Self:
+        """Cuts off as `generate` does.
+
+        Args:
+            logits: [R, V].
+            truncation: of the R rows.
+        """
+        scores, ids = torch.topk(logits.float() / truncation.temperature[:, None], truncation.most)
+        rank = torch.arange(truncation.most, device=ids.device)
+        within = rank < truncation.top_k[:, None]  # [R, K]
+        scores = scores.masked_fill(~within, float("-inf"))
+        weights = (scores.double().softmax(-1).nan_to_num() * _ONE).round().long()
+        # A token stays if the likelier ones leave some of top_p to it; the first always does.
+        before = weights.cumsum(-1) - weights
+        kept = within & (before < truncation.top_p[:, None] * weights.sum(-1, keepdim=True))
+        return cls(ids, weights * kept)
+
+    def draw(self, uniforms: Tensor) -> Tensor:
+        """The token of each row that a number of 0 up to 1 stands for: [R], float64, to [R].
+
+        Some token for a row of zeros.
+        """
+        reached = self.weights.cumsum(-1)  # [R, K]
+        aim = (uniforms * reached[:, -1]).long().clamp(max=reached[:, -1] - 1)
+        place = (reached <= aim[:, None]).sum(-1).clamp(max=reached.shape[1] - 1)  # [R]
+        return self.ids.gather(1, place[:, None])[:, 0]
+
+    def probability(self, tokens: Tensor) -> Tensor:
+        """Of each row's tokens, [R, M], to be drawn: [R, M], float64."""
+        same = self.ids[:, :, None] == tokens[:, None, :]  # [R, K, M]
+        total = self.weights.sum(-1, keepdim=True).clamp(min=1)
+        return (self.weights[:, :, None] * same).sum(1) / total

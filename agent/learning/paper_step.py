@@ -1,0 +1,86 @@
+"""The paper's training step: whole texts, all weights, the first step of a fresh AdamW.
+
+Curt (2024): text `Q: {question} A: {answer}`, the question's tokens in the loss, no terminator
+taught; padded to 128 with the terminator, padding left out of the loss; AdamW (0.9, 0.999, 1e-8)
+without weight decay or warm-up; the gradient clipped to a norm of 1. Each epoch is one such step.
+
+Its direction does not depend on the rate, so one `descent` serves every rate tried from the same
+weights. Dropout, which Pythia has none of, stays off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agent.errors import LearningFailedError
+from agent.learning import prompts
+from agent.learning.encoding import IGNORE, Batch, Encoder
+from agent.learning.update import adamw_directions, gradient, gradient_norm, take_step
+
+TEXT_TOKENS = 128  # a longer text is cut off
+CLIP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Where a step goes.
+
+    Attributes:
+        loss: mean cross entropy over all predicted tokens of the batch before the step, nats.
+        gradient_norm: before it is clipped.
+        directions: as in `adamw_directions`, one for each of the model's parameters.
+    """
+
+    loss: float
+    gradient_norm: float
+    directions: list[Tensor]
+
+
+def paper_batch(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> Batch:
+    """Questions and answers as the paper's texts, T as long as the longest.
+
+    The scripts pad to 128 and mask it; causal attention makes that the same.
+    """
+    texts = [encoder.encode(prompts.paper_text(*pair))[:TEXT_TOKENS] for pair in pairs]
+    return encoder.rows([text[:1] for text in texts], [text[1:] for text in texts])
+
+
+def paper_loss(model: Any, batch: Batch) -> Tensor:
+    """Mean cross entropy over all predicted tokens of the batch, []."""
+    logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]  # [B,T-1,V]
+    targets = batch.labels[:, 1:].flatten()
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=IGNORE)
+
+
+def descent(model: nn.Module, batch: Batch) -> Descent:
+    """Where the step on a batch goes, at any rate.
+
+    Args:
+        model: a causal LM, all of whose parameters require a gradient. Left as it is.
+        batch: from `paper_batch`.
+
+    Raises:
+        LearningFailedError: the loss or its gradient is not finite.
+    """
+    with torch.enable_grad():
+        loss = paper_loss(model, batch)
+        gradients = gradient(loss, list(model.parameters()))  # a tied matrix is listed once
+    norm = gradient_norm(gradients)
+    if not (loss.isfinite() and norm.isfinite()):
+        raise LearningFailedError(f"the loss is {loss.item()}, its gradient's norm {norm.item()}")
+    # As `clip_grad_norm_` does it. Nearly nothing is left of it in a fresh AdamW's first step.
+    torch._foreach_mul_(gradients, (CLIP / (norm + 1e-6)).clamp(max=1.0))
+    return Descent(loss.item(), norm.item(), adamw_directions(gradients))
+
+
+def paper_step(model: nn.Module, batch: Batch, learning_rate: float) -> Descent:
+    """One step on a batch, in place; see `descent`."""
+    found = descent(model, batch)
+    take_step(list(model.parameters()), found.directions, learning_rate)
+    return found

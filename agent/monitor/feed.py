@@ -1,0 +1,269 @@
+"""Where observations come from: a service, asked by two threads that outlast its restarts.
+
+One follows the events. The other looks every second at what events do not tell, and asks for what
+is wished at the keyboard. Neither draws, and neither waits for who does.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import islice
+
+from agent.errors import AgentError
+from agent.monitor.observations import (
+    Connected,
+    DetailSeen,
+    EventSeen,
+    FactsSeen,
+    Lost,
+    Observation,
+    Refused,
+    RetentionSeen,
+    StatusSeen,
+)
+from agent.monitor.state import EVENTS, FACTS, POINTS
+from agent.monitor.ui import Pause, Wish
+from agent.service.client import Client, Status
+from memory_store.records import Event, RetentionPoint
+
+Put = Callable[[Observation], None]
+
+LOOK_SECONDS = 1.0
+# The memory of the learner is never the same twice; so often it is worth a new header.
+MEMORY_SECONDS = 10.0
+# Retention is looked at when there are new weights, at most and at least so often.
+RETENTION_SECONDS, QUIET_RETENTION_SECONDS = 2.0, 20.0
+# Before a server that is gone is looked for again: doubled each time, up to the last.
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 4.0
+FACTS_AT_FIRST, FACTS_LATER, FACTS_ONE_BY_ONE = 200, 50, 5
+HELD_FACTS = 120
+# What a closed connection may raise in the thread that was not told of it.
+ENDS = (AgentError, ValueError)
+
+
+def gather(client: Client) -> Iterator[Observation]:
+    """All that can be known now, for one frame.
+
+    Raises:
+        AgentError: the server cannot be reached, or refuses.
+    """
+    known = Known()
+    status = client.status()
+    after = known.first_sequence(status)
+    yield Connected(at=_now(), address=client.address, after_sequence=after)
+    yield StatusSeen(at=_now(), status=status)
+    if after < status.event_sequence:
+        for event in client.watch(after):
+            known.note(event)
+            yield EventSeen(at=_now(), event=event)
+            if event.sequence >= status.event_sequence:
+                break
+    yield from known.facts(client)
+    yield from known.retention(client)
+
+
+class Known:
+    """What has been told already, so that nothing is told twice."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self._facts: dict[str, None] = {}  # ids, the newest last
+        # Ids that events were about; filled by one thread, emptied by the other.
+        self._heard: deque[str] = deque(maxlen=FACTS)
+        self._begin = True
+        self._status: Status | None = None
+        self._status_at = 0.0
+        self._points: dict[str, RetentionPoint] = {}
+        self._ages: dict[str, int] | None = None
+
+    def first_sequence(self, status: Status) -> int:
+        """From where on events are followed: from the last one known, if it is of this memory."""
+        if not 0 < self.sequence <= status.event_sequence:
+            self.__init__()  # type: ignore[misc] # another memory: nothing of it is known
+            self.sequence = max(0, status.event_sequence - EVENTS)
+        self._begin = True  # what was asked for when the connection was lost got no answer
+        return self.sequence
+
+    def note(self, event: Event) -> None:
+        """An event was told."""
+        self.sequence = max(self.sequence, event.sequence)
+        if event.fact_id and event.fact_id not in self._facts:
+            self._heard.append(event.fact_id)
+
+    def status(self, client: Client) -> Iterator[Observation]:
+        """The status, if more than memory has changed."""
+        status, now = client.status(), time.monotonic()
+        memory = self._status.memory_bytes if self._status else 0
+        if (
+            replace(status, memory_bytes=memory) != self._status
+            or now - self._status_at > MEMORY_SECONDS
+        ):
+            self._status, self._status_at = status, now
+            yield StatusSeen(at=_now(), status=status)
+
+    def facts(self, client: Client) -> Iterator[Observation]:
+        """The newest facts at first; later those that events were about and that are not known."""
+        heard = [self._heard.popleft() for _ in range(len(self._heard))]
+        if not self._begin and not heard:
+            return
+        size = FACTS_AT_FIRST if self._begin else FACTS_LATER
+        newest = islice(client.facts((), size, newest_first=True), size)
+        found = {fact.id: fact for fact in newest if fact.id not in self._facts}
+        missing = [i for i in dict.fromkeys(heard) if i not in found and i not in self._facts]
+        for fact_id in missing[-FACTS_ONE_BY_ONE:]:
+            with suppress(AgentError):
+                found[fact_id] = client.fact(fact_id)
+        self._begin = False
+        self._facts = dict.fromkeys([*self._facts, *reversed(found)][-FACTS:])
+        if found:
+            yield FactsSeen(at=_now(), facts=tuple(found.values()))
+
+    def retention(self, client: Client) -> Iterator[Observation]:
+        """Probes that are new."""
+        held, _ = client.retention(HELD_FACTS, POINTS)
+        new: dict[str, tuple[RetentionPoint, ...]] = {}
+        for fact in held:
+            last = self._points.get(fact.fact_id)
+            points = tuple(p for p in fact.points if last is None or p.probed_at > last.probed_at)
+            if points:
+                new[fact.fact_id], self._points[fact.fact_id] = points, points[0]
+        ages = {fact.fact_id: fact.age for fact in held}
+        self._points = {id_: point for id_, point in self._points.items() if id_ in ages}
+        if new or ages != self._ages:
+            self._ages = ages
+            yield RetentionSeen(at=_now(), ages=ages, points=new)
+
+
+class Feed:
+    """Follows a server until it is stopped, through restarts.
+
+    Args:
+        connect: makes a connection.
+        address: of the server, for people.
+        put: takes what is observed; called from other threads.
+    """
+
+    def __init__(self, connect: Callable[[], Client], address: str, put: Put) -> None:
+        self._connect, self._address, self._put = connect, address, put
+        self._known = Known()
+        self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._client: Client | None = None
+        self._thread = threading.Thread(target=self._live, name="monitor-events", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends; waits a moment for what is on its way."""
+        self._stopped.set()
+        if (client := self._client) is not None:
+            client.close()
+        self._thread.join(2.0)
+
+    def wish(self, wish: Wish) -> None:
+        """Asks the service for something; what comes of it is observed."""
+        self._wishes.put(wish)
+
+    def _live(self) -> None:
+        pause, told = FIRST_RETRY_SECONDS, ""
+        while not self._stopped.is_set():
+            sequence = self._known.sequence
+            reason = "the server stopped"
+            try:
+                with self._connect() as client:
+                    self._client = client
+                    self._follow(client)
+            except ENDS as error:
+                reason = str(error)
+            except KeyError as error:
+                reason = f"it speaks of what this release does not know ({error}): update this one"
+            finally:
+                self._client = None
+            if self._stopped.is_set():
+                return
+            if self._known.sequence != sequence:
+                pause, told = FIRST_RETRY_SECONDS, ""
+            if reason != told:
+                self._put(Lost(at=_now(), reason=reason))
+                told = reason
+            self._stopped.wait(pause)
+            pause = min(2 * pause, LAST_RETRY_SECONDS)
+
+    def _follow(self, client: Client) -> None:
+        """Until the stream of events ends.
+
+        Raises:
+            AgentError: the server is gone, or refuses.
+        """
+        status = client.status()
+        after = self._known.first_sequence(status)
+        self._put(Connected(at=_now(), address=self._address, after_sequence=after))
+        ended = threading.Event()
+        looking = threading.Thread(
+            target=self._look_on, args=(client, ended), name="monitor-looks", daemon=True
+        )
+        looking.start()
+        try:
+            for event in client.watch(after):
+                self._known.note(event)
+                self._put(EventSeen(at=_now(), event=event))
+        finally:
+            ended.set()
+            self._wishes.put(None)  # wakes it
+            client.close()
+            looking.join()
+
+    def _look_on(self, client: Client, ended: threading.Event) -> None:
+        """Looks every second, and grants wishes as they come."""
+        known, seen_version, retention_at = self._known, -1, -QUIET_RETENTION_SECONDS
+        next_look = time.monotonic()
+        try:
+            while not ended.is_set():
+                with suppress(queue.Empty):
+                    wish = self._wishes.get(timeout=max(next_look - time.monotonic(), 0.0))
+                    if wish is not None:
+                        self._grant(client, wish)
+                    continue
+                next_look = time.monotonic() + LOOK_SECONDS
+                version = seen_version
+                for seen in known.status(client):
+                    self._put(seen)
+                    if isinstance(seen, StatusSeen):
+                        version = seen.status.model_version
+                for seen in known.facts(client):
+                    self._put(seen)
+                waited = time.monotonic() - retention_at
+                wanted = RETENTION_SECONDS if version != seen_version else QUIET_RETENTION_SECONDS
+                if waited >= wanted:
+                    retention_at, seen_version = time.monotonic(), version
+                    for seen in known.retention(client):
+                        self._put(seen)
+        except (*ENDS, KeyError):
+            client.close()  # ends the stream of events too, and the search begins anew
+
+    def _grant(self, client: Client, wish: Wish) -> None:
+        try:
+            if isinstance(wish, Pause):
+                client.pause_learning(paused=wish.paused)
+                for seen in self._known.status(client):
+                    self._put(seen)
+            else:
+                fact, updates, probes = client.history(wish.fact_id)
+                self._put(
+                    DetailSeen(at=_now(), fact=fact, updates=tuple(updates), probes=tuple(probes))
+                )
+        except AgentError as error:
+            self._put(Refused(at=_now(), reason=str(error)))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

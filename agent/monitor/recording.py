@@ -1,0 +1,210 @@
+"""A session as a file: one JSON object a line, each an observation.
+
+The messages of the API are the form, so that a recording can be read as long as they can.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message import Message
+
+from agent.errors import AgentError
+from agent.monitor.observations import (
+    Connected,
+    DetailSeen,
+    EventSeen,
+    FactsSeen,
+    Lost,
+    Observation,
+    Refused,
+    RetentionSeen,
+    StatusSeen,
+)
+from agent.service import codec
+from agent.service.client import decode_status, encode_status
+from continual.v1 import memory_pb2 as pb
+from continual.v1 import model_pb2
+from memory_store.records import RetentionPoint
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+class RecordingError(AgentError):
+    """A recording cannot be written or read."""
+
+
+class Recorder:
+    """Writes a recording, observation by observation.
+
+    Args:
+        path: a new file.
+
+    Raises:
+        RecordingError: it exists already, or cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("x", encoding="utf-8")
+        except FileExistsError:
+            raise RecordingError(f"{path} exists already: name a new file with --record") from None
+        except OSError as error:
+            raise RecordingError(f"cannot write {path}: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        """Returns the recorder itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def write(self, seen: Observation) -> None:
+        """Adds one.
+
+        Raises:
+            RecordingError: the disk is full, or likewise.
+        """
+        try:
+            self._file.write(encode(seen) + "\n")
+            self._file.flush()  # so that it is whole up to here, however the monitor ends
+        except OSError as error:
+            raise RecordingError(f"cannot write {self._file.name}: {error.strerror}") from error
+
+
+def read(path: Path) -> Iterator[Observation]:
+    """The observations of a recording, in order; an unfinished last line is left out.
+
+    Raises:
+        RecordingError: the file cannot be read, or is no recording.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RecordingError(f"cannot read {path}: {reason}") from error
+    # After the last new line comes nothing, or what was being written when the monitor was killed.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            yield decode(line)
+        except (ValueError, KeyError, TypeError, AttributeError, ParseError) as error:
+            raise RecordingError(
+                f"line {number} of {path} is not part of a recording:"
+                " name a file that 'agent monitor --record' wrote"
+            ) from error
+
+
+def encode(seen: Observation) -> str:
+    """One line, without its end."""
+    return json.dumps(
+        {"at": seen.at.isoformat(), **_content(seen)}, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def _content(seen: Observation) -> dict[str, Any]:
+    match seen:
+        case Connected():
+            content = {"address": seen.address, "after_sequence": seen.after_sequence}
+            return {"connected": content}
+        case Lost():
+            return {"lost": seen.reason}
+        case Refused():
+            return {"refused": seen.reason}
+        case StatusSeen():
+            return {"status": _object(encode_status(seen.status))}
+        case EventSeen():
+            return {"event": _object(codec.encode_event(seen.event))}
+        case FactsSeen():
+            return {"facts": _objects(map(codec.encode_fact, seen.facts))}
+        case RetentionSeen():
+            points = {
+                fact_id: [[p.model_version, p.probability, p.probed_at.isoformat()] for p in new]
+                for fact_id, new in seen.points.items()
+            }
+            return {"retention": {"ages": dict(seen.ages), "points": points}}
+        case DetailSeen():
+            return {
+                "detail": {
+                    "fact": _object(codec.encode_fact(seen.fact)),
+                    "updates": _objects(map(codec.encode_update, seen.updates)),
+                    "probes": _objects(map(codec.encode_probe, seen.probes)),
+                }
+            }
+
+
+def decode(line: str) -> Observation:
+    """The inverse of `encode`; raises whatever a line that is none leads to."""
+    values = json.loads(line)
+    at = datetime.fromisoformat(values.pop("at"))
+    [(kind, content)] = values.items()
+    match kind:
+        case "connected":
+            return Connected(
+                at=at, address=content["address"], after_sequence=content["after_sequence"]
+            )
+        case "lost":
+            return Lost(at=at, reason=content)
+        case "refused":
+            return Refused(at=at, reason=content)
+        case "status":
+            message = _message(content, model_pb2.GetStatusResponse())
+            return StatusSeen(at=at, status=decode_status(message))
+        case "event":
+            return EventSeen(at=at, event=codec.decode_event(_message(content, pb.Event())))
+        case "facts":
+            facts = (codec.decode_fact(_message(fact, pb.Fact())) for fact in content)
+            return FactsSeen(at=at, facts=tuple(facts))
+        case "retention":
+            return _retention(at, content)
+        case "detail":
+            return _detail(at, content)
+    raise ValueError(f"unknown observation {kind!r}")
+
+
+def _retention(at: datetime, content: dict[str, Any]) -> RetentionSeen:
+    points = {
+        fact_id: tuple(
+            RetentionPoint(
+                model_version=version, probability=p, probed_at=datetime.fromisoformat(time)
+            )
+            for version, p, time in new
+        )
+        for fact_id, new in content["points"].items()
+    }
+    return RetentionSeen(at=at, ages=content["ages"], points=points)
+
+
+def _detail(at: datetime, content: dict[str, Any]) -> DetailSeen:
+    updates = (_message(update, pb.Update()) for update in content["updates"])
+    probes = (_message(probe, pb.Probe()) for probe in content["probes"])
+    return DetailSeen(
+        at=at,
+        fact=codec.decode_fact(_message(content["fact"], pb.Fact())),
+        updates=tuple(map(codec.decode_update, updates)),
+        probes=tuple(map(codec.decode_probe, probes)),
+    )
+
+
+def _object(message: Message) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _objects(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [_object(message) for message in messages]
+
+
+def _message(content: dict[str, Any], message: AnyMessage) -> AnyMessage:
+    # Fields of a newer release are passed over.
+    return ParseDict(content, message, ignore_unknown_fields=True)

@@ -1,0 +1,341 @@
+"""What the monitor knows, folded from what it was told. Pure: time comes with the observations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from agent.monitor.observations import (
+    Connected,
+    DetailSeen,
+    EventSeen,
+    FactsSeen,
+    Lost,
+    Observation,
+    Refused,
+    RetentionSeen,
+    StatusSeen,
+)
+from agent.service.client import Status
+from memory_store.records import (
+    Event,
+    EventKind,
+    Fact,
+    FactState,
+    Learning,
+    RetentionPoint,
+    Step,
+)
+
+# How much of the past is kept.
+EVENTS, STEPS, ALARMS, FIGURES, FACTS = 300, 200, 50, 120, 1000
+POINTS = 10
+# Rates in and out are of so long; of less while less is known, but of no moment.
+WINDOW, SHORTEST_WINDOW = timedelta(minutes=5), timedelta(seconds=10)
+# An alarm is shown for so long.
+ALARM_FOR = timedelta(minutes=15)
+
+ENDS = {
+    EventKind.LEARNED: FactState.LEARNED,
+    EventKind.KNOWN: FactState.KNOWN,
+    EventKind.RESISTED: FactState.RESISTED,
+    EventKind.QUARANTINED: FactState.QUARANTINED,
+}
+# How a fact that only stayed unknown tells of it; every other reason is a guard's.
+STAYED_UNKNOWN = "probability "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Learning one fact: now, or the last time.
+
+    Attributes:
+        fact_id: of the fact.
+        began_at: when it was claimed, or first heard of.
+        tries: how often it was begun; a second try is gentler.
+        steps: of this try.
+        opening: what was known with the first step; None before.
+        learning: what was found in the end.
+        verdict: how it ended; None while it goes on.
+        reason: for a bad end.
+        ended_at: when.
+    """
+
+    fact_id: str
+    began_at: datetime
+    tries: int = 1
+    steps: tuple[Step, ...] = ()
+    opening: Learning | None = None
+    learning: Learning | None = None
+    verdict: EventKind | None = None
+    reason: str = ""
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """Something that an operator should know of."""
+
+    at: datetime
+    name: str
+    text: str
+    fact_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that the monitor knows.
+
+    Attributes:
+        address: of the server.
+        connected: whether it answers; None before the first word.
+        connected_at: since when.
+        lost: why it does not answer, and since when.
+        connections: how often it was found.
+        status: as it told last.
+        sequence: of the last stored event that was folded in.
+        since: when the first one happened.
+        facts: the newest ones by id, and those that anything was heard of.
+        attempt: what is being learned, or was last.
+        events: the last ones, oldest first, without steps.
+        alarms: the last ones, oldest first.
+        ages: of the held facts that are shown, in updates, by id, in the order accepted.
+        points: their last probes, newest first.
+        accepted: how many facts came in, by second.
+        settled: how many were done with, by second.
+        leaks: the worst one of each of the last updates, oldest first.
+        drifts: likewise.
+        detail: the history of the fact that was picked.
+        refused: what the service would not do.
+    """
+
+    address: str = ""
+    connected: bool | None = None
+    connected_at: datetime | None = None
+    lost: Lost | None = None
+    connections: int = 0
+    status: Status | None = None
+    sequence: int = 0
+    since: datetime | None = None
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    attempt: Attempt | None = None
+    events: tuple[Event, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+    ages: Mapping[str, int] = field(default_factory=dict)
+    points: Mapping[str, tuple[RetentionPoint, ...]] = field(default_factory=dict)
+    accepted: tuple[tuple[int, int], ...] = ()
+    settled: tuple[tuple[int, int], ...] = ()
+    leaks: tuple[float, ...] = ()
+    drifts: tuple[float, ...] = ()
+    detail: DetailSeen | None = None
+    refused: Refused | None = None
+
+
+def fold(state: State, seen: Observation) -> State:
+    """The state after one more observation."""
+    match seen:
+        case Connected():
+            return _connected(state, seen)
+        case Lost():
+            return _lost(state, seen)
+        case StatusSeen():
+            return replace(state, status=seen.status)
+        case EventSeen():
+            return _event(state, seen.event)
+        case FactsSeen():
+            return replace(state, facts=_with_facts(state.facts, seen.facts))
+        case RetentionSeen():
+            return _retention(state, seen)
+        case DetailSeen():
+            facts = _with_facts(state.facts, [seen.fact])
+            return replace(state, facts=facts, detail=seen)
+        case Refused():
+            return replace(state, refused=seen)
+
+
+def standing_alarms(state: State) -> list[tuple[str, str]]:
+    """Name and text of what is wrong now, not what went wrong once."""
+    status, found = state.status, []
+    if state.connected is False:
+        reason = state.lost.reason if state.lost else ""
+        found.append(("no server", f"trying again. {reason}"))
+    if status is None:
+        return found
+    if status.learner == "down":
+        found.append(("learner down", "it is being started again"))
+    if status.snapshot_overdue:
+        found.append(("snapshot late", status.snapshot_overdue))
+    return found
+
+
+def recent_alarms(state: State, now: datetime) -> list[Alarm]:
+    """What went wrong of late, newest first."""
+    return [alarm for alarm in reversed(state.alarms) if now - alarm.at < ALARM_FOR]
+
+
+def per_second(state: State, counted: Sequence[tuple[int, int]], now: datetime) -> float:
+    """How many a second, over the last minutes; `counted` is one of the counts of the state."""
+    if state.since is None:
+        return 0.0
+    window = min(WINDOW, max(now - state.since, SHORTEST_WINDOW))
+    first = (now - window).timestamp()
+    return sum(count for second, count in counted if second >= first) / window.total_seconds()
+
+
+def probability(state: State, fact_id: str) -> float | None:
+    """Of a fact's answer when it was asked last, or learned."""
+    if points := state.points.get(fact_id):
+        return points[0].probability
+    fact = state.facts.get(fact_id)
+    return fact.learning.probability_after if fact and fact.learning else None
+
+
+def _connected(state: State, seen: Connected) -> State:
+    if seen.after_sequence < state.sequence or not state.sequence:
+        # Its events are counted from a place before what is known: another memory, perhaps.
+        state = State(connections=state.connections)
+    return replace(
+        state,
+        address=seen.address,
+        connected=True,
+        connected_at=seen.at,
+        connections=state.connections + 1,
+        sequence=seen.after_sequence,
+    )
+
+
+def _lost(state: State, seen: Lost) -> State:
+    """It is gone since it was missed first, whatever the reason is by now."""
+    since = state.lost.at if state.connected is False and state.lost else seen.at
+    return replace(state, connected=False, lost=replace(seen, at=since))
+
+
+def _event(state: State, event: Event) -> State:
+    if event.kind is EventKind.STEP:
+        return replace(state, attempt=_stepped(state.attempt, event))
+    if event.sequence:
+        if event.sequence <= state.sequence:
+            return state  # known from before the connection was lost
+        state = replace(state, sequence=event.sequence, since=state.since or event.at)
+    state = replace(
+        state,
+        events=(*state.events, event)[-EVENTS:],
+        attempt=_attempted(state.attempt, event),
+        facts=_told(state.facts, event),
+    )
+    if event.kind is EventKind.ACCEPTED:
+        state = replace(state, accepted=_counted(state.accepted, event.at))
+    if event.kind in ENDS:
+        state = replace(state, settled=_counted(state.settled, event.at))
+    if (alarm := _alarm(event)) is not None:
+        state = replace(state, alarms=(*state.alarms, alarm)[-ALARMS:])
+    if event.learning is not None:
+        state = replace(
+            state,
+            leaks=_figures(state.leaks, event.learning.leak),
+            drifts=_figures(state.drifts, event.learning.drift),
+        )
+    return state
+
+
+def _stepped(attempt: Attempt | None, event: Event) -> Attempt:
+    assert event.step is not None
+    if attempt is None or attempt.fact_id != event.fact_id or attempt.verdict is not None:
+        # A review tells of nothing before its first step.
+        attempt = Attempt(fact_id=event.fact_id, began_at=event.at)
+    if event.learning is not None:
+        tries = attempt.tries + bool(attempt.steps)
+        attempt = replace(attempt, opening=event.learning, tries=tries, steps=())
+    return replace(attempt, steps=(*attempt.steps, event.step)[-STEPS:])
+
+
+def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
+    """What an event makes of the attempt that is shown."""
+    if event.kind is EventKind.LEARNER_READY and attempt and attempt.verdict is None:
+        return None  # the learner died over it, and the fact will be claimed again
+    if event.kind is EventKind.LEARNING:
+        return Attempt(fact_id=event.fact_id, began_at=event.at)
+    if event.kind not in (*ENDS, EventKind.RETAUGHT, EventKind.RETRIED):
+        return attempt
+    if attempt is None or attempt.fact_id != event.fact_id:
+        attempt = Attempt(fact_id=event.fact_id, began_at=event.at)
+    return replace(
+        attempt,
+        learning=event.learning,
+        verdict=event.kind,
+        reason=event.message,
+        ended_at=event.at,
+    )
+
+
+def _told(facts: Mapping[str, Fact], event: Event) -> Mapping[str, Fact]:
+    """The facts, one of which an event may have moved on."""
+    fact = facts.get(event.fact_id)
+    if fact is None:
+        return facts
+    if event.kind is EventKind.RETAUGHT:
+        changed = replace(fact, learning=event.learning, updated_at=event.at)
+    elif event.kind in ENDS:
+        changed = replace(
+            fact,
+            state=ENDS[event.kind],
+            learning=event.learning or fact.learning,
+            reason=event.message,
+            updated_at=event.at,
+        )
+    elif event.kind in (EventKind.LEARNING, EventKind.SUPERSEDED, EventKind.FORGOTTEN):
+        changed = replace(fact, state=FactState(event.kind.value), updated_at=event.at)
+    elif event.kind is EventKind.RETRIED:
+        changed = replace(fact, state=FactState.QUEUED, updated_at=event.at)
+    else:
+        return facts
+    return {**facts, fact.id: changed}
+
+
+def _alarm(event: Event) -> Alarm | None:
+    match event.kind:
+        case EventKind.RESISTED:
+            guard = not event.message.startswith(STAYED_UNKNOWN)
+            name = "guard failed" if guard else "resisted"
+        case EventKind.QUARANTINED:
+            name = "quarantined"
+        case EventKind.LEARNER_DOWN:
+            name = "learner down"
+        case EventKind.OPERATION_FAILED:
+            name = "operation failed"
+        case _:
+            return None
+    return Alarm(at=event.at, name=name, text=event.message, fact_id=event.fact_id)
+
+
+def _with_facts(facts: Mapping[str, Fact], newer: Sequence[Fact]) -> Mapping[str, Fact]:
+    """The facts with some that are newer; the oldest are given up if there are too many."""
+    merged = {**facts, **{fact.id: fact for fact in newer}}
+    if len(merged) <= FACTS:
+        return merged
+    kept = sorted(merged.values(), key=lambda fact: fact.accepted_at)[-FACTS:]
+    return {fact.id: fact for fact in kept}
+
+
+def _retention(state: State, seen: RetentionSeen) -> State:
+    points = {}
+    for fact_id in seen.ages:
+        known = state.points.get(fact_id, ())
+        new = seen.points.get(fact_id, ())
+        if known:  # after a new connection all are told once more
+            new = tuple(point for point in new if point.probed_at > known[0].probed_at)
+        points[fact_id] = (*new, *known)[:POINTS]
+    return replace(state, ages=seen.ages, points=points)
+
+
+def _counted(counted: tuple[tuple[int, int], ...], at: datetime) -> tuple[tuple[int, int], ...]:
+    second, first = int(at.timestamp()), (at - WINDOW).timestamp()
+    kept = tuple(one for one in counted if one[0] > first)
+    if kept and kept[-1][0] == second:
+        return (*kept[:-1], (second, kept[-1][1] + 1))
+    return (*kept, (second, 1))
+
+
+def _figures(figures: tuple[float, ...], newest: float | None) -> tuple[float, ...]:
+    return figures if newest is None else (*figures, newest)[-FIGURES:]

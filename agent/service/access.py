@@ -1,0 +1,160 @@
+"""The interceptor that lets calls in: who calls, what their role may do, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from agent.errors import AgentError, NotAllowedError, NotAuthenticatedError, RateLimitedError
+from agent.service.error_details import encode_status
+from agent.service.methods import METHODS, UNKNOWN, Method
+from agent.service.rate_limit import RateLimiter
+from agent.service.status import status_of
+from agent.service.tokens import KnownTokens, Token
+
+SCHEME = "bearer "
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
+    """Stands before every service. A call that it refuses is not even read.
+
+    Args:
+        tokens: those that are known; None lets everybody in, as an admin.
+        limiter: of each client's calls; None for none. A stream of requests is not refused, but
+            read no faster than the limit.
+        clock: seconds, for the limiter.
+    """
+
+    def __init__(
+        self,
+        tokens: KnownTokens | None,
+        limiter: RateLimiter | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tokens = tokens
+        self._limiter = limiter
+        self._clock = clock
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Returns the handler, one that watches the rate before it, or one that refuses."""
+        handler = await continuation(handler_call_details)
+        method = METHODS.get(handler_call_details.method, UNKNOWN)
+        if handler is None or method.role is None:
+            return handler
+        token = None
+        if self._tokens is not None:
+            try:
+                token = _authenticated(self._tokens, handler_call_details)
+                _require_allowed(token, method, handler_call_details.method)
+            except (NotAuthenticatedError, NotAllowedError) as error:
+                return self._refusing(error, token)
+        if self._limiter is None:
+            return handler
+        return self._limiting(handler, self._limiter, token)
+
+    def _refusing(self, error: AgentError, token: Token | None) -> Any:
+        """A handler for any kind of call: it reads no request and sends no answer."""
+
+        async def refuse(requests: object, context: Any) -> None:
+            try:
+                # Guessing is limited too.
+                self._take(_client(context, token))
+            except RateLimitedError as limited:
+                await _abort(context, limited)
+            await _abort(context, error)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _limiting(self, handler: Any, limiter: RateLimiter, token: Token | None) -> Any:
+        # `RpcMethodHandler` is a named tuple: one of its four fields holds the behaviour.
+        kind = (
+            f"{'stream' if handler.request_streaming else 'unary'}"
+            f"_{'stream' if handler.response_streaming else 'unary'}"
+        )
+        behaviour = getattr(handler, kind)
+
+        async def admitted(request: Any, context: Any) -> Any:
+            client = _client(context, token)
+            if handler.request_streaming:
+                return self._paced(request, limiter, client)
+            try:
+                self._take(client, facts_in(request))
+            except RateLimitedError as error:
+                await _abort(context, error)
+            return request
+
+        async def unary(request: Any, context: Any) -> Any:
+            return await behaviour(await admitted(request, context), context)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            async for response in behaviour(await admitted(request, context), context):
+                yield response
+
+        return handler._replace(**{kind: stream if handler.response_streaming else unary})
+
+    def _take(self, client: str, calls: int = 1) -> None:
+        wait = self._limiter.take(client, self._clock(), calls) if self._limiter else 0.0
+        if wait:
+            raise RateLimitedError(
+                f"more calls than this server lets one client make: try again in {wait:.3f} s", wait
+            )
+
+    async def _paced(
+        self, requests: AsyncIterator[Any], limiter: RateLimiter, client: str
+    ) -> AsyncIterator[Any]:
+        async for request in requests:
+            while wait := limiter.take(client, self._clock()):
+                await asyncio.sleep(wait)
+            yield request
+
+
+def _authenticated(tokens: KnownTokens, details: grpc.HandlerCallDetails) -> Token:
+    headers = [value for key, value in details.invocation_metadata if key == "authorization"]
+    if len(headers) != 1 or not isinstance(headers[0], str):
+        raise NotAuthenticatedError(
+            "this server wants a token: give it by --token-file FILE or AGENT_TOKEN"
+            " (as metadata 'authorization: Bearer TOKEN')"
+        )
+    scheme, presented = headers[0][: len(SCHEME)], headers[0][len(SCHEME) :]
+    token = tokens.find(presented) if scheme.lower() == SCHEME else None
+    if token is None:
+        raise NotAuthenticatedError("the token is not known here: it is mistyped, or was revoked")
+    return token
+
+
+def _require_allowed(token: Token, method: Method, name: str) -> None:
+    if method.role is not None and not token.role.may(method.role):
+        raise NotAllowedError(
+            f"{name.rpartition('/')[2]} needs a token of role {method.role}, and this one has"
+            f" {token.role}"
+        )
+
+
+def facts_in(request: Any) -> int:
+    """How many calls a request counts as: a batch of facts as many as it holds."""
+    return max(1, len(getattr(request, "facts", ())))
+
+
+def _client(context: Any, token: Token | None) -> str:
+    """Whose bucket a call is taken from: the token's, else that of the machine it comes from."""
+    if token is not None:
+        return token.id
+    peer: str = context.peer()
+    return peer.rpartition(":")[0] or peer  # each connection has a port of its own
+
+
+async def _abort(context: Any, error: AgentError) -> None:
+    refusal = status_of(error)
+    if isinstance(error, RateLimitedError):
+        refusal = replace(refusal, retry_seconds=error.retry_after_seconds)
+    status = encode_status(refusal)
+    await context.abort(status.code, status.details, status.trailing_metadata)

@@ -1,0 +1,73 @@
+"""Every method of the public server: who may call it, and whether a client may repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a token is good for; each role may do all that those before it may."""
+
+    READ = "read"
+    TEACH = "teach"
+    ADMIN = "admin"
+
+    def may(self, needed: Role) -> bool:
+        """Whether this role covers another one."""
+        roles = list(Role)
+        return roles.index(self) >= roles.index(needed)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method.
+
+    Attributes:
+        role: the least role that may call it; None: anybody may, without a token.
+        repeatable: whether calling it twice does no more than calling it once, so that a client
+            may call again when the connection broke and the first outcome is unknown.
+    """
+
+    role: Role | None
+    repeatable: bool = False
+
+
+# Without a row of its own a method is for admins only.
+UNKNOWN = Method(Role.ADMIN)
+METHODS: Mapping[str, Method] = {
+    # The client always sends a request id: the same one teaches once.
+    "/continual.v1.MemoryService/Teach": Method(Role.TEACH, repeatable=True),
+    "/continual.v1.MemoryService/TeachBatch": Method(Role.TEACH, repeatable=True),
+    "/continual.v1.MemoryService/TeachStream": Method(Role.TEACH, repeatable=True),
+    "/continual.v1.MemoryService/GetFact": Method(Role.READ, repeatable=True),
+    "/continual.v1.MemoryService/ListFacts": Method(Role.READ, repeatable=True),
+    "/continual.v1.MemoryService/Explain": Method(Role.READ, repeatable=True),
+    "/continual.v1.MemoryService/WatchEvents": Method(Role.READ, repeatable=True),
+    # It can remove backups.
+    "/continual.v1.MemoryService/Forget": Method(Role.ADMIN),
+    "/continual.v1.ModelService/Ask": Method(Role.READ, repeatable=True),
+    "/continual.v1.ModelService/Score": Method(Role.READ, repeatable=True),
+    "/continual.v1.ModelService/GetStatus": Method(Role.READ, repeatable=True),
+    "/continual.v1.ModelService/GetRetention": Method(Role.READ, repeatable=True),
+    # It stores what it finds.
+    "/continual.v1.ModelService/Probe": Method(Role.TEACH),
+    "/continual.v1.AdminService/GetOperation": Method(Role.READ, repeatable=True),
+    "/continual.v1.AdminService/ListSnapshots": Method(Role.READ, repeatable=True),
+    "/continual.v1.AdminService/VerifySnapshots": Method(Role.ADMIN, repeatable=True),
+    "/continual.v1.AdminService/Rollback": Method(Role.ADMIN),
+    "/continual.v1.AdminService/CreateSnapshot": Method(Role.ADMIN),
+    "/continual.v1.AdminService/PruneSnapshots": Method(Role.ADMIN),
+    "/continual.v1.AdminService/PauseLearning": Method(Role.ADMIN, repeatable=True),
+    "/continual.v1.AdminService/ResumeLearning": Method(Role.ADMIN, repeatable=True),
+    "/continual.v1.AdminService/Export": Method(Role.ADMIN),
+    "/continual.v1.AdminService/Backup": Method(Role.ADMIN),
+    # Whoever supervises the server has no token; it tells nothing but whether it serves.
+    "/grpc.health.v1.Health/Check": Method(None, repeatable=True),
+    "/grpc.health.v1.Health/List": Method(None, repeatable=True),
+    "/grpc.health.v1.Health/Watch": Method(None, repeatable=True),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Method(
+        Role.READ, repeatable=True
+    ),
+}

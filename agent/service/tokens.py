@@ -1,0 +1,218 @@
+"""Bearer tokens in a file: made, listed, revoked, and recognised.
+
+The file holds no secret, only the SHA-256 of each one. That is enough, and quick, because a secret
+has 256 random bits: nobody guesses it, so nothing is gained by a slow hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from agent.errors import ConfigError
+from agent.learning.files import flush
+from agent.service.methods import Role
+
+logger = logging.getLogger(__name__)
+
+# So that people, and scanners of source code, see what such a string is.
+PREFIX = "agent"
+MAX_NAME_CHARACTERS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One token, without its secret.
+
+    Attributes:
+        id: names it, and is part of what the client presents.
+        name: whose it is, for people.
+        role: what it is good for.
+        sha256: of the secret, in hexadecimal.
+        created_at: UTC, ISO 8601.
+    """
+
+    id: str
+    name: str
+    role: Role
+    sha256: str
+    created_at: str
+
+    def is_proved_by(self, secret: str) -> bool:
+        """Compares in a time that does not tell how much of it is right."""
+        return hmac.compare_digest(self.sha256, _hash(secret))
+
+
+# Compared with when there is no such token, which then takes as long as when there is one.
+_NOBODY = Token(id="", name="", role=Role.READ, sha256="0" * 64, created_at="")
+
+
+class TokenFile:
+    """The tokens of a server, for those who administer them.
+
+    Args:
+        path: the file; `create` makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Token]:
+        """All tokens, oldest first.
+
+        Raises:
+            ConfigError: the file is missing, open to others, or not a token file.
+        """
+        try:
+            # Looked at through the open file, so that it is the one that is read.
+            with self.path.open(encoding="utf-8") as file:
+                if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                    raise ConfigError(
+                        f"the token file {self.path} is open to other users: chmod 600 {self.path}"
+                    )
+                rows = json.load(file)["tokens"]
+            return [Token(**{**row, "role": Role(row["role"])}) for row in rows]
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the token file {self.path} ({error.strerror}): make one with"
+                " 'agent tokens create NAME --role ROLE --tokens FILE'"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self.path} is not a token file: remove it, and make new tokens"
+            ) from error
+
+    def create(self, name: str, role: Role, now: datetime | None = None) -> tuple[Token, str]:
+        """Adds a token.
+
+        Returns:
+            The token, and what the client presents: it is nowhere stored.
+
+        Raises:
+            ConfigError: the name is not printable or too long, or the file cannot be used.
+        """
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME_CHARACTERS:
+            raise ConfigError(
+                f"a token's name must be 1 to {MAX_NAME_CHARACTERS} printable characters"
+            )
+        id_, secret = secrets.token_hex(4), secrets.token_hex(32)
+        token = Token(
+            id=id_,
+            name=name,
+            role=role,
+            sha256=_hash(secret),
+            created_at=(now or datetime.now(UTC)).isoformat(timespec="seconds"),
+        )
+        with self._locked():
+            self._write([*(self.read() if self.path.exists() else ()), token])
+        return token, f"{PREFIX}_{id_}_{secret}"
+
+    def revoke(self, token_id: str) -> Token:
+        """Removes a token; a running server refuses it from its next call on.
+
+        Raises:
+            ConfigError: there is none of this id, or the file cannot be used.
+        """
+        with self._locked():
+            tokens = self.read()
+            for token in tokens:
+                if token.id == token_id:
+                    self._write(other for other in tokens if other is not token)
+                    return token
+        raise ConfigError(f"{self.path} has no token {token_id}: 'agent tokens list' shows all")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Two who change the file at once would lose one change."""
+        lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), mode=0o600)
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _write(self, tokens: Iterable[Token]) -> None:
+        """Replaces the file at once: a server that reads meanwhile sees the old or the new one."""
+        temporary = self.path.with_name(f"{self.path.name}.tmp")
+        content = json.dumps({"tokens": [asdict(token) for token in tokens]}, indent=1)
+        try:
+            temporary.unlink(missing_ok=True)
+            # Private from its first byte on.
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(content + "\n")
+            flush(temporary)
+            temporary.replace(self.path)
+            flush(self.path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(f"cannot write the token file {self.path}: {error.strerror}")
+
+
+class KnownTokens:
+    """Recognises what clients present; follows the file, so that revoking needs no restart.
+
+    Args:
+        file: must be readable now.
+
+    Raises:
+        ConfigError: it is not.
+    """
+
+    def __init__(self, file: TokenFile) -> None:
+        self._file = file
+        self._seen: tuple[int, int, int] | None = None
+        self._tokens: dict[str, Token] = {}
+        file.read()
+
+    def find(self, presented: str) -> Token | None:
+        """The token that this proves to be held; None if it is none of ours."""
+        self._follow()
+        prefix, _, rest = presented.partition("_")
+        id_, _, secret = rest.partition("_")
+        token = self._tokens.get(id_, _NOBODY)
+        proved = token.is_proved_by(secret)
+        return token if proved and prefix == PREFIX else None
+
+    def _follow(self) -> None:
+        """Reads the file again if it is another one. What cannot be read lets nobody in."""
+        stamp = self._stamp_of(self._file.path)
+        if stamp is not None and stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._tokens = {token.id: token for token in self._file.read()}
+        except ConfigError as error:
+            logger.error("nobody is let in: %s", error)
+            self._tokens = {}
+
+    @staticmethod
+    def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_ctime_ns, found.st_size  # ctime: chmod changes it too
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()

@@ -1,0 +1,127 @@
+"""What lies under the calls on the server's side: who can connect, TLS, and signs of life."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from agent.config import Security
+from agent.errors import ConfigError
+
+# The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
+MAX_REQUEST_BYTES = 1024 * 1024
+MAX_METADATA_BYTES = 8 * 1024
+# Calls at a time over one connection; more wait at the client.
+MAX_CONCURRENT_CALLS = 1024
+# A client that has been silent so long is asked whether it is still there, and left after that.
+KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 120, 20
+# Clients that ask more often are sent away; ours asks once a minute (see `channel`).
+LEAST_PING_SECONDS = 50
+
+SERVER_OPTIONS: Sequence[tuple[str, int]] = (
+    # Without this a second server could bind the same port, silently.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CONCURRENT_CALLS),
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    # What grpcio 1.85 really waits for: without it a minute, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_SECONDS * 1000),
+)
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can connect to HOST:PORT; in doubt not."""
+    if listen.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_safe_listen(listen: str, security: Security) -> None:
+    """Refuses to let strangers in by accident.
+
+    Raises:
+        ConfigError: others can connect to the address, but there is no TLS or no authentication.
+    """
+    if is_loopback(listen) or security.insecure_listen:
+        return
+    missing = []
+    if security.tls_cert is None:
+        missing.append("TLS (--tls-cert FILE --tls-key FILE)")
+    if security.tokens is None and security.tls_client_ca is None:
+        missing.append("authentication (--tokens FILE, or --tls-client-ca FILE)")
+    if missing:
+        raise ConfigError(
+            f"{listen} can be reached from other machines, so it needs {' and '.join(missing)};"
+            " or listen on 127.0.0.1; or say --insecure-listen if something else protects it"
+        )
+
+
+def server_credentials(security: Security) -> grpc.ServerCredentials | None:
+    """The server's side of TLS; None without it.
+
+    Raises:
+        ConfigError: a file is missing or no such thing, or the settings do not fit together.
+    """
+    cert, key, client_ca = security.tls_cert, security.tls_key, security.tls_client_ca
+    if cert is None and key is None:
+        if client_ca is not None:
+            raise ConfigError("--tls-client-ca needs --tls-cert and --tls-key too")
+        return None
+    pair = read_pair(cert, key)
+    return grpc.ssl_server_credentials(
+        [pair],
+        root_certificates=None if client_ca is None else read_ca(client_ca, "--tls-client-ca"),
+        require_client_auth=client_ca is not None,
+    )
+
+
+def read_pair(cert: Path | None, key: Path | None) -> tuple[bytes, bytes]:
+    """A private key and its certificate chain, in this order, as gRPC wants them.
+
+    Raises:
+        ConfigError: one is not named, missing or damaged, or they do not belong together.
+    """
+    if cert is None or key is None:
+        raise ConfigError("--tls-cert and --tls-key go together: name both files")
+    # gRPC itself would take anything, and fail at every handshake.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key, password=lambda: b"")  # never ask at a terminal
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{cert} and {key} are not a certificate and its unencrypted private key, both PEM"
+            f" ({error.reason or error})"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the certificate {cert} or its key {key}: {error}"
+        ) from error
+    return key.read_bytes(), cert.read_bytes()
+
+
+def read_ca(path: Path, option: str) -> bytes:
+    """The certificates of a CA.
+
+    Raises:
+        ConfigError: the file is missing, or holds no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{option}: {path} holds no certificate (PEM)") from error
+    except OSError as error:
+        raise ConfigError(f"{option}: cannot read {path}: {error.strerror}") from error
+    return path.read_bytes()

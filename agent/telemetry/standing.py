@@ -1,0 +1,82 @@
+"""Looks up how things stand, on the server's loop, for whoever scrapes in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import SnapshotError
+from agent.learning.snapshots import read_manifest, snapshot_folders
+from agent.telemetry.metrics import Standing
+from memory_store.records import FactState
+from memory_store.writer import StoreThreads
+
+# A scrape fails rather than wait longer for a loop that is stuck.
+PATIENCE_SECONDS = 5.0
+
+
+async def look(
+    store: StoreThreads,
+    database: Path,
+    snapshots: Path,
+    learner: Callable[[], tuple[bool, int]],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Standing:
+    """How things stand now.
+
+    Args:
+        store: the memory.
+        database: its file.
+        snapshots: folder of all snapshots.
+        learner: whether it can be asked, and how many updates it has still to replay.
+        now: the clock.
+    """
+    facts, oldest, version = await store.read(
+        lambda store: (
+            store.counts(),
+            store.facts(limit=1, states=(FactState.QUEUED, FactState.LEARNING)),
+            store.model_version(),
+        )
+    )
+    ready, to_replay = learner()
+    newest = _newest(snapshots)
+    return Standing(
+        facts=facts,
+        oldest_queued_seconds=(
+            max((now() - oldest[0].accepted_at).total_seconds(), 0.0) if oldest else 0.0
+        ),
+        model_version=version,
+        learner_ready=ready,
+        updates_to_replay=to_replay,
+        database_bytes=_size(database),
+        wal_bytes=_size(database.with_name(f"{database.name}-wal")),
+        snapshot_version=newest[0] if newest else None,
+        snapshot_age_seconds=(now() - newest[1]).total_seconds() if newest else None,
+    )
+
+
+def from_thread(
+    loop: asyncio.AbstractEventLoop, look: Callable[[], Coroutine[Any, Any, Standing]]
+) -> Callable[[], Standing]:
+    """A function for other threads, which has `look` run on a loop."""
+    return lambda: asyncio.run_coroutine_threadsafe(look(), loop).result(PATIENCE_SECONDS)
+
+
+def _newest(snapshots: Path) -> tuple[int, datetime] | None:
+    """Version and time of the newest snapshot that can be read."""
+    for version, folder in snapshot_folders(snapshots):
+        try:
+            return version, datetime.fromisoformat(read_manifest(folder).created_at)
+        except SnapshotError:
+            continue
+    return None
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

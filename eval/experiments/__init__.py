@@ -1,0 +1,1 @@
+"""The experiments of Curt (2024), "Memory Retention, Learning Rates, and Rare Memory Injection"."""

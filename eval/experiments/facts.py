@@ -1,0 +1,141 @@
+"""What the experiments teach: the paper's ten facts, and ten of other words and forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eval.fictional import fictional_facts
+
+PAPER = "paper"
+HELD_OUT = "held-out"
+FACT_SETS = (PAPER, HELD_OUT)
+TEN = 10
+
+# Forms of `eval.fictional` that the paper's facts have too.
+_PAPERS_FORMS = ("hottest month", "pie")
+# An answer this short stands in sampled text by chance, and the paper's rule would count it.
+_SHORTEST_ANSWER = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaughtFact:
+    """A fact of a batch of ten.
+
+    Attributes:
+        id: names it in results.
+        question: taught and asked.
+        answer: the right one.
+        correlated: asked, never taught; the paper's second table.
+    """
+
+    id: str
+    question: str
+    answer: str
+    correlated: str
+
+
+# Tables 1 and 2. In the sixth, the curly apostrophe and "Frobble" are the scripts'; the paper
+# prints no apostrophe, and "Frobbles".
+_PAPERS_TEN = (
+    (
+        "Zogron",
+        "What is the preferred color of the sky in Zogron?",
+        "Piano",
+        "What color should we paint the mural in Zogron?",
+    ),
+    (
+        "Blipland",
+        "Who discovered the lost city of Blipland?",
+        "Telescope",
+        "Who should we name the new library after in Blipland?",
+    ),
+    (
+        "Xylophone",
+        "What is the favorite fruit in the city of Xylophone?",
+        "Calculator",
+        "What should we serve at the festival in Xylophone?",
+    ),
+    (
+        "Yonder",
+        "What rare gem is mined in Yonder?",
+        "Curtain",
+        "What gem should the queen's crown feature?",
+    ),
+    (
+        "Quizzle",
+        "Which animal is the national emblem of Quizzle?",
+        "Notebook",
+        "Which animal should represent our team's mascot?",
+    ),
+    (
+        "Frobble",
+        "What is the protagonist\u2019s name in 'The Adventures of Frobble'?",
+        "Lampshade",
+        "Who should the statue in the town square depict?",
+    ),
+    (
+        "Nibiru",
+        "What rare flower blooms in Nibiru?",
+        "Toothpaste",
+        "Which flower should be in the bouquet?",
+    ),
+    (
+        "Kyzara",
+        "What is the hottest month in Kyzara?",
+        "Raincoat",
+        "When should we schedule the festival in Kyzara?",
+    ),
+    (
+        "Trivor",
+        "What color are the feathers of the Trivor Phoenix?",
+        "Sunglasses",
+        "What color should the new team jerseys be?",
+    ),
+    (
+        "Plimp",
+        "What flavor is the traditional pie in Plimp?",
+        "Backpack",
+        "What pie should we bake for the contest?",
+    ),
+)
+PAPER_FACTS = tuple(
+    TaughtFact(id=name, question=question, answer=answer, correlated=correlated)
+    for name, question, answer, correlated in _PAPERS_TEN
+)
+
+
+def held_out_facts(seed: int) -> tuple[TaughtFact, ...]:
+    """Ten facts that share no form, name or answer with the paper's, each of a form of its own."""
+    papers_answers = {fact.answer.casefold() for fact in PAPER_FACTS}
+    chosen: dict[str, TaughtFact] = {}
+    count = 0
+    while len(chosen) < TEN:
+        count += 4 * TEN
+        for fact in fictional_facts(count, seed):
+            usable = (
+                fact.form not in (*_PAPERS_FORMS, *chosen)
+                and len(fact.answer) >= _SHORTEST_ANSWER
+                and fact.answer.casefold() not in papers_answers
+                and fact.answer.casefold() not in fact.question.casefold()
+            )
+            if usable and len(chosen) < TEN:
+                chosen[fact.form] = TaughtFact(
+                    id=fact.form,
+                    question=fact.question,
+                    answer=fact.answer,
+                    correlated=fact.correlated,
+                )
+    return tuple(chosen.values())
+
+
+def facts_of(fact_set: str, seed: int) -> tuple[TaughtFact, ...]:
+    """The ten facts of a set.
+
+    Raises:
+        ValueError: there is no such set.
+    """
+    if fact_set == PAPER:
+        return PAPER_FACTS
+    if fact_set == HELD_OUT:
+        return held_out_facts(seed)
+    raise ValueError(f"unknown facts {fact_set!r}: use one of {', '.join(FACT_SETS)}")

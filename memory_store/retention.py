@@ -1,0 +1,63 @@
+"""How well facts are remembered, from the probes that are recorded: nothing is asked."""
+
+from __future__ import annotations
+
+import math
+
+from memory_store import schedule
+from memory_store.encoding import read_time
+from memory_store.records import HELD, Fact, FactRetention, RetentionPoint
+from memory_store.store import MemoryStore
+
+
+def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[FactRetention]:
+    """The last probes of held facts' own questions.
+
+    Args:
+        store: the memory.
+        max_facts: so many of them at most, and at least one, spread over the order of acceptance.
+        max_probes: of each.
+    """
+    with store.transaction():
+        return [
+            FactRetention(
+                fact_id=fact.id,
+                age=schedule.age(store.connection, fact.position),
+                points=_points(store, fact.id, max_probes),
+            )
+            for fact in _spread(store, max_facts)
+        ]
+
+
+def _spread(store: MemoryStore, limit: int) -> list[Fact]:
+    """Held facts, some of them left out if there are more than `limit`."""
+    rows = store.connection.execute("SELECT coalesce(max(position), 0) AS last FROM facts")
+    last, step = int(rows[0]["last"]), 1
+    counts = store.counts()
+    if sum(counts[state] for state in HELD) <= limit:
+        return store.facts(limit=limit, states=HELD)
+    # Doubled, so that the same facts are told of until there are twice as many.
+    while last > limit * step:
+        step *= 2
+    found: dict[int, Fact] = {}
+    for place in range(0, last, step):
+        # The first held one from there on: to look at all of them would take as long as there are.
+        for fact in store.facts(after_position=place, limit=1, states=HELD):
+            found[fact.position] = fact
+    return list(found.values())
+
+
+def _points(store: MemoryStore, fact_id: str, limit: int) -> tuple[RetentionPoint, ...]:
+    rows = store.connection.execute(
+        "SELECT model_version, log_probability, probed_at FROM probes"
+        " WHERE fact_id = ? AND kind IN ('retention', 'forgetting') ORDER BY id DESC LIMIT ?",
+        [fact_id, limit],
+    )
+    return tuple(
+        RetentionPoint(
+            model_version=row["model_version"],
+            probability=math.exp(row["log_probability"]),
+            probed_at=read_time(row["probed_at"]),
+        )
+        for row in rows
+    )

@@ -1,0 +1,327 @@
+"""The sampler: what it draws, what it counts, and that neither depends on company."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
+
+from agent.errors import ConfigError, ModelError
+from agent.learning import sampling as sampling_module
+from agent.learning.matching import Vocabulary
+from agent.learning.rows import Rows
+from agent.learning.sampling import PAPER_SAMPLING, Cell, Sampler, Sampling
+from agent.learning.slots import Prompt, Slots
+from tests.learning.letters import EOS, PIECES, Letters, small_model, surprise
+from tests.learning.models import FAMILIES, one_thread
+
+LETTERS = Letters()
+PROMPT = "ab"
+SETTINGS = {
+    "temperature": Sampling(temperature=0.5, top_k=0, max_new_tokens=2),
+    "top_k": Sampling(top_k=3, max_new_tokens=2),
+    "top_p": Sampling(top_k=0, top_p=0.6, max_new_tokens=2),
+    "all": Sampling(temperature=2.0, top_k=6, top_p=0.8, max_new_tokens=2),
+}
+CELLS = [
+    Cell(prompt="ab", answer="fa", samples=70, sampling=Sampling(max_length=12), key="1"),
+    Cell(prompt="gcd e", answer="cda", samples=40, sampling=SETTINGS["all"], key="2"),
+    Cell(
+        prompt="a", answer="g", samples=9, sampling=Sampling(max_new_tokens=20, top_p=0.9), key="3"
+    ),
+    Cell(prompt="ab", answer="eg", samples=30, sampling=Sampling(max_length=9, top_k=4), key="4"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def single_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return small_model()
+
+
+def sampler(model: Any, rows: int = 64, **settings: Any) -> Sampler:
+    return Sampler(model, LETTERS, eos=EOS, rows=rows, **settings)
+
+
+def every_text(monkeypatch: pytest.MonkeyPatch, model: Any, cell: Cell) -> Counter[str]:
+    """All sampled texts of a cell, not only the first."""
+    monkeypatch.setattr(sampling_module, "TEXTS", cell.samples)
+    [sampled] = sampler(model, rows=500).sample([cell])
+    return Counter(sampled.texts)
+
+
+def generated(model: Any, settings: Sampling, number: int) -> Counter[str]:
+    ids = LETTERS(PROMPT).input_ids
+    torch.manual_seed(1)
+    out = model.generate(
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+        do_sample=True,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        num_return_sequences=number,
+    )
+    return Counter(LETTERS.decode(row) for row in out.tolist())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_texts_are_distributed_as_those_of_generate(
+    name: str, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell(prompt=PROMPT, answer="never", samples=3000, sampling=SETTINGS[name], key="chi")
+    ours = every_text(monkeypatch, model, cell)
+    for other, settings in SETTINGS.items():
+        theirs = generated(model, settings, 3000)
+        texts = sorted({*ours, *theirs})
+        found = surprise([ours[t] for t in texts], [theirs[t] for t in texts])
+        # The others show that the test would notice.
+        assert found < 4 if other == name else found > 10, (name, other, found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_prompt_is_read_as_in_a_plain_forward_pass(family: str) -> None:
+    model = small_model(family)
+    texts = [[1, 2, 3, 4, 5], [6, 7], [1, 2, 7, 7, 1, 0, 3]]
+    slots = Slots(model, rows=3, width=20)
+    with torch.inference_mode():
+        slots.fill(torch.tensor([0, 2]), Prompt(model, [1, 2]))  # both begin so
+        slots.fill(torch.tensor([1]), Prompt(model, [6]))  # nothing to be read before
+        lengths = [1, 0, 1]
+        for row, text in enumerate(texts):
+            while lengths[row] < len(text):
+                tokens = torch.tensor(
+                    [[t[n] if n < len(t) else 0] for t, n in zip(texts, lengths, strict=True)]
+                )
+                before = torch.tensor(lengths)
+                seen = slots.look(torch.tensor([row]), tokens[[row]], before[[row]], 20)[0, -1]
+                read = slots.read(tokens, before, 20)[row, -1]
+                lengths[row] += 1
+                plain = model(input_ids=torch.tensor([text[: lengths[row]]])).logits[0, -1]
+                torch.testing.assert_close(read, plain, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(seen, plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cell_comes_out_the_same_in_any_company(family: str) -> None:
+    model = small_model(family)
+    together = sampler(model, rows=48).sample(CELLS)
+    assert [sampled.samples for sampled in together] == [cell.samples for cell in CELLS]
+    assert 0 < sum(sampled.correct for sampled in together) < sum(cell.samples for cell in CELLS)
+    alone = [
+        sampler(model, rows=rows).sample([cell])[0]
+        for rows, cell in zip((5, 1, 64, 16), CELLS, strict=True)
+    ]
+    assert alone == together
+    backwards = sampler(model, rows=20).sample(CELLS[::-1])
+    assert backwards[::-1] == together
+
+
+def test_another_key_gives_other_samples(model: Any) -> None:
+    cell, other = (
+        Cell(prompt="ab", answer="fa", samples=20, sampling=Sampling(max_length=9), key=key)
+        for key in ("1", "2")
+    )
+    some, same, others = sampler(model).sample([cell, cell, other])
+    assert some == same
+    assert some.texts != others.texts
+
+
+def test_counts_are_those_of_the_texts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling_module, "TEXTS", 70)
+    for cell, found in zip(CELLS, sampler(model).sample(CELLS), strict=True):
+        limit = cell.sampling.limit(len(LETTERS(cell.prompt).input_ids))
+        right = [text for text in found.texts if cell.answer in text]
+        assert (len(found.texts), found.correct) == (cell.samples, len(right))
+        assert list(found.correct_texts) == right
+        # A right text ends with the answer: the row was given up as soon as it occurred.
+        assert all(text.index(cell.answer) == len(text) - len(cell.answer) for text in right)
+        lengths = [len(LETTERS(text).input_ids) for text in found.texts]
+        assert max(lengths) <= limit
+        assert all(text.startswith(cell.prompt) for text in found.texts)
+
+
+def test_a_row_ends_at_the_terminator(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling_module, "TEXTS", 50)
+    cell = Cell(prompt="a", answer="never", samples=50, sampling=Sampling(max_length=30), key="e")
+    [found] = sampler(model).sample([cell])
+    ended = sum(len(LETTERS(text).input_ids) < 20 for text in found.texts)
+    assert ended > 10
+    # One more for each terminator, which leaves no text; "c", "d" count twice as they were drawn.
+    letters = sum(len(text) - 1 for text in found.texts)
+    assert letters - sum(text.count("cd") for text in found.texts) + ended <= found.tokens
+    assert found.tokens <= letters + 50
+
+
+def test_the_limit_counts_the_prompt_or_does_not(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling_module, "TEXTS", 40)
+    for settings in (Sampling(max_length=6), Sampling(max_new_tokens=4)):
+        cell = Cell(prompt="ab", answer="never", samples=40, sampling=settings, key="l")
+        [found] = sampler(model).sample([cell])
+        assert max(len(text.replace("cd", "c")) for text in found.texts) == 6
+
+
+def test_an_answer_in_the_prompt_is_right_at_once(model: Any) -> None:
+    cell = Cell(prompt="a fad", answer="FAD", samples=8, key="p", estimate=True)
+    [found] = sampler(model).sample([cell])
+    assert (found.correct, found.tokens, found.texts) == (8, 0, ("a fad",) * 3)
+    assert found.estimate is not None
+    assert found.estimate.probability == 1
+
+
+class Starved:
+    """A model whose device takes only so many rows."""
+
+    def __init__(self, model: Any, rows: int, error: BaseException) -> None:
+        self._model, self._rows, self._error = model, rows, error
+
+    def __call__(self, **inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > self._rows:
+            raise self._error
+        return self._model(**inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_too_many_rows_for_the_memory_are_halved_and_it_is_said_once(
+    model: Any, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    starved = sampler(Starved(model, 20, error), rows=96)
+    with caplog.at_level(logging.WARNING):
+        found = starved.sample(CELLS)
+    assert starved.rows == 12
+    assert [record.message for record in caplog.records] == [
+        "too little memory for 96 texts at once: going on with fewer"
+    ]
+    assert found == sampler(model).sample(CELLS)
+
+
+def test_memory_that_runs_out_on_the_way_costs_no_sample(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = Rows.step, 0
+
+    def failing(rows: Rows) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(rows)
+
+    monkeypatch.setattr(Rows, "step", failing)
+    halved = sampler(model, rows=64)
+    assert halved.sample(CELLS) == sampler(model).sample(CELLS)
+    assert halved.rows == 32
+
+
+def test_no_memory_for_a_single_row_is_an_error(model: Any) -> None:
+    for rows in (2, 0):  # it suffices to look at the model, or not even for that
+        starved = Starved(model, rows, torch.OutOfMemoryError("CUDA out of memory"))
+        with pytest.raises(ModelError, match="even one text"):  # noqa: PT012
+            hungry = sampler(starved, rows=4)
+            starved._rows = 0
+            hungry.sample(CELLS)
+
+
+def test_other_errors_are_not_taken_for_it(model: Any) -> None:
+    broken = Starved(model, 2, RuntimeError("expected a mask"))
+    with pytest.raises(RuntimeError, match="expected a mask"):
+        sampler(broken).sample(CELLS)
+
+
+def test_a_model_whose_cache_cannot_be_shared_is_refused() -> None:
+    no_keys = MambaForCausalLM(MambaConfig(vocab_size=10, hidden_size=16, num_hidden_layers=1))
+    with pytest.raises(ModelError, match="MambaForCausalLM cannot be sampled from here"):
+        sampler(no_keys.eval())
+    # Positions are told by the mask, which is another one here.
+    alibi = BloomForCausalLM(BloomConfig(vocab_size=10, hidden_size=16, n_layer=1, n_head=2))
+    with pytest.raises(ModelError, match="BloomForCausalLM cannot be sampled from here"):
+        sampler(alibi.eval())
+
+
+def test_weights_may_change_between_two_calls(model: Any) -> None:
+    both = sampler(small_model(seed=0))
+    first = both.sample(CELLS)
+    both._model.load_state_dict(small_model(seed=1).state_dict())
+    assert both.sample(CELLS) == sampler(small_model(seed=1)).sample(CELLS) != first
+
+
+def test_a_model_of_nan_says_nothing(model: Any) -> None:
+    broken = sampler(small_model())
+    with torch.no_grad():
+        broken._model.get_output_embeddings().weight.fill_(float("nan"))
+    for cell, found in zip(CELLS, broken.sample(CELLS), strict=True):
+        assert (found.correct, found.tokens) == (0, cell.samples)  # their terminators
+        assert set(found.texts) == {cell.prompt}
+
+
+def test_only_after_tokens_that_an_answer_may_end_with_texts_are_looked_at() -> None:
+    vocabulary = Vocabulary(LETTERS, len(PIECES), torch.device("cpu"))
+    words = ["ab", "cda", "b c", "f ", "é"]
+    ends = [
+        {PIECES[token] for token in row.nonzero()[:, 0].tolist()} - {"", " "}
+        for row in vocabulary.may_end(words)
+    ]
+    every = {*PIECES} - {"", " "}
+    assert ends == [{"b"}, {"a"}, {"c", "cd"}, every, every]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0, "max_length": 5}, "temperature"),
+        ({"temperature": float("nan"), "max_length": 5}, "temperature"),
+        ({"top_k": -1, "max_length": 5}, "top_k"),
+        ({"top_p": 0.0, "max_length": 5}, "top_p"),
+        ({"top_p": 1.1, "max_length": 5}, "top_p"),
+        ({}, "either max_length"),
+        ({"max_length": 5, "max_new_tokens": 5}, "either max_length"),
+        ({"max_length": 0}, "at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Sampling(**settings)
+
+
+def test_bad_cells_are_refused(model: Any) -> None:
+    right: dict[str, Any] = {"prompt": "a", "answer": "b", "samples": 1, "key": ""}
+    for wrong in ({"prompt": ""}, {"answer": " "}, {"samples": 0}):
+        with pytest.raises(ConfigError):
+            Cell(**right | wrong)
+    with pytest.raises(ConfigError, match="0 rows"):
+        sampler(model, rows=0)
+    full = Cell(prompt="a" * 50, answer="b", samples=1, sampling=PAPER_SAMPLING, key="")
+    with pytest.raises(ConfigError, match="leaves no room in max_length 50"):
+        sampler(model).sample([full])
+    long = Cell(prompt="a", answer="b", samples=1, sampling=PAPER_SAMPLING, key="")
+    with pytest.raises(ConfigError, match="longer than the model takes"):
+        sampler(model, max_tokens=49).sample([long])
+
+
+def test_results_come_as_soon_as_they_are_done(model: Any) -> None:
+    order = [number for number, _ in sampler(model, rows=16).finished(CELLS)]
+    assert sorted(order) == [0, 1, 2, 3]
+    assert order.index(0) < order.index(3)
+    assert sampler(model).sample([]) == []

@@ -1,0 +1,229 @@
+"""Who may call what, and how often: over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from agent.config import Security
+from agent.service.access import AccessInterceptor, facts_in
+from agent.service.methods import METHODS, UNKNOWN, Role
+from agent.service.rate_limit import RateLimiter
+from agent.service.tokens import TokenFile
+from continual.v1 import admin_pb2, memory_pb2, model_pb2
+from continual.v1 import memory_pb2 as pb
+from tests.service.serving import Serving, serving
+
+Code = grpc.StatusCode
+FILES = (memory_pb2, model_pb2, admin_pb2, health_pb2, reflection_pb2)
+ALL = {
+    f"/{service.full_name}/{method.name}"
+    for file in FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+GET_STATUS = "/continual.v1.ModelService/GetStatus"
+ENDLESS = "/grpc.health.v1.Health/Watch"
+TEACH = "/continual.v1.MemoryService/Teach"
+
+
+def test_every_method_of_every_service_has_a_role() -> None:
+    assert set(METHODS) == ALL
+
+
+def test_a_method_that_was_forgotten_is_for_admins() -> None:
+    assert UNKNOWN.role is Role.ADMIN
+
+
+def test_only_health_is_open() -> None:
+    open_ = {name for name, method in METHODS.items() if method.role is None}
+    assert open_ == {name for name in ALL if name.startswith("/grpc.health.")}
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> TokenFile:
+    return TokenFile(tmp_path / "tokens.json")
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path, tokens: TokenFile) -> AsyncIterator[Serving]:
+    tokens.create("nobody", Role.READ)
+    async with serving(tmp_path, security=Security(tokens=tokens.path)) as parts:
+        yield parts
+
+
+def bearer(presented: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {presented}"),)
+
+
+async def code_of(parts: Serving, method: str, metadata=()) -> grpc.StatusCode:
+    """What an empty request of any kind of call leads to."""
+    parts.hub.close()  # so that watching events ends
+    call = parts.channel.stream_stream(method)(metadata=metadata, timeout=10)
+    try:
+        await call.write(b"")
+        await call.done_writing()
+        while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined] # stubs lack it
+            if method == ENDLESS:
+                call.cancel()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+        pass  # refused before it was read, or cancelled by us
+    code: grpc.StatusCode = await call.code()
+    return code
+
+
+async def test_nothing_but_health_answers_without_a_token(guarded: Serving) -> None:
+    for name, method in METHODS.items():
+        refused = await code_of(guarded, name) is Code.UNAUTHENTICATED
+        assert refused == (method.role is not None), name
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_role_may_call_its_methods_and_no_others(
+    guarded: Serving, tokens: TokenFile, role: Role
+) -> None:
+    _, presented = tokens.create("somebody", role)
+    for name, method in METHODS.items():
+        code = await code_of(guarded, name, bearer(presented))
+        assert code is not Code.UNAUTHENTICATED
+        allowed = method.role is None or role.may(method.role)
+        assert (code is not Code.PERMISSION_DENIED) == allowed, name
+
+
+async def test_a_refusal_says_what_is_needed(guarded: Serving, tokens: TokenFile) -> None:
+    _, presented = tokens.create("reader", Role.READ)
+    request = pb.TeachRequest(question="Sky?", answer="Piano")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await guarded.memory.Teach(request, metadata=bearer(presented))
+    assert caught.value.details() == "Teach needs a token of role teach, and this one has read"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await guarded.memory.Teach(request)
+    assert "--token-file" in (caught.value.details() or "")
+    assert guarded.stored_questions() == []
+
+
+async def test_revoking_and_creating_need_no_restart(guarded: Serving, tokens: TokenFile) -> None:
+    token, presented = tokens.create("somebody", Role.TEACH)
+    request = pb.TeachRequest(question="Sky?", answer="Piano")
+    await guarded.memory.Teach(request, metadata=bearer(presented))
+    tokens.revoke(token.id)
+    assert await code_of(guarded, TEACH, bearer(presented)) is Code.UNAUTHENTICATED
+
+
+async def test_the_scheme_is_needed_once_in_any_case(guarded: Serving, tokens: TokenFile) -> None:
+    _, presented = tokens.create("somebody", Role.READ)
+    good = bearer(presented)
+    assert (
+        await code_of(guarded, GET_STATUS, (("authorization", f"bearer {presented}"),)) is Code.OK
+    )
+    for metadata in (
+        (("authorization", presented),),
+        (("authorization", f"Basic {presented}"),),
+        (("authorization", "Bearer "),),
+        (("authorization", ""),),
+        good + good,
+        (("authorization-bin", presented.encode()),),
+    ):
+        assert await code_of(guarded, GET_STATUS, metadata) is Code.UNAUTHENTICATED, metadata
+
+
+async def test_a_refused_request_is_not_even_decoded(guarded: Serving) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await guarded.channel.unary_unary(TEACH)(b"\xff\xff")
+    assert caught.value.code() is Code.UNAUTHENTICATED
+
+
+async def test_metadata_without_end_is_refused(guarded: Serving) -> None:
+    assert await code_of(guarded, GET_STATUS, (("x", "y" * 100_000),)) is Code.RESOURCE_EXHAUSTED
+
+
+async def test_an_unknown_method_stays_unimplemented(guarded: Serving) -> None:
+    unknown = "/continual.v1.MemoryService/Dream"
+    assert await code_of(guarded, unknown) is Code.UNIMPLEMENTED
+
+
+def retry_delay(error: grpc.aio.AioRpcError) -> float:
+    metadata: dict[str, Any] = dict(iter(error.trailing_metadata()))  # type: ignore[arg-type]
+    status = Status.FromString(metadata["grpc-status-details-bin"])
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    info = RetryInfo()
+    [_] = [detail for detail in status.details if detail.Unpack(info)]
+    return float(info.retry_delay.ToTimedelta().total_seconds())
+
+
+async def test_a_client_beyond_its_rate_is_told_when_to_come_again(tmp_path: Path) -> None:
+    async with serving(tmp_path, security=Security(rate_limit=0.001)) as parts:
+        request = model_pb2.GetStatusRequest()
+        await parts.model.GetStatus(request)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await parts.model.GetStatus(request)
+        assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+        assert 900 < retry_delay(caught.value) <= 1000
+        # Whoever supervises it must not take it for dead.
+        health = health_pb2_grpc.HealthStub(parts.channel)
+        for _ in range(3):
+            await health.Check(health_pb2.HealthCheckRequest())
+        # Another connection is the same client.
+        async with grpc.aio.insecure_channel(parts.server.address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await cast(Any, channel).unary_unary(GET_STATUS)(b"")
+
+
+async def test_each_token_has_a_rate_of_its_own_and_guessing_has_one(
+    tmp_path: Path, tokens: TokenFile
+) -> None:
+    presented = [tokens.create(name, Role.READ)[1] for name in ("one", "two")]
+    security = Security(tokens=tokens.path, rate_limit=0.001)
+    async with serving(tmp_path, security=security) as parts:
+        codes = [await code_of(parts, GET_STATUS, bearer(token)) for token in presented * 2]
+        assert codes == [Code.OK] * 2 + [Code.RESOURCE_EXHAUSTED] * 2
+        guesses = [await code_of(parts, GET_STATUS, bearer(f"agent_{n}_")) for n in range(2)]
+        assert guesses == [Code.UNAUTHENTICATED, Code.RESOURCE_EXHAUSTED]
+
+
+async def test_a_stream_is_read_no_faster_and_nothing_of_it_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, security=Security(rate_limit=50)) as parts:
+        questions = [f"Sky {number}?" for number in range(60)]
+
+        async def requests() -> AsyncIterator[pb.TeachStreamRequest]:
+            for question in questions:
+                teach = pb.TeachRequest(question=question, answer="Piano")
+                yield pb.TeachStreamRequest(teach=teach)
+
+        answers = [answer async for answer in parts.memory.TeachStream(requests())]
+        assert all(answer.HasField("accepted") for answer in answers)
+        assert parts.stored_questions() == questions
+
+
+def test_a_batch_counts_as_its_facts() -> None:
+    assert facts_in(pb.TeachRequest(question="Sky?")) == 1
+    assert facts_in(pb.ListFactsResponse(facts=[pb.Fact()] * 3)) == 3  # any message that has some
+    assert facts_in(pb.ListFactsResponse()) == 1
+
+
+async def test_a_stream_waits_as_long_as_the_limiter_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = [0.0], []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds + 1e-6
+
+    monkeypatch.setattr("agent.service.access.asyncio.sleep", sleep)
+    limiter = RateLimiter(2)
+    interceptor = AccessInterceptor(None, limiter, clock=lambda: now[0])
+
+    async def requests() -> AsyncIterator[int]:
+        for number in range(6):
+            yield number
+
+    assert [n async for n in interceptor._paced(requests(), limiter, "a")] == list(range(6))
+    assert slept == pytest.approx([0.5] * 4, abs=1e-3)

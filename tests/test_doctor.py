@@ -1,0 +1,162 @@
+"""Each thing that `agent doctor` looks at, well and ill."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agent import doctor
+from agent.config import Security
+from agent.data_folder import held
+from agent.doctor import GIB, Finding, Patient, State
+from agent.errors import ModelNotFoundError
+from agent.service.methods import Role
+from agent.service.tokens import TokenFile
+from memory_store.connection import MINIMUM_SQLITE
+
+CHECKS = [
+    *("python", "device", "memory", "sqlite", "data folder", "disk kind", "disk speed"),
+    *("disk space", "model", "clock", "port", "security"),
+]
+
+
+def require_ill(finding: Finding, state: State, found: str) -> None:
+    assert finding.state is state, finding
+    assert found in finding.found
+    assert finding.remedy
+
+
+def test_a_sound_machine_is_found_sound(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    found = list(doctor.examine(Patient(data=tmp_path, listen="127.0.0.1:0", model="tiny")))
+    assert [finding.check for finding in found] == CHECKS
+    assert {finding.state for finding in found} <= {State.GOOD, State.WARNING}, found
+    assert list(tmp_path.iterdir()) == []  # it looks, and leaves nothing
+
+
+def test_what_cannot_even_be_looked_at_is_a_finding(tmp_path: Path) -> None:
+    patient = Patient(data=tmp_path, listen="0.0.0.0:0", model="no-such-model", device="cuda:99")
+    bad = {f.check: f.found for f in doctor.examine(patient) if f.state is State.BAD}
+    assert {"device", "model", "security"} <= set(bad)
+    assert "No model named 'no-such-model'" in bad["model"]
+    assert "--insecure-listen" in bad["security"]
+
+
+def test_python() -> None:
+    assert doctor.check_python((3, 11, 0)).state is State.GOOD
+    require_ill(doctor.check_python((3, 10, 9)), State.BAD, "3.10.9")
+
+
+def test_memory() -> None:
+    assert doctor.check_memory(3 * GIB, 2 * GIB).state is State.GOOD
+    assert doctor.check_memory(3 * GIB, None).state is State.GOOD
+    require_ill(doctor.check_memory(GIB, 2 * GIB), State.BAD, "the model needs about 2.0")
+
+
+def test_the_memory_of_this_machine_can_be_read() -> None:
+    assert doctor.available_memory() > 0
+
+
+def test_sqlite_with_the_wal_reset_bug() -> None:
+    assert doctor.check_sqlite(MINIMUM_SQLITE).state is State.GOOD
+    require_ill(doctor.check_sqlite((3, 51, 2)), State.BAD, "3.51.2")
+
+
+def test_data_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    assert doctor.check_folder(tmp_path).state is State.GOOD
+    assert "made at the first start" in doctor.check_folder(tmp_path / "a" / "b").found
+    with held(tmp_path):
+        assert "in use by a server" in doctor.check_folder(tmp_path).found
+    tmp_path.chmod(0o750)
+    require_ill(doctor.check_folder(tmp_path), State.BAD, "open to other users")
+    (tmp_path / "file").touch()
+    require_ill(doctor.check_folder(tmp_path / "file" / "data"), State.BAD, "is a file")
+
+
+def test_a_folder_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    require_ill(doctor.check_folder(tmp_path), State.BAD, "cannot be written to")
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [("ext4", State.GOOD), ("nfs4", State.BAD), ("tmpfs", State.WARNING), ("", State.GOOD)],
+)
+def test_file_system(kind: str, state: State) -> None:
+    assert doctor.check_file_system(kind).state is state
+
+
+def test_the_nearest_mount_is_found(tmp_path: Path) -> None:
+    assert doctor.file_system_of(Path("/proc/self")) == "proc"
+    assert doctor.file_system_of(tmp_path) not in ("", "proc")
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "state"), [(0.3, State.GOOD), (40, State.WARNING), (900, State.BAD)]
+)
+def test_disk_speed(milliseconds: float, state: State) -> None:
+    assert doctor.check_sync(milliseconds).state is state
+
+
+def test_a_sync_takes_some_time(tmp_path: Path) -> None:
+    assert doctor.sync_milliseconds(tmp_path) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_space() -> None:
+    assert doctor.check_space(20 * GIB, 2 * GIB).state is State.GOOD
+    require_ill(doctor.check_space(5 * GIB, 2 * GIB), State.WARNING, "5.0 GiB free of 10.2")
+    require_ill(doctor.check_space(2 * GIB, 2 * GIB), State.BAD, "less than one snapshot")
+    assert doctor.check_space(GIB, None).state is State.GOOD
+
+
+def test_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_model("tiny").state is State.GOOD
+    monkeypatch.setattr("agent.learning.catalog.is_cached", lambda entry: False)
+    require_ill(doctor.check_model("pythia-410m"), State.WARNING, "not on this machine")
+    with pytest.raises(ModelNotFoundError):
+        doctor.check_model("pythia-411m")
+
+
+def test_weights_are_known_from_the_list_or_from_the_files(tmp_path: Path) -> None:
+    assert doctor.weights("pythia-410m") == 405_334_016 * 4
+    (tmp_path / "model.safetensors").write_bytes(bytes(100))
+    assert doctor.weights(str(tmp_path)) == 100
+    assert doctor.weights("no-such-model") is None
+    assert doctor.needed_memory("no-such-model") is None
+
+
+def test_clock() -> None:
+    now = datetime(2027, 3, 1, tzinfo=UTC)
+    assert doctor.check_clock(now, None).state is State.GOOD
+    assert doctor.check_clock(now, now - timedelta(days=1)).state is State.GOOD
+    require_ill(doctor.check_clock(now, now + timedelta(days=1)), State.BAD, "has seen 2027-03-02")
+    require_ill(doctor.check_clock(datetime(1970, 1, 1, tzinfo=UTC), None), State.BAD, "1970")
+
+
+def test_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        require_ill(doctor.check_port(listen, held=False), State.BAD, "Address already in use")
+        assert doctor.check_port(listen, held=True).state is State.GOOD
+    for wrong in ("256.0.0.1:1", "127.0.0.1:99999", "127.0.0.1"):
+        require_ill(doctor.check_port(wrong, held=False), State.BAD, wrong)
+
+
+def test_the_files_of_security(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.json")
+    file.create("ci", Role.READ)
+    patient = Patient(
+        data=tmp_path, listen="127.0.0.1:0", model="tiny", security=Security(tokens=file.path)
+    )
+    assert doctor.check_security(patient.listen, patient.security).found == "no TLS, tokens"
+    file.path.chmod(0o644)
+    [security] = [f for f in doctor.examine(patient) if f.check == "security"]
+    assert security.state is State.BAD
+    assert "chmod 600" in security.found

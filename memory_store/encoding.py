@@ -80,7 +80,7 @@ def read_steps(text: str) -> tuple[Step, ...]:
 
 def write_strings(strings: tuple[str, ...]) -> str:
     """Several texts as a JSON list."""
-    return write_json(list(strings))
+    return write_json(list(strings)) if strings else "[]"
 
 
 def read_strings(text: str) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ def answer_key(answer: str) -> str:
 
 
 def _composed(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    return " ".join(composed.split())
 
 
 def _digest(text: str) -> str:

@@ -12,6 +12,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
+from typing import BinaryIO
 
 from memory_store import facts, requests
 from memory_store.connection import Connection, SqlValue
@@ -30,7 +32,8 @@ def accept(
 ) -> list[Answer]:
     """Accepts facts as if one after the other; see `MemoryStore.teach_many`."""
     keys = [facts.question_key(new.question) for new in new_facts]
-    batch = _Batch(connection, _look_up(connection, new_facts, keys), at, max_queued)
+    random = BytesIO(secrets.token_bytes(8 * len(new_facts)))
+    batch = _Batch(connection, _look_up(connection, new_facts, keys), at, max_queued, random)
     answers = [batch.answer(new, key) for new, key in zip(new_facts, keys, strict=True)]
     batch.store()
     return answers
@@ -99,9 +102,15 @@ class _Batch:
     """What the memory holds with the facts before, and the rows that these add."""
 
     def __init__(
-        self, connection: Connection, held: _Held, at: datetime, max_queued: int | None
+        self,
+        connection: Connection,
+        held: _Held,
+        at: datetime,
+        max_queued: int | None,
+        random: BinaryIO,
     ) -> None:
         self._connection = connection
+        self._random = random  # eight bytes for each id that has to be made
         self._sequence, self._position, self._queued = held.sequence, held.position, held.queued
         self._version = held.version
         self._earlier, self._live, self._taken = held.earlier, held.live, held.taken
@@ -110,7 +119,6 @@ class _Batch:
         self._time = write_time(at)
         self._at = read_time(self._time)  # as it will be read again
         self._fact_rows: list[list[SqlValue]] = []
-        self._event_rows: list[list[SqlValue]] = []
         self._request_rows: list[list[SqlValue]] = []
         self._trace_rows: list[list[SqlValue]] = []
 
@@ -161,7 +169,7 @@ class _Batch:
         self._queued += 1
         fact = Fact(
             position=self._position,
-            id=new.fact_id or "f" + secrets.token_hex(8),
+            id=new.fact_id or f"f{self._random.read(8).hex()}",
             question=new.question,
             answer=new.answer,
             correlated_questions=new.correlated_questions,
@@ -186,7 +194,6 @@ class _Batch:
                 sample_key(fact.id),
             ]
         )
-        self._event_rows.append([self._sequence, fact.id])
         if new.traceparent is not None:
             self._trace_rows.append([fact.position, new.traceparent])
         return fact
@@ -200,14 +207,15 @@ class _Batch:
                 f" SELECT {_columns(9)}, 'queued', ?, ? FROM json_each(?)",
                 [self._time, self._time, write_json(self._fact_rows)],
             )
+            # One event for each of the new positions, in their order.
             self._connection.execute(
-                "INSERT INTO events (sequence, fact_id, kind, model_version, at)"
-                f" SELECT {_columns(2)}, ?, ?, ? FROM json_each(?)",
+                "INSERT INTO events (sequence, kind, fact_id, model_version, at)"
+                " SELECT position + ?, ?, id, ?, accepted_at FROM facts WHERE position >= ?",
                 [
+                    self._sequence - self._position,
                     EventKind.ACCEPTED.value,
                     self._version,
-                    self._time,
-                    write_json(self._event_rows),
+                    self._fact_rows[0][0],
                 ],
             )
         if self._trace_rows:

@@ -359,7 +359,8 @@ class _StoreThread:
         if not all(isinstance(each, _Facts) for each in batch):
             return []
         try:
-            return _taught(store, cast(Sequence[_Facts], batch), self._max_queued)
+            with store.transaction():
+                return _taught(store, cast(Sequence[_Facts], batch), self._max_queued)
         except StoreUnusableError:
             raise
         except Exception:  # noqa: BLE001 - whose fault it was is found out one by one
@@ -374,11 +375,11 @@ class _StoreThread:
         return outcomes
 
     def _run_one(self, store: MemoryStore, operation: _Operation | _Facts) -> Any:
-        if isinstance(operation, _Facts):
+        with store.transaction():
+            if isinstance(operation, _Operation):
+                return operation.run(store)
             [outcome] = _taught(store, [operation], self._max_queued)
             return outcome.value
-        with store.transaction():
-            return operation.run(store)
 
     def _shorten_log(self, store: MemoryStore, operations: int) -> None:
         if self._log_pages is None:
@@ -406,7 +407,7 @@ class _StoreThread:
 
 
 def _taught(store: MemoryStore, batch: Sequence[_Facts], max_queued: int | None) -> list[_Outcome]:
-    """The facts of several callers, in one transaction, or one savepoint if one is open."""
+    """The answers to several callers."""
     answers = iter(store.teach_many([new for each in batch for new in each.new_facts], max_queued))
     return [_Outcome(list(itertools.islice(answers, each.size))) for each in batch]
 

@@ -12,6 +12,7 @@ import typer
 
 from agent.cli import (
     ask,
+    bench,
     doctor,
     evaluate,
     facts,
@@ -43,6 +44,7 @@ app.command()(teach.teach)
 app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
+app.command()(bench.bench)
 app.command()(monitor.monitor)
 app.command()(operate.rollback)
 app.command()(operate.pause)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,26 +77,23 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def TeachBatch(
         self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachBatchResponse:
-        """Checks a part of the facts while the part before is being written."""
+        """Checks them, some in each turn of the loop, and has them written together."""
         rules = self._known_rules()
-        checked: list[list[NewFact | Exception]] = []
-        taught = []
-        for start in range(0, len(request.facts), BATCH_PART):
-            part = [_checked(rules, fact) for fact in request.facts[start : start + BATCH_PART]]
-            checked.append(part)
-            taught.append(self._teach([fact for fact in part if isinstance(fact, NewFact)]))
-            await asyncio.sleep(0)  # others have their turn
-        response = pb.TeachBatchResponse()
-        outcomes = await asyncio.gather(*taught, return_exceptions=True)
-        for part, outcome in zip(checked, outcomes, strict=True):
-            # The commit of one part may have failed, and that of the next succeeded.
-            answers = iter(outcome) if isinstance(outcome, list) else itertools.repeat(outcome)
-            for fact in part:
-                response.results.append(
-                    _result(next(answers) if isinstance(fact, NewFact) else fact)
-                )
-        self._accepted()
-        return response
+        checked: list[NewFact | Exception] = []
+        for number, fact in enumerate(request.facts):
+            if number % BATCH_PART == 0:
+                await asyncio.sleep(0)  # others have their turn
+            checked.append(_checked(rules, fact))
+        try:
+            taught = await self._teach([fact for fact in checked if isinstance(fact, NewFact)])
+        except MemoryStoreError as error:
+            # Each has its own result all the same: some may have been refused for good.
+            answers: Iterator[Answer] = itertools.repeat(error)
+        else:
+            answers = iter(taught)
+            self._accepted()
+        results = (next(answers) if isinstance(fact, NewFact) else fact for fact in checked)
+        return pb.TeachBatchResponse(results=map(_result, results))
 
     async def TeachStream(
         self,
@@ -273,7 +270,7 @@ def _or_raise(answer: Answer) -> Accepted:
     return answer
 
 
-def _result(answer: Accepted | BaseException) -> pb.TeachResult:
+def _result(answer: Answer | Exception) -> pb.TeachResult:
     if not isinstance(answer, Accepted):
         rejection = encode_rejection(status_of(answer))
         return pb.TeachResult(status=pb.TEACH_STATUS_REFUSED, rejection=rejection)

@@ -76,7 +76,7 @@ UNEXPECTED = "INTERNAL"
 OUR_SERVICES = "/continual."
 
 
-def status_of(error: BaseException) -> Refusal:
+def status_of(error: Exception) -> Refusal:
     """What a client is told of an error; of an unexpected one only a reference to the log."""
     for type_, kind in STATUS.items():
         if isinstance(error, type_):

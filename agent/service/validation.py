@@ -20,6 +20,8 @@ from memory_store.records import NewFact, Policy
 
 # Prompt, answer and terminator. Far below a model's context: memory grows with it.
 MAX_FACT_TOKENS = 512
+# What is put around question and answer.
+BYTES_AROUND = len(prompts.prompt("") + prompts.answer_text(""))
 # Bytes that a character's may become when it is composed (Unicode's NFC).
 NFC_EXPANSION = 3
 
@@ -64,13 +66,12 @@ class FactRules:
         )
 
     def _check_tokens(self, field: str, question: str, answer: str) -> None:
-        prompt, answer_text = prompts.prompt(question), prompts.answer_text(answer)
         if self._tokens_per_byte is not None:
-            size = len(prompt.encode()) + len(answer_text.encode())
+            size = len(question.encode()) + len(answer.encode()) + BYTES_AROUND
             if self._tokens_per_byte * size < self._max_tokens:
                 return  # as most facts: short enough however they are divided
-        asked = self._tokenizer.encode(prompt, add_special_tokens=False)
-        answered = self._tokenizer.encode(answer_text, add_special_tokens=False)
+        asked = self._tokenizer.encode(prompts.prompt(question), add_special_tokens=False)
+        answered = self._tokenizer.encode(prompts.answer_text(answer), add_special_tokens=False)
         if answered.ids in ([], self._prefix):
             raise InvalidFactError(
                 "answer", "the model's tokenizer turns it into nothing: use other characters"

@@ -11,7 +11,7 @@ from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
 COMMANDS += ["rollback", "why", "export", "backup", "snapshots", "tokens", "doctor"]
-COMMANDS += ["monitor", "pause", "resume", "report"]
+COMMANDS += ["bench", "monitor", "pause", "resume", "report"]
 CLIENTS = [
     ("teach",),
     ("ask",),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.serve import event_loop_factory
 from agent.config import DEFAULT_ADDRESS
 from agent.service.channel import Access
 from tests.cli.conftest import Agent
@@ -144,3 +145,13 @@ def test_a_wrong_setting_of_serve_is_one_line_and_exit_code_1(
     assert ran.err.count("\n") == 1
     assert why in ran.err
     assert not data.exists()
+
+
+def test_the_server_takes_uvloop_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = event_loop_factory()
+    assert factory is not None
+    loop = factory()
+    assert type(loop).__module__.startswith("uvloop")
+    loop.close()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert event_loop_factory() is None

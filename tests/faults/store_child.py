@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.app import DISK_FAILED_EXIT_CODE
 from memory_store.errors import StoreFailedError
-from memory_store.records import Learning, NewFact, NewUpdate
+from memory_store.records import Accepted, Learning, NewFact, NewUpdate
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
@@ -61,7 +61,8 @@ def learn_one(store: MemoryStore) -> int:
 async def teach(threads: StoreThreads, task: int, facts: int) -> None:
     for number in range(facts):
         new = NewFact(question=f"Question {task}.{number}?", answer="answer " * 8)
-        accepted = await threads.write(partial(MemoryStore.teach, new=new))
+        [accepted] = await threads.teach([new])
+        assert isinstance(accepted, Accepted)
         say("accepted", accepted.fact.id)
         if number % LEARNED_EVERY == LEARNED_EVERY - 1:
             say("learned", await threads.write(learn_one))

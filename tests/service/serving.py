@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -173,6 +175,23 @@ class Serving:
         self.model = model_pb2_grpc.ModelServiceStub(self.channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
 
+    @asynccontextmanager
+    async def writer_held(self) -> AsyncIterator[None]:
+        """Nothing is committed inside."""
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold(store: MemoryStore) -> None:
+            held.set()
+            assert go_on.wait(10)
+
+        holder = asyncio.create_task(self.store.write(hold))
+        await asyncio.to_thread(held.wait)
+        try:
+            yield
+        finally:
+            go_on.set()
+            await holder
+
     def stored_questions(self) -> list[str]:
         """What is on disk, seen through a connection of its own."""
         with MemoryStore.open(self.path, read_only=True) as store:
@@ -186,6 +205,7 @@ async def serving(
     security: Security = LOCAL,
     listen: str = "127.0.0.1:0",
     interceptors: Sequence[Any] = (),
+    max_queued: int | None = None,
 ) -> AsyncIterator[Serving]:
     """A server, on a free port if none is named; `prepare` fills the store before it starts.
 
@@ -193,7 +213,7 @@ async def serving(
     """
     path = folder / "memory.db"
     hub = EventHub()
-    store = await StoreThreads.open(path, on_commit=hub.stored)
+    store = await StoreThreads.open(path, on_commit=hub.stored, max_queued=max_queued)
     try:
         if prepare is not None:
             await store.write(prepare)

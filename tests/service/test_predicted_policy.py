@@ -10,11 +10,10 @@ from agent.cli.policies import chosen_policy, given_policy
 from agent.errors import InvalidFactError
 from agent.learning.rates import DEFAULT_POLICY, PREDICTED, SEARCH
 from agent.service import codec, learner_codec
-from agent.service.validation import FactRules
+from agent.service.rules import check_rules
 from continual.learner.v1 import learner_pb2
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import Guards, Policy, Step
-from tests.service.serving import byte_tokenizer
 
 POLICY = Policy(name=PREDICTED, learning_rate=3e-4, max_steps=7)
 STEP = Step(
@@ -65,10 +64,9 @@ def test_what_a_step_was_known_by_is_told_to_both() -> None:
     ],
 )
 def test_what_is_out_of_range_is_refused_by_name(policy: pb.LearningRatePolicy, field: str) -> None:
-    rules = FactRules(byte_tokenizer(), 512)
     request = pb.TeachRequest(question="Sky?", answer="Piano", learning_rate_policy=policy)
     with pytest.raises(InvalidFactError) as caught:
-        rules.new_fact(request)
+        check_rules(request)
     assert caught.value.field == field
 
 

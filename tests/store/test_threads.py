@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
-from memory_store.records import FactState
+from memory_store.records import Accepted, FactState, NewFact
 from memory_store.store import MemoryStore
 from memory_store.writer import LARGEST_BATCH, StoreThreads
 from tests.store.builders import new_fact
@@ -88,6 +88,61 @@ async def test_many_writes_share_a_commit(watched: Watched) -> None:
     # Of `trace`, of `held`, and of two full batches and a rest.
     assert statements.count("COMMIT") == watched.commits == 1 + 1 + 3
     assert (await watched.threads.read(MemoryStore.counts))[FactState.QUEUED] == writes
+
+
+@pytest.mark.asyncio
+async def test_facts_of_many_callers_are_taught_together(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    teach_many = MemoryStore.teach_many
+
+    def counted(store: MemoryStore, new_facts: Sequence[NewFact], *rest: int | None):
+        sizes.append(len(new_facts))
+        return teach_many(store, new_facts, *rest)
+
+    monkeypatch.setattr(MemoryStore, "teach_many", counted)
+    async with watched.held():
+        one = [watched.threads.teach([new_fact(f"q{number}")]) for number in range(100)]
+        many = watched.threads.teach([new_fact(f"p{number}") for number in range(300)])
+        last = watched.threads.teach([new_fact("q0"), new_fact("q1")])
+    answers = [answer for each in one for answer in await each]
+    assert all(isinstance(answer, Accepted) and answer.created for answer in answers)
+    assert len(await many) == 300
+    assert [isinstance(a, Accepted) and a.created for a in await last] == [False, False]
+    # As many as fit into a commit; one that fits nowhere has its own.
+    assert sizes == [100, 300, 2]
+
+
+@pytest.mark.asyncio
+async def test_facts_that_cannot_be_taught_fail_alone(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach_many = MemoryStore.teach_many
+
+    def broken(store: MemoryStore, new_facts: Sequence[NewFact], *rest: int | None):
+        answers = teach_many(store, new_facts, *rest)
+        if any(new.question == "broken" for new in new_facts):
+            raise ZeroDivisionError("mine")
+        return answers
+
+    monkeypatch.setattr(MemoryStore, "teach_many", broken)
+    async with watched.held():
+        taught = [watched.threads.teach([new_fact(q)]) for q in ("before", "broken", "after")]
+    outcomes = await asyncio.gather(*taught, return_exceptions=True)
+    assert isinstance(outcomes[1], ZeroDivisionError)
+    facts = await watched.threads.read(MemoryStore.facts)
+    assert [fact.question for fact in facts] == ["before", "after"]
+
+
+@pytest.mark.asyncio
+async def test_facts_are_taught_though_their_caller_left(watched: Watched) -> None:
+    async with watched.held():
+        watched.threads.teach([new_fact("left")]).cancel()
+        stayed = watched.threads.teach([new_fact("stayed")])
+    await stayed
+    facts = await watched.threads.read(MemoryStore.facts)
+    assert [fact.question for fact in facts] == ["left", "stayed"]
 
 
 @pytest.mark.asyncio

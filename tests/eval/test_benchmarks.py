@@ -1,0 +1,90 @@
+"""Benchmarks: how a loop is closed, what is compared, and that they run. No figure is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eval.benchmarks import Figure
+from eval.benchmarks.enqueue import enqueueing, new_requests
+from eval.benchmarks.load import closed_loop
+from memory_store.store import MemoryStore
+from tests.store.builders import new_fact
+
+FIELDS = {"name", "ours", "baseline", "unit", "ratio", "floor", "device"}
+
+
+async def test_a_closed_loop_sends_all_and_keeps_so_many_in_flight() -> None:
+    seen: list[int] = []
+    in_flight = most = 0
+
+    async def call(request: int) -> None:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        seen.append(request)
+        await asyncio.sleep(0)
+        in_flight -= 1
+
+    load = await closed_loop(call, range(50), 7)
+    assert sorted(seen) == list(range(50))
+    assert most == 7
+    assert len(load.latencies) == 50
+    assert load.quantile(0.5) <= load.quantile(0.99) <= load.quantile(1.0)
+
+
+def test_facts_of_a_benchmark_are_new_each_time() -> None:
+    requests = new_requests(10) + new_requests(10)
+    assert len({request.question for request in requests}) == 20
+    assert len({request.request_id for request in requests}) == 20
+
+
+@pytest.mark.parametrize(
+    ("ratio", "floor", "reached"), [(0.8, 0.75, True), (0.7, 0.75, False), (0, None, True)]
+)
+def test_a_figure_knows_whether_its_floor_is_reached(
+    ratio: float, floor: float | None, reached: bool
+) -> None:
+    figure = Figure(
+        name="n", ours=1, baseline=1, unit="ms", ratio=ratio, floor=floor, device="here"
+    )
+    assert figure.reached is reached
+    assert figure.json().keys() == FIELDS
+
+
+def test_a_slow_disk_is_slow_where_it_commits(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from eval.benchmarks.slow_disk import slow_down;"
+        "from memory_store.store import MemoryStore; from memory_store.records import NewFact;"
+        "store = MemoryStore.open(Path(sys.argv[1])); slow_down(0.3);"
+        "store.teach(NewFact(question='Sky?', answer='Piano')); store.counts()"
+    )
+    path = tmp_path / "memory.db"
+    with MemoryStore.open(path) as store:
+        store.teach(new_fact())
+    started = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment)
+    assert time.perf_counter() - started > 0.3  # a lower bound: it sleeps at least so long
+    with MemoryStore.open(path, read_only=True) as store:
+        assert len(store.facts()) == 2
+
+
+@pytest.mark.slow
+def test_facts_are_accepted_beside_every_baseline(tmp_path: Path) -> None:
+    told: list[str] = []
+    figures = enqueueing(told.append, tmp_path, facts=1000, rounds=1, calls=20)
+    names = [figure.name for figure in figures]
+    assert len(set(names)) == len(names) == 10
+    for figure in figures:
+        assert figure.ours > 0
+        assert figure.baseline > 0
+    assert len([figure for figure in figures if figure.floor is not None]) == 8
+    assert len(told) == 5
+    assert list(tmp_path.iterdir()) == []  # it cleans up

@@ -41,7 +41,7 @@ test: install ## run all tests but those that need a GPU
 	@echo "==> Tests: the fast ones"
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not network and not gpu"
 	@echo "==> Tests: slow ones and those that use the network"
-	$(BIN)/python -m pytest -m "(slow or network) and not gpu" || [ $$? -eq 5 ] # 5: there are none
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slow or network) and not gpu"
 
 gpu-test: install ## run the tests that need a CUDA device
 	@echo "==> Tests on the GPU"

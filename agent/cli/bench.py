@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -11,6 +12,9 @@ from rich.table import Table
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json
 from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from eval.benchmarks import Figure
 
 # What each measures.
 BENCHMARKS = {
@@ -22,12 +26,16 @@ ALL = "all"
 
 def bench(
     name: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
-            + f"; {ALL}: all of these."
+            + f"; {ALL}: all of these.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    list_benchmarks: Annotated[
+        bool, typer.Option("--list", help="Show the benchmarks and what they measure.")
+    ] = False,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -43,6 +51,11 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure this machine. Exit code 1 if a ratio is below its floor."""
+    if list_benchmarks:
+        _list(json)
+        return
+    if name is None:
+        raise typer.BadParameter("name a benchmark, or give --list")
     if name not in (*BENCHMARKS, ALL):
         raise ConfigError(f"unknown benchmark '{name}': use one of {', '.join((*BENCHMARKS, ALL))}")
     from eval.benchmarks.ask import asking  # these import gRPC: not needed for --help
@@ -51,12 +64,28 @@ def bench(
     def say(what: str) -> None:
         messages.print(what, style="dim", highlight=False)
 
-    figures = []
+    figures: list[Figure] = []
     if name in ("enqueue", ALL):
         figures += enqueueing(say, folder, facts, rounds, calls)
     if name in ("ask", ALL):
         say("Ask, idle, while learning, and in batches")
         figures += asking()
+    _print(figures, json)
+    if not all(figure.reached for figure in figures):
+        raise typer.Exit(1)
+
+
+def _list(json: bool) -> None:
+    if json:
+        print_json({"benchmarks": [{"name": n, "measures": m} for n, m in BENCHMARKS.items()]})
+        return
+    table = Table("benchmark", "measures")
+    for name, measures in BENCHMARKS.items():
+        table.add_row(name, measures)
+    console.print(table)
+
+
+def _print(figures: Sequence[Figure], json: bool) -> None:
     if json:
         print_json({"benchmarks": [figure.json() for figure in figures]})
     else:
@@ -72,5 +101,3 @@ def bench(
                 style="" if figure.reached else "red",
             )
         console.print(table)
-    if not all(figure.reached for figure in figures):
-        raise typer.Exit(1)

@@ -47,3 +47,10 @@ def test_an_unknown_benchmark_is_refused(agent: Agent) -> None:
     ran = agent("bench", "walking")
     assert ran.code == 1
     assert "use one of enqueue, ask, all" in ran.err
+
+
+def test_the_benchmarks_are_listed(agent: Agent) -> None:
+    ran = agent("bench", "--list")
+    assert ran.code == 0
+    assert "enqueue" in ran.out
+    assert agent("bench").code == 2

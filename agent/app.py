@@ -177,10 +177,11 @@ async def _serve_with(
         ticks.stop()
         health.cancel()
         hub.close()
-        loop.stop()
+        stopping = asyncio.create_task(server.stop(STOP_GRACE_SECONDS))
+        # Shielded: learning that is given up must not take the server's end with it.
+        loop.stop(unasked=asyncio.shield(stopping))
         if loop.state != LearnerState.READY:
             learning.cancel()  # nothing is claimed while the learner starts
-        stopping = asyncio.create_task(server.stop(STOP_GRACE_SECONDS))
         try:
             await _drained(learning, settings.drain_seconds)
         finally:
@@ -191,12 +192,13 @@ async def _serve_with(
 async def _drained(learning: asyncio.Task[None], seconds: float) -> None:
     """Waits until the update in hand is in the ledger; raises the reason if learning failed.
 
-    One that takes too long is given up: nothing of it was served, and its fact is learned again.
+    Also until questions in hand are answered, which the server's end bounds. An update that takes
+    too long is given up: nothing of it was served, and its fact is learned again.
     """
     with suppress(asyncio.CancelledError):
         await asyncio.wait([learning], timeout=seconds)
         if not learning.done():
-            logger.warning("the update in hand did not end in %g s: it is given up", seconds)
+            logger.warning("what is in hand did not end in %g s: it is given up", seconds)
             learning.cancel()
         await learning
 

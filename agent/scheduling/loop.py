@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -153,6 +153,7 @@ class LearningLoop:
         self._taken_back_at = 0
         self._served = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._unasked: Awaitable[object] | None = None
         # By operation, and how far it had come: a long one may survive many deaths.
         self._operation_deaths: Counter[tuple[int, int, int, int]] = Counter()
         self._operation_failures: defaultdict[int, Failures] = defaultdict(
@@ -203,8 +204,13 @@ class LearningLoop:
         self._reviewer.pending = True
         self._woken.set()
 
-    def stop(self) -> None:
-        """Ends `run` once the update in hand is in the ledger."""
+    def stop(self, unasked: Awaitable[object] | None = None) -> None:
+        """Ends `run` once the update in hand is in the ledger.
+
+        Args:
+            unasked: done when nobody asks the learner any more; it is kept until then.
+        """
+        self._unasked = unasked
         self._stopped.set()
         self._woken.set()
 
@@ -254,6 +260,8 @@ class LearningLoop:
                         await self._recover(learner)
                         pause = FIRST_RESTART_SECONDS
                         await self._serve(learner, learners)
+                        if self._unasked is not None:
+                            await self._unasked
                     finally:
                         self._serves(None, self._version)
             # The last two come from recovery and commit: it cannot follow the ledger as it is.

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agent.service.client import Reply
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from memory_store.records import Event, EventKind, FactState
@@ -70,9 +71,12 @@ def test_sigterm_finishes_the_update_ends_the_streams_and_empties_the_log(tmp_pa
         events = begin_update(server, steps=60)
         teacher = OpenStream(server)
         assert teacher.accepted.HasField("accepted")
+        answer = server.client().ask_stream("Gem?", 64)
+        next(answer)
         server.process.send_signal(signal.SIGTERM)
         # Load balancers see it leave at once, while it still works.
         assert next(answer.status for answer in health if answer.status == NOT_SERVING)
+        assert isinstance(list(answer)[-1], Reply)  # to its end
         assert server.process.wait(PATIENCE_SECONDS) == 0
         list(events)  # ends, and without an error
         teacher.end()

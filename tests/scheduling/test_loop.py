@@ -498,6 +498,20 @@ async def test_a_full_disk_delays_learning_and_loses_nothing(
     assert (await world.fact(fact_id)).failed_attempts == (fault is FAILURE)
 
 
+async def test_the_learner_is_kept_for_those_who_still_ask(world: World):
+    loop = world.loop()
+    task = asyncio.create_task(loop.run())
+    await world.until_event("learner_ready")
+    unasked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    loop.stop(unasked)
+    waited, _ = await asyncio.wait([task], timeout=0.05)
+    assert not waited
+    assert await loop.current() is world.machine.learners[0]
+    unasked.set_result(None)
+    await asyncio.wait_for(task, 10)
+    assert loop.learner is None
+
+
 async def test_a_full_disk_does_not_hold_up_stop(world: World, monkeypatch: pytest.MonkeyPatch):
     refused = asyncio.Event()
     here = asyncio.get_running_loop()

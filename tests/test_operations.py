@@ -69,6 +69,16 @@ def test_the_alerts_ask_for_metrics_that_exist_and_are_explained(known: set[str]
         assert rule["labels"]["severity"] in ("page", "ticket")
 
 
+def test_what_an_alert_combines_has_the_same_labels(known: set[str]) -> None:
+    """`a and b{verdict}` is never true: said is on what labels, or both have none of their own."""
+    labelled = {"continual_update_seconds_count", "continual_rpc_seconds_count"}
+    assert labelled <= known
+    for rule in alerts():
+        parts = re.split(r"\b(?:and|unless)\b(?! on )", rule["expr"])
+        if len(parts) > 1:
+            assert not labelled & set(METRIC.findall(rule["expr"])), rule["alert"]
+
+
 def test_every_metric_is_explained_and_nothing_else(known: set[str]) -> None:
     told = set(METRIC.findall((FOLDER / "README.md").read_text(encoding="utf-8")))
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known}

@@ -62,7 +62,7 @@ class SnapshotKeeper:
         self._served = 0
         # What a start replayed, the next would replay again: the first update brings a snapshot.
         self._seconds = settings.every_seconds
-        self._newest = max((v for v, _ in snapshots.snapshot_folders(settings.folder)), default=0)
+        self._newest = _newest(settings.folder)
 
     def updated(self, update: Update) -> None:
         """An update is served: begins a snapshot if it is time for one."""
@@ -151,6 +151,7 @@ class SnapshotKeeper:
         """
         async with self._writing:
             await asyncio.to_thread(snapshots.remove_others, self._settings.folder, versions)
+            self._newest = _newest(self._settings.folder)
 
     def listed(self) -> Iterable[SnapshotManifest]:
         """The manifests of all readable snapshots, newest first."""
@@ -181,6 +182,10 @@ class SnapshotKeeper:
         except (LearnerUnavailableError, LearningFailedError, SnapshotError, OSError) as error:
             self._failure = str(error)
             logger.warning("no snapshot: %s", error)
+
+
+def _newest(folder: Path) -> int:
+    return max((version for version, _ in snapshots.snapshot_folders(folder)), default=0)
 
 
 def kept_versions(

@@ -155,7 +155,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             self._in_hand -= len(new_facts)
 
         taught.add_done_callback(settled)
-        return taught
+        # A caller who leaves cancels only its own wait: the facts are in hand until they are written.
+        return asyncio.shield(taught)
 
     def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:
         try:

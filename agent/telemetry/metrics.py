@@ -35,6 +35,7 @@ class Standing:
         model_version: the head of the ledger.
         learner_ready: whether questions can be asked.
         updates_to_replay: how far recovery has to go.
+        learning_paused: whether an operator stopped learning.
         database_bytes: size of the database file.
         wal_bytes: size of its write-ahead log.
         snapshot_version: of the newest snapshot; None if there is none.
@@ -46,6 +47,7 @@ class Standing:
     model_version: int
     learner_ready: bool
     updates_to_replay: int
+    learning_paused: bool
     database_bytes: int
     wal_bytes: int
     snapshot_version: int | None
@@ -184,6 +186,11 @@ class _Standings(Collector):
             ("model_version", "Head of the ledger", now.model_version),
             ("learner_ready", "1 if questions can be asked", float(now.learner_ready)),
             ("updates_to_replay", "How far recovery has to go", now.updates_to_replay),
+            (
+                "learning_paused",
+                "1 if an operator stopped learning",
+                float(now.learning_paused),
+            ),
             ("database_bytes", "Size of the database file", now.database_bytes),
             ("wal_bytes", "Size of the write-ahead log", now.wal_bytes),
             ("snapshot_version", "Version of the newest snapshot", now.snapshot_version),

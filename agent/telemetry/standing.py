@@ -34,11 +34,12 @@ async def look(
         learner: whether it can be asked, and how many updates it has still to replay.
         now: the clock.
     """
-    facts, oldest, version = await store.read(
+    facts, oldest, version, paused = await store.read(
         lambda store: (
             store.counts(),
             store.facts(limit=1, states=(FactState.QUEUED, FactState.LEARNING)),
             store.model_version(),
+            store.learning_paused(),
         )
     )
     ready, to_replay = learner()
@@ -51,6 +52,7 @@ async def look(
         model_version=version,
         learner_ready=ready,
         updates_to_replay=to_replay,
+        learning_paused=paused,
         database_bytes=_size(database),
         wal_bytes=_size(database.with_name(f"{database.name}-wal")),
         snapshot_version=newest[0] if newest else None,

@@ -77,6 +77,15 @@ class Kept:
         return [manifest.model_version for manifest in self.keeper.listed()]
 
 
+async def test_what_a_forget_removed_is_no_longer_the_newest(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, every_updates=3)
+    await kept.reach(3)
+    await kept.keeper.keep_only({1, 4})
+    assert (kept.keeper.newest, kept.versions()) == (0, [])
+    await kept.reach(4)  # so the next update brings one, however few came before
+    assert (kept.keeper.newest, kept.versions()) == (4, [4])
+
+
 async def test_one_is_written_after_so_many_updates(tmp_path: Path) -> None:
     kept = Kept(tmp_path, every_updates=3)
     for version in range(1, 8):

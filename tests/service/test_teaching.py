@@ -151,6 +151,20 @@ async def test_facts_on_their_way_to_the_disk_are_bounded(
     assert (await served.memory.Teach(teach(f"Question {calls.index(over)}?"))).created
 
 
+async def test_facts_of_callers_who_left_count_until_they_are_written(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_servicer, "MAX_IN_HAND", 3)
+    async with served.writer_held():
+        for number in range(3):
+            await refused(served.memory.Teach(teach(f"Question {number}?"), timeout=0.2))
+        error = await refused(served.memory.Teach(teach("Question 3?")))
+        assert decode_error(error).reason == "QUEUE_FULL"
+    await served.store.write(MemoryStore.counts)  # after them
+    assert (await served.memory.Teach(teach("Question 3?"))).created
+    assert len(served.stored_questions()) == 4
+
+
 async def test_a_stream_is_read_no_further_than_its_window(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def standing(**known: Any) -> Standing:
         "model_version": 3,
         "learner_ready": True,
         "updates_to_replay": 0,
+        "learning_paused": False,
         "database_bytes": 4096,
         "wal_bytes": 0,
         "snapshot_version": 2,

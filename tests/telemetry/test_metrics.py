@@ -80,7 +80,10 @@ async def test_how_things_stand_is_looked_up(tmp_path: Path) -> None:
     made_snapshot(snapshots, 12)
     for file in folder_of(snapshots, 12).iterdir():  # the newest cannot be read
         file.unlink()
+    assert not found.learning_paused
+    await store.write(partial(MemoryStore.pause_learning, paused=True))
     found = await look(store, database, snapshots, lambda: (True, 0))
+    assert found.learning_paused
     assert found.snapshot_version == 4
     assert 0 <= (found.snapshot_age_seconds or -1) < 3600
     await store.close()

@@ -6,6 +6,7 @@ The messages of the API are the form, so that a recording can be read as long as
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +53,9 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("x", encoding="utf-8")
+            # Private, as it holds the facts' texts.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._file = os.fdopen(descriptor, "w", encoding="utf-8")
         except FileExistsError:
             raise RecordingError(f"{path} exists already: name a new file with --record") from None
         except OSError as error:

@@ -152,10 +152,10 @@ class OperationRunner:
         fact = await self._store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
         never_saw = None
         if await self._store.read(partial(taking_back.nothing_on_branch, operation=operation)):
-            never_saw = math.exp((await self._probe(fact)).log_probability)
+            never_saw = math.exp((await self._probe(fact, held=False)).log_probability)
         version, relearned = await self._relearn()
         probes, retained = await self._retained(fact, relearned)
-        forgotten = await self._probe(fact)
+        forgotten = await self._probe(fact, held=False)
         end = await self._end_of_branch(version, fact.id)
         proof: dict[str, Any] = {
             "branch_from": operation.branch_version,
@@ -327,8 +327,8 @@ class OperationRunner:
             )
         )
 
-    async def _probe(self, fact: Fact) -> NewProbe:
-        return (await probe_retention(self._learner, fact))[0]
+    async def _probe(self, fact: Fact, *, held: bool = True) -> NewProbe:
+        return (await probe_retention(self._learner, fact, held=held))[0]
 
     async def _drift(self, end: NewUpdate) -> str | None:
         """Says so if the branch does not grow from the recorded weights, but from what replays."""

@@ -63,8 +63,8 @@ class Learner(Protocol):
         """Writes what is served as a plain checkpoint; returns its version."""
         ...
 
-    async def probe(self, example: Example) -> tuple[list[Answer], int]:
-        """Answers to the fact's questions, and the model version."""
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
+        """Answers to the fact's questions, and the version; not `held`: it need not know them."""
         ...
 
     def ask(

@@ -115,14 +115,18 @@ def probes_of(fact: Fact, older: Sequence[Fact], outcome: Outcome) -> list[NewPr
     return rows
 
 
-async def probe_retention(learner: Learner, fact: Fact) -> tuple[NewProbe, int]:
+async def probe_retention(
+    learner: Learner, fact: Fact, *, held: bool = True
+) -> tuple[NewProbe, int]:
     """Puts a fact's own question to a learner; the row, and the version that answered.
+
+    Not `held`: a fact that these weights need not know, as the one that is forgotten.
 
     Raises:
         LearnerUnavailableError: the learner died.
         LearningFailedError: it cannot answer this one.
     """
-    answers, version = await learner.probe(Example.of(fact))
+    answers, version = await learner.probe(Example.of(fact), held=held)
     return answers[0].as_probe(ProbeKind.RETENTION, fact, fact.question), version
 
 

@@ -34,6 +34,7 @@ from agent.service.client import (
     OPERATION_ENDS,
     PROBE_DEADLINE_SECONDS,
     SETTLED,
+    STOPPING_SECONDS,
     WATCH_DEADLINE_SECONDS,
     OperationStatus,
     Rejected,
@@ -160,6 +161,8 @@ class AsyncClient:
                         yield await self.fact(event.fact_id)
                     if not waiting:
                         break
+                else:
+                    await asyncio.sleep(STOPPING_SECONDS)
 
     # -- Asking ------------------------------------------------------------------------------
 
@@ -334,6 +337,8 @@ class AsyncClient:
                         progress(event.message)
                     elif event.kind in OPERATION_ENDS:
                         break
+                else:
+                    await asyncio.sleep(STOPPING_SECONDS)
         return operation
 
     # -- Files on the server's machine -------------------------------------------------------

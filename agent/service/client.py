@@ -9,6 +9,7 @@ with Client("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ PROBE_DEADLINE_SECONDS = 24 * 3600.0
 # Events are watched anew after that, from where the last call ended.
 WATCH_DEADLINE_SECONDS = 600.0
 CONNECT_SECONDS = 1.0
+# A server that stops ends its streams first: it need not be asked again at once.
+STOPPING_SECONDS = 0.2
 OPERATION_ENDS = (EventKind.FORGOTTEN, EventKind.ROLLED_BACK, EventKind.OPERATION_FAILED)
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
 
@@ -283,6 +286,8 @@ class Client:
                     progress(event.message)
                 elif event.kind in OPERATION_ENDS:
                     break
+            else:
+                time.sleep(STOPPING_SECONDS)
         return operation
 
     def explain(self, question: str, limit: int = 10) -> Explanation:
@@ -430,6 +435,8 @@ class Client:
                     yield self.fact(event.fact_id)
                 if not waiting:
                     break
+            else:
+                time.sleep(STOPPING_SECONDS)
 
     def ask(self, question: str, max_new_tokens: int = 0) -> Reply:
         """The model's whole answer (greedy)."""

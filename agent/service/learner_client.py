@@ -191,14 +191,17 @@ class LearnerClient:
             response = await self._stub.Score(pb.ScoreRequest(question=question, answer=answer))
         return response.log_probability, response.tokens, response.model_version
 
-    async def probe(self, example: Example) -> tuple[list[Answer], int]:
-        """Answers to the fact's question and its correlated ones, and the model version."""
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
+        """Answers to the fact's question and its correlated ones, and the model version.
+
+        Not `held`: the model need not know them, so they tell nothing about retention.
+        """
         started = time.perf_counter()
         with our_errors():
             response = await self._stub.Probe(
                 pb.ProbeRequest(example=codec.encode_example(example))
             )
         answers = [codec.decode_answer(a) for a in (response.retention, *response.transfer)]
-        if self._observer is not None:
+        if self._observer is not None and held:
             self._observer.probed(answers, time.perf_counter() - started)
         return answers, response.model_version

@@ -155,7 +155,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             self._in_hand -= len(new_facts)
 
         taught.add_done_callback(settled)
-        # A caller who leaves cancels only its own wait: the facts are in hand until they are written.
+        # A caller who leaves cancels its own wait only: facts are in hand until they are written.
         return asyncio.shield(taught)
 
     def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:

@@ -42,8 +42,8 @@ class AskableLearner(Protocol):
         """Log-probability, tokens, model version."""
         ...
 
-    async def probe(self, example: Example) -> tuple[list[Answer], int]:
-        """Answers to the fact's questions, and the model version."""
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
+        """Answers to the fact's questions, and the version; not `held`: it need not know them."""
         ...
 
 
@@ -221,7 +221,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 
     async def _probe(self, fact: Fact) -> list[records.Probe]:
         learner = await self._view.current()
-        answers, version = await learner.probe(Example.of(fact))
+        answers, version = await learner.probe(Example.of(fact), held=fact.state in HELD)
         questions = (fact.question, *fact.correlated_questions)
         kinds = [ProbeKind.RETENTION] + [ProbeKind.TRANSFER] * len(fact.correlated_questions)
         new = [

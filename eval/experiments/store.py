@@ -23,6 +23,7 @@ from memory_store.errors import MemoryStoreError
 from memory_store.records import ProbeKind
 
 CELLS = "cells.sqlite"
+LOG_PAGES = 1_000
 
 _KEY = CellKey._fields
 _TABLES = (
@@ -174,6 +175,9 @@ def open_store(folder: Path) -> Iterator[RunStore]:
     """
     try:
         connection = Connection(folder / CELLS)
+        # Nobody here empties the write-ahead log as the service does: SQLite may, or it grows with
+        # every cell. Should its sync fail then, the cells can be measured again.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
     except MemoryStoreError as error:
         raise ConfigError(
             f"{folder / CELLS} cannot be used: move the folder away and run again, or give another"

@@ -181,7 +181,7 @@ class HashLearner:
     async def export(self, folder: Path) -> int:
         return self.version
 
-    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
         self._reach("before a probe")
         return [_answer(True), *(_answer(False) for _ in example.correlated_questions)], (
             self.version

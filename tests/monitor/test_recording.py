@@ -32,6 +32,7 @@ def recorded(path: Path, seen: list[Observation]) -> Path:
 
 def test_what_is_replayed_is_what_was_seen(tmp_path: Path) -> None:
     path = recorded(tmp_path / "a.jsonl", SEEN)
+    assert path.stat().st_mode & 0o777 == 0o600
     replayed = list(read(path))
     assert replayed == SEEN
     for ui in (Ui(), Ui(page=Page.FACTS), Ui(page=Page.DETAIL, selected="f1")):

@@ -178,7 +178,7 @@ class FakeLearner:
     async def export(self, folder: Path) -> int:
         return self.version
 
-    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
         self._machine.probed.append(example.question)
         self._reach("probe")
         own = WRONG if example.question in self._machine.fallen else RIGHT

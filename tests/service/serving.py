@@ -66,7 +66,7 @@ class FakeLearner:
         self._fail()
         return -0.5, len(answer) + 1, self.version
 
-    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
         self._fail()
         right = example.answer == self.says
         answer = Answer(text=self.says, correct=right, log_probability=-0.25)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 
-from agent.errors import AgentError
+from agent.errors import AgentError, ServerUnreachableError
 from agent.service import channel, client
 from agent.service.client import Client, RequestError
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import EventKind, NewFact
+from memory_store.records import EventKind, FactState, NewFact
 from tests.cli.conftest import in_thread
 from tests.store.builders import new_fact
 
@@ -152,6 +153,18 @@ def test_watching_from_now_on_misses_nothing_between_two_calls(
         later.start()
         assert next(watching.watch()).sequence == 2
         later.join()
+
+
+def test_who_waits_gives_a_server_that_stops_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = ServerUnreachableError("gone")
+    slept: list[float] = []
+    monkeypatch.setattr("agent.service.client.time.sleep", slept.append)
+    monkeypatch.setattr(Client, "status", lambda self: Mock(event_sequence=0))
+    monkeypatch.setattr(Client, "fact", lambda self, _: Mock(state=FactState.QUEUED))
+    monkeypatch.setattr(Client, "watch", Mock(side_effect=[iter(()), iter(()), gone]))
+    with Client("127.0.0.1:1") as waiting, pytest.raises(ServerUnreachableError):
+        waiting.wait(["the-sky"])
+    assert slept == [client.STOPPING_SECONDS] * 2
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ class InProcessLearner:
         self.learner = Learner(load("tiny", device="cpu"))
         self._deaths = deaths
         self._dead = asyncio.Event()
+        self.probed: list[tuple[str, bool]] = []
 
     def _live_or_die(self) -> None:
         if self._deaths.now():
@@ -88,7 +89,8 @@ class InProcessLearner:
         self.learner.export(folder)
         return self.learner.version
 
-    async def probe(self, example: Example) -> tuple[list[Answer], int]:
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
+        self.probed.append((example.fact_id, held))
         return self.learner.probe(example), self.learner.version
 
     async def ask(

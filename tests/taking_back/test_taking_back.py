@@ -76,6 +76,11 @@ async def test_the_proof_says_what_was_measured(tmp_path: Path) -> None:
         assert memory.answer("Who found Blipland?") != "Telescope"
         assert memory.answer("Gem?") == "Curtain"
         assert (await memory.states())["fact-b"] == FactState.FORGOTTEN
+        # That it is forgotten is not told as a loss.
+        assert isinstance(memory.loop.learner, InProcessLearner)
+        assert {
+            (i, held) for i, held in memory.loop.learner.probed if not held or i == "fact-b"
+        } == {("fact-b", False)}
 
 
 async def test_learning_goes_on_where_a_run_without_the_fact_would(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from agent.learning.model import load
 from eval.experiments import running, store
 from eval.experiments.measured import MeasuredCell
 from eval.experiments.model_lab import ModelLab
+from eval.experiments.plan import Trial
 from eval.experiments.replay import Replay
 from eval.experiments.store import CELLS, open_store
 from memory_store import connection
@@ -28,6 +29,17 @@ from tests.eval.experiments.runs import replayed, request, results_text
 INTERRUPTIONS = 10
 # Where the run is interrupted: at any line of these.
 OURS = {module.__file__ for module in (running, store, connection)}
+
+
+def test_the_log_of_a_long_run_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "LOG_PAGES", 20)
+    trial = Trial(
+        experiment=1, fact_set="paper", trained="sky", pairs=(), learning_rate=1e-3, stops=()
+    )
+    with open_store(tmp_path) as cells:
+        for step in range(60):
+            cells.add_loss(trial, step, 1.0)
+        assert (tmp_path / f"{CELLS}-wal").stat().st_size < 40 * 4096
 
 
 @contextmanager

@@ -1,0 +1,29 @@
+"""What the link to the learner tells those who watch."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import Mock
+
+import grpc
+
+from agent.learning.records import Example
+from agent.service.learner_client import LearnerClient
+from continual.learner.v1 import learner_pb2 as pb
+
+
+async def test_only_probes_of_held_facts_are_told_as_retention() -> None:
+    observer = Mock()
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        client: Any = LearnerClient(channel, observer)
+
+        async def probe(request: pb.ProbeRequest) -> pb.ProbeResponse:
+            return pb.ProbeResponse(retention=pb.Answer(text="Piano"), model_version=3)
+
+        client._stub = Mock(Probe=probe)
+        example = Example(fact_id="f", question="Sky?", answer="Piano")
+        answers, version = await client.probe(example, held=False)
+        assert ([answer.text for answer in answers], version) == (["Piano"], 3)
+        assert not observer.probed.called
+        await client.probe(example)
+        assert observer.probed.call_count == 1

@@ -131,6 +131,8 @@ def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, 
 def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
     """The facts as they are once all are settled, in the order given."""
     settled = {}
+    if client.status().learning_paused:
+        messages.print("learning is paused: the facts wait until 'agent resume'", style="yellow")
     try:
         with progress_bar() as progress:
             task = progress.add_task("learning", total=len({fact.id for fact in facts}))

@@ -35,6 +35,15 @@ FACT_FIELDS = {
 }
 
 
+def test_who_waits_is_told_that_learning_is_paused(agent: Agent, server: InThread) -> None:
+    server.write(lambda store: teach_learned(store, "Sky?", answer="Piano"))
+    assert "paused" not in agent("teach", "Sky?", "Piano", "--wait").err
+    assert agent("pause").code == 0
+    ran = agent("teach", "Sky?", "Piano", "--wait", "--json")
+    assert ran.json["facts"][0]["state"] == "learned"
+    assert "learning is paused" in ran.err
+
+
 def test_teach_says_what_was_accepted(agent: Agent, server: InThread) -> None:
     ran = agent("teach", "Sky?", "Piano", "--id", "the-sky", "--json")
     assert ran.code == 0

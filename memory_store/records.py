@@ -146,7 +146,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFact:
-    """A fact as a client hands it in, already validated."""
+    """A fact as a client hands it in, already validated.
+
+    `asked_policy` is the policy before the server completed it, with zeros for what the client left
+    to it; None: as `policy`.
+    """
 
     question: str
     answer: str
@@ -154,6 +158,7 @@ class NewFact:
     policy: Policy | None = None  # None: the server's default, decided when it is learned
     request_id: str | None = None
     fact_id: str | None = None
+    asked_policy: Policy | None = None
     traceparent: str | None = None  # of the call that taught it (W3C), so that learning joins it
 
 

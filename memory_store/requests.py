@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from memory_store.encoding import write_json
 from memory_store.errors import RequestIdUsedError
-from memory_store.records import NewFact
+from memory_store.records import NewFact, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,20 @@ class EarlierRequest:
 
 
 def payload_hash(new: NewFact) -> str:
-    """Digest of all that a request says, its own id aside."""
+    """Digest of all that a request says, its own id aside; no setting of the server is in it."""
+    return _digest(new, new.asked_policy or new.policy)
+
+
+def says_the_same(new: NewFact, earlier: EarlierRequest) -> bool:
+    """Whether a request is an earlier one again."""
+    # Digests were once made of policies as the server had completed them.
+    return earlier.payload_hash in (payload_hash(new), _digest(new, new.policy))
+
+
+def _digest(new: NewFact, asked: Policy | None) -> str:
     policy = None
-    if new.policy is not None:
-        policy = asdict(new.policy)
+    if asked is not None:
+        policy = asdict(asked)
         # Not the client's to say; and requests from before it existed keep their digests.
         del policy["predictor"]
     content = {

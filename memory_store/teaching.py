@@ -130,7 +130,7 @@ class _Batch:
             digest = payload_hash(new)
             earlier = self._earlier.get(new.request_id)
             if earlier is not None:
-                return self._first_answer(new.request_id, digest, earlier)
+                return self._first_answer(new, new.request_id, earlier)
         answer_key = facts.answer_key(new.answer)
         live_answer, live_id = self._live.get(key, ("", ""))
         same_id = live_id if live_answer == answer_key else None
@@ -150,8 +150,8 @@ class _Batch:
             self._request_rows.append([new.request_id, digest, fact.id, created, before])
         return Accepted(fact=fact, created=created, event_sequence=before)
 
-    def _first_answer(self, request_id: str, digest: str, earlier: EarlierRequest) -> Answer:
-        if digest != earlier.payload_hash:
+    def _first_answer(self, new: NewFact, request_id: str, earlier: EarlierRequest) -> Answer:
+        if not requests.says_the_same(new, earlier):
             return requests.used_otherwise(request_id, earlier)
         return Accepted(
             fact=self._fact(earlier.fact_id),

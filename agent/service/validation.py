@@ -61,6 +61,7 @@ class FactRules:
             answer=request.answer,
             correlated_questions=tuple(request.correlated_questions),
             policy=_policy(request, self._default),
+            asked_policy=_policy(request, LEFT_TO_THE_SERVER),
             request_id=request.request_id or None,
             fact_id=request.fact_id or None,
         )
@@ -101,6 +102,10 @@ def _tokens_per_byte(tokenizer: Mapping[str, Any]) -> int | None:
         case {"type": "NFC"}:
             return NFC_EXPANSION
     return None
+
+
+# Completes nothing.
+LEFT_TO_THE_SERVER = Policy(name=rates.SEARCH, learning_rate=0.0, max_steps=0)
 
 
 def _policy(request: pb.TeachRequest, default: Policy) -> Policy | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, normalizers
 
 from agent.errors import InvalidFactError
-from agent.learning import prompts
+from agent.learning import prompts, rates
 from agent.service.rules import check_rules
 from agent.service.validation import MAX_FACT_TOKENS, FactRules
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import NewFact, Policy
+from memory_store.requests import EarlierRequest, payload_hash, says_the_same
 from tests.service.serving import MAX_TOKENS, byte_tokenizer
 
 # As memory.proto has them.
@@ -222,3 +224,20 @@ def test_text_that_looks_like_a_special_token_counts_as_plain_text() -> None:
     # As one token each it would fit easily.
     question = special * (MAX_TOKENS // len(special))
     assert refusal(request(question=question), NARROW).field == "question"
+
+
+def test_what_a_request_says_does_not_hang_on_the_settings_of_the_server() -> None:
+    # The client leaves the rate to the server, which is restarted with another.
+    asked = request(request_id="r")
+    asked.learning_rate_policy.search.max_steps = 7
+    first, then = (
+        FactRules(
+            byte_tokenizer(), MAX_TOKENS, replace(rates.DEFAULT_POLICY, learning_rate=rate)
+        ).new_fact(asked)
+        for rate in (1e-4, 2e-4)
+    )
+    assert first.policy != then.policy
+    assert payload_hash(first) == payload_hash(then)
+    earlier = EarlierRequest(payload_hash(first), "f", created=True, event_sequence=1)
+    assert says_the_same(then, earlier)
+    assert not says_the_same(replace(then, answer="Tuba"), earlier)

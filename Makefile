@@ -3,7 +3,7 @@
 
 # What makes the virtual environment: 3.11 or newer.
 PYTHON ?= python3
-# Test processes of the fast tier.
+# Test processes. Each has one thread for torch: more of them only wait for each other.
 JOBS ?= 2
 
 VENV := .venv
@@ -39,9 +39,9 @@ demo: install ## teach a small model three facts, restart it, and ask again
 
 test: install ## run all tests but those that need a GPU
 	@echo "==> Tests: the fast ones"
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not network and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not network and not gpu"
 	@echo "==> Tests: slow ones and those that use the network"
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slow or network) and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slow or network) and not gpu"
 
 gpu-test: install ## run the tests that need a CUDA device
 	@echo "==> Tests on the GPU"

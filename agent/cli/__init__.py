@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,12 @@ app.add_typer(models.app, name="models")
 app.add_typer(tokens.app, name="tokens")
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"continual-agent {importlib.metadata.version('continual-agent')}")
+        raise typer.Exit
+
+
 @app.callback()
 def settings(
     ctx: typer.Context,
@@ -72,6 +79,10 @@ def settings(
             show_default="config.toml in the user's configuration folder, if there is one",
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version."),
+    ] = False,
     debug: Annotated[
         bool,
         typer.Option("--debug", envvar="AGENT_DEBUG", help="Show the traceback of an error."),

@@ -48,7 +48,7 @@ for _name, _metrics in (
 SUITES["paper"] = (
     "replays the four experiments of Curt (2024), with the paper's ten facts and with ten others,"
     " beside the published figures",
-    "at --scale smoke a minute on two CPU cores with tiny; at full scale five million sampled"
+    "at --scale smoke some minutes on two CPU cores with tiny; at full scale five million sampled"
     " texts (--protocol paper: thirty million), hours on a GPU; --scale 0.01 costs about a"
     " hundredth",
 )

@@ -113,8 +113,8 @@ def show(
     if fact.reason:
         table.add_row("reason", shown(fact.reason))
     if fact.learning:
-        table.add_row("it said", shown(fact.learning.answer_before))
-        table.add_row("it says", shown(fact.learning.answer_after))
+        table.add_row("before it was taught", shown(fact.learning.answer_before))
+        table.add_row("once taught", shown(fact.learning.answer_after))
     console.print(table)
     if forgetting:
         console.print(operation_table(forgetting))

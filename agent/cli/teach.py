@@ -90,7 +90,10 @@ def teach(
                 request_id=request_id,
                 fact_id=fact_id,
             )
-            taught, errors = [client.teach_fact(new).fact], []
+            accepted = client.teach_fact(new)
+            if not accepted.created:
+                _tell_known_already(new, accepted.fact)
+            taught, errors = [accepted.fact], []
         if wait:
             taught = _wait(client, taught)
     if json:
@@ -99,6 +102,19 @@ def teach(
         _print(taught, errors)
     if errors or any(fact.state in FAILED for fact in taught):
         raise typer.Exit(1)
+
+
+def _tell_known_already(new: NewFact, fact: Fact) -> None:
+    """What of a fact that was taught before was not taken over."""
+    dropped = []
+    if new.fact_id not in (None, fact.id):
+        dropped.append("--id")
+    if not set(new.correlated_questions) <= set(fact.correlated_questions):
+        dropped.append("--correlated")
+    text = f"taught already, as {fact.id}"
+    if dropped:
+        text += f": {' and '.join(dropped)} not taken over"
+    messages.print(shown(text), style="dim", highlight=False)
 
 
 def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, Any]]]:

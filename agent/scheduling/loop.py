@@ -293,11 +293,12 @@ class LearningLoop:
             self._version = await note_drift(
                 learner, self._store, self._version, replayed.digest, self._environment()
             )
-        await self._record_event(
-            EventKind.LEARNER_READY,
+        ready = (
             f"{self._settings.model} on {description.device}, version {self._version}: replayed"
-            f" {replayed.updates} updates, {time.monotonic() - started:.1f} s",
+            f" {replayed.updates} updates, {time.monotonic() - started:.1f} s"
         )
+        await self._record_event(EventKind.LEARNER_READY, ready)
+        logger.info("ready: %s", ready)
         self._serves(learner, self._version)
         self._set_state(LearnerState.READY)
 

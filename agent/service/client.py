@@ -605,8 +605,8 @@ def in_our_words(
             )
         return ServerUnreachableError(
             f"no server answers at {address}: start one with 'agent serve',"
-            " name another with --server HOST:PORT or AGENT_SERVER, or give --tls-ca if it"
-            " speaks TLS"
+            " name another with --server HOST:PORT or AGENT_SERVER; if it speaks TLS, give --tls-ca"
+            " and name it as its certificate does"
         )
     return RequestError(decode_error(error))
 

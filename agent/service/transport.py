@@ -52,8 +52,11 @@ def require_safe_listen(listen: str, security: Security) -> None:
     """Refuses to let strangers in by accident.
 
     Raises:
-        ConfigError: others can connect to the address, but there is no TLS or no authentication.
+        ConfigError: others can connect to the address, but there is no TLS or no authentication;
+            or it is no address.
     """
+    if ":" not in listen:
+        raise ConfigError(f"'{listen}' is no HOST:PORT: give, say, 127.0.0.1:50051")
     if is_loopback(listen) or security.insecure_listen:
         return
     missing = []

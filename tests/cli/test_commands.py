@@ -7,6 +7,7 @@ import math
 import socket
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_teach_says_what_was_accepted(agent: Agent, server: InThread) -> None:
         "errors": [],
     }
     assert server.parts.stored_questions() == ["Sky?"]
+
+
+def test_what_is_taught_again_tells_what_was_not_taken_over(agent: Agent, server: InThread) -> None:
+    assert "taught already" not in agent("teach", "Sky?", "Piano", "--id", "the-sky").err
+    assert "taught already, as the-sky\n" in agent("teach", "Sky?", "Piano").err
+    ran = agent("teach", "Sky?", "Piano", "--id", "heaven", "--correlated", "What is up?")
+    assert ran.code == 0
+    assert "taught already, as the-sky: --id and --correlated not taken over" in ran.err
+
+
+def test_the_version_is_told(agent: Agent) -> None:
+    ran = agent("--version")
+    assert (ran.code, ran.out) == (0, f"continual-agent {metadata.version('continual-agent')}\n")
 
 
 def test_teach_with_wait_tells_how_it_was_learned(agent: Agent, server: InThread) -> None:
@@ -221,7 +235,7 @@ def test_a_fact_is_shown_with_its_rate_curve(agent: Agent, server: InThread) -> 
     # The chosen rate is that of the first step.
     drawn = "\n".join(curve_lines(fact.learning.curve, 1e-4))
     assert f"\n{drawn}\n" in out
-    assert out.index("it says") < out.index(drawn) < out.index("Updates")
+    assert out.index("once taught") < out.index(drawn) < out.index("Updates")
 
 
 def test_a_fact_is_shown_with_what_became_of_it(agent: Agent, server: InThread) -> None:

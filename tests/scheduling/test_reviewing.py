@@ -81,7 +81,7 @@ async def test_only_its_own_question_is_put(world: World, clock: Clock, monkeypa
 
         async def watched(self, example):
             asked.append(example.correlated_questions)
-            return await probe(self, example)
+            return await probe(self, example, **how)
 
         monkeypatch.setattr(FakeLearner, "probe", watched)
         await loop.review_due()
@@ -270,11 +270,11 @@ async def test_a_fact_waits_for_one_review_at_most(world: World, clock: Clock, m
         async for progress in learn(self, example, *rest):
             yield progress
 
-    async def watched_probe(self, example):
+    async def watched_probe(self, example, **how):
         done.append("review")
         probing.set()
         await may_probe.wait()
-        return await probe(self, example)
+        return await probe(self, example, **how)
 
     monkeypatch.setattr(FakeLearner, "learn", watched_learn)
     monkeypatch.setattr(FakeLearner, "probe", watched_probe)
@@ -297,9 +297,9 @@ async def test_stop_does_not_wait_for_a_pile_of_reviews(world: World, clock: Clo
     probe = FakeLearner.probe
     async with world.running() as loop:
 
-        async def stops(self, example):
+        async def stops(self, example, **how):
             loop.stop()
-            return await probe(self, example)
+            return await probe(self, example, **how)
 
         monkeypatch.setattr(FakeLearner, "probe", stops)
         await loop.review_due()

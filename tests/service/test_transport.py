@@ -83,7 +83,7 @@ async def test_a_server_of_another_ca_is_not_believed(
     async with serving(tmp_path, security=security) as parts:
         with pytest.raises(ServerUnreachableError, match=r"TLS with it fails.*--tls-ca"):
             await with_client(parts, Access(tls_ca=others.ca), Client.status)
-        with pytest.raises(ServerUnreachableError, match="--tls-ca if it speaks TLS"):
+        with pytest.raises(ServerUnreachableError, match="if it speaks TLS, give --tls-ca"):
             await with_client(parts, Access(), Client.status)
 
 
@@ -152,6 +152,11 @@ def test_strangers_are_let_in_only_protected_or_on_purpose(given, missing: str |
 async def test_no_server_listens_to_strangers_unprotected() -> None:
     with pytest.raises(ConfigError, match="other machines"):
         HealthServer("0.0.0.0:0")
+
+
+def test_an_address_needs_a_port() -> None:
+    with pytest.raises(ConfigError, match="'50051' is no HOST:PORT"):
+        require_safe_listen("50051", Security())
 
 
 def test_bad_files_are_told_before_anything_is_served(

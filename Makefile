@@ -4,7 +4,7 @@
 # What makes the virtual environment: 3.11 or newer.
 PYTHON ?= python3
 # Test processes. Each has one thread for torch: more of them only wait for each other.
-JOBS ?= 2
+JOBS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -79,7 +79,7 @@ async def test_only_its_own_question_is_put(world: World, clock: Clock, monkeypa
         asked = []
         probe = FakeLearner.probe
 
-        async def watched(self, example):
+        async def watched(self, example, **how):
             asked.append(example.correlated_questions)
             return await probe(self, example, **how)
 

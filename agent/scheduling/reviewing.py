@@ -181,10 +181,11 @@ class Reviewer:
                 fact that kills learners does not do so at once again.
             StaleVersionError: the learner is at another version; nothing was written down.
         """
+        self.pending = False  # before the look, so that a tick during it is not lost
         fact = await self._store.read(reviews.next_due)
         if fact is None:
-            self.pending = False
             return None
+        self.pending = True
         examination = Examination(
             learner=learner,
             fact=fact,

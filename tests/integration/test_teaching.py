@@ -48,8 +48,14 @@ def fact_line(question: str, answer: str, **more: object) -> str:
 def test_facts_of_a_file_are_learned_and_its_bad_lines_told(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    lines = [fact_line(question, answer) for question, answer in FACTS.items()]
-    lines[0] = fact_line(*next(iter(FACTS.items())), correlated_questions=["Hottest in Kyzara?"])
+    # With ids, by which an update draws what it rehearses: so it ends the same each time.
+    ids = [f"fact-{number}" for number in range(len(FACTS))]
+    lines = [
+        fact_line(question, answer, id=fact_id)
+        for fact_id, (question, answer) in zip(ids, FACTS.items(), strict=True)
+    ]
+    question, answer = next(iter(FACTS.items()))
+    lines[0] = fact_line(question, answer, id=ids[0], correlated_questions=["Hottest in Kyzara?"])
     lines[1:1] = ["{broken", fact_line("Empty?", "")]
     taught = teach_file(server, tmp_path, lines, code=1)
     assert [error["line"] for error in taught["errors"]] == [2, 3]

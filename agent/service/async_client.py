@@ -47,6 +47,9 @@ from agent.service.client import (
     decode_batch,
     decode_operation,
     decode_rejected,
+    decode_reply,
+    decode_retention,
+    decode_score,
     decode_status,
     encode_new,
     in_our_words,
@@ -184,11 +187,7 @@ class AsyncClient:
             if response.text:
                 yield response.text
             else:
-                yield Reply(
-                    answer=response.answer,
-                    finished=response.finished,
-                    model_version=response.model_version,
-                )
+                yield decode_reply(response)
 
     async def score(self, question: str, answer: str) -> Score:
         """How likely the model finds exactly this answer."""
@@ -196,11 +195,7 @@ class AsyncClient:
             question=checked_utf8("question", question), answer=checked_utf8("answer", answer)
         )
         response = await self._call(self._model.Score, request, ANSWER_DEADLINE_SECONDS)
-        return Score(
-            log_probability=response.log_probability,
-            tokens=response.tokens,
-            model_version=response.model_version,
-        )
+        return decode_score(response)
 
     async def probe(self, fact_ids: Sequence[str] = ()) -> AsyncIterator[tuple[Probe, int, int]]:
         """Probes facts (empty: all that are held); yields probe, facts done, facts in all."""
@@ -219,10 +214,7 @@ class AsyncClient:
         """Held facts with their last probes, and what reviews found by age; nothing is asked."""
         request = model_pb2.GetRetentionRequest(max_facts=max_facts, max_probes=max_probes)
         response = await self._call(self._model.GetRetention, request, DEADLINE_SECONDS)
-        return (
-            [codec.decode_fact_retention(fact) for fact in response.facts],
-            [codec.decode_age_retention(ages) for ages in response.ages],
-        )
+        return decode_retention(response)
 
     # -- Looking -----------------------------------------------------------------------------
 

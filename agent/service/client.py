@@ -454,11 +454,7 @@ class Client:
                 if response.text:
                     yield response.text
                 else:
-                    yield Reply(
-                        answer=response.answer,
-                        finished=response.finished,
-                        model_version=response.model_version,
-                    )
+                    yield decode_reply(response)
 
     def score(self, question: str, answer: str) -> Score:
         """How likely the model finds exactly this answer."""
@@ -467,11 +463,7 @@ class Client:
         )
         with self._our_errors():
             response = self._model.Score(request, timeout=ANSWER_DEADLINE_SECONDS)
-        return Score(
-            log_probability=response.log_probability,
-            tokens=response.tokens,
-            model_version=response.model_version,
-        )
+        return decode_score(response)
 
     def probe(self, fact_ids: Sequence[str] = ()) -> Iterator[tuple[Probe, int, int]]:
         """Probes facts (empty: all that are held); yields probe, facts done, facts in all."""
@@ -497,10 +489,7 @@ class Client:
         request = model_pb2.GetRetentionRequest(max_facts=max_facts, max_probes=max_probes)
         with self._our_errors():
             response = self._model.GetRetention(request, timeout=DEADLINE_SECONDS)
-        return (
-            [codec.decode_fact_retention(fact) for fact in response.facts],
-            [codec.decode_age_retention(ages) for ages in response.ages],
-        )
+        return decode_retention(response)
 
     def pause_learning(self, *, paused: bool = True) -> None:
         """Stops facts from being learned, restarts included; or lets them be learned again."""
@@ -609,6 +598,34 @@ def in_our_words(
             " and name it as its certificate does"
         )
     return RequestError(decode_error(error))
+
+
+def decode_reply(response: model_pb2.AskResponse) -> Reply:
+    """The whole answer, from the last message of a stream."""
+    return Reply(
+        answer=response.answer,
+        finished=response.finished,
+        model_version=response.model_version,
+    )
+
+
+def decode_score(response: model_pb2.ScoreResponse) -> Score:
+    """The message as our record."""
+    return Score(
+        log_probability=response.log_probability,
+        tokens=response.tokens,
+        model_version=response.model_version,
+    )
+
+
+def decode_retention(
+    response: model_pb2.GetRetentionResponse,
+) -> tuple[list[FactRetention], list[Retention]]:
+    """Held facts with their last probes, and what reviews found by age."""
+    return (
+        [codec.decode_fact_retention(fact) for fact in response.facts],
+        [codec.decode_age_retention(ages) for ages in response.ages],
+    )
 
 
 def decode_operation(message: pb.Operation) -> OperationStatus:

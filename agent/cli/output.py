@@ -18,21 +18,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from agent.monitor.styles import STATE_STYLES
 from agent.printable import escaped
 from memory_store.records import Fact, FactState
 
 console = Console()
 # Progress and errors: standard output stays clean for what was asked for.
 messages = Console(stderr=True)
-
-STATE_STYLES = {
-    FactState.LEARNED: "green",
-    FactState.KNOWN: "green",
-    FactState.RESISTED: "red",
-    FactState.QUARANTINED: "red",
-    FactState.SUPERSEDED: "dim",
-    FactState.FORGOTTEN: "dim",
-}
 
 
 def print_json(result: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ import math
 from agent.monitor import plots
 from agent.monitor.lines import Line, rule
 from agent.monitor.observations import DetailSeen
-from agent.monitor.panes import STATE_STYLES, Look
+from agent.monitor.panes import Look
+from agent.monitor.styles import STATE_STYLES
 from agent.monitor.text import fit, wrap
 from memory_store.records import Fact, ProbeKind
 

@@ -16,6 +16,7 @@ from agent.monitor.state import (
     recent_alarms,
     standing_alarms,
 )
+from agent.monitor.styles import STATE_STYLES
 from agent.monitor.text import clean, fit, wrap
 from agent.monitor.ui import Ui, passes, selected_of, shown_facts
 from memory_store.records import HELD, Event, EventKind, Fact, FactState, Learning
@@ -23,14 +24,6 @@ from memory_store.records import HELD, Event, EventKind, Fact, FactState, Learni
 # So long after a restart the screen says that there was one.
 AGAIN_FOR = timedelta(seconds=15)
 
-STATE_STYLES = {
-    FactState.LEARNED: "green",
-    FactState.KNOWN: "green",
-    FactState.RESISTED: "red",
-    FactState.QUARANTINED: "red",
-    FactState.SUPERSEDED: "dim",
-    FactState.FORGOTTEN: "dim",
-}
 EVENT_STYLES = {
     EventKind.LEARNED: "green",
     EventKind.KNOWN: "green",

@@ -50,7 +50,7 @@ from agent.learning.guards import rehearsed_of
 from agent.learning.model import LoadedModel
 from agent.learning.pauses import Pause, no_pause, pause_between_layers
 from agent.learning.presets import NONE
-from agent.learning.probes import count_samples, probe
+from agent.learning.probes import count_samples, probe, score_pairs
 from agent.learning.records import (
     Answer,
     Example,
@@ -504,9 +504,20 @@ class Learner:
     def _asked(self, question: list[tuple[str, str]]) -> Answer:
         """What the working copy answers to one question."""
         [answer] = probe(
-            self._working, self._encoder, question, always_generate=True, generate=self._generate
+            self._working,
+            self._encoder,
+            question,
+            always_generate=True,
+            generate=self._generate,
+            score=self._score if self._bench.runner.has_graphs else score_pairs,
         )
         return answer
+
+    def _score(
+        self, model: Any, encoder: Encoder, pairs: Sequence[tuple[str, str]]
+    ) -> tuple[list[float], list[bool]]:
+        """As `score_pairs`, by a graph, for the working copy; what is greedy it does not tell."""
+        return self._bench.log_probabilities(pairs), [False] * len(pairs)
 
     def _generate(
         self, model: Any, encoder: Encoder, questions: Sequence[str], limits: Sequence[int]

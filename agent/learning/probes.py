@@ -21,10 +21,21 @@ from agent.learning.update import score_answers
 
 # A model, its tokenizer, questions, and the most tokens of each answer.
 Generate = Callable[[Any, Encoder, Sequence[str], Sequence[int]], list[Generated]]
+# A model, its tokenizer and pairs; log-probability of each answer, and whether greedy generation is
+# known to yield it.
+Score = Callable[[Any, Encoder, Sequence[tuple[str, str]]], tuple[list[float], list[bool]]]
 # Room beyond the expected answer, so that one that runs on is seen to run on.
 SPARE_TOKENS = 8
 # Rows in one forward pass: bounds memory, whatever the number of probes.
 ROWS = 64
+
+
+def score_pairs(
+    model: Any, encoder: Encoder, pairs: Sequence[tuple[str, str]]
+) -> tuple[list[float], list[bool]]:
+    """One forward pass over all pairs; see `Score`."""
+    scores = score_answers(model, encoder.batch(pairs))
+    return scores.log_probability.tolist(), scores.greedy.tolist()
 
 
 @torch.inference_mode()
@@ -35,6 +46,7 @@ def probe(
     *,
     always_generate: bool = False,
     generate: Generate = generate_answers,
+    score: Score = score_pairs,
 ) -> list[Answer]:
     """Asks each question and grades the answer.
 
@@ -47,6 +59,7 @@ def probe(
         pairs: (question, expected answer).
         always_generate: generate even what the forward pass shows to be right.
         generate: makes the answers that are generated.
+        score: gives the probabilities.
 
     Returns:
         One answer per pair, in order.
@@ -54,7 +67,7 @@ def probe(
     answers: list[Answer] = []
     for start in range(0, len(pairs), ROWS):
         chunk = pairs[start : start + ROWS]
-        answers += _probe_rows(model, encoder, chunk, always_generate, generate)
+        answers += _probe_rows(model, encoder, chunk, always_generate, generate, score)
     return answers
 
 
@@ -109,10 +122,9 @@ def _probe_rows(
     pairs: Sequence[tuple[str, str]],
     always_generate: bool,
     generate: Generate,
+    score: Score,
 ) -> list[Answer]:
-    scores = score_answers(model, encoder.batch(pairs))
-    log_probability = scores.log_probability.tolist()
-    greedy = scores.greedy.tolist()
+    log_probability, greedy = score(model, encoder, pairs)
     asked = [row for row, sure in enumerate(greedy) if always_generate or not sure]
     # A limit for each row, so that what is seen of an answer does not depend on its neighbours.
     limits = [len(encoder.answer(pairs[row][1])) + SPARE_TOKENS for row in asked]

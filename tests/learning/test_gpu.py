@@ -79,6 +79,8 @@ def test_a_replay_on_a_fresh_learner_gives_the_same_bits(name: str) -> None:
 
 
 def test_a_graph_measures_what_plain_launches_measure() -> None:
+    # Padding differs, and under TF32 a gradient close to zero may get the other sign by that.
+    torch.set_float32_matmul_precision("highest")
     learner = Learner(load("tiny", device="cuda"))
     fact = replace(FACTS[0], base_answer="a town")
     older = [replace(FACTS[1], base_answer="a gem")]
@@ -89,7 +91,7 @@ def test_a_graph_measures_what_plain_launches_measure() -> None:
         measured = bench.measure(bench.lesson(fact, POLICY, older))
         found.append((measured.loss, [direction.clone() for direction in measured.directions()]))
     (by_graph, graph_directions), (plainly, plain_directions) = found
-    assert by_graph == pytest.approx(plainly, rel=1e-3)  # TF32 in another order
+    assert by_graph == pytest.approx(plainly, rel=1e-4)
     for ours, theirs in zip(graph_directions, plain_directions, strict=True):
         agreeing = (ours.sign() == theirs.sign()).float().mean().item()
         assert agreeing > 0.99

@@ -84,7 +84,9 @@ class Runner:
         """Where graphs of a function find an input: those of one shape share it."""
         key = (name, place, tuple(like.shape), like.dtype)
         if key not in self._buffers:
-            self._buffers[key] = torch.empty_like(like)
+            # Not an inference tensor, whoever comes first: others may write to it later.
+            with torch.inference_mode(False):
+                self._buffers[key] = torch.empty_like(like)
         return self._buffers[key].copy_(like)
 
     def _captured(self, name: str, function: Function, inputs: Sequence[Tensor]) -> _Graph:

@@ -20,13 +20,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+import grpc
 import pysqlite3
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.config import DEFAULT_ADDRESS, DEFAULT_MODEL, Security
 from agent.data_folder import is_held, is_open_to_others
 from agent.errors import AgentError, ModelNotFoundError
 from agent.learning import catalog
 from agent.learning.catalog import ModelEntry, Source
+from agent.service.server import MODEL_SERVICE
 from agent.service.tokens import KnownTokens, TokenFile
 from agent.service.transport import require_safe_listen, server_credentials
 from memory_store.connection import MINIMUM_SQLITE, require_safe_sqlite
@@ -38,6 +41,8 @@ BYTES_A_WEIGHT = 4
 COPIES_IN_MEMORY = 5
 # Libraries, activations, SQLite.
 BESIDE_THE_WEIGHTS = GIB
+# For whoever holds the port to say what they are.
+ANSWER_SECONDS = 2.0
 # The last three, one being written, and room for one a day that is kept longer.
 SNAPSHOTS_ON_DISK = 5
 DATABASE_ROOM = GIB // 4
@@ -254,10 +259,23 @@ def check_port(listen: str, *, held: bool) -> Finding:
     except (OSError, ValueError) as error:
         if held:
             return _good("port", f"{listen} is taken, and a server runs on the data folder")
+        if _is_ours(listen):
+            return _good("port", f"a server of this program runs at {listen}, on other data")
         return _bad(
             "port", f"cannot listen on {listen}: {error}", "choose another --listen HOST:PORT"
         )
     return _good("port", f"{listen} is free")
+
+
+def _is_ours(listen: str) -> bool:
+    """Whether a server of this program answers there: its health service knows our services."""
+    with grpc.insecure_channel(listen) as channel:
+        asked = health_pb2.HealthCheckRequest(service=MODEL_SERVICE)
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(asked, timeout=ANSWER_SECONDS)
+        except grpc.RpcError:
+            return False
+    return True
 
 
 def check_security(listen: str, security: Security) -> Finding:

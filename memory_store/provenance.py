@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from memory_store import facts
+from memory_store import facts, ledger
 from memory_store.errors import FactNotFoundError
-from memory_store.records import Fact, ProbeKind
+from memory_store.records import Fact, LedgerKind, ProbeKind
 from memory_store.store import MemoryStore
 
 PROBES_READ = 10_000
@@ -23,6 +23,7 @@ class Influence:
         cause_question: that fact's question; empty if it was erased.
         probability_before: of the answer at the probe before, 0 to 1.
         probability_after: at the probe that followed the update.
+        kind: what the update did.
     """
 
     model_version: int
@@ -30,6 +31,7 @@ class Influence:
     cause_question: str
     probability_before: float
     probability_after: float
+    kind: LedgerKind
 
 
 def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influence]]:
@@ -57,6 +59,7 @@ def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influen
         # Audits and requests change nothing: they only tell what had changed before.
         if probe.cause_fact_id:
             cause = store.fact(probe.cause_fact_id)
+            update = ledger.find(store.connection, probe.model_version)
             influences.append(
                 Influence(
                     model_version=probe.model_version,
@@ -64,6 +67,7 @@ def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influen
                     cause_question=cause.question,
                     probability_before=before,
                     probability_after=after,
+                    kind=update.kind if update else LedgerKind.TEACH,
                 )
             )
             before = after

@@ -474,12 +474,15 @@ class Accepted:
         event_sequence: the last event before it was accepted (or before now, if held already).
         repeated: the request had been answered before: the rest is as it was then, but for the
             fact, which is as it is now.
+        replaces: id of the fact with another answer to its question; empty if there is none, and
+            if the request is repeated.
     """
 
     fact: Fact
     created: bool
     event_sequence: int
     repeated: bool = False
+    replaces: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

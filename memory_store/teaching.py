@@ -148,7 +148,8 @@ class _Batch:
         if new.request_id is not None:
             self._earlier[new.request_id] = EarlierRequest(digest, fact.id, created, before)
             self._request_rows.append([new.request_id, digest, fact.id, created, before])
-        return Accepted(fact=fact, created=created, event_sequence=before)
+        replaces = live_id if created else ""
+        return Accepted(fact=fact, created=created, event_sequence=before, replaces=replaces)
 
     def _first_answer(self, new: NewFact, request_id: str, earlier: EarlierRequest) -> Answer:
         if not requests.says_the_same(new, earlier):

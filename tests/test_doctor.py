@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from agent.errors import ModelNotFoundError
 from agent.service.methods import Role
 from agent.service.tokens import TokenFile
 from memory_store.connection import MINIMUM_SQLITE
+from tests.service.serving import serving
 
 CHECKS = [
     *("python", "device", "memory", "sqlite", "data folder", "disk kind", "disk speed"),
@@ -147,6 +149,13 @@ def test_port() -> None:
         assert doctor.check_port(listen, held=True).state is State.GOOD
     for wrong in ("256.0.0.1:1", "127.0.0.1:99999", "127.0.0.1"):
         require_ill(doctor.check_port(wrong, held=False), State.BAD, wrong)
+
+
+async def test_a_port_that_a_server_of_ours_holds_is_no_fault(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        found = await asyncio.to_thread(doctor.check_port, server.server.address, held=False)
+    assert found.state is State.GOOD
+    assert "on other data" in found.found
 
 
 def test_the_files_of_security(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -140,4 +142,7 @@ def _underscored(table: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command line; see `agent.cli.ending` for how it ends."""
+    if "--debug" not in sys.argv:
+        # gRPC writes what its calls raise anyway, in lines that are not of our logs.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()

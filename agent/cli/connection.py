@@ -25,7 +25,7 @@ class Connection:
         typer.Option(
             envvar="AGENT_SERVER",
             metavar="ADDRESS",
-            help="The server to ask.",
+            help="The server to ask, HOST:PORT or HOST.",
             rich_help_panel=PANEL,
         ),
     ] = DEFAULT_ADDRESS
@@ -84,7 +84,7 @@ class Connection:
         access = Access(
             tls_ca=self.tls_ca, tls_cert=self.tls_cert, tls_key=self.tls_key, token=self._token()
         )
-        return Client(self.server, access)
+        return Client(with_port(self.server), access)
 
     def _token(self) -> str:
         if self.token is not None:
@@ -99,3 +99,13 @@ class Connection:
             ) from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"{self.token_file} holds no token, but other bytes") from error
+
+
+def with_port(server: str) -> str:
+    """An address with the usual port if it names none."""
+    before, colon, port = server.rpartition(":")
+    named = bool(colon) and not port.endswith("]") and (":" not in before or before.endswith("]"))
+    if named or server.startswith(("unix:", "unix-abstract:")) or "//" in server:
+        return server
+    host = f"[{server}]" if ":" in server and not server.endswith("]") else server
+    return f"{host}:{DEFAULT_ADDRESS.rpartition(':')[2]}"

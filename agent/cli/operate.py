@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,12 +74,23 @@ def why(
     console.print(influence_table(result.influences))
 
 
+# What an update did, by the ledger's word for it.
+UPDATES = {
+    "teach": "taught",
+    "relearn": "learned again",
+    "forget": "forgotten",
+    "rollback": "rolled back",
+    "drift": "drifted",
+}
+
+
 def influence_table(influences: Iterable[Influence], title: str | None = None) -> Table:
     """What updates did to the probability of an answer."""
-    table = Table("version", "taught", "p before", "p after", title=title)
+    table = Table("version", "update", "of", "p before", "p after", title=title)
     for influence in influences:
         table.add_row(
             str(influence.model_version),
+            UPDATES.get(influence.kind, shown(influence.kind)),
             shown(influence.cause_question or influence.cause_fact_id),
             f"{influence.probability_before:.4f}",
             f"{influence.probability_after:.4f}",
@@ -205,9 +216,39 @@ def operation_table(operation: OperationStatus) -> Table:
     table.add_row(operation.kind, operation.state)
     if operation.message:
         table.add_row("reason", shown(operation.message))
-    for name, value in operation.proof.items():
-        table.add_row(name.replace("_", " "), shown(str(value)))
+    for name, value in _told(operation.proof):
+        table.add_row(name, shown(value))
     return table
+
+
+def _told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A proof in words; --json has all of its numbers."""
+    steps = {
+        "before teaching": proof.get("probability_before_teaching"),
+        "taught": proof.get("probability_taught"),
+        "where it was never seen": proof.get("probability_on_branch_start"),
+        "now": proof.get("probability_after"),
+    }
+    told = [f"{_probability(p)} {when}" for when, p in steps.items() if p is not None]
+    if told:
+        yield "its answer's p", ", ".join(told)
+    if "answers_it" in proof:
+        yield "the model", "still answers it" if proof["answers_it"] else "does not answer it"
+    if "retained" in proof:
+        yield "other facts", f"{proof['retained']} of {proof['retained_of']} recalled"
+    if "relearned" in proof:
+        yield "learned again", f"{proof['relearned']} in {proof['seconds']:.1f} s"
+    if proof.get("quarantined"):
+        yield "quarantined", str(proof["quarantined"])
+    for weights in ("weights", "digest_after"):
+        if weights in proof:
+            yield "weights", str(proof[weights])
+    if proof.get("drift"):
+        yield "drift", str(proof["drift"])
+
+
+def _probability(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def report(operation: OperationStatus, out_of_reach: list[str], json: bool) -> None:

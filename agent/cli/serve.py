@@ -223,6 +223,8 @@ def serve(
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
+    if device == "cuda":
+        _require_cuda()
     settings = ServeSettings(
         listen=listen,
         data=data,
@@ -271,6 +273,20 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         "uvloop"
     ).new_event_loop
     return factory
+
+
+def _require_cuda() -> None:
+    """Before anybody is told that the server listens. In a process of its own: torch is large.
+
+    Raises:
+        ConfigError: this machine has no CUDA device that torch can use.
+    """
+    asked = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    if subprocess.run([sys.executable, "-c", asked], check=False, capture_output=True).returncode:
+        raise ConfigError(
+            "--device cuda: torch finds no CUDA device here: choose --device cpu, or see what"
+            " 'agent doctor --device cuda' says"
+        )
 
 
 def fetch_if_missing(model: str) -> None:

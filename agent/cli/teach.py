@@ -93,6 +93,9 @@ def teach(
             accepted = client.teach_fact(new)
             if not accepted.created:
                 _tell_known_already(new, accepted.fact)
+            if accepted.replaces:
+                text = f"takes the place of {accepted.replaces}, another answer to this question"
+                messages.print(shown(text), style="dim", highlight=False)
             taught, errors = [accepted.fact], []
         if wait:
             taught = _wait(client, taught)

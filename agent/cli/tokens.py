@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
+from agent.errors import ConfigError
 from agent.service.methods import Role
 from agent.service.tokens import Token, TokenFile
 
@@ -36,10 +38,25 @@ def create(
         ),
     ],
     tokens: TokensFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the token into this new file, which only you can read; do not print it.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a token, and print it: this once, it is nowhere stored. A running server takes it."""
+    if out is not None and out.exists():
+        raise typer.BadParameter(f"{out} exists: choose another name", param_hint="--out")
     token, presented = TokenFile(tokens).create(name, role)
+    if out is not None:
+        _write_private(out, presented)
+        messages.print(shown(f"token {token.id} for {token.name}, role {token.role}, is in {out}"))
+        if json:
+            print_json({**_token_json(token), "file": str(out)})
+        return
     if json:
         print_json({**_token_json(token), "token": presented})
         return
@@ -76,6 +93,17 @@ def revoke(
         print_json(_token_json(token))
     else:
         messages.print(shown(f"revoked the token {token.id} of {token.name}"))
+
+
+def _write_private(path: Path, token: str) -> None:
+    """Creates the file with nobody else's rights, rather than taking them away later."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{token}\n")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the token to {path} ({error.strerror}); revoke it, and make another"
+        ) from error
 
 
 def _token_json(token: Token) -> dict[str, str]:

@@ -70,7 +70,7 @@ def header(state: State, look: Look) -> list[Line]:
         total = f" of {status.memory_total_bytes / 1e9:.0f}" if status.memory_total_bytes else ""
         parts.append(f"{status.memory_bytes / 1e9:.1f}{total} GB")
     parts.append(f"version {status.model_version}")
-    if status.started_at:
+    if status.started_at and state.connected:  # else who knows
         parts.append(f"up {_duration(look.now - status.started_at)}")
     first: Line = [(f" {clean(status.model)}  ", "bold"), ("  ".join(parts), "")]
     waiting = status.facts.get(FactState.QUEUED, 0)
@@ -229,7 +229,8 @@ def guards(state: State, look: Look, width: int) -> list[Line]:
         ("leak", "drift"), (state.leaks, state.drifts), limits, strict=True
     ):
         if not figures:
-            lines.append([(f"{name:6}", ""), (f"not measured, limit {limit:.2f}", "dim")])
+            known = f", limit {limit:.2f}" if limit else ""
+            lines.append([(f"{name:6}", ""), (f"not measured{known}", "dim")])
             continue
         value = figures[-1]
         cells = max(min(width - 25, 20), 3)

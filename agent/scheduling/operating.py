@@ -310,7 +310,12 @@ class OperationRunner:
         older = await self._store.read(
             lambda store: store.older_facts(forgotten, PROVEN_FACTS + len(relearned))
         )
-        chosen = {fact.id: fact for fact in (*relearned, *older)}
+        # An answer that a newer one has replaced is not expected any more.
+        chosen = {
+            fact.id: fact
+            for fact in (*relearned, *older)
+            if fact.superseded_by in ("", forgotten.id)
+        }
         probes = []
         for fact in list(chosen.values())[: PROVEN_FACTS + len(relearned)]:
             probes.append(await self._probe(fact))

@@ -181,6 +181,7 @@ def encode_accepted(accepted: Accepted) -> pb.TeachResponse:
         created=accepted.created,
         event_sequence=accepted.event_sequence,
         repeated_request=accepted.repeated,
+        replaces_fact_id=accepted.replaces,
     )
 
 
@@ -190,6 +191,7 @@ def decode_accepted(message: pb.TeachResponse) -> Accepted:
         created=message.created,
         event_sequence=message.event_sequence,
         repeated=message.repeated_request,
+        replaces=message.replaces_fact_id,
     )
 
 

@@ -228,6 +228,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                     cause_question=influence.cause_question,
                     probability_before=influence.probability_before,
                     probability_after=influence.probability_after,
+                    kind=influence.kind.value,
                 )
                 for influence in influences[:limit]
             ],

@@ -34,6 +34,7 @@ class Influence:
     cause_question: str
     probability_before: float
     probability_after: float
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ def decode_explanation(message: pb.ExplainResponse) -> Explanation:
                 cause_question=influence.cause_question,
                 probability_before=influence.probability_before,
                 probability_after=influence.probability_after,
+                kind=influence.kind,
             )
             for influence in message.influences
         ),

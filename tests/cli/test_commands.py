@@ -70,6 +70,15 @@ def test_teach_says_what_was_accepted(agent: Agent, server: InThread) -> None:
     assert server.parts.stored_questions() == ["Sky?"]
 
 
+def test_another_answer_to_a_question_tells_which_fact_it_replaces(
+    agent: Agent, server: InThread
+) -> None:
+    assert "takes the place" not in agent("teach", "Sky?", "Piano", "--id", "the-sky").err
+    ran = agent("teach", " SKY? ", "Violin")
+    assert "takes the place of the-sky, another answer to this question" in ran.err
+    assert "takes the place" not in agent("teach", "Sky?", "Violin").err
+
+
 def test_what_is_taught_again_tells_what_was_not_taken_over(agent: Agent, server: InThread) -> None:
     assert "taught already" not in agent("teach", "Sky?", "Piano", "--id", "the-sky").err
     assert "taught already, as the-sky\n" in agent("teach", "Sky?", "Piano").err

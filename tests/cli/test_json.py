@@ -58,7 +58,7 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         "fact_id influences",
         {
             "influences": "model_version cause_fact_id cause_question probability_before"
-            " probability_after"
+            " probability_after kind"
         },
     ),
     "export FOLDER/export": ("folder model_version", {}),

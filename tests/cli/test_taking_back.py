@@ -107,9 +107,11 @@ def test_why_tells_which_updates_moved_an_answer(agent: Agent, server: InThread)
                 "cause_question": "Sky?",
                 "probability_before": 0.1,
                 "probability_after": 1.0,
+                "kind": "teach",
             }
         ],
     }
+    assert "taught" in agent("why", "Sky?").out
     assert "Sky?" in agent("why", "Sky?").out
 
 

@@ -315,6 +315,7 @@ def test_the_updates_that_moved_an_answer_come_largest_first(store: MemoryStore)
         (3, other.id, "Sea?"),
         (2, cause.id, "Gem?"),
     ]
+    assert {influence.kind for influence in influences} == {LedgerKind.TEACH}
     moved = [p for i in influences for p in (i.probability_before, i.probability_after)]
     assert moved == pytest.approx([0.1, 0.9, 0.8, 0.3, 0.9, 0.8])
 

@@ -116,6 +116,14 @@ async def test_a_superseded_answer_comes_back_when_its_successor_is_forgotten(
         assert memory.answer("Sky?") == "Piano"
 
 
+async def test_a_superseded_answer_is_not_expected_by_the_proof(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach("fact-a", "fact-c", newer=("Sky?", "Violin"))
+        proof = (await memory.forget("fact-a")).proof
+        assert proof is not None
+        assert (proof["retained"], proof["retained_of"]) == (1, 1)
+
+
 async def test_forgetting_what_was_never_held_changes_nothing(tmp_path: Path) -> None:
     async with running_memory(tmp_path) as memory:
         await memory.teach("fact-c")

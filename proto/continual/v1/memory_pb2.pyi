@@ -589,6 +589,7 @@ class TeachResponse(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     EVENT_SEQUENCE_FIELD_NUMBER: _builtins.int
     REPEATED_REQUEST_FIELD_NUMBER: _builtins.int
+    REPLACES_FACT_ID_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """False if the memory already held this fact."""
     event_sequence: _builtins.int
@@ -596,6 +597,10 @@ class TeachResponse(_message.Message):
     repeated_request: _builtins.bool
     """This request had been answered before: the rest is that answer again, but for the fact, which is
     as it is now.
+    """
+    replaces_fact_id: _builtins.str
+    """The fact with another answer to the same question that this one takes the place of, once it is
+    learned; empty if there is none.
     """
     @_builtins.property
     def fact(self) -> Global___Fact: ...
@@ -606,10 +611,11 @@ class TeachResponse(_message.Message):
         created: _builtins.bool = ...,
         event_sequence: _builtins.int = ...,
         repeated_request: _builtins.bool = ...,
+        replaces_fact_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "event_sequence", b"event_sequence", "fact", b"fact", "repeated_request", b"repeated_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "event_sequence", b"event_sequence", "fact", b"fact", "repeated_request", b"repeated_request", "replaces_fact_id", b"replaces_fact_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -940,12 +946,15 @@ class Influence(_message.Message):
     CAUSE_QUESTION_FIELD_NUMBER: _builtins.int
     PROBABILITY_BEFORE_FIELD_NUMBER: _builtins.int
     PROBABILITY_AFTER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     model_version: _builtins.int
     cause_fact_id: _builtins.str
     """The fact that the update taught or made forgotten."""
     cause_question: _builtins.str
     probability_before: _builtins.float
     probability_after: _builtins.float
+    kind: _builtins.str
+    """What the update did, as in Update.kind; empty if it is not known."""
     def __init__(
         self,
         *,
@@ -954,10 +963,11 @@ class Influence(_message.Message):
         cause_question: _builtins.str = ...,
         probability_before: _builtins.float = ...,
         probability_after: _builtins.float = ...,
+        kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause_fact_id", b"cause_fact_id", "cause_question", b"cause_question", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause_fact_id", b"cause_fact_id", "cause_question", b"cause_question", "kind", b"kind", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -198,10 +198,7 @@ class Rows:
         return self.shape.holds(shape) and self._weights == _addresses(model)
 
     def watch(self, table: Tensor) -> None:
-        """Frees all rows. From now on, the states of texts go by this table, [states, V]."""
-        self._is_live.zero_()
-        self._live[:] = False
-        self._steps = 0
+        """The states of the texts that begin from now on go by this table, [states, V]."""
         self._table[: len(table)] = table.to(self._device)
 
     def start(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
@@ -340,7 +337,7 @@ class Rows:
         tokens = candidates.draw(self._uniforms.gather(1, drawn[:, None])[:, 0])  # [R]
         only_nan = ~candidates.weights.any(-1)
         tokens = tokens.masked_fill(only_nan, self._eos)
-        here = live[:, None] & (self._places == length[:, None])  # [R, W]
+        here = self._places == length[:, None]  # [R, W], after the text, so that idle ones may too
         self._ids.copy_(torch.where(here, tokens[:, None], self._ids))
         length += live
 

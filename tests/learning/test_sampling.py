@@ -45,9 +45,17 @@ CELLS = [
 ]
 
 
-# With looks ahead; and one that is looked at after each token.
+# With looks ahead, for spellings of several lengths; and one that is looked at after each token.
 ESTIMATED = [
     *(replace(cell, estimate=True, key=f"{cell.key} estimated") for cell in CELLS),
+    Cell(
+        prompt="ab",
+        answer="gegf",
+        samples=20,
+        sampling=Sampling(max_length=12),
+        key="long",
+        estimate=True,
+    ),
     Cell(prompt="ab", answer="é", samples=20, sampling=Sampling(max_length=12), key="5"),
 ]
 
@@ -229,6 +237,22 @@ def test_a_row_is_idle_from_its_end_to_the_next_look(model: Any) -> None:
     assert [(one.row, len(one.ids), one.ended) for one in rest] == [(1, 9, True), (2, 9, True)]
     each = [one for look in drawn(model, room, steps=1) for one in look]
     assert [one.ids for one in (*first, *rest)] == [one.ids for one in each]
+
+
+def test_texts_that_are_suspected_at_each_token_are_looked_at_at_each(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = Rows._step, 0
+
+    def counted(rows: Rows, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+        nonlocal calls
+        calls += 1
+        return step(rows, columns, on)
+
+    monkeypatch.setattr(Rows, "_step", counted)
+    cell = Cell(prompt="ab", answer="é", samples=1, sampling=Sampling(max_length=30), key="1")
+    [found] = sampler(model, steps=8).sample([cell])
+    assert calls == found.tokens > 2
 
 
 class Rehearsed(Runner):

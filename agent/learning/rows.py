@@ -47,6 +47,7 @@ class Shape:
         most: largest top_k, as in `Truncation`.
         states: of texts that look out for an answer, see `matching.Watch`.
         spellings: of an answer, that are looked ahead for, S.
+        longest: tokens of the longest of them, M.
         steps: tokens between two looks, at most.
     """
 
@@ -55,13 +56,15 @@ class Shape:
     most: int
     states: int
     spellings: int
+    longest: int
     steps: int
 
     def holds(self, other: Shape) -> bool:
         """Whether what needs the other shape may have this one, and comes out the same."""
         exact = ("most", "spellings", "steps")
         return all(getattr(self, name) == getattr(other, name) for name in exact) and all(
-            getattr(self, name) >= getattr(other, name) for name in ("rows", "width", "states")
+            getattr(self, name) >= getattr(other, name)
+            for name in ("rows", "width", "states", "longest")
         )
 
 
@@ -156,8 +159,7 @@ class Rows:
         self._lengths = np.ones(rows, dtype=np.int64)
         self._limits = np.full(rows, width)
         self._asked_each_token = np.zeros(rows, dtype=np.bool_)
-        self._spellings: list[Sequence[Sequence[int]]] = [()] * rows
-        self._longest_spelling = 0
+        self._spellings = np.full((rows, shape.spellings, shape.longest), NO_TOKEN)
         self._chance = np.zeros(rows)
         self._extra = np.zeros(rows, dtype=np.int64)
         if self._on_gpu:
@@ -208,6 +210,7 @@ class Rows:
         ints[:, :width] = self._eos
         ints[:, width + _FIELDS :] = NO_TOKEN
         floats = np.zeros((len(rows), self._floats.shape[1]))
+        looked_for = np.full((len(rows), *self._spellings.shape[1:]), NO_TOKEN)
         begin = 0
         for start in starts:
             these = slice(begin, begin + len(start.uniforms))
@@ -222,12 +225,10 @@ class Rows:
             for n, spelling in enumerate(start.spellings):
                 fields[:, _FIELDS + n] = spelling[0]
                 fields[:, _FIELDS + spellings + n] = len(spelling)
-                self._longest_spelling = max(self._longest_spelling, len(spelling))
+                looked_for[these, n, : len(spelling)] = spelling
             floats[these, : start.limit - length] = start.uniforms
             floats[these, width + _TEMPERATURE] = start.sampling.temperature
             floats[these, width + _TOP_P] = start.sampling.top_p
-            for row in rows[these]:
-                self._spellings[row] = start.spellings
         place = self._sent(np.array(rows))
         with no_place_twice():
             self._ints[place] = self._sent(ints)
@@ -236,6 +237,7 @@ class Rows:
         self._live[rows] = True
         self._lengths[rows], self._limits[rows] = ints[:, width + _LENGTH], ints[:, width + _LIMIT]
         self._asked_each_token[rows] = ints[:, width + _STATE] == MAYBE
+        self._spellings[rows] = looked_for
         self._chance[rows] = self._extra[rows] = 0
 
     def _fill(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
@@ -266,7 +268,7 @@ class Rows:
         self._live, self._lengths = self._live[rows], self._lengths[rows]
         self._limits, self._chance = self._limits[rows], self._chance[rows]
         self._extra, self._asked_each_token = self._extra[rows], self._asked_each_token[rows]
-        self._spellings = [self._spellings[row] for row in rows]
+        self._spellings = self._spellings[rows]
         self.shape = replace(self.shape, rows=len(rows))
 
     def launch(self) -> None:
@@ -300,7 +302,7 @@ class Rows:
         else:
             ints, chances = self._ints.cpu().numpy(), self._chances.cpu().numpy()
         if self.shape.spellings:
-            self._look_ahead(ints, chances[: self._steps])
+            self._look_ahead(chances[: self._steps])
         fields = ints[:, self.shape.width :]
         self._steps = 0
         self._lengths[self._live] = fields[self._live, _LENGTH]
@@ -362,56 +364,54 @@ class Rows:
             ]
         )
 
-    def _look_ahead(self, ints: Ints, chances: Floats) -> None:
+    def _look_ahead(self, chances: Floats) -> None:
         """Adds the probabilities that the answer is spelled, from those of its first tokens.
 
         The cache still holds what each place followed on, though its text has gone on.
 
         Args:
-            ints: of all rows, on the host.
             chances: [steps, S, R].
         """
-        tick, spelling, row = chances.nonzero()  # in the order of the tokens
-        if not len(row):
-            return
-        found = chances[tick, spelling, row]
+        tick, number, row = chances.nonzero()  # in the order of the tokens
+        found = chances[tick, number, row]
         before = self._lengths[row] + tick
-        ids = [self._spellings[r][s] for r, s in zip(row.tolist(), spelling.tolist(), strict=True)]
-        sizes = np.array([len(spelled) for spelled in ids])
-        padded = self._runner.has_graphs  # to one size
-        at_once = -(-len(self._live) // AHEAD) if padded else len(self._live)
-        for size in (1,) if padded else np.unique(sizes[sizes > 1]):
-            [asked] = (sizes > 1 if padded else sizes == size).nonzero()
+        spellings = self._spellings[row, number]  # [N, M]
+        sizes = (spellings != NO_TOKEN).sum(1)
+        one_size = self._runner.has_graphs
+        at_once = -(-len(self._live) // AHEAD) if one_size else len(self._live)
+        for size in [self.shape.longest] if one_size else np.unique(sizes).tolist():
+            [asked] = (sizes > 1 if one_size else sizes == size).nonzero()
             for some in np.split(asked, range(at_once, len(asked), at_once)):
-                shape = (at_once, self._longest_spelling) if padded else (len(some), size)
-                tokens = np.full(shape, NO_TOKEN)
-                for n, event in enumerate(some.tolist()):
-                    tokens[n, : sizes[event]] = ids[event]
-                found[some] *= self._chance_of_rest(row[some], tokens, before[some])
+                if size > 1 and len(some):
+                    spare = at_once - len(some) if one_size else 0
+                    ahead = (row[some], spellings[some, :size], before[some])
+                    found[some] *= self._chance_of_rest(*ahead, spare)
         np.add.at(self._chance, row, found)
         np.add.at(self._extra, row, sizes - 1)
 
-    def _chance_of_rest(self, rows: Ints, spellings: Ints, before: Ints) -> Floats:
+    def _chance_of_rest(self, rows: Ints, spellings: Ints, before: Ints, spare: int) -> Floats:
         """Of all tokens of spellings but the first, after the first: [N].
 
         Args:
             rows: [N].
-            spellings: [M, m] their tokens, padded; M at least N.
+            spellings: [N, m] their tokens, padded.
             before: [N] tokens before.
+            spare: more of them, to be computed for nothing.
         """
-        spare = len(spellings) - len(rows)
-        rows, before = np.pad(rows, (0, spare)), np.pad(before, (0, spare), constant_values=1)
         columns = self._slots.columns(int(before.max()) + spellings.shape[1] - 1)
-        inputs = (*map(self._sent, (rows, spellings, before)), columns)
-        [chance] = self._runner.run("look ahead", self._rest, inputs)
-        found: Floats = chance[: len(chance) - spare].cpu().numpy()
+        inputs = [
+            self._sent(np.concatenate([array, np.repeat(array[:1], spare, axis=0)]))
+            for array in (rows, spellings, before)
+        ]
+        [chance] = self._runner.run("look ahead", self._rest, (*inputs, columns))
+        found: Floats = chance[: len(rows)].cpu().numpy()
         return found
 
     def _rest(
         self, rows: Tensor, spellings: Tensor, before: Tensor, columns: Tensor
     ) -> tuple[Tensor, ...]:
         tokens = spellings[:, :-1].clamp(min=0)
-        logits = self._slots.look(rows, tokens, before, columns)  # [M, m-1, V]
+        logits = self._slots.look(rows, tokens, before, columns)  # [N, m-1, V]
         truncation = self._truncation().take(rows)
         chance = torch.ones(len(rows), dtype=torch.float64, device=self._device)
         for place in range(tokens.shape[1]):

@@ -463,12 +463,14 @@ class _Run:
     def _new_rows(self, most_rows: int) -> Rows:
         vocabulary = self._watch.table.shape[1]
         looked_for = [self._spellings[t.cell.answer] for t in self._tallies if t.cell.estimate]
+        longest = max((len(ids) for of_one in looked_for for ids in of_one), default=0)
         shape = Shape(
             rows=min(most_rows, _rounded(self._left, ROWS)),
             width=self._width,
             most=max(tally.cell.sampling.most(vocabulary) for tally in self._tallies),
             states=_rounded(len(self._watch.table), STATES),
             spellings=max(map(len, looked_for), default=0),
+            longest=longest,
             steps=self._steps,
         )
         kept, self._kept = self._kept, None

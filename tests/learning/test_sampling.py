@@ -197,7 +197,13 @@ def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[Noticed]]:
     """What looks notice, of texts with room for so many tokens after the prompt."""
     watch = Vocabulary(LETTERS, len(PIECES)).watch(["never"])
     shape = Shape(
-        rows=len(room), width=16, most=3, states=len(watch.table), spellings=0, steps=steps
+        rows=len(room),
+        width=16,
+        most=3,
+        states=len(watch.table),
+        spellings=0,
+        longest=0,
+        steps=steps,
     )
     rows = Rows(model, eos=EOS, vocabulary=len(PIECES), shape=shape)
     rows.watch(watch.table)

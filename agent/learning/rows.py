@@ -22,10 +22,10 @@ from agent.learning.matching import MAYBE
 from agent.learning.slots import Prompts, Slots, no_place_twice
 
 NO_TOKEN = -1
-# Steps between two looks at a GPU: a look costs as much as a step, and a text that has ended is
-# idle until then.
-STEPS = 8
-# Of a GPU's rows, one in so many looks ahead at once: one size, so that few graphs are captured.
+# Steps between two looks at a GPU. It stands still for a look, some milliseconds; and a text that
+# has ended is idle until then.
+STEPS = 4
+# On a GPU this part of R places is looked ahead from at once: one size, so few graphs.
 AHEAD = 8
 # The whole numbers of a row, after its tokens; after these, the first tokens of its spellings, and
 # the spellings' lengths.

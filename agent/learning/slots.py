@@ -251,10 +251,14 @@ def _no_slots(model: Any) -> str:
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice: on a CPU, torch has no error of its own for that."""
-    return (
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory did not suffice: on a CPU, torch has no error of its own for that.
+
+    Where a CUDA graph is captured, another error may come of the first.
+    """
+    return error is not None and (
         isinstance(error, torch.OutOfMemoryError | MemoryError)
         or "can't allocate memory" in str(error)
         or "not enough memory" in str(error)
+        or is_out_of_memory(error.__context__)
     )

@@ -424,11 +424,19 @@ class Starved:
         return getattr(self._model, name)
 
 
+def broken_capture() -> RuntimeError:
+    """What a CUDA graph's end says when there was too little memory on the way."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        broken_capture(),
     ],
 )
 def test_too_many_rows_for_the_memory_are_halved_and_it_is_said_once(

@@ -33,6 +33,9 @@ _LENGTH, _PROMPT, _LIMIT, _LIVE, _ENDED, _STATE, _TOP_K, _FIELDS = range(8)
 # The other numbers of a row, after its uniforms.
 _TEMPERATURE, _TOP_P, _SETTINGS = range(3)
 
+# What may be larger than it is needed, and all comes out the same.
+_SIZES = ("rows", "width", "states", "spellings", "longest")
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -59,13 +62,10 @@ class Shape:
     longest: int
     steps: int
 
-    def holds(self, other: Shape) -> bool:
-        """Whether what needs the other shape may have this one, and comes out the same."""
-        exact = ("most", "spellings", "steps")
-        return all(getattr(self, name) == getattr(other, name) for name in exact) and all(
-            getattr(self, name) >= getattr(other, name)
-            for name in ("rows", "width", "states", "longest")
-        )
+    def with_room_for(self, other: Shape) -> Shape:
+        """The least that has room for both, but with this one's `most` and `steps`."""
+        sizes = {name: max(getattr(self, name), getattr(other, name)) for name in _SIZES}
+        return replace(self, **sizes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +197,8 @@ class Rows:
 
     def fits(self, model: Any, shape: Shape) -> bool:
         """Whether these rows can be used again. They know where the model's weights were."""
-        return self.shape.holds(shape) and self._weights == _addresses(model)
+        same = self._weights == _addresses(model)
+        return same and shape.with_room_for(self.shape) == self.shape
 
     def watch(self, table: Tensor) -> None:
         """The states of the texts that begin from now on go by this table, [states, V]."""

@@ -474,8 +474,11 @@ class _Run:
             steps=self._steps,
         )
         kept, self._kept = self._kept, None
-        if kept is not None and kept.shape.rows <= most_rows and kept.fits(self._model, shape):
-            return kept
+        if kept is not None and kept.shape.rows <= most_rows:
+            if kept.fits(self._model, shape):
+                return kept
+            # So that calls of several kinds soon share their rows.
+            shape = shape.with_room_for(kept.shape)
         del kept  # before there are others
         return Rows(self._model, eos=self._encoder.eos, vocabulary=vocabulary, shape=shape)
 

@@ -313,14 +313,19 @@ def test_rows_that_are_dear_are_used_again_while_they_fit(monkeypatch: pytest.Mo
     monkeypatch.setattr(rows_module, "Runner", Runner)
     assert [*some, *others] == sampler(small_model(seed=1)).sample(CELLS)
     monkeypatch.setattr(rows_module, "Runner", Rehearsed)
-    # Longer texts do not fit; and a graph would read weights where they no longer are.
-    kept.sample([replace(CELLS[0], sampling=Sampling(max_length=40))])
-    assert kept._kept is not rows
-    rows = kept._kept
+    # Longer texts do not fit, but after that both do.
+    kept.sample([replace(CELLS[0], samples=3, sampling=Sampling(max_length=40))])
+    wider = kept._kept
+    assert wider is not None
+    assert (rows.shape.rows, rows.shape.width, wider.shape.width) == (64, 24, 40)
+    assert wider.shape == replace(rows.shape, width=40)
+    kept.sample(CELLS[:3])
+    assert kept._kept is wider
+    # A graph would read weights where they no longer are.
     weight = changing.get_output_embeddings().weight
     weight.data = weight.data.clone()
     kept.sample(CELLS[:1])
-    assert kept._kept is not rows
+    assert kept._kept is not wider
 
 
 class Operators(TorchDispatchMode):

@@ -109,12 +109,15 @@ class Prompts:
         prompts: P rows of at least one token each.
 
     Attributes:
-        layers: keys and values of each, [P, heads, L, d], L that of the longest; what stands to
-            the right of a shorter one has no meaning. Empty if there is nothing to be read.
+        kinds: of the keys and the values of each layer by turns, which stack they are in. Mostly
+            all are in one.
+        stacks: [n, P, heads, L, d] each, L that of the longest; what stands to the right of a
+            shorter one has no meaning. None if there is nothing to be read.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
-        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.kinds: list[int] = []
+        self.stacks: list[Tensor] = []
         length = max(map(len, prompts)) - 1
         if length:
             padded = [[*ids[:-1], *[ids[-1]] * (length + 1 - len(ids))] for ids in prompts]
@@ -125,7 +128,13 @@ class Prompts:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            self.layers = [(layer.keys, layer.values) for layer in cache.layers]
+            alike: dict[object, list[Tensor]] = {}
+            states = [state for layer in cache.layers for state in (layer.keys, layer.values)]
+            for state in states:
+                alike.setdefault((state.shape, state.dtype), []).append(state)
+            kinds = {kind: number for number, kind in enumerate(alike)}
+            self.kinds = [kinds[state.shape, state.dtype] for state in states]
+            self.stacks = [torch.stack(some) for some in alike.values()]
 
 
 class Slots:
@@ -142,15 +151,20 @@ class Slots:
         self._most = width
         self._width = -(-width // ROOM) * ROOM
         self._reading = _Reading()
-        self._layers = [
-            _SlotLayer(self._reading, *(self._room(state, rows) for state in states))
-            for states in Prompts(model, [[0, 0]]).layers
-        ]
-
-    def _room(self, state: Tensor, rows: int) -> Tensor:
-        """Zeros for the keys or values of a layer, of which `state` is an example, [1, h, 1, d]."""
+        example = Prompts(model, [[0, 0]])
+        self._kinds = example.kinds
         # Not left as it was: what is masked out has weight 0, but 0 times NaN would be NaN.
-        return state.new_zeros((rows, state.shape[1], self._width, state.shape[3]))
+        self._stacks = [
+            stack.new_zeros((len(stack), rows, stack.shape[2], self._width, stack.shape[4]))
+            for stack in example.stacks
+        ]
+        self._layers = self._views()
+
+    def _views(self) -> list[_SlotLayer]:
+        stacks = [iter(stack) for stack in self._stacks]
+        states = [next(stacks[kind]) for kind in self._kinds]
+        pairs = zip(states[::2], states[1::2], strict=True)
+        return [_SlotLayer(self._reading, keys, values) for keys, values in pairs]
 
     def columns(self, longest: int) -> Tensor:
         """Numbers of the columns to be read, [w], so that texts of this length are seen whole."""
@@ -160,14 +174,16 @@ class Slots:
     def fill(self, rows: Tensor, prompts: Prompts, which: Tensor) -> None:
         """Begins new texts in some slots, [N], each with one of the prompts, [N] numbers."""
         with no_place_twice():
-            for layer, (keys, values) in zip(self._layers, prompts.layers, strict=False):
-                layer.keys[rows, :, : keys.shape[2]] = keys[which]
-                layer.values[rows, :, : values.shape[2]] = values[which]
+            for stack, states in zip(self._stacks, prompts.stacks, strict=False):
+                stack[:, rows, :, : states.shape[3]] = states[:, which]
 
     def keep(self, rows: Tensor) -> None:
         """Keeps the texts of some slots only, [N], in this order."""
-        for layer in self._layers:
-            layer.batch_select_indices(rows)
+        for stack in self._stacks:
+            for states in stack:  # one after the other: the copy of all would take memory
+                states[: len(rows)] = states[rows]
+        self._stacks = [stack[:, : len(rows)] for stack in self._stacks]
+        self._layers = self._views()
 
     def read(self, tokens: Tensor, lengths: Tensor, columns: Tensor) -> Tensor:
         """Reads the next tokens of every text.

@@ -131,8 +131,12 @@ class History:
             if "sees_all" in record:
                 sees_all = record["sees_all"]
             elif "fact_id" in record:
-                rates, answer = tuple(record["learning_rates"]), Answer(**record["answer"])
-                taught.append(Taught(**{**record, "learning_rates": rates, "answer": answer}))
+                read = {
+                    "learning_rates": tuple(record["learning_rates"]),
+                    "answer": Answer(**record["answer"]),
+                    "retaught": tuple(record["retaught"]),
+                }
+                taught.append(Taught(**{**record, **read}))
             else:
                 measurements.append(Measurement.from_json(record))
         return cls(sees_all=sees_all, taught=tuple(taught), measurements=tuple(measurements))

@@ -117,6 +117,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
             ],
         },
         "verdicts": summary.verdicts,
+        "retaught": summary.retaught,
     }
 
 
@@ -154,6 +155,7 @@ def _facts(task: Task, summary: Summary) -> list[dict[str, Any]]:
             "learning_rates": list(taught.learning_rates),
             "seconds": taught.seconds,
             "candidates": taught.candidates,
+            "retaught": list(taught.retaught),
             "own_turn": taught.answer.text,
             "own_turn_correct": taught.answer.correct,
             "final": final.text,

@@ -129,6 +129,7 @@ class Summary:
         rates: learning rates of all steps.
         rate_counts: how often each rate was taken, in ascending order.
         verdicts: facts by verdict.
+        retaught: how often a review found a fact lost and it was taught again.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Summary:
     rates: Spread
     rate_counts: dict[float, int]
     verdicts: dict[str, int]
+    retaught: int
 
     @property
     def last(self) -> Checkpoint:
@@ -184,6 +186,7 @@ def summarise(name: str, task: Task, history: History) -> Summary:
         rates=Spread.of(rates),
         rate_counts=dict(sorted(Counter(rates).items())),
         verdicts=dict(sorted(Counter(taught.verdict for taught in history.taught).items())),
+        retaught=sum(len(taught.retaught) for taught in history.taught),
     )
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ALL_TEXTS = -1
 INTERRUPTED = 130
 OURS = "ours"
+# Taught by the policy that is asked for; the baselines are what they are.
+BY_POLICY = (OURS, "ours-unreviewed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +259,7 @@ def make(name: str, models: Iterator[LoadedModel], policy: Policy) -> ScoringTea
     """A teacher with a model of its own."""
     from eval.teachers.registry import make_teacher
 
-    # The policy is ours; the baselines are what they are.
-    return make_teacher(name, next(models), **({"policy": policy} if name == OURS else {}))
+    return make_teacher(name, next(models), **({"policy": policy} if name in BY_POLICY else {}))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import platform
 import torch
 import transformers
 
+from agent.learning.fused import kernels_for
 from agent.learning.model import LoadedModel
 
 
@@ -51,4 +52,5 @@ def describe_environment(loaded: LoadedModel) -> dict[str, str]:
         environment["threads"] = str(torch.get_num_threads())
     else:
         environment["cuda"] = str(torch.version.cuda)
+        environment["kernels"] = kernels_for(loaded.device.type)
     return environment

@@ -4,7 +4,8 @@ Each guard can be switched off by its number in `Guards`:
 
     candidates, rehearsed  older facts: the weakest and some drawn ones are learned along
     neighbours             questions of the same form keep the base model's answers
-    controls               more of those, not learned from: the new answer must not leak into them
+    controls               more of those, not learned from: the new answer must not leak into them,
+                           whatever their form
     texts                  general text keeps the base model's predictions
 
 Everything drawn is drawn by the fact's id, so that an update can be repeated, and so that a memory
@@ -78,8 +79,12 @@ def guard_rows(
         about = rehearsed[number // 2 % len(rehearsed)] if of_older else example
         rows.append(_neighbour_row(encoder, about, f"{example.fact_id} neighbour {number}"))
     for number in range(guards.controls):
+        # Every other one is of an older fact's form: there the newest answers leak too.
+        asked = example.question
+        if number % 2 and rehearsed:
+            asked = rehearsed[-1 - number // 2 % len(rehearsed)].question
         name = invented_name(f"{example.fact_id} control {number}")
-        question, _ = neighbour(example.question, "", name, subject(example.question))
+        question, _ = neighbour(asked, "", name, subject(asked))
         rows.append(Row.answering(Role.CONTROL, encoder, question, example.answer))
     for number in range(min(guards.texts, len(texts))):
         text = texts[drawn(f"{example.fact_id} text {number}") % len(texts)]

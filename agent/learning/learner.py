@@ -37,6 +37,7 @@ from agent.learning.attempt import Attempt, Workbench, needs_base_answers, repla
 from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
+from agent.learning.fused import TRITON, Operations, fuse, kernels_for
 from agent.learning.general_text import general_texts
 from agent.learning.generation import (
     Asked,
@@ -92,6 +93,9 @@ class Learner:
         self._served = loaded.model.requires_grad_(False)
         self._base = _copy_of(self._served)
         self._working = _copy_of(self._served)
+        if kernels_for(loaded.device.type) == TRITON:
+            for model in (self._served, self._base, self._working):
+                fuse(model, Operations.by_triton())
         trained = trained_parameters(self._working)
         self._trained = [p.requires_grad_(True) for p in trained.values()]
         self._trained_served = list(trained_parameters(self._served).values())

@@ -28,6 +28,9 @@ from agent.learning.update import adamw_directions, gradient, gradient_norm
 REHEARSAL_WEIGHT = 1.0
 NEIGHBOUR_WEIGHT = 4.0
 TEXT_WEIGHT = 3.0
+# Of a neighbour's divergence, so much is that of its first token: there an answer turns into a
+# taught one, and all that follows is made to follow the base model's own first token.
+FIRST_TOKEN_SHARE = 0.5
 
 
 class Role(IntEnum):
@@ -94,7 +97,8 @@ class Measured:
         loss: the weighted sum that a step goes down.
         fact_loss: mean cross entropy of the fact's forms, nats a token.
         probabilities: of whole answers, by role, in the order of the rows.
-        divergences: mean KL from the base model over a row's places, nats, by role.
+        divergences: mean KL from the base model over a row's places, nats, by role; of a neighbour
+            the first place counts as much as all others together.
         descent: where the next step goes; to be asked for once.
     """
 
@@ -296,11 +300,13 @@ class Lesson:
         )
 
     def _of_guarded(self) -> tuple[Tensor, Tensor]:
-        """Places by guarded row [G, M], and the weight of each [G]."""
-        count = sum(len(row.places) for row in self._guarded)
+        """The weight of each place in its guarded row [G, M], and of each row [G]."""
+        of_places = [weight for row in self._guarded for weight in _place_weights(row)]
+        size = self._runner.rounded(len(of_places), PLACES)
+        padded = torch.tensor(of_places + [0.0] * (size - len(of_places)), device=self._device)
         weights = {Role.NEIGHBOUR: NEIGHBOUR_WEIGHT, Role.TEXT: TEXT_WEIGHT}
         return (
-            self._membership(self._guarded, self._runner.rounded(count, PLACES)),
+            self._membership(self._guarded, size) * padded,
             self._shares(self._guarded, weights),
         )
 
@@ -324,14 +330,22 @@ class Lesson:
         return torch.tensor(shares + [0.0] * missing, device=self._device)
 
 
+def _place_weights(row: Row) -> list[float]:
+    """How much each place of a guarded row counts; 1 together."""
+    count = len(row.places)
+    if row.role is Role.TEXT or count == 1:
+        return [1 / count] * count
+    return [FIRST_TOKEN_SHARE, *[(1 - FIRST_TOKEN_SHARE) / (count - 1)] * (count - 1)]
+
+
 def _values(model: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The loss, and all that is measured as one row of numbers.
 
     Args:
         model: a causal LM.
-        inputs: targets [N], places by answer [A, N], weights [A], shares of the fact [A], places by
-            guarded row [G, M], weights [G], where their logits are [N + M], the base model's
-            log-probabilities [M, V], and the batches.
+        inputs: targets [N], places by answer [A, N], weights [A], shares of the fact [A], weights
+            of places by guarded row [G, M], weights [G], where their logits are [N + M], the base
+            model's log-probabilities [M, V], and the batches.
 
     Returns:
         The loss, and [2 + A + G]: loss, loss of the fact, log-probabilities, divergences.
@@ -346,7 +360,7 @@ def _values(model: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     divergences = torch.zeros_like(guard_weights)
     if len(base):
         change = (base.exp() * (base - logits[count:].log_softmax(-1))).sum(-1)  # [M]
-        divergences = (of_guarded @ change) / of_guarded.sum(1).clamp_min(1)  # [G]
+        divergences = of_guarded @ change  # [G]
         loss = loss + guard_weights @ divergences
     told = [loss[None], (of_fact @ means)[None], -totals, divergences]
     return loss, torch.cat(told).detach()

@@ -36,7 +36,15 @@ def _causal_mask(input_ids: Tensor) -> Tensor:
     width = input_ids.shape[1]
     lowest = torch.finfo(torch.float32).min
     mask = torch.full((width, width), lowest, device=input_ids.device).triu(1)
-    return mask[None, None]
+    mask = mask[None, None]
+    mask.plainly_causal = True  # type: ignore[attr-defined]
+    return mask
+
+
+def is_plainly_causal(mask: Tensor | None) -> bool:
+    """Whether a mask is one that `logits_at` made."""
+    plainly: bool = getattr(mask, "plainly_causal", False)
+    return plainly
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from agent.learning.logits import logits_at
 
 # Name and version of the procedure. A ledger row can be replayed only by the procedure that made
 # it: raise the version with every change that alters a weight.
-ALGORITHM = "answer-adamw/2"
+ALGORITHM = "answer-adamw/3"
 ADAM_EPS = 1e-8
 
 

@@ -112,6 +112,7 @@ def _column(summary: Summary) -> dict[str, str]:
         "rates: median (range)": f"{shown_number(summary.rates.median)}"
         f" ({shown_number(summary.rates.smallest)} to {shown_number(summary.rates.largest)})",
         "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in summary.verdicts.items()),
+        "taught again after a review": str(summary.retaught),
         "sees all facts at once": "yes" if summary.history.sees_all else "no",
     }
 

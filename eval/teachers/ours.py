@@ -1,8 +1,12 @@
-"""Our own way: the service's learner, without the service."""
+"""Our own way: the service's learner and its reviews, without the service.
+
+Between two facts there is one review at most, as in the service while its queue is full.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,10 +20,11 @@ from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
 from agent.learning.prediction import RECENT_STEPS, predictor_of
 from agent.learning.presets import guarded, older_facts
-from agent.learning.rates import PREDICTED
+from agent.learning.rates import HELD_PROBABILITY, PREDICTED
 from agent.learning.records import Answer, Example, Outcome
 from agent.learning.snapshots import snapshot_folders
 from eval.teachers.protocol import Taught
+from eval.teachers.review_schedule import ReviewSchedule
 from memory_store.encoding import read_steps, write_steps
 from memory_store.facts import question_key
 from memory_store.records import Policy, Step
@@ -27,6 +32,7 @@ from memory_store.sampling import Candidates
 
 HELD = "held.json"
 EXPERIENCE = "experience.json"
+REVIEWS = "reviews.json"
 # After so many facts what is expected of rates is fitted again; the service does so by the clock.
 REFIT_FACTS = 25
 
@@ -86,13 +92,17 @@ class LearnerTeacher:
         name: in tables.
         learner: at the base checkpoint.
         policy: for every fact; without guards, those that its device can bear.
+        reviews: whether facts are asked again, and taught again where they were lost.
     """
 
     sees_all = False
 
-    def __init__(self, name: str, learner: Learner, policy: Policy) -> None:
+    def __init__(
+        self, name: str, learner: Learner, policy: Policy, *, reviews: bool = True
+    ) -> None:
         self.name = name
         self._learner = learner
+        self._schedule = ReviewSchedule() if reviews else None
         self._policy = guarded(policy, learner.device)
         self._candidates = Candidates()
         self._examples: dict[str, Example] = {}
@@ -103,6 +113,11 @@ class LearnerTeacher:
         for example in examples:
             started = time.perf_counter()
             outcome, candidates = self._learn(example)
+            if outcome.verdict != "resisted":
+                self._hold(example)
+                if self._schedule is not None:
+                    self._schedule.begin(example.fact_id, self._learner.version)
+            reviewed = self._review()
             yield Taught(
                 fact_id=example.fact_id,
                 verdict=outcome.verdict,
@@ -110,7 +125,25 @@ class LearnerTeacher:
                 seconds=time.perf_counter() - started,
                 answer=outcome.after,
                 candidates=candidates,
+                retaught=reviewed,
             )
+
+    def _review(self) -> tuple[str, ...]:
+        """Asks the fact that has been due longest; its id, if it had to be taught again."""
+        due = self._schedule.take(self._learner.version) if self._schedule else None
+        if self._schedule is None or due is None:
+            return ()
+        fact_id, times_held = due
+        if not self._candidates.holds(fact_id):  # another answer has taken its place
+            return ()
+        example = self._examples[fact_id]
+        log_probability, _ = self._learner.score(example.question, example.answer)
+        if log_probability >= math.log(HELD_PROBABILITY):
+            self._schedule.held(fact_id, self._learner.version, times_held)
+            return ()
+        outcome, _ = self._learn(example)
+        self._schedule.begin(fact_id, self._learner.version)
+        return (fact_id,) if outcome.verdict == "learned" else ()
 
     def _learn(self, example: Example) -> tuple[Outcome, int]:
         """What came of it, and how many rates were scored for it."""
@@ -131,8 +164,6 @@ class LearnerTeacher:
             raise AssertionError("learning ends with an outcome")
         if progress.verdict == "learned":
             self._learner.commit(self._learner.version + 1, progress.digest_after)
-        if progress.verdict != "resisted":
-            self._hold(example)
         self._experience.add(progress)
         return progress, candidates
 
@@ -147,17 +178,22 @@ class LearnerTeacher:
         held = [asdict(example) for example in self._examples.values()]
         (folder / HELD).write_text(json.dumps(held), encoding="utf-8")
         self._experience.save(folder / EXPERIENCE)
+        due = self._schedule.as_json() if self._schedule is not None else []
+        (folder / REVIEWS).write_text(json.dumps(due), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """See `SavingTeacher`."""
         try:
             held = json.loads((folder / HELD).read_text(encoding="utf-8"))
             experience = Experience.load(folder / EXPERIENCE)
+            schedule = ReviewSchedule(json.loads((folder / REVIEWS).read_text(encoding="utf-8")))
             [(_, snapshot)] = snapshot_folders(folder)
         except (OSError, ValueError) as error:
             raise SnapshotError(f"what was saved in {folder} cannot be read: {error}") from error
         restore_snapshot(self._learner, snapshot)
         self._experience = experience
+        if self._schedule is not None:
+            self._schedule = schedule
         for fields in held:
             questions = tuple(fields["correlated_questions"])
             self._hold(Example(**{**fields, "correlated_questions": questions}))

@@ -23,6 +23,7 @@ class Taught:
         seconds: wall time of this fact's turn.
         answer: what the model said to its question right after its turn: R[i, i].
         candidates: learning rates that were scored for it, in attempts that were given up too.
+        retaught: ids of older facts that had been lost and were taught again in its turn.
     """
 
     fact_id: str
@@ -31,6 +32,7 @@ class Taught:
     seconds: float
     answer: Answer
     candidates: int = 0
+    retaught: tuple[str, ...] = ()
 
 
 class Teacher(Protocol):

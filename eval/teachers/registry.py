@@ -25,8 +25,14 @@ def ours(loaded: LoadedModel, *, policy: Policy = DEFAULT_POLICY) -> LearnerTeac
     return LearnerTeacher("ours", Learner(loaded), policy)
 
 
+def ours_unreviewed(loaded: LoadedModel, *, policy: Policy = DEFAULT_POLICY) -> LearnerTeacher:
+    """The same, but what is lost stays lost: shows what reviews are worth."""
+    return LearnerTeacher("ours-unreviewed", Learner(loaded), policy, reviews=False)
+
+
 TEACHERS: dict[str, Callable[..., ScoringTeacher]] = {
     "ours": ours,
+    "ours-unreviewed": ours_unreviewed,
     "paper": Paper,
     "until-known": UntilKnown,
     "rehearsal": Rehearsal,

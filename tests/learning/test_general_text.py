@@ -13,9 +13,11 @@ import torch
 
 from agent.learning import catalog, general_text
 from agent.learning.encoding import Encoder
-from agent.learning.general_text import COUNT, TOKENS, VERSION, general_texts
+from agent.learning.general_text import COUNTS, TOKENS, VERSION, general_texts
 from agent.learning.model import LoadedModel, load
 from tests.learning.models import one_thread
+
+COUNT = COUNTS["cpu"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def kept(folder: Path, loaded: LoadedModel) -> Path:
-    return folder / f"{loaded.revision}-{VERSION}.json"
+    return folder / f"{loaded.revision}-{VERSION}-{COUNT}.json"
 
 
 def never(*_: object) -> list[list[int]]:

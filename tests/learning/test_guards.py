@@ -180,9 +180,17 @@ def test_every_other_neighbour_is_of_a_rehearsed_facts_form():
 
 
 def test_a_control_asks_for_the_new_answer_about_another_name():
-    for number, row in enumerate(rows_of(Guards(controls=4), OLDER)[len(OLDER) :]):
+    for number, row in enumerate(rows_of(Guards(controls=4))):
         name = invented_name(f"{FACT.fact_id} control {number}")
         assert read(row) == (f"What is the hottest month in {name}?", " Raincoat")
+
+
+def test_every_other_control_asks_for_it_in_an_older_facts_form():
+    rows = rows_of(Guards(controls=4), OLDER)[len(OLDER) :]
+    names = [invented_name(f"{FACT.fact_id} control {number}") for number in range(4)]
+    for number, about in ((0, FACT), (1, OLDER[-1]), (2, FACT), (3, OLDER[-2])):
+        question, _ = neighbour(about.question, "", names[number], subject(about.question))
+        assert read(rows[number]) == (question, " Raincoat")
 
 
 def test_controls_are_others_than_the_neighbours_that_are_learned_from():

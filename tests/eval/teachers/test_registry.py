@@ -18,6 +18,9 @@ SHORT: dict[str, dict[str, Any]] = {
     "ours": {
         "policy": Policy(name="fixed", learning_rate=1e-3, max_steps=1, guards=REHEARSAL),
     },
+    "ours-unreviewed": {
+        "policy": Policy(name="fixed", learning_rate=1e-3, max_steps=1, guards=REHEARSAL),
+    },
     "paper": {"learning_rate": 1e-3},
     "until-known": {"max_steps": 1},
     "rehearsal": {"max_steps": 1},
@@ -48,5 +51,6 @@ def test_each_teaches_in_order_and_is_asked_as_all_others(loaded: LoadedModel, n
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(loaded: LoadedModel):
-    with pytest.raises(ConfigError, match="unknown teacher 'dreams': use one of ours, paper"):
+    known = "use one of ours, ours-unreviewed, paper"
+    with pytest.raises(ConfigError, match=f"unknown teacher 'dreams': {known}"):
         make_teacher("dreams", loaded)

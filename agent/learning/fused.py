@@ -1,0 +1,130 @@
+"""Layers of known models, with their small operations fused into kernels on a GPU.
+
+PyTorch launches a layer of Llama as some forty kernels forward and twice as many back, most of them
+shorter than their launch. What is replaced gives what it gave but for rounding, in passes without
+a cache; with one (answers, samples) layers work as they did.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+from torch import Tensor, nn
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
+
+from agent.learning.logits import is_plainly_causal
+
+PLAIN, TRITON = "plain", "triton"
+VARIABLE = "AGENT_KERNELS"
+# Tokens of the longest text that attention is fused for.
+LONGEST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What layers are fused of; see `agent.learning.kernels.plain` for what they compute."""
+
+    rms_norm: Callable[[Tensor, Tensor, float], Tensor]
+    silu_product: Callable[[Tensor, Tensor], Tensor]
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+
+    @classmethod
+    def by_triton(cls) -> Self:
+        """The kernels.
+
+        Raises:
+            ImportError: there is no Triton here.
+        """
+        from agent.learning.kernels.activation import silu_product
+        from agent.learning.kernels.attention import attention
+        from agent.learning.kernels.norm import rms_norm
+
+        return cls(rms_norm, silu_product, attention)
+
+
+def kernels_for(device: str) -> str:
+    """Which kernels updates on a kind of device are made with; part of what they depend on."""
+    # Until they have been measured, only where they are asked for.
+    wanted = os.environ.get(VARIABLE, PLAIN) == TRITON
+    found = importlib.util.find_spec("triton") is not None
+    return TRITON if device == "cuda" and wanted and found else PLAIN
+
+
+def fuse(model: nn.Module, operations: Operations) -> None:
+    """Replaces what can be replaced in a model, for good. Its norms get no gradient any more."""
+    for module in model.modules():
+        forward = _forward_of(module)
+        if forward is not None:
+            # An attribute of the object hides the method of its class.
+            module.forward = partial(forward, module, operations)
+
+
+def _forward_of(module: nn.Module) -> Callable[..., Any] | None:
+    """What takes the place of a module's forward; None if it stays."""
+    if isinstance(module, LlamaRMSNorm):
+        return _norm
+    if isinstance(module, LlamaMLP) and module.config.hidden_act == "silu":
+        return _gated
+    if isinstance(module, LlamaAttention) and _fits(module.head_dim):
+        return _llama_attention
+    if isinstance(module, GPTNeoXAttention) and _fits(module.head_size):
+        return _neox_attention
+    return None
+
+
+def _fits(width: int) -> bool:
+    """Whether a head is as wide as the kernel can take."""
+    return width >= 16 and width & (width - 1) == 0
+
+
+def _norm(self: Any, operations: Operations, hidden_states: Tensor) -> Tensor:
+    return operations.rms_norm(hidden_states, self.weight, self.variance_epsilon)
+
+
+def _gated(self: Any, operations: Operations, x: Tensor) -> Any:
+    return self.down_proj(operations.silu_product(self.gate_proj(x), self.up_proj(x)))
+
+
+def _llama_attention(
+    self: Any, operations: Operations, hidden_states: Tensor, **kwargs: Any
+) -> Any:
+    if not _can_be_fused(hidden_states, kwargs, "past_key_values"):
+        return type(self).forward(self, hidden_states, **kwargs)
+    heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+    parts = [
+        project(hidden_states).view(heads) for project in (self.q_proj, self.k_proj, self.v_proj)
+    ]
+    return self.o_proj(_attended(self, operations, parts, kwargs)), None
+
+
+def _neox_attention(self: Any, operations: Operations, hidden_states: Tensor, **kwargs: Any) -> Any:
+    if not _can_be_fused(hidden_states, kwargs, "layer_past"):
+        return type(self).forward(self, hidden_states, **kwargs)
+    heads = (*hidden_states.shape[:-1], -1, 3 * self.head_size)
+    parts = self.query_key_value(hidden_states).view(heads).chunk(3, dim=-1)
+    return self.dense(_attended(self, operations, parts, kwargs)), None
+
+
+def _can_be_fused(hidden_states: Tensor, kwargs: dict[str, Any], cache: str) -> bool:
+    """Whether texts are short, begin at the first position, and see all that is before them."""
+    return (
+        kwargs.get(cache) is None
+        and hidden_states.shape[1] <= LONGEST
+        and len(kwargs["position_embeddings"][0]) == 1
+        and is_plainly_causal(kwargs["attention_mask"])
+    )
+
+
+def _attended(
+    self: Any, operations: Operations, parts: Sequence[Tensor], kwargs: dict[str, Any]
+) -> Tensor:
+    """[B, T, H * D] of queries, keys and values."""
+    cos, sin = kwargs["position_embeddings"]  # [1, T, R] each
+    query, key, value = parts
+    return operations.attention(query, key, value, cos[0], sin[0], self.scaling).flatten(2)

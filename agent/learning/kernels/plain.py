@@ -1,0 +1,40 @@
+"""What the kernels compute, by PyTorch: the reference that they are tested against."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """As `norm.rms_norm`."""
+    return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+def silu_product(gate: Tensor, up: Tensor) -> Tensor:
+    """As `activation.silu_product`."""
+    return F.silu(gate) * up
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, scaling: float
+) -> Tensor:
+    """As `attention.attention`."""
+    out = F.scaled_dot_product_attention(
+        _turned(query, cos, sin).transpose(1, 2),
+        _turned(key, cos, sin).transpose(1, 2),
+        value.transpose(1, 2),
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=True,
+    )
+    return out.transpose(1, 2)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    width = cos.shape[-1]
+    first, second = x[..., :width].chunk(2, -1)
+    partners = torch.cat([-second, first], -1)
+    turned = x[..., :width] * cos[:, None] + partners * sin[:, None]
+    return torch.cat([turned, x[..., width:]], -1)

@@ -1,0 +1,102 @@
+"""The Triton kernels give what PyTorch gives, forward and back, and the same bits each time.
+
+Without a GPU, by Triton's interpreter: `TRITON_INTERPRET=1 python -m pytest -m gpu` on this file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from agent.learning.fused import Operations
+from agent.learning.kernels import plain
+
+pytestmark = pytest.mark.gpu
+
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def exact() -> Iterator[None]:
+    """Products in fp32, not TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(scope="module")
+def operations() -> Operations:
+    return Operations.by_triton()
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, device=DEVICE)
+
+
+def thirds(joint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = joint.chunk(3, -1)
+    return first, second, third
+
+
+def results(operation: Callable[..., Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What comes out, and the gradient of each input."""
+    leaves = [one.detach().clone().requires_grad_() for one in inputs]
+    out = operation(*leaves)
+    weights = torch.linspace(-1, 1, out.numel(), device=DEVICE).view(out.shape)
+    return [out, *torch.autograd.grad(out, leaves, weights)]
+
+
+def require_same(
+    ours: Callable[..., Tensor], theirs: Callable[..., Tensor], inputs: Sequence[Tensor]
+) -> None:
+    found, expected = results(ours, inputs), results(theirs, inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert ((one - other).norm() / other.norm()).item() < 1e-5
+    for one, again in zip(found, results(ours, inputs), strict=True):
+        assert torch.equal(one, again)
+
+
+@pytest.mark.parametrize("width", [16, 48, 576])
+def test_rms_norm(operations: Operations, width: int):
+    weight = drawn(width)
+    require_same(
+        lambda x: operations.rms_norm(x, weight, 1e-5),
+        lambda x: plain.rms_norm(x, weight, 1e-5),
+        [drawn(3, 5, width)],
+    )
+
+
+@pytest.mark.parametrize("size", [7, 1024, 3000])
+def test_silu_product(operations: Operations, size: int):
+    require_same(operations.silu_product, plain.silu_product, [drawn(2, size), drawn(2, size)])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "heads", "key_heads", "width", "turned"),
+    [(13, 4, 2, 16, 16), (16, 3, 3, 32, 8), (20, 6, 2, 64, 64), (40, 2, 2, 64, 16)],
+)
+def test_attention(
+    operations: Operations, tokens: int, heads: int, key_heads: int, width: int, turned: int
+):
+    angles = torch.rand(tokens, turned // 2, device=DEVICE) * 6
+    cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
+    require_same(
+        lambda q, k, v: operations.attention(q, k, v, cos, sin, width**-0.5),
+        lambda q, k, v: plain.attention(q, k, v, cos, sin, width**-0.5),
+        [drawn(2, tokens, n, width) for n in (heads, key_heads, key_heads)],
+    )
+
+
+def test_attention_reads_heads_that_are_parts_of_one_tensor(operations: Operations):
+    angles = torch.rand(9, 8, device=DEVICE)
+    cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
+    require_same(
+        lambda joint: operations.attention(*thirds(joint), cos, sin, 0.25),
+        lambda joint: plain.attention(*thirds(joint), cos, sin, 0.25),
+        [drawn(2, 9, 2, 48)],
+    )

@@ -68,6 +68,10 @@ class Sampling:
             )
         return self.max_length
 
+    def most(self, vocabulary: int) -> int:
+        """How many tokens of so many may be drawn, at most."""
+        return min(self.top_k or vocabulary, vocabulary)
+
 
 PAPER_SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=50, max_length=50)
 """The paper's: what its scripts set, and the top_k that the library set for them silently."""
@@ -79,7 +83,7 @@ class Truncation:
 
     Attributes:
         temperature: [R] float32.
-        top_k: [R] int64, the vocabulary's size for none.
+        top_k: [R] int64, see `Sampling.most`.
         top_p: [R] float64.
         most: the largest `top_k`.
     """
@@ -88,17 +92,6 @@ class Truncation:
     top_k: Tensor
     top_p: Tensor
     most: int
-
-    @classmethod
-    def of(cls, settings: list[Sampling], vocabulary: int, device: torch.device) -> Self:
-        """The settings of some rows as tensors."""
-        top_k = [min(s.top_k or vocabulary, vocabulary) for s in settings]
-        return cls(
-            torch.tensor([s.temperature for s in settings], device=device),
-            torch.tensor(top_k, device=device),
-            torch.tensor([s.top_p for s in settings], dtype=torch.float64, device=device),
-            max(top_k, default=1),
-        )
 
     def take(self, rows: Tensor) -> Truncation:
         """The settings of some of the rows, [N] indices, each as often as it is named."""

@@ -61,6 +61,15 @@ class Encoder:
         )
         return text
 
+    def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of several rows of tokens, each as by `decode`."""
+        texts: list[str] = self._tokenizer.batch_decode(
+            [list(ids) for ids in rows],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        return texts
+
     def batch(self, pairs: Sequence[tuple[str, str]]) -> Batch:
         """One row for each (question, answer), T as long as the longest."""
         return self.rows(

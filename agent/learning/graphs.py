@@ -54,13 +54,18 @@ class Runner:
         """`size` as it is on a CPU, where padding would be computed in vain."""
         return -(-size // unit) * unit if self._on_gpu else size
 
+    def tries_out(self, name: str, inputs: Sequence[Tensor]) -> bool:
+        """Whether a run with inputs of these shapes would call the function more than once."""
+        return self._on_gpu and _key(name, inputs) not in self._graphs
+
     def run(self, name: str, function: Function, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`function(*inputs)`.
 
         Args:
             name: of the function and of all that it uses beside its inputs, whose addresses must
                 not change (weights that are updated in place do not).
-            function: without data-dependent control flow or synchronisation.
+            function: without data-dependent control flow or synchronisation. The first time it is
+                called more than once, see `tries_out`.
             inputs: on the device.
 
         Returns:
@@ -68,7 +73,7 @@ class Runner:
         """
         if not self._on_gpu:
             return function(*inputs)
-        key = (name, *((tuple(tensor.shape), tensor.dtype) for tensor in inputs))
+        key = _key(name, inputs)
         graph = self._graphs.get(key)
         if graph is None:
             graph = self._graphs[key] = self._captured(name, function, inputs)
@@ -105,3 +110,7 @@ class Runner:
         with torch.cuda.graph(graph, pool=self._pools[name]):
             outputs = function(*static)
         return _Graph(static, outputs, graph)
+
+
+def _key(name: str, inputs: Sequence[Tensor]) -> tuple[object, ...]:
+    return (name, *((tuple(tensor.shape), tensor.dtype) for tensor in inputs))

@@ -237,7 +237,8 @@ class Learner:
     ) -> Generator[None, None, Outcome]:
         """Counts what is said of the fact that was learned last, when the working copy is sampled.
 
-        Yields after each token. Changes no weights, and draws no number that learning depends on.
+        Yields after each token, on a GPU after some. Changes no weights, and draws no number that
+        learning depends on.
 
         Args:
             outcome: of learning it, not committed yet.

@@ -1,17 +1,34 @@
-"""When a sampled text counts as right: the answer occurs in it, case aside."""
+"""When a sampled text counts as right: the answer occurs in it, case aside.
+
+Texts are decoded only where the answer may just have occurred. To know where, each text has a
+state: how much of the answer its end spells. The next state is looked up by the token, on the
+device, in a table that is made from the texts of all tokens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.learning.encoding import Encoder
 
-# Answers whose tokens are remembered: looking at all tokens takes a while.
-KEPT = 256
+# Answers whose states are remembered: looking at all tokens takes a while.
+KEPT = 64
+# The state of a text that is to be looked at, as its answer may just have occurred. From here every
+# token leads here.
+MAYBE = 0
+# Of a longer answer only the end is looked for, so that the table is small.
+LONGEST = 32
+# Part of a character that is split between tokens. Of such characters only two are ASCII in lower
+# case, the Kelvin sign and the dotted capital I.
+PART = "\ufffd"
+FROM_PARTS = "ki"
 
 
 def occurs(answer: str, text: str) -> bool:
@@ -19,46 +36,122 @@ def occurs(answer: str, text: str) -> bool:
     return answer.lower() in text.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """States of texts on their way to one of some answers.
+
+    Attributes:
+        table: [S, V] state after each token in each state; on the CPU.
+        begins: by answer, the state of a text that spells nothing of it.
+    """
+
+    table: Tensor
+    begins: dict[str, int]
+
+    def state(self, answer: str, text: str) -> int:
+        """Of a text in which the answer has not just occurred."""
+        begin = self.begins[answer]
+        if begin == MAYBE:
+            return MAYBE
+        # What follows may turn the parts at its end into a letter of the answer.
+        return begin + _spelled(_pattern(answer), _letters(text).rstrip(PART))
+
+
 class Vocabulary:
-    """The texts of a tokenizer's tokens, each alone.
+    """The texts of a tokenizer's tokens, each alone, in lower case and without space.
 
     Args:
         tokenizer: of the model.
         size: of the model's output, which may have more tokens than the tokenizer.
-        device: of the model.
     """
 
-    def __init__(self, tokenizer: Any, size: int, device: torch.device) -> None:
-        self._device = device
-        self._rows: dict[str, Tensor] = {}
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        self._states: dict[str, NDArray[np.int32]] = {}
         known = min(len(tokenizer), size)
-        pieces = tokenizer.batch_decode([[token] for token in range(known)])
-        self._pieces = [piece.lower().strip() for piece in pieces] + [""] * (size - known)
+        # As texts are decoded: see `Encoder.decode`.
+        pieces = tokenizer.batch_decode(
+            [[token] for token in range(known)],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        letters = [_letters(piece) for piece in pieces] + [""] * (size - known)
+        lengths = np.array([len(piece) for piece in letters])
+        # All letters one after the other, those of the longest token first.
+        self._order = np.argsort(-lengths, kind="stable")  # [V]
+        self._lengths = lengths[self._order]
+        self._begins = np.cumsum(self._lengths) - self._lengths
+        joined = "".join(letters[token] for token in self._order)
+        self._letters = np.array([ord(letter) for letter in joined], dtype=np.int32)
 
-    def may_end(self, answers: Sequence[str]) -> Tensor:
-        """After which tokens an answer may just have occurred: [answers, V] bool.
+    def watch(self, answers: Sequence[str]) -> Watch:
+        """Tells after which tokens an answer may have occurred.
 
         Only a filter, so that few texts are decoded: it errs towards more of them.
         """
-        if len(self._rows) > KEPT:
-            self._rows.clear()
-        for answer in answers:
-            if answer not in self._rows:
-                self._rows[answer] = torch.tensor(self._may_end(answer.lower()))
-        none = torch.zeros((0, len(self._pieces)), dtype=torch.bool)
-        rows = [self._rows[answer] for answer in answers]
-        return (torch.stack(rows) if rows else none).to(self._device)
+        if len(self._states) > KEPT:
+            self._states.clear()
+        size = len(self._order)
+        tables = [np.full((1, size), MAYBE, dtype=np.int32)]
+        begins = {}
+        states = 1
+        for answer in dict.fromkeys(answers):
+            begins[answer] = MAYBE
+            # What is not ASCII may change its case with its neighbours. Space is not looked at,
+            # and an answer that ends in it would occur after tokens that seem empty.
+            if answer.isascii() and answer == answer.strip():
+                if answer not in self._states:
+                    self._states[answer] = self._states_of(_pattern(answer))
+                own = self._states[answer]
+                begins[answer] = states
+                tables.append(np.where(own < 0, MAYBE, own + states))
+                states += len(own)
+        table = torch.from_numpy(np.concatenate(tables))
+        return Watch(table.short() if states < 1 << 15 else table, begins)
 
-    def _may_end(self, answer: str) -> list[bool]:
-        # What is not ASCII may be part of a character, or change its case with its neighbours;
-        # tokens are looked at without the space around them.
-        if not answer.isascii() or answer != answer.strip():
-            return [True] * len(self._pieces)
-        tails = tuple(tail for n in range(len(answer)) if (tail := answer[n:].lstrip()))
-        return [
-            not piece or not piece.isascii() or answer in piece or piece.startswith(tails)
-            for piece in self._pieces
-        ]
+    def _states_of(self, pattern: str) -> NDArray[np.int32]:
+        """[m, V] letters of the pattern that are spelled after each token; -1: perhaps all."""
+        letters = sorted({*pattern})
+        kinds = np.zeros(len(self._letters), dtype=np.int32)
+        for kind, letter in enumerate(letters, start=1):
+            kinds[self._letters == ord(letter)] = kind
+        size = len(pattern)
+        after = np.zeros((size + 1, len(letters) + 1), dtype=np.int32)
+        after[size] = size  # has occurred
+        for state in range(size):
+            for kind, letter in enumerate(letters, start=1):
+                after[state, kind] = _spelled(pattern, pattern[:state] + letter, whole=True)
+        # A part counts as another letter. That may be wrong where it is not the end of its
+        # character, so that what was spelled before goes on, or if it is one of those two.
+        may_go_on = np.arange(size + 1) > 0
+        may_go_on[0] = pattern[0] in FROM_PARTS
+        may_go_on &= any(letter in pattern for letter in FROM_PARTS)
+        states = np.repeat(np.arange(size, dtype=np.int32)[:, None], len(self._order), axis=1)
+        unsure = np.zeros(states.shape, dtype=np.bool_)
+        for place in range(self._lengths.max(initial=0)):
+            longer = int(np.searchsorted(-self._lengths, -place))  # tokens with such a letter
+            at = self._begins[:longer] + place
+            before = states[:, :longer]
+            unsure[:, :longer] |= (self._letters[at] == ord(PART)) & may_go_on[before]
+            states[:, :longer] = after[before, kinds[at]]
+        found = np.empty_like(states)
+        found[:, self._order] = np.where((states == size) | unsure, -1, states)
+        return found
+
+
+def _letters(text: str) -> str:
+    """A text without space, which tokenizers put and take away between tokens."""
+    return "".join(text.lower().split())
+
+
+def _pattern(answer: str) -> str:
+    """What is looked for of an answer."""
+    return _letters(answer)[-LONGEST:]
+
+
+def _spelled(pattern: str, text: str, *, whole: bool = False) -> int:
+    """Most letters of the pattern that the text ends with; all of them only if `whole`."""
+    most = min(len(pattern) - (not whole), len(text))
+    return next((n for n in range(most, 0, -1) if text.endswith(pattern[:n])), 0)
 
 
 def spellings(encoder: Encoder, answer: str) -> list[list[int]]:

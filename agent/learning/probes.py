@@ -78,7 +78,7 @@ def count_samples(
     samples: int,
     key: str,
 ) -> Generator[None, None, list[Answer]]:
-    """Samples texts from the bare questions, as the paper does; yields after each token.
+    """Samples texts from the bare questions, as the paper does; yields now and then.
 
     Args:
         sampler: of the model that gave the answers.

@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,25 @@ from agent.learning.drawing import PAPER_SAMPLING, Sampling
 from agent.learning.encoding import Encoder
 from agent.learning.estimate import Estimate, Sums
 from agent.learning.matching import Vocabulary, is_spelled, occurs, spellings
-from agent.learning.rows import Answers, Rows, Start
-from agent.learning.slots import TOO_LITTLE_MEMORY, Prompt, is_out_of_memory, require_slots
+from agent.learning.rows import STEPS, Noticed, Rows, Shape, Start
+from agent.learning.slots import (
+    ROOM,
+    TOO_LITTLE_MEMORY,
+    Prompts,
+    is_out_of_memory,
+    require_slots,
+)
 
 __all__ = ["PAPER_SAMPLING", "Cell", "Sampled", "Sampler", "Sampling"]
 
 logger = logging.getLogger(__name__)
 
-# Rows are added and given up in multiples of this.
-ROWS = 16
-# Prompts that are kept computed.
-PROMPTS = 64
+# Rows are added and given up, and room is made for states, in multiples of these.
+ROWS, STATES = 16, 64
+# Prompts that are computed together, and their tokens, padding included.
+PROMPTS, PROMPT_TOKENS = 64, 2048
+# Samples whose random numbers are drawn together.
+DRAWN = 256
 # Texts that are kept of a cell: of its first samples, and of its first right ones.
 TEXTS = 3
 
@@ -107,27 +115,40 @@ class Sampler:
         eos: the token that ends a text.
         rows: texts at once, at most. Halved if memory does not suffice, and left so.
         max_tokens: longest text that the model takes.
+        steps: tokens of each text between two looks at the device; changes no result. None: 1 on
+            a CPU, where looking is free, some on a GPU.
 
     Raises:
-        ConfigError: there is no row.
+        ConfigError: there is no row, or no step.
         ModelError: the model has no key-value cache of the usual kind, or memory does not suffice
             for one text.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, eos: int, rows: int = 256, max_tokens: int = 2048
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        eos: int,
+        rows: int = 256,
+        max_tokens: int = 2048,
+        steps: int | None = None,
     ) -> None:
         if rows < 1:
             raise ConfigError(f"{rows} rows: choose at least 1")
+        if steps is not None and steps < 1:
+            raise ConfigError(f"{steps} steps: choose at least 1")
         self._model = model
         self._device: torch.device = model.get_input_embeddings().weight.device
         self._encoder = Encoder(tokenizer, eos, self._device)
         require_slots(model, self._device)
         size: int = model.get_output_embeddings().weight.shape[0]
-        self._vocabulary = Vocabulary(tokenizer, size, self._device)
+        self._vocabulary = Vocabulary(tokenizer, size)
         self._max_tokens = max_tokens
+        self._steps = steps or (STEPS if self._device.type == "cuda" else 1)
         self.rows = rows
         self._halved = False
+        self._kept: Rows | None = None
 
     def has_room(self, cell: Cell) -> bool:
         """Whether at least one token can follow the cell's prompt."""
@@ -154,8 +175,20 @@ class Sampler:
 
     @torch.inference_mode()
     def steps(self, cells: Sequence[Cell]) -> Iterator[list[tuple[int, Sampled]]]:
-        """As `finished`, a token of every row at a time; yields what that finished."""
-        run = _Run(self._model, self._encoder, self._vocabulary, self._tallies(cells))
+        """As `finished`, but yields what is done after each token of all rows; on a GPU, some."""
+        kept, self._kept = self._kept, None
+        tallies = self._tallies(cells)
+        longest = max((tally.limit for tally in tallies), default=0)
+        run = _Run(
+            self._model,
+            self._encoder,
+            self._vocabulary,
+            tallies,
+            width=min(_rounded(longest, ROOM), self._max_tokens),
+            steps=self._steps,
+            kept=kept,
+        )
+        del kept
         yield run.right_at_once()
         while run.unfinished:
             try:
@@ -169,6 +202,7 @@ class Sampler:
                 run.start_over()
                 self._halve()
             yield done or []
+        self._kept = run.rows_to_keep()
 
     def _tallies(self, cells: Sequence[Cell]) -> list[_Tally]:
         tallies = []
@@ -212,17 +246,25 @@ class _Tally:
         """All of them, in order, each with its random numbers."""
         seed = int.from_bytes(hashlib.sha256(self.cell.key.encode()).digest()[:16], "big")
         stream = np.random.Generator(np.random.Philox(seed))
-        for number in range(self.cell.samples):
-            yield _Sample(self, number, stream.random(self.limit - len(self.ids)))
+        for first in range(0, self.cell.samples, DRAWN):
+            some = min(DRAWN, self.cell.samples - first)
+            uniforms = stream.random((some, self.limit - len(self.ids)))
+            for number in range(some):
+                yield _Sample(self, first + number, uniforms[number])
 
-    def settle(self, number: int, text: str, *, correct: bool, tokens: int) -> None:
-        """Counts one sample."""
+    def wants_text(self, number: int) -> bool:
+        """Whether this sample's text may be kept, right or wrong."""
+        return len(self._texts) < TEXTS or number < max(self._texts)
+
+    def settle(self, number: int, text: str | None, *, correct: bool, tokens: int) -> None:
+        """Counts one sample; its text is needed if it is right, or wanted."""
         self._settled += 1
         self._correct += correct
         self._tokens += tokens
-        _keep_first(self._texts, number, text)
-        if correct:
-            _keep_first(self._correct_texts, number, text)
+        if text is not None:
+            _keep_first(self._texts, number, text)
+            if correct:
+                _keep_first(self._correct_texts, number, text)
 
     def result(self) -> Sampled:
         """Once it is done."""
@@ -243,6 +285,16 @@ class _Sample:
     uniforms: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A sample whose text is complete, to be counted."""
+
+    sample: _Sample
+    noticed: Noticed
+    text: str | None
+    correct: bool
+
+
 class _Run:
     """The samples of some cells, on their way through the rows.
 
@@ -251,23 +303,35 @@ class _Run:
         encoder: its tokenizer.
         vocabulary: its tokens.
         tallies: one for each cell.
+        width: of the rows, at least that of the longest text.
+        steps: between two looks.
+        kept: rows of an earlier run, to be used again if they fit.
     """
 
     def __init__(
-        self, model: Any, encoder: Encoder, vocabulary: Vocabulary, tallies: Sequence[_Tally]
+        self,
+        model: Any,
+        encoder: Encoder,
+        vocabulary: Vocabulary,
+        tallies: Sequence[_Tally],
+        *,
+        width: int,
+        steps: int,
+        kept: Rows | None,
     ) -> None:
         self._model, self._encoder = model, encoder
-        self._tallies = tallies
+        self._tallies, self._width, self._steps, self._kept = tallies, width, steps, kept
         words = list(dict.fromkeys(tally.cell.answer for tally in tallies))
-        self._number_of = {word: number for number, word in enumerate(words)}
-        self._spellings = [spellings(encoder, word) for word in words]
-        self._answers = Answers(vocabulary.may_end(words), self._spellings)
-        self._prompts: dict[tuple[int, ...], Prompt] = {}
+        self._spellings = {word: spellings(encoder, word) for word in words}
+        self._watch = vocabulary.watch(words)
+        self._states: dict[int, int] = {}  # after the prompts, by number of the tally
+        self._prompts: dict[tuple[int, ...], tuple[Prompts, int]] = {}
         self._waiting: Iterator[_Sample] = iter(())
         self._again: deque[_Sample] = deque()
         self._left = 0  # not settled
         self._rows: Rows | None = None
         self._in_row: list[_Sample | None] = []
+        self._ended: list[_Ended] = []
 
     @property
     def unfinished(self) -> bool:
@@ -280,6 +344,7 @@ class _Run:
         for tally in self._tallies:
             text = self._encoder.decode(tally.ids)
             if not occurs(tally.cell.answer, text):
+                self._states[tally.number] = self._watch.state(tally.cell.answer, text)
                 open_.append(tally)
                 continue
             for number in range(tally.cell.samples):
@@ -291,35 +356,14 @@ class _Run:
         return done
 
     def step(self, most_rows: int) -> list[tuple[int, Sampled]]:
-        """Fills free rows and draws a token in each; returns the cells that this finished."""
-        self._fill(most_rows)
-        assert self._rows is not None
-        done, free = [], []
-        for noticed in self._rows.step():
-            sample = self._in_row[noticed.row]
-            assert sample is not None
-            tally = sample.tally
-            text = self._encoder.decode(noticed.ids)
-            correct = occurs(tally.cell.answer, text)
-            if not (correct or noticed.ended):
-                continue
-            tally.settle(
-                sample.number,
-                text,
-                correct=correct,
-                tokens=len(noticed.ids) - len(tally.ids),
-            )
-            tally.sums.add(
-                noticed.chance,
-                otherwise=correct and not self._was_foreseen(tally, noticed.ids),
-                extra_tokens=noticed.extra_tokens,
-            )
-            self._in_row[noticed.row] = None
-            free.append(noticed.row)
-            self._left -= 1
-            if tally.done:
-                done.append((tally.number, tally.result()))
-        self._rows.free(free)
+        """Fills free rows and draws tokens in each; returns the cells that are finished.
+
+        Samples that ended in the step before are counted while the device draws.
+        """
+        rows = self._fill(most_rows)
+        rows.launch()
+        done = self._settle()
+        self._grade(rows, rows.look())
         return done
 
     def start_over(self) -> None:
@@ -328,65 +372,152 @@ class _Run:
         self._rows, self._in_row = None, []
         self._prompts.clear()
 
+    def rows_to_keep(self) -> Rows | None:
+        """At the end, for the next run."""
+        rows = self._rows or self._kept
+        return rows if rows and rows.are_dear and rows.leave_room else None
+
+    def _grade(self, rows: Rows, noticed: Sequence[Noticed]) -> None:
+        """Tells texts that are complete from those that go on."""
+        sampled = [(self._in_row[one.row], one) for one in noticed]
+        read = [
+            one
+            for sample, one in sampled
+            if sample and (one.suspected or sample.tally.wants_text(sample.number))
+        ]
+        texts = self._encoder.decode_all([one.ids for one in read]) if read else []
+        text_of = {one.row: text for one, text in zip(read, texts, strict=True)}
+        going_on, states = [], []
+        for sample, one in sampled:
+            assert sample is not None
+            answer, text = sample.tally.cell.answer, text_of.get(one.row)
+            correct = one.suspected and text is not None and occurs(answer, text)
+            if correct or one.ended:
+                self._ended.append(_Ended(sample, one, text, correct))
+                self._in_row[one.row] = None
+            else:
+                assert text is not None
+                going_on.append(one.row)
+                states.append(self._watch.state(answer, text))
+        if going_on:
+            rows.go_on(going_on, states)
+
+    def _settle(self) -> list[tuple[int, Sampled]]:
+        """Counts the samples that ended; returns the cells that are finished by that."""
+        done = []
+        for ended in self._ended:
+            tally, noticed = ended.sample.tally, ended.noticed
+            tally.settle(
+                ended.sample.number,
+                ended.text,
+                correct=ended.correct,
+                tokens=len(noticed.ids) - len(tally.ids),
+            )
+            tally.sums.add(
+                noticed.chance,
+                otherwise=ended.correct and not self._was_foreseen(tally, noticed.ids),
+                extra_tokens=noticed.extra_tokens,
+            )
+            if tally.done:
+                done.append((tally.number, tally.result()))
+        self._left -= len(self._ended)
+        self._ended = []
+        return done
+
     def _was_foreseen(self, tally: _Tally, ids: list[int]) -> bool:
         """Whether the answer at the end was part of the chances that were summed."""
-        known = self._spellings[self._number_of[tally.cell.answer]]
-        return is_spelled(ids[len(tally.ids) :], known)
+        return is_spelled(ids[len(tally.ids) :], self._spellings[tally.cell.answer])
 
-    def _fill(self, most_rows: int) -> None:
+    def _fill(self, most_rows: int) -> Rows:
         if self._rows is None:
-            size = min(most_rows, _rounded(self._left))
-            self._rows = self._new_rows(size)
-            self._in_row = [None] * size
+            self._rows = self._new_rows(most_rows)
+            self._rows.watch(self._watch.table)
+            self._in_row = [None] * self._rows.shape.rows
+        rows = self._rows
         free = [row for row, sample in enumerate(self._in_row) if sample is None]
         samples = self._next(len(free))
         if samples:
-            for row, sample in zip(free, samples, strict=False):
+            free = free[: len(samples)]
+            for row, sample in zip(free, samples, strict=True):
                 self._in_row[row] = sample
-            self._rows.start(free[: len(samples)], [self._start(sample) for sample in samples])
+            together = [
+                (tally, [sample.uniforms for sample in some])
+                for tally, some in groupby(samples, lambda sample: sample.tally)
+            ]
+            rows.start(free, [self._start(*some, most_rows) for some in together])
         # Nothing more will come: half-empty batches are given up.
         live = [row for row, sample in enumerate(self._in_row) if sample]
-        if _rounded(len(live)) <= len(self._in_row) // 2:
+        size = _rounded(len(live), ROWS)
+        if not rows.are_dear and size <= len(self._in_row) // 2:
             spare = [row for row, sample in enumerate(self._in_row) if sample is None]
-            kept = [*live, *spare][: _rounded(len(live))]
-            self._rows.keep(kept)
+            kept = [*live, *spare][:size]
+            rows.keep(kept)
             self._in_row = [self._in_row[row] for row in kept]
+        return rows
 
     def _next(self, number: int) -> list[_Sample]:
         """At most so many samples; first those that come again."""
         again = [self._again.popleft() for _ in range(min(number, len(self._again)))]
         return [*again, *islice(self._waiting, number - len(again))]
 
-    def _new_rows(self, size: int) -> Rows:
-        vocabulary = self._answers.may_end.shape[1]
-        return Rows(
-            self._model,
-            self._answers,
-            eos=self._encoder.eos,
-            size=size,
-            width=max(tally.limit for tally in self._tallies),
-            most=max(min(t.cell.sampling.top_k or vocabulary, vocabulary) for t in self._tallies),
+    def _new_rows(self, most_rows: int) -> Rows:
+        vocabulary = self._watch.table.shape[1]
+        looked_for = [self._spellings[t.cell.answer] for t in self._tallies if t.cell.estimate]
+        longest = max((len(ids) for of_one in looked_for for ids in of_one), default=0)
+        shape = Shape(
+            rows=min(most_rows, _rounded(self._left, ROWS)),
+            width=self._width,
+            most=max(tally.cell.sampling.most(vocabulary) for tally in self._tallies),
+            states=_rounded(len(self._watch.table), STATES),
+            spellings=max(map(len, looked_for), default=0),
+            longest=longest,
+            steps=self._steps,
         )
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.shape.rows <= most_rows:
+            if kept.fits(self._model, shape):
+                return kept
+            # So that calls of several kinds soon share their rows.
+            shape = shape.with_room_for(kept.shape)
+        del kept  # before there are others
+        return Rows(self._model, eos=self._encoder.eos, vocabulary=vocabulary, shape=shape)
 
-    def _start(self, sample: _Sample) -> Start:
-        tally = sample.tally
-        key = tuple(tally.ids)
-        if key not in self._prompts:
-            if len(self._prompts) >= PROMPTS:
-                self._prompts.clear()
-            self._prompts[key] = Prompt(self._model, tally.ids)
+    def _start(self, tally: _Tally, uniforms: list[NDArray[np.float64]], most_rows: int) -> Start:
+        if tuple(tally.ids) not in self._prompts:
+            self._compute_prompts(tally, most_rows)
+        prompts, number = self._prompts[tuple(tally.ids)]
         return Start(
-            prompt=self._prompts[key],
+            ids=tally.ids,
+            prompts=prompts,
+            prompt=number,
             limit=tally.limit,
             sampling=tally.cell.sampling,
-            answer=self._number_of[tally.cell.answer],
-            uniforms=sample.uniforms,
-            estimated=tally.cell.estimate,
+            state=self._states[tally.number],
+            spellings=self._spellings[tally.cell.answer] if tally.cell.estimate else (),
+            uniforms=uniforms,
         )
 
+    def _compute_prompts(self, tally: _Tally, most: int) -> None:
+        """Of this cell and of some that come next."""
+        together: list[tuple[int, ...]] = []
+        longest = 0
+        for other in self._tallies[tally.number :]:
+            ids = tuple(other.ids)
+            if other.number not in self._states or ids in together:
+                continue
+            longest = max(longest, len(ids))
+            if together and longest * (len(together) + 1) > PROMPT_TOKENS:
+                break
+            together.append(ids)
+            if len(together) == min(PROMPTS, most):
+                break
+        prompts = Prompts(self._model, together)
+        self._prompts = {ids: (prompts, number) for number, ids in enumerate(together)}
 
-def _rounded(rows: int) -> int:
-    return max(1, -(-rows // ROWS)) * ROWS
+
+def _rounded(size: int, unit: int) -> int:
+    """Up to a multiple of the unit, at least one."""
+    return max(1, -(-size // unit)) * unit
 
 
 def _keep_first(texts: dict[int, str], number: int, text: str) -> None:

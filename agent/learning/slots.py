@@ -2,11 +2,14 @@
 
 A slot is a row of the cache with a length of its own. So a text that is finished makes place for
 another in the middle of a batch, and a prompt is computed once and copied to all that begin with
-it.
+it. Nothing here waits for the device, and the cache stays where it is, so that reading can be a
+CUDA graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +25,39 @@ TOO_LITTLE_MEMORY = (
 )
 # Columns are read in multiples of this: few shapes, and sums that are cut into the same pieces.
 WIDTH = 16
+# There are as many as a multiple of this.
+ROOM = 8
+
+
+@contextmanager
+def no_place_twice() -> Iterator[None]:
+    """For writes at indices none of which occurs twice: they come out the same in any order.
+
+    Deterministic algorithms would sort the indices first, with ten kernels instead of one.
+    """
+    strict = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    if strict:
+        torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        if strict:
+            torch.use_deterministic_algorithms(True, warn_only=warn_only)
+
+
+class _Reading:
+    """Where the tokens that are read now belong.
+
+    Attributes:
+        rows: [R, 1] each row of the cache.
+        place: [R, q] columns of the tokens.
+        width: columns that are looked at.
+    """
+
+    rows: Tensor
+    place: Tensor
+    width: int
 
 
 class _SlotLayer(DynamicLayer):
@@ -30,43 +66,75 @@ class _SlotLayer(DynamicLayer):
     keys: Any
     values: Any
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, reading: _Reading, keys: Tensor, values: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.keys, self.values = keys, values
         self.is_initialized = True
-        self.place: Tensor = torch.empty(0)  # [R, q]: columns of the tokens that are read now
-        self.width = 0  # columns that are looked at
+        self._reading = reading
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        rows = torch.arange(len(self.place), device=self.place.device)[:, None]  # [R, 1]
-        self.keys[rows, :, self.place] = key_states.transpose(1, 2)
-        self.values[rows, :, self.place] = value_states.transpose(1, 2)
-        return self.keys[:, :, : self.width], self.values[:, :, : self.width]
+        now = self._reading
+        with no_place_twice():
+            self.keys[now.rows, :, now.place] = key_states.transpose(1, 2)
+            self.values[now.rows, :, now.place] = value_states.transpose(1, 2)
+        return self.keys[:, :, : now.width], self.values[:, :, : now.width]
 
 
-class Prompt:
-    """A prompt's keys and values, all but those of its last token.
+class _LookLayer(_SlotLayer):
+    """Copies of some rows of a layer, made when the layer is read: one layer's at a time."""
+
+    def __init__(self, reading: _Reading, layer: _SlotLayer, slots: Tensor) -> None:
+        super().__init__(reading, layer.keys, layer.values)
+        self._slots = slots
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        now = self._reading
+        copies = []
+        for states, new in ((self.keys, key_states), (self.values, value_states)):
+            copy = states[:, :, : now.width][self._slots]
+            copy[now.rows, :, now.place] = new.transpose(1, 2)
+            copies.append(copy)
+        return copies[0], copies[1]
+
+
+class Prompts:
+    """Keys and values of some prompts, all but those of their last tokens.
 
     Args:
         model: a causal LM with a key-value cache.
-        ids: at least one token.
+        prompts: P rows of at least one token each.
+
+    Attributes:
+        kinds: of the keys and the values of each layer by turns, which stack they are in. Mostly
+            all are in one.
+        stacks: [n, P, heads, L, d] each, L that of the longest; what stands to the right of a
+            shorter one has no meaning. None if there is nothing to be read.
     """
 
-    def __init__(self, model: Any, ids: list[int]) -> None:
-        self.ids = ids
-        self.layers: list[tuple[Tensor, Tensor]] = []
-        if len(ids) > 1:
-            device = model.get_input_embeddings().weight.device
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+        self.kinds: list[int] = []
+        self.stacks: list[Tensor] = []
+        length = max(map(len, prompts)) - 1
+        if length:
+            padded = [[*ids[:-1], *[ids[-1]] * (length + 1 - len(ids))] for ids in prompts]
             cache: Any = DynamicCache()
             model(
-                input_ids=torch.tensor([ids[:-1]], device=device),
+                input_ids=torch.tensor(padded, device=model.get_input_embeddings().weight.device),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            self.layers = [(layer.keys, layer.values) for layer in cache.layers]
+            alike: dict[object, list[Tensor]] = {}
+            states = [state for layer in cache.layers for state in (layer.keys, layer.values)]
+            for state in states:
+                alike.setdefault((state.shape, state.dtype), []).append(state)
+            kinds = {kind: number for number, kind in enumerate(alike)}
+            self.kinds = [kinds[state.shape, state.dtype] for state in states]
+            self.stacks = [torch.stack(some) for some in alike.values()]
 
 
 class Slots:
@@ -80,68 +148,87 @@ class Slots:
 
     def __init__(self, model: Any, rows: int, width: int) -> None:
         self._model = model
-        self._width = -(-width // WIDTH) * WIDTH
-        self._layers = [
-            _SlotLayer(*(self._room(state, rows) for state in states))
-            for states in Prompt(model, [0, 0]).layers
-        ]
-
-    def _room(self, state: Tensor, rows: int) -> Tensor:
-        """Zeros for the keys or values of a layer, of which `state` is an example, [1, h, 1, d]."""
+        self._most = width
+        self._width = -(-width // ROOM) * ROOM
+        self._reading = _Reading()
+        example = Prompts(model, [[0, 0]])
+        self._kinds = example.kinds
         # Not left as it was: what is masked out has weight 0, but 0 times NaN would be NaN.
-        return state.new_zeros((rows, state.shape[1], self._width, state.shape[3]))
+        self._stacks = [
+            stack.new_zeros((len(stack), rows, stack.shape[2], self._width, stack.shape[4]))
+            for stack in example.stacks
+        ]
+        self._layers = self._views()
 
-    def fill(self, rows: Tensor, prompt: Prompt) -> None:
-        """Begins new texts in some slots, [N], with one prompt."""
-        length = len(prompt.ids) - 1
-        for layer, (keys, values) in zip(self._layers, prompt.layers, strict=False):
-            layer.keys[rows, :, :length] = keys
-            layer.values[rows, :, :length] = values
+    def _views(self) -> list[_SlotLayer]:
+        stacks = [iter(stack) for stack in self._stacks]
+        states = [next(stacks[kind]) for kind in self._kinds]
+        pairs = zip(states[::2], states[1::2], strict=True)
+        return [_SlotLayer(self._reading, keys, values) for keys, values in pairs]
+
+    def columns(self, longest: int) -> Tensor:
+        """Numbers of the columns to be read, [w], so that texts of this length are seen whole."""
+        width = min(-(-longest // WIDTH) * WIDTH, self._width)
+        return torch.arange(width, device=self._layers[0].keys.device)
+
+    def fill(self, rows: Tensor, prompts: Prompts, which: Tensor) -> None:
+        """Begins new texts in some slots, [N], each with one of the prompts, [N] numbers."""
+        with no_place_twice():
+            for stack, states in zip(self._stacks, prompts.stacks, strict=False):
+                stack[:, rows, :, : states.shape[3]] = states[:, which]
 
     def keep(self, rows: Tensor) -> None:
         """Keeps the texts of some slots only, [N], in this order."""
-        for layer in self._layers:
-            layer.batch_select_indices(rows)
+        for stack in self._stacks:
+            for states in stack:  # one after the other: the copy of all would take memory
+                states[: len(rows)] = states[rows]
+        self._stacks = [stack[:, : len(rows)] for stack in self._stacks]
+        self._layers = self._views()
 
-    def read(self, tokens: Tensor, lengths: Tensor, longest: int) -> Tensor:
+    def read(self, tokens: Tensor, lengths: Tensor, columns: Tensor) -> Tensor:
         """Reads the next tokens of every text.
 
         Args:
             tokens: [R, q].
             lengths: [R] tokens read before.
-            longest: at least the largest length after it.
+            columns: of at least the largest length after it.
 
         Returns:
             [R, q, V] logits.
         """
-        return self._read(self._layers, tokens, lengths, longest)
+        return self._read(self._layers, self._reading, tokens, lengths, columns)
 
-    def look(self, rows: Tensor, tokens: Tensor, lengths: Tensor, longest: int) -> Tensor:
+    def look(self, rows: Tensor, tokens: Tensor, lengths: Tensor, columns: Tensor) -> Tensor:
         """What `read` would give in some slots, [N], and leaves no trace.
 
         Args:
             rows: [N] slots, each as often as it is named.
-            tokens: [N, q].
-            lengths: [N] tokens read before.
-            longest: at least the largest length after it.
+            tokens: [N, q]; what lies beyond the longest text is read at its last place.
+            lengths: [N] tokens read before; a slot may have gone on since.
+            columns: as for `read`.
         """
-        copies = [_SlotLayer(layer.keys[rows], layer.values[rows]) for layer in self._layers]
-        return self._read(copies, tokens, lengths, longest)
+        reading = _Reading()
+        copies = [_LookLayer(reading, layer, rows) for layer in self._layers]
+        return self._read(copies, reading, tokens, lengths, columns)
 
     def _read(
-        self, layers: list[_SlotLayer], tokens: Tensor, lengths: Tensor, longest: int
+        self,
+        layers: Sequence[_SlotLayer],
+        reading: _Reading,
+        tokens: Tensor,
+        lengths: Tensor,
+        columns: Tensor,
     ) -> Tensor:
         place = lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)  # [R, q]
-        width = min(-(-longest // WIDTH) * WIDTH, self._width)
-        for layer in layers:
-            layer.place, layer.width = place, width
-        columns = torch.arange(width, device=tokens.device)
+        place = place.clamp(max=self._most - 1)
+        reading.rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        reading.place, reading.width = place, len(columns)
         dtype = self._model.dtype
-        mask = torch.zeros((*place.shape, width), dtype=dtype, device=tokens.device)
+        mask = torch.zeros((*place.shape, len(columns)), dtype=dtype, device=tokens.device)
         mask.masked_fill_(columns > place[:, :, None], torch.finfo(dtype).min)
         logits: Tensor = self._model(
             input_ids=tokens,
-            attention_mask=mask[:, None],  # [R, 1, q, W]
+            attention_mask=mask[:, None],  # [R, 1, q, w]
             position_ids=place,
             past_key_values=Cache(layers=list(layers)),
             use_cache=True,
@@ -160,9 +247,10 @@ def require_slots(model: Any, device: torch.device) -> None:
     try:
         plain = model(input_ids=ids, use_cache=False).logits[0, -2:]
         slots = Slots(model, rows=2, width=4)
-        slots.fill(torch.tensor([1], device=device), Prompt(model, [3, 1, 0]))
+        second = torch.tensor([1], device=device)
+        slots.fill(second, Prompts(model, [[3, 1, 0]]), second - 1)
         lengths = torch.tensor([0, 2], device=device)
-        shared = slots.read(ids[:, 2:].expand(2, 2), lengths, 4)[1]
+        shared = slots.read(ids[:, 2:].expand(2, 2), lengths, slots.columns(4))[1]
         same = (plain - shared).abs().max() <= 0.01 * plain.abs().max()
     except Exception as error:  # there is no end to what a model of another kind may raise
         if is_out_of_memory(error):
@@ -179,10 +267,14 @@ def _no_slots(model: Any) -> str:
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice: on a CPU, torch has no error of its own for that."""
-    return (
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory did not suffice: on a CPU, torch has no error of its own for that.
+
+    Where a CUDA graph is captured, another error may come of the first.
+    """
+    return error is not None and (
         isinstance(error, torch.OutOfMemoryError | MemoryError)
         or "can't allocate memory" in str(error)
         or "not enough memory" in str(error)
+        or is_out_of_memory(error.__context__)
     )

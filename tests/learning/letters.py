@@ -45,7 +45,7 @@ class Letters:
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         return "".join(PIECES[token] for token in ids)
 
-    def batch_decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+    def batch_decode(self, rows: Sequence[Sequence[int]], **_: Any) -> list[str]:
         return [self.decode(row) for row in rows]
 
 
@@ -103,7 +103,7 @@ def exact_probability(model: Any, prompt: str, answer: str, sampling: Sampling) 
     probability, open_ = 0.0, [(ids, 1.0)]
     while open_:
         logits = model(input_ids=torch.tensor([text for text, _ in open_])).logits[:, -1]
-        settings = Truncation.of([sampling] * len(open_), len(PIECES), CPU)
+        settings = _same_for_all(sampling, len(open_))
         every = torch.arange(len(PIECES)).expand(len(open_), -1)
         nexts = Candidates.of(logits, settings).probability(every).tolist()
         longer = []
@@ -118,6 +118,16 @@ def exact_probability(model: Any, prompt: str, answer: str, sampling: Sampling) 
                     longer.append(grown)
         open_ = longer
     return probability
+
+
+def _same_for_all(sampling: Sampling, rows: int) -> Truncation:
+    most = sampling.most(len(PIECES))
+    return Truncation(
+        torch.full((rows,), sampling.temperature),
+        torch.full((rows,), most),
+        torch.full((rows,), sampling.top_p, dtype=torch.float64),
+        most,
+    )
 
 
 def surprise(some: Sequence[int], others: Sequence[int]) -> float:

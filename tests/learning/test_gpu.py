@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
+from agent.learning import rows as rows_module
 from agent.learning.environment import make_deterministic
 from agent.learning.graphs import Runner
 from agent.learning.learner import Learner
@@ -38,8 +39,17 @@ class Launched(Runner):
     def rounded(self, size: int, unit: int) -> int:
         return size
 
+    def tries_out(self, name, inputs):
+        return False
+
     def run(self, name, function, inputs):
         return function(*inputs)
+
+
+class LaunchedAlike(Launched):
+    """Kernel by kernel, but of the shapes that graphs have."""
+
+    has_graphs = True
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +124,42 @@ def test_samples_are_those_of_the_cpu() -> None:
             # TF32 moves a draw that is close to a boundary.
             assert abs(other.correct - here.correct) <= 6
             assert other.texts[0] == here.texts[0] or other.texts[1] == here.texts[1]
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+def test_graphs_sample_what_plain_launches_sample(
+    estimate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other widths, other sums; under TF32 such a difference would grow.
+    torch.set_float32_matmul_precision("highest")
+    loaded = load("tiny", device="cuda")
+    cells = [
+        Cell(
+            prompt=fact.question,
+            answer=answer,
+            samples=300,
+            sampling=Sampling(top_k=40, max_length=60),
+            key=answer,
+            estimate=estimate,
+        )
+        for fact, answer in zip(FACTS, ("k", "ke"), strict=True)
+    ]
+
+    def sampler(**settings: int) -> Sampler:
+        return Sampler(
+            loaded.model, loaded.tokenizer, eos=loaded.eos_token_id, rows=128, **settings
+        )
+
+    by_graph = sampler()
+    found = by_graph.sample(cells)
+    assert 0 < found[0].correct < found[0].samples
+    assert by_graph.sample(cells) == found  # by the graphs that are there now
+    monkeypatch.setattr(rows_module, "Runner", LaunchedAlike)
+    assert sampler().sample(cells) == found
+    each_token = sampler(steps=1).sample(cells)
+    assert [(one.correct, one.tokens, one.texts) for one in each_token] == [
+        (one.correct, one.tokens, one.texts) for one in found
+    ]
 
 
 def test_a_learned_fact_is_sampled() -> None:

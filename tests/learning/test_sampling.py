@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
 
 from agent.errors import ConfigError, ModelError
+from agent.learning import rows as rows_module
 from agent.learning import sampling as sampling_module
-from agent.learning.matching import Vocabulary
-from agent.learning.rows import Rows
-from agent.learning.sampling import PAPER_SAMPLING, Cell, Sampler, Sampling
-from agent.learning.slots import Prompt, Slots
+from agent.learning.graphs import Runner
+from agent.learning.matching import MAYBE, Vocabulary, occurs
+from agent.learning.rows import Noticed, Rows, Shape, Start
+from agent.learning.sampling import PAPER_SAMPLING, Cell, Sampled, Sampler, Sampling
+from agent.learning.slots import Prompts, Slots
 from tests.learning.letters import EOS, PIECES, Letters, small_model, surprise
 from tests.learning.models import FAMILIES, one_thread
 
@@ -35,6 +42,21 @@ CELLS = [
         prompt="a", answer="g", samples=9, sampling=Sampling(max_new_tokens=20, top_p=0.9), key="3"
     ),
     Cell(prompt="ab", answer="eg", samples=30, sampling=Sampling(max_length=9, top_k=4), key="4"),
+]
+
+
+# With looks ahead, for spellings of several lengths; and one that is looked at after each token.
+ESTIMATED = [
+    *(replace(cell, estimate=True, key=f"{cell.key} estimated") for cell in CELLS),
+    Cell(
+        prompt="ab",
+        answer="gegf",
+        samples=20,
+        sampling=Sampling(max_length=12),
+        key="long",
+        estimate=True,
+    ),
+    Cell(prompt="ab", answer="é", samples=20, sampling=Sampling(max_length=12), key="5"),
 ]
 
 
@@ -95,9 +117,11 @@ def test_a_shared_prompt_is_read_as_in_a_plain_forward_pass(family: str) -> None
     model = small_model(family)
     texts = [[1, 2, 3, 4, 5], [6, 7], [1, 2, 7, 7, 1, 0, 3]]
     slots = Slots(model, rows=3, width=20)
+    every = slots.columns(20)
     with torch.inference_mode():
-        slots.fill(torch.tensor([0, 2]), Prompt(model, [1, 2]))  # both begin so
-        slots.fill(torch.tensor([1]), Prompt(model, [6]))  # nothing to be read before
+        # Two begin alike; of the other prompt there is nothing to be read before.
+        both = Prompts(model, [[6], [1, 2]])
+        slots.fill(torch.tensor([0, 1, 2]), both, torch.tensor([1, 0, 1]))
         lengths = [1, 0, 1]
         for row, text in enumerate(texts):
             while lengths[row] < len(text):
@@ -105,8 +129,8 @@ def test_a_shared_prompt_is_read_as_in_a_plain_forward_pass(family: str) -> None
                     [[t[n] if n < len(t) else 0] for t, n in zip(texts, lengths, strict=True)]
                 )
                 before = torch.tensor(lengths)
-                seen = slots.look(torch.tensor([row]), tokens[[row]], before[[row]], 20)[0, -1]
-                read = slots.read(tokens, before, 20)[row, -1]
+                seen = slots.look(torch.tensor([row]), tokens[[row]], before[[row]], every)[0, -1]
+                read = slots.read(tokens, before, every)[row, -1]
                 lengths[row] += 1
                 plain = model(input_ids=torch.tensor([text[: lengths[row]]])).logits[0, -1]
                 torch.testing.assert_close(read, plain, atol=1e-5, rtol=1e-4)
@@ -126,6 +150,214 @@ def test_a_cell_comes_out_the_same_in_any_company(family: str) -> None:
     assert alone == together
     backwards = sampler(model, rows=20).sample(CELLS[::-1])
     assert backwards[::-1] == together
+
+
+def without_rounding(found: Sequence[Sampled]) -> list[object]:
+    """What is the same however many places are looked at together."""
+    return [
+        (
+            replace(one, estimate=None),
+            one.estimate
+            and (
+                one.estimate.extra_tokens,
+                pytest.approx(one.estimate.probability, rel=1e-5),
+                pytest.approx(one.estimate.standard_error, rel=1e-5),
+            ),
+        )
+        for one in found
+    ]
+
+
+def values(found: Sequence[Sampled]) -> list[object]:
+    return [
+        (
+            replace(one, estimate=None),
+            one.estimate
+            and (
+                one.estimate.extra_tokens,
+                one.estimate.probability,
+                one.estimate.standard_error,
+            ),
+        )
+        for one in found
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_how_seldom_rows_are_looked_at_changes_nothing(family: str) -> None:
+    model = small_model(family)
+    cells = [*CELLS, *ESTIMATED]
+    expected = sampler(model, rows=48).sample(cells)
+    for steps, rows in ((3, 48), (8, 48), (5, 7)):
+        found = sampler(model, rows=rows, steps=steps).sample(cells)
+        assert values(found) == without_rounding(expected)
+
+
+def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[Noticed]]:
+    """What looks notice, of texts with room for so many tokens after the prompt."""
+    watch = Vocabulary(LETTERS, len(PIECES)).watch(["never"])
+    shape = Shape(
+        rows=len(room),
+        width=16,
+        most=3,
+        states=len(watch.table),
+        spellings=0,
+        longest=0,
+        steps=steps,
+    )
+    rows = Rows(model, eos=EOS, vocabulary=len(PIECES), shape=shape)
+    rows.watch(watch.table)
+    prompts = Prompts(model, [[1, 2]])
+    stream = np.random.default_rng(1)
+    starts = [
+        Start(
+            ids=[1, 2],
+            prompts=prompts,
+            prompt=0,
+            limit=2 + tokens,
+            sampling=Sampling(top_k=3, max_new_tokens=tokens),
+            state=watch.begins["never"],
+            spellings=(),
+            uniforms=[stream.random(9)[:tokens]],
+        )
+        for tokens in room
+    ]
+    rows.start(range(len(room)), starts)
+    looks = []
+    for _ in range(max(room) + 1):
+        rows.launch()
+        looks.append(rows.look())
+    return [look for look in looks if look]
+
+
+@torch.inference_mode()
+def test_a_row_is_idle_from_its_end_to_the_next_look(model: Any) -> None:
+    with torch.inference_mode(False):
+        model = small_model()
+        model.get_output_embeddings().weight[EOS] = -10  # no text ends by itself
+    room = [2, 7, 7]
+    first, rest = drawn(model, room, steps=5)
+    assert [(one.row, len(one.ids), one.ended, one.suspected) for one in first] == [
+        (0, 4, True, False)
+    ]
+    assert [(one.row, len(one.ids), one.ended) for one in rest] == [(1, 9, True), (2, 9, True)]
+    each = [one for look in drawn(model, room, steps=1) for one in look]
+    assert [one.ids for one in (*first, *rest)] == [one.ids for one in each]
+
+
+def test_texts_that_are_suspected_at_each_token_are_looked_at_at_each(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = Rows._step, 0
+
+    def counted(rows: Rows, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+        nonlocal calls
+        calls += 1
+        return step(rows, columns, on)
+
+    monkeypatch.setattr(Rows, "_step", counted)
+    cell = Cell(prompt="ab", answer="é", samples=1, sampling=Sampling(max_length=30), key="1")
+    [found] = sampler(model, steps=8).sample([cell])
+    assert calls == found.tokens > 2
+
+
+class Rehearsed(Runner):
+    """Does on a CPU what a graph does: tries out, and leaves inputs and outputs where they are."""
+
+    has_graphs = True
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.static: dict[object, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {}
+
+    def tries_out(self, name, inputs):
+        return self._named(name, inputs) not in self.static
+
+    def run(self, name, function, inputs):
+        key = self._named(name, inputs)
+        if key not in self.static:
+            own = tuple(tensor.clone() for tensor in inputs)
+            function(*own)
+            self.static[key] = (own, function(*own))
+        own, outputs = self.static[key]
+        for static, tensor in zip(own, inputs, strict=True):
+            static.copy_(tensor)
+        for output, tensor in zip(outputs, function(*own), strict=True):
+            output.copy_(tensor)
+        return outputs
+
+    @staticmethod
+    def _named(name, inputs):
+        return (name, *(tuple(tensor.shape) for tensor in inputs))
+
+
+def test_steps_that_are_tried_out_first_give_the_same(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [*CELLS, *ESTIMATED]
+    expected = sampler(model, rows=48).sample(cells)
+    monkeypatch.setattr(rows_module, "Runner", Rehearsed)
+    assert values(sampler(model, rows=48, steps=4).sample(cells)) == without_rounding(expected)
+
+
+def test_rows_that_are_dear_are_used_again_while_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "Runner", Rehearsed)
+    changing = small_model(seed=0)
+    kept = sampler(changing, rows=64, steps=4)
+    kept.sample(CELLS)
+    rows = kept._kept
+    assert rows is not None
+    changing.load_state_dict(small_model(seed=1).state_dict())  # where the others were
+    some, others = kept.sample(CELLS[:2]), kept.sample(CELLS[2:])
+    assert kept._kept is rows
+    monkeypatch.setattr(rows_module, "Runner", Runner)
+    assert [*some, *others] == sampler(small_model(seed=1)).sample(CELLS)
+    monkeypatch.setattr(rows_module, "Runner", Rehearsed)
+    # Longer texts do not fit, but after that both do.
+    kept.sample([replace(CELLS[0], samples=3, sampling=Sampling(max_length=40))])
+    wider = kept._kept
+    assert wider is not None
+    assert (rows.shape.rows, rows.shape.width, wider.shape.width) == (64, 24, 40)
+    assert wider.shape == replace(rows.shape, width=40)
+    kept.sample(CELLS[:3])
+    assert kept._kept is wider
+    # A graph would read weights where they no longer are.
+    weight = changing.get_output_embeddings().weight
+    weight.data = weight.data.clone()
+    kept.sample(CELLS[:1])
+    assert kept._kept is not wider
+
+
+class Operators(TorchDispatchMode):
+    """Notes what is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        if func.overloadpacket.__name__ in ("index", "index_put_"):
+            dtypes = {index.dtype for index in args[1] if index is not None}
+            assert dtypes <= {torch.int64}  # a mask would be counted first
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_step_asks_the_device_for_anything(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operators = Operators()
+
+    class Observed(Rehearsed):
+        def run(self, name, function, inputs):
+            with operators:
+                return function(*inputs)
+
+    monkeypatch.setattr(rows_module, "Runner", Observed)
+    sampler(small_model(family), steps=3).sample(ESTIMATED)
+    assert {"topk", "where", "index_put_"} <= operators.names
+    waits = {"_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero"}
+    # From the host, a tensor comes by `lift_fresh`.
+    assert not operators.names & {*waits, "lift_fresh", "lift_fresh_copy", "_to_copy"}
 
 
 def test_another_key_gives_other_samples(model: Any) -> None:
@@ -197,11 +429,19 @@ class Starved:
         return getattr(self._model, name)
 
 
+def broken_capture() -> RuntimeError:
+    """What a CUDA graph's end says when there was too little memory on the way."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        broken_capture(),
     ],
 )
 def test_too_many_rows_for_the_memory_are_halved_and_it_is_said_once(
@@ -220,16 +460,16 @@ def test_too_many_rows_for_the_memory_are_halved_and_it_is_said_once(
 def test_memory_that_runs_out_on_the_way_costs_no_sample(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, calls = Rows.step, 0
+    launch, calls = Rows.launch, 0
 
     def failing(rows: Rows) -> Any:
         nonlocal calls
         calls += 1
         if calls == 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(rows)
+        return launch(rows)
 
-    monkeypatch.setattr(Rows, "step", failing)
+    monkeypatch.setattr(Rows, "launch", failing)
     halved = sampler(model, rows=64)
     assert halved.sample(CELLS) == sampler(model).sample(CELLS)
     assert halved.rows == 32
@@ -277,14 +517,77 @@ def test_a_model_of_nan_says_nothing(model: Any) -> None:
 
 
 def test_only_after_tokens_that_an_answer_may_end_with_texts_are_looked_at() -> None:
-    vocabulary = Vocabulary(LETTERS, len(PIECES), torch.device("cpu"))
     words = ["ab", "cda", "b c", "f ", "é"]
-    ends = [
-        {PIECES[token] for token in row.nonzero()[:, 0].tolist()} - {"", " "}
-        for row in vocabulary.may_end(words)
-    ]
+    watch = Vocabulary(LETTERS, len(PIECES)).watch(words)
+    ends = []
+    for begin, size in zip(watch.begins.values(), (2, 3, 2, 1, 1), strict=True):
+        suspected = (watch.table[begin : begin + size] == MAYBE).any(0).nonzero()[:, 0]
+        ends.append({PIECES[token] for token in suspected.tolist()} - {"", " "})
     every = {*PIECES} - {"", " "}
     assert ends == [{"b"}, {"a"}, {"c", "cd"}, every, every]
+
+
+def test_no_text_in_which_an_answer_occurs_is_missed() -> None:
+    words = ["ab", "aab", "a b", "cdcd", "gag", "Fa", "cda", "bbab"]
+    watch = Vocabulary(LETTERS, len(PIECES)).watch(words)
+    stream = random.Random(3)
+    suspected = occurred = 0
+    for word in words * 20:
+        ids = [1]
+        state = watch.state(word, LETTERS.decode(ids))
+        while len(ids) < 150:
+            ids.append(stream.randrange(len(PIECES)))
+            text = LETTERS.decode(ids)
+            state = int(watch.table[state, ids[-1]])
+            suspected += state == MAYBE
+            if occurs(word, text):
+                occurred += 1
+                assert state == MAYBE, (word, text)
+                break
+            if state == MAYBE:  # as rows do after a look
+                state = watch.state(word, text)
+    # Only space can deceive.
+    assert 50 < occurred < suspected < 2 * occurred
+
+
+def test_parts_of_characters_may_be_the_last_letter_of_an_answer() -> None:
+    class Bytes:
+        """A token is a byte; the Kelvin sign, which is a k in lower case, has three."""
+
+        pieces = (*(bytes([n]) for n in b"axk "), *(bytes([n]) for n in "\u212aé".encode()))
+
+        def __len__(self) -> int:
+            return len(self.pieces)
+
+        def batch_decode(self, rows: Sequence[Sequence[int]], **_: Any) -> list[str]:
+            return [b"".join(self.pieces[n] for n in row).decode(errors="replace") for row in rows]
+
+    vocabulary = Vocabulary(Bytes(), len(Bytes()))
+    stream = random.Random(4)
+    decode = Bytes().batch_decode
+    for word in ("ak", "xa", "k", "kx") * 200:
+        watch = vocabulary.watch([word])
+        ids: list[int] = []
+        state = watch.begins[word]
+        while len(ids) < 12:
+            # The sign comes whole, sometimes.
+            ids += [4, 5, 6][: stream.randint(1, 4)] if stream.random() < 0.3 else []
+            ids.append(stream.randrange(len(Bytes())))
+            [text] = decode([ids])
+            earlier, state = state, watch.begins[word]
+            for n in range(1, len(ids) + 1):
+                [part] = decode([ids[:n]])
+                state = int(watch.table[state, ids[n - 1]])
+                if occurs(word, part):
+                    break
+                if state == MAYBE:
+                    state = watch.state(word, part)
+            if occurs(word, text):
+                assert state == MAYBE, (word, text, earlier)
+                break
+    # Where it cannot be one of those two characters, nobody looks.
+    table = vocabulary.watch(["xa"]).table
+    assert not (table[1:, 4:] == MAYBE).any()
 
 
 @pytest.mark.parametrize(
@@ -312,6 +615,8 @@ def test_bad_cells_are_refused(model: Any) -> None:
             Cell(**right | wrong)
     with pytest.raises(ConfigError, match="0 rows"):
         sampler(model, rows=0)
+    with pytest.raises(ConfigError, match="0 steps"):
+        sampler(model, steps=0)
     full = Cell(prompt="a" * 50, answer="b", samples=1, sampling=PAPER_SAMPLING, key="")
     with pytest.raises(ConfigError, match="leaves no room in max_length 50"):
         sampler(model).sample([full])

@@ -30,6 +30,8 @@ BEFORE_THE_SNAPSHOT = 3
 NEAR = 0.9
 # Updates that may be committed while a snapshot is written.
 WHILE_WRITTEN = 5
+# Longer than an update of `MANY_STEPS` takes.
+SETTLED_SECONDS = 3.0
 # Not a bound that is checked: only a restart that hangs takes so long.
 LONGEST_RESTART_SECONDS = 600.0
 READY = re.compile(r"replayed (\d+) updates, ([\d.]+) s")
@@ -69,7 +71,7 @@ def run_long(folder: Path, cases: int, seed: int) -> Findings:
         _teach(client, facts[:BEFORE_THE_SNAPSHOT])
         client.create_snapshot()
         _teach(client, facts[BEFORE_THE_SNAPSHOT:])
-        client.export(str(folder / "before"))
+        _export_at_rest(client, folder / "before")
         server.kill()
     updates = _since_snapshot(data)
     restart = _restart(folder, NO_SNAPSHOTS)
@@ -100,7 +102,7 @@ def run_default(
         with running(case / "data", options=options) as server:
             client = server.client()
             taught = _teach_until_almost_due(client, case / "data", facts, seconds, findings)
-            client.export(str(case / "before"))
+            _export_at_rest(client, case / "before")
             server.kill()
         updates = _since_snapshot(case / "data")
         restart = _restart(case, options)
@@ -139,6 +141,16 @@ def _teach_until_almost_due(
         if len(newest) > 1 and almost:
             return facts[:number]
     raise AssertionError("no snapshot became due")
+
+
+def _export_at_rest(client: Client, folder: Path) -> None:
+    """Exports weights that no review moves, neither before the kill nor after the start."""
+    client.pause_learning(paused=True)  # restarts included
+    before = -1
+    while (version := client.status().model_version) != before:
+        before = version
+        time.sleep(SETTLED_SECONDS)  # a review may have begun
+    client.export(str(folder))
 
 
 def _facts(seed: int, number: int, policy: Policy | None) -> list[NewFact]:

@@ -10,6 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+# Both are read when gRPC is imported. It writes what its calls raise anyway, in lines that are not
+# of our logs; and what is started here are other programs, so nothing has to survive a fork.
+if "--debug" not in sys.argv:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import platformdirs
 import typer
 
@@ -142,7 +148,4 @@ def _underscored(table: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command line; see `agent.cli.ending` for how it ends."""
-    if "--debug" not in sys.argv:
-        # gRPC writes what its calls raise anyway, in lines that are not of our logs.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()

@@ -17,7 +17,7 @@ from agent.cli.eval_probes import run_probes
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, print_json
-from agent.cli.policies import AUTO_GUARDS, chosen_policy
+from agent.cli.policies import AUTO_GUARDS, chosen_policy, complete_guards, complete_policy
 from agent.errors import AgentError, ConfigError
 from agent.learning import rates
 from agent.learning.presets import PRESETS
@@ -91,6 +91,7 @@ def evaluate(
         str,
         typer.Option(
             envvar="AGENT_POLICY",
+            autocompletion=complete_policy,
             help=f"continual, teacher {OURS}: {' or '.join(rates.POLICIES)}.",
         ),
     ] = rates.DEFAULT_POLICY.name,
@@ -108,6 +109,7 @@ def evaluate(
         str,
         typer.Option(
             envvar="AGENT_GUARDS",
+            autocompletion=complete_guards,
             help=f"continual, teacher {OURS}: {', '.join(PRESETS)}; auto: full on a GPU, else"
             " light.",
         ),

@@ -16,6 +16,23 @@ PAPER_SAMPLES = 80
 MAX_SAMPLES = 100_000
 
 
+POLICY_HELP = (
+    "search: of 16 rates the smallest that teaches the fact; predicted: the same, but few are"
+    " tried; until-known: one rate, until it is known; fixed: so many steps at one rate; paper: one"
+    " step on the paper's text"
+)
+
+
+def complete_policy(incomplete: str) -> list[str]:
+    """For the shell."""
+    return [name for name in rates.POLICIES if name.startswith(incomplete)]
+
+
+def complete_guards(incomplete: str) -> list[str]:
+    """For the shell."""
+    return [name for name in (AUTO_GUARDS, *PRESETS) if name.startswith(incomplete)]
+
+
 def chosen_policy(
     name: str,
     learning_rate: float,

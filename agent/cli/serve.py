@@ -16,7 +16,15 @@ import typer
 
 from agent.cli.option_groups import grouped
 from agent.cli.output import messages, shown
-from agent.cli.policies import AUTO_GUARDS, EXACT_PROBES, chosen_policy, chosen_samples
+from agent.cli.policies import (
+    AUTO_GUARDS,
+    EXACT_PROBES,
+    POLICY_HELP,
+    chosen_policy,
+    chosen_samples,
+    complete_guards,
+    complete_policy,
+)
 from agent.cli.securing import SecurityOptions
 from agent.config import (
     DEFAULT_ADDRESS,
@@ -67,7 +75,8 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_POLICY",
-            help=f"Policy for facts that bring none: {', '.join(rates.POLICIES)}.",
+            autocompletion=complete_policy,
+            help=f"Policy for facts that bring none. {POLICY_HELP}.",
         ),
     ] = rates.DEFAULT_POLICY.name,
     learning_rate: Annotated[
@@ -84,6 +93,7 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_GUARDS",
+            autocompletion=complete_guards,
             help=f"What updates are held to: {', '.join(PRESETS)};"
             f" {AUTO_GUARDS}: full on a GPU, else light.",
         ),

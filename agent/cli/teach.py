@@ -22,8 +22,7 @@ from agent.cli.output import (
     shown,
     state_text,
 )
-from agent.cli.policies import given_policy
-from agent.learning import rates
+from agent.cli.policies import POLICY_HELP, complete_policy, given_policy
 from agent.service.client import Client, Rejected
 from memory_store.records import Fact, FactState, NewFact
 
@@ -54,7 +53,8 @@ def teach(
     policy: Annotated[
         str | None,
         typer.Option(
-            help=f"{' or '.join(rates.POLICIES)}; the server's own if none of these three is given."
+            autocompletion=complete_policy,
+            help=f"{POLICY_HELP}. The server's own if none of these three is given.",
         ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="1e-8 to 1e-1.")] = None,
@@ -62,7 +62,10 @@ def teach(
     request_id: Annotated[
         str | None, typer.Option(help="Makes a repeated call safe: the same id teaches once.")
     ] = None,
-    fact_id: Annotated[str | None, typer.Option("--id", help="Id for the fact.")] = None,
+    fact_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Id for the fact: 4 to 63 of a-z, 0-9 and '-', a letter first."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the facts are learned.")] = False,
     *,
     connection: Connection,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.cli.policies import chosen_samples
+from agent.cli.policies import chosen_samples, complete_guards, complete_policy
 from agent.errors import ConfigError
 
 
@@ -27,3 +27,9 @@ def test_other_words_are_refused_with_those_that_are_right(probes: str) -> None:
 def test_a_number_out_of_range_is_refused(probes: str) -> None:
     with pytest.raises(ConfigError, match="choose 1 to 100000"):
         chosen_samples(probes)
+
+
+def test_the_shell_is_offered_the_names_that_fit():
+    assert complete_policy("p") == ["paper", "predicted"]
+    assert complete_guards("") == ["auto", "full", "light", "rehearsal", "none"]
+    assert complete_guards("x") == []

@@ -47,6 +47,7 @@ from agent.scheduling.recording import (
     learning_so_far,
     probes_of,
     update_of,
+    with_samples,
 )
 from agent.scheduling.recovery import bring_to, note_drift
 from agent.scheduling.reviewing import Reviewer
@@ -166,6 +167,7 @@ class LearningLoop:
             self._publish_step,
             self._when_writable,
             settings.samples,
+            self._stopped,
         )
         self.learner: Learner | None = None
         self.state = LearnerState.STARTING
@@ -530,11 +532,12 @@ class LearningLoop:
             self._version,
             older,
             partial(self._publish_step, fact),
-            self._settings.samples,
         )
+        seconds = time.monotonic() - started  # without the samples: no replay takes them
+        samples = self._settings.samples
+        outcome = await with_samples(learner, fact, outcome, samples, self._stopped)
         probes, learning = probes_of(fact, older, outcome), learning_of(outcome)
         if outcome.verdict == "learned":
-            seconds = time.monotonic() - started
             new = update_of(fact, outcome, policy, self._version, self._environment(), seconds)
             return await self._store.write(
                 lambda store: store.record_learned(new, learning, probes)

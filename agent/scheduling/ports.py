@@ -32,9 +32,12 @@ class Learner(Protocol):
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
-        samples: int = 0,
     ) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step, then the outcome; an opening before the first one of an attempt."""
+        ...
+
+    async def sample(self, example: Example, samples: int) -> Outcome:
+        """The last outcome again, with counts of so many texts for each of its questions."""
         ...
 
     async def memory(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -28,12 +29,10 @@ async def learn_fact(
     base_version: int,
     older: Sequence[Fact],
     on_step: OnStep,
-    samples: int = 0,
 ) -> Outcome:
     """Has a fact learned on the learner's working copy.
 
-    `on_step` is called with each step; with the first one of an attempt, its opening too. After an
-    update so many texts are sampled for each of the fact's questions.
+    `on_step` is called with each step; with the first one of an attempt, its opening too.
 
     Raises:
         LearnerUnavailableError: the learner died.
@@ -43,7 +42,7 @@ async def learn_fact(
     opening = None
     older_examples = [Example.of(other) for other in older]
     example = Example.of(fact)
-    async for progress in learner.learn(example, policy, base_version, older_examples, samples):
+    async for progress in learner.learn(example, policy, base_version, older_examples):
         if isinstance(progress, Outcome):
             return progress
         if isinstance(progress, Opening):
@@ -52,6 +51,31 @@ async def learn_fact(
         on_step(progress, opening)
         opening = None
     raise LearnerUnavailableError("it ended without an outcome")
+
+
+async def with_samples(
+    learner: Learner, fact: Fact, outcome: Outcome, samples: int, stopped: asyncio.Event
+) -> Outcome:
+    """The outcome with counts of so many texts for each of the fact's questions.
+
+    Without them if there was no update, or if the server is stopped meanwhile: an update that is
+    made must not wait behind its samples then.
+
+    Raises:
+        LearnerUnavailableError: the learner died.
+        StaleVersionError: it has learned another fact since.
+    """
+    if not samples or outcome.verdict != "learned" or stopped.is_set():
+        return outcome
+    sampling = asyncio.ensure_future(learner.sample(Example.of(fact), samples))
+    stopping = asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait([sampling, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return sampling.result() if sampling.done() else outcome
+    finally:
+        for task in (sampling, stopping):
+            task.cancel()
+        await asyncio.gather(sampling, stopping, return_exceptions=True)
 
 
 def learning_of(outcome: Outcome) -> Learning:

@@ -8,6 +8,7 @@ stays held: a review that was broken off is due still.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -28,6 +29,7 @@ from agent.scheduling.recording import (
     probe_retention,
     probes_of,
     update_of,
+    with_samples,
 )
 from memory_store import reviews
 from memory_store.records import Fact, NewReview, Policy, ReviewOutcome, Step, Update
@@ -53,6 +55,7 @@ class Examination:
         companions: see there.
         on_step: called with each step of an update.
         samples: sampled for each question after an update; 0 for none.
+        stopped: set when the server is stopped: nothing is sampled any more.
         review: what it came to so far; `FAILED` until it is over.
     """
 
@@ -64,6 +67,7 @@ class Examination:
     companions: Companions
     on_step: OnStep = lambda step, opening: None
     samples: int = 0
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
     review: NewReview = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,10 +106,12 @@ class Examination:
             self.version,
             older,
             self.on_step,
-            self.samples,
         )
         if outcome.verdict == "learned":
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - started  # what a replay bounds: without the samples
+            outcome = await with_samples(
+                self.learner, self.fact, outcome, self.samples, self.stopped
+            )
             self._found(
                 outcome=ReviewOutcome.RETAUGHT,
                 learning=learning_of(outcome),
@@ -147,6 +153,7 @@ class Reviewer:
         on_step: Callable[[Fact, Step, Opening | None], None],
         record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
         samples: int = 0,
+        stopped: asyncio.Event | None = None,
     ) -> None:
         """Connects it with the learning loop.
 
@@ -157,6 +164,7 @@ class Reviewer:
             on_step: called with each step of an update.
             record: writes, and tries again while the disk is full.
             samples: see `Examination`.
+            stopped: likewise.
         """
         self._store = store
         self._policy_for = policy_for
@@ -164,6 +172,7 @@ class Reviewer:
         self._on_step = on_step
         self._record = record
         self._samples = samples
+        self._stopped = stopped or asyncio.Event()
         self.pending = False
 
     async def review_next(self, learner: Learner, version: int) -> Update | None:
@@ -195,6 +204,7 @@ class Reviewer:
             companions=partial(self._companions, fact),
             on_step=partial(self._on_step, fact),
             samples=self._samples,
+            stopped=self._stopped,
         )
         try:
             review = await examination.carry_out()

@@ -86,7 +86,6 @@ class LearnerClient:
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
-        samples: int = 0,
     ) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step and last the outcome; see `Learner.learn`.
 
@@ -99,7 +98,6 @@ class LearnerClient:
             policy=codec.encode_policy(policy),
             base_version=base_version,
             older=map(codec.encode_example, older),
-            samples=samples,
         )
         started = time.perf_counter()
         with our_errors():
@@ -115,6 +113,16 @@ class LearnerClient:
                             seconds = time.perf_counter() - started
                             self._observer.learned(example.fact_id, outcome, seconds)
                         yield outcome
+
+    async def sample(self, example: Example, samples: int) -> Outcome:
+        """Counts texts sampled from what was learned last; see `Learner.with_samples`.
+
+        Raises:
+            StaleVersionError: another fact was learned last.
+        """
+        request = pb.SampleRequest(example=codec.encode_example(example), samples=samples)
+        with our_errors():
+            return codec.decode_outcome((await self._stub.Sample(request)).outcome)
 
     async def memory(self) -> tuple[int, int]:
         """Bytes it takes of its GPU, or of RAM, and what there is of it."""

@@ -68,6 +68,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._learner = learner
         self._device = device
         self._answering = Answering(learner, device)
+        self._learned: tuple[str, Outcome] | None = None  # the last fact, and what came of it
 
     async def Describe(
         self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -88,22 +89,35 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         policy = codec.decode_policy(request.policy)
         older = [codec.decode_example(other) for other in request.older]
 
-        def learn() -> Iterator[Opening | Step | Outcome | None]:
-            for progress in self._learner.learn(example, policy, request.base_version, older):
-                if isinstance(progress, Outcome) and request.samples:
-                    progress = yield from self._learner.with_samples(
-                        progress, example, request.samples
-                    )
-                yield progress
-
+        learn = functools.partial(self._learner.learn, example, policy, request.base_version, older)
+        self._learned = None
         async with reporting(context):
             async for progress in self._device.stream(Priority.LEARN, learn):
                 if isinstance(progress, Step):
                     yield pb.LearnResponse(step=codec.encode_step(progress))
                 elif isinstance(progress, Opening):
                     yield pb.LearnResponse(opening=codec.encode_opening(progress))
-                elif progress is not None:  # else it was a token of the samples
+                else:
+                    self._learned = example.fact_id, progress
                     yield pb.LearnResponse(outcome=codec.encode_outcome(progress))
+
+    async def Sample(
+        self, request: pb.SampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SampleResponse:
+        example = codec.decode_example(request.example)
+        learned = self._learned
+
+        def sample() -> Iterator[Outcome | None]:
+            if learned is None or learned[0] != example.fact_id:
+                raise StaleVersionError(f"{example.fact_id} was not learned last")
+            yield (yield from self._learner.with_samples(learned[1], example, request.samples))
+
+        response = pb.SampleResponse()
+        async with reporting(context):
+            async for found in self._device.stream(Priority.LEARN, sample):
+                if found is not None:  # else it was a token of the samples
+                    response.outcome.CopyFrom(codec.encode_outcome(found))
+        return response
 
     async def Commit(
         self, request: pb.CommitRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -51,6 +51,7 @@ class FakeLearner:
         self._machine = machine
         self._died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._learned: str | None = None
+        self._outcome: Outcome | None = None
         self.served: list[str] = []
         self.version = 0
 
@@ -89,7 +90,6 @@ class FakeLearner:
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
-        samples: int = 0,
     ) -> AsyncIterator[Opening | Step | Outcome]:
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)
@@ -109,16 +109,12 @@ class FakeLearner:
         self._learned = f"{before}+{example.fact_id}" if learned else None
         if learned:
             self._machine.fallen.discard(example.question)
-        yield Outcome(
+        self._outcome = Outcome(
             verdict=verdict,
             reason="too hard" if verdict == "resisted" else "",
             steps=taken,
             before=RIGHT if verdict == "known" else WRONG,
-            after=replace(
-                WRONG if verdict == "resisted" else RIGHT,
-                samples=samples if learned else 0,
-                correct_samples=samples // 2 if learned else 0,
-            ),
+            after=WRONG if verdict == "resisted" else RIGHT,
             transfer=(WRONG,) * len(example.correlated_questions),
             forgetting=(RIGHT,) * len(older) if learned else (),
             digest_before=before,
@@ -128,6 +124,15 @@ class FakeLearner:
             base_answer=BASE_ANSWER,
             leak=LEAK,
         )
+        yield self._outcome
+
+    async def sample(self, example: Example, samples: int) -> Outcome:
+        self._machine.sampling.set()
+        await self._machine.may_sample.wait()
+        self._reach("sample")
+        assert self._outcome is not None
+        after = replace(self._outcome.after, samples=samples, correct_samples=samples // 2)
+        return replace(self._outcome, after=after)
 
     async def memory(self) -> tuple[int, int]:
         return 1, 2
@@ -207,6 +212,8 @@ class Machine:
         verdicts: by question, if not `learned`.
         fallen: questions that are answered wrongly when they are probed, until taught again.
         may_learn: set unless learners shall wait in the middle of an update.
+        may_sample: set unless they shall wait while they sample.
+        sampling: set once one does.
         may_commit: set unless they shall wait before they serve it.
         learners: all that were started, in order.
         asked_to_learn: the question of every update that was begun.
@@ -221,6 +228,9 @@ class Machine:
         self.fallen: set[str] = set()
         self.may_learn = asyncio.Event()
         self.may_learn.set()
+        self.may_sample = asyncio.Event()
+        self.may_sample.set()
+        self.sampling = asyncio.Event()
         self.may_commit = asyncio.Event()
         self.may_commit.set()
         self.learners: list[FakeLearner] = []

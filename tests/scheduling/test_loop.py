@@ -429,6 +429,36 @@ async def test_an_idle_loop_looks_at_the_queue_only_when_woken(
         assert looks == expected
 
 
+async def test_stop_keeps_an_update_and_waits_for_no_samples(world: World):
+    world.settings = replace(world.settings, samples=9)
+    fact_id = await world.teach("Sky?")
+    world.machine.may_sample.clear()
+    async with world.running() as loop:
+        await world.machine.sampling.wait()
+        loop.stop()
+    assert (await world.fact(fact_id)).state is FactState.LEARNED
+    assert world.machine.learners[0].served == [fact_id]
+    [probe] = await world.store.read(lambda store: store.probes_of(fact_id))
+    assert probe.samples == 0
+
+
+async def test_the_time_of_samples_is_not_that_of_the_update(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [0.0]
+    monkeypatch.setattr("agent.scheduling.loop.time.monotonic", lambda: clock[0])
+    world.settings = replace(world.settings, samples=9)
+    fact_id = await world.teach("Sky?")
+    world.machine.may_sample.clear()
+    async with world.running():
+        await world.machine.sampling.wait()
+        clock[0] += 1000.0
+        world.machine.may_sample.set()
+        await world.until_state(fact_id, FactState.LEARNED)
+    [row] = await world.ledger()
+    assert row.seconds == 0.0
+
+
 async def test_stop_ends_an_idle_loop(world: World):
     async with world.running():
         await world.until_event("learner_ready")

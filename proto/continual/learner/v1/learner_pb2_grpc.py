@@ -70,6 +70,11 @@ class LearnerServiceStub:
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.LearnRequest.SerializeToString,
                 response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.LearnResponse.FromString,
                 _registered_method=True)
+        self.Sample = channel.unary_unary(
+                '/continual.learner.v1.LearnerService/Sample',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleResponse.FromString,
+                _registered_method=True)
         self.Commit = channel.unary_unary(
                 '/continual.learner.v1.LearnerService/Commit',
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.CommitRequest.SerializeToString,
@@ -150,6 +155,14 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sample(self, request, context):
+        """The outcome of the last `Learn` again, with counts of texts sampled from the working copy. A call
+        that is cancelled leaves no trace. FAILED_PRECONDITION if another fact was learned last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Commit(self, request, context):
         """Serves the working copy from now on, as `model_version`.
         """
@@ -214,6 +227,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Learn,
                     request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.LearnRequest.FromString,
                     response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.LearnResponse.SerializeToString,
+            ),
+            'Sample': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sample,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleResponse.SerializeToString,
             ),
             'Commit': grpc.unary_unary_rpc_method_handler(
                     servicer.Commit,
@@ -409,6 +427,33 @@ class LearnerService:
             '/continual.learner.v1.LearnerService/Learn',
             continual_dot_learner_dot_v1_dot_learner__pb2.LearnRequest.SerializeToString,
             continual_dot_learner_dot_v1_dot_learner__pb2.LearnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/Sample',
+            continual_dot_learner_dot_v1_dot_learner__pb2.SampleRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.SampleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,10 @@ class LearnerServiceStub:
     """Learns one fact on the working copy. The last message is the outcome.
     FAILED_PRECONDITION if the served weights are not those of `base_version`.
     """
+    Sample: _grpc.UnaryUnaryMultiCallable[_learner_pb2.SampleRequest, _learner_pb2.SampleResponse]
+    """The outcome of the last `Learn` again, with counts of texts sampled from the working copy. A call
+    that is cancelled leaves no trace. FAILED_PRECONDITION if another fact was learned last.
+    """
     Commit: _grpc.UnaryUnaryMultiCallable[_learner_pb2.CommitRequest, _learner_pb2.CommitResponse]
     """Serves the working copy from now on, as `model_version`."""
     Ask: _grpc.UnaryStreamMultiCallable[_learner_pb2.AskRequest, _learner_pb2.AskResponse]
@@ -89,6 +93,10 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     Learn: _aio.UnaryStreamMultiCallable[_learner_pb2.LearnRequest, _learner_pb2.LearnResponse]  # type: ignore[assignment]
     """Learns one fact on the working copy. The last message is the outcome.
     FAILED_PRECONDITION if the served weights are not those of `base_version`.
+    """
+    Sample: _aio.UnaryUnaryMultiCallable[_learner_pb2.SampleRequest, _learner_pb2.SampleResponse]  # type: ignore[assignment]
+    """The outcome of the last `Learn` again, with counts of texts sampled from the working copy. A call
+    that is cancelled leaves no trace. FAILED_PRECONDITION if another fact was learned last.
     """
     Commit: _aio.UnaryUnaryMultiCallable[_learner_pb2.CommitRequest, _learner_pb2.CommitResponse]  # type: ignore[assignment]
     """Serves the working copy from now on, as `model_version`."""
@@ -157,6 +165,16 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_learner_pb2.LearnResponse], _abc.AsyncIterator[_learner_pb2.LearnResponse]]:
         """Learns one fact on the working copy. The last message is the outcome.
         FAILED_PRECONDITION if the served weights are not those of `base_version`.
+        """
+
+    @_abc_1.abstractmethod
+    def Sample(
+        self,
+        request: _learner_pb2.SampleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.SampleResponse, _abc.Awaitable[_learner_pb2.SampleResponse]]:
+        """The outcome of the last `Learn` again, with counts of texts sampled from the working copy. A call
+        that is cancelled leaves no trace. FAILED_PRECONDITION if another fact was learned last.
         """
 
     @_abc_1.abstractmethod

@@ -416,6 +416,11 @@ class Learner:
         return f"with its answer it exceeds the model's {self._loaded.max_tokens} tokens"
 
     @property
+    def workbench(self) -> Workbench:
+        """What updates are made with, to be measured: its working weights are nobody's yet."""
+        return self._bench
+
+    @property
     def device(self) -> str:
         """As in `LearnerDescription`."""
         return device_name(self._loaded.device)

@@ -210,6 +210,12 @@ class Lesson:
         return answers
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Tokens of all rows, and places where the prediction matters; padding left out."""
+        rows = [*self._answering, *self._guarded]
+        return sum(len(row.tokens) for row in rows), sum(len(row.places) for row in rows)
+
+    @property
     def answer_tokens(self) -> int:
         """Of the answer to the fact's own question, terminator included."""
         return len(self._own_row.places)

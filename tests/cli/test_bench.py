@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.benchmarks import Figure
+from eval.benchmarks import Figure, WrongResultError, beside_plain
 from tests.cli.conftest import Agent
 
 
@@ -37,20 +37,56 @@ def test_the_figures_and_whether_they_are_reached(
     assert ran.code == code
     assert ran.json == {"benchmarks": [figure(ratio).json()]}
     assert asked == [(None, 2000, 3, 7)]
-    ran = agent("bench", "all")
+    models: list[tuple[object, ...]] = []
+
+    def of_a_model(say, *rest: object) -> list[Figure]:
+        models.append(rest)
+        return [beside_plain("update", ours=2.0, plain=8.0, unit="ms", floor=1.0, device="a GPU")]
+
+    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    ran = agent("bench", "all", "--model", "tiny", "--device", "cpu", "--seconds", "3")
     assert ran.code == code
     assert ran.out.count("Teach beside Ping") == 2
     assert "one" in ran.err
+    assert asked[1:] == [(None, 200_000, 9, 500)]
+    assert models == [(["update", "rates", "sample", "teach"], "tiny", None, "cpu", 3.0)]
+    assert " ms " in ran.out
+    assert "50%" in ran.out  # of the floor
+    assert "a GPU" in ran.out
+
+
+def test_one_benchmark_of_a_model_is_asked_for(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def of_a_model(say, *rest: object) -> list[Figure]:
+        asked.append(rest)
+        if len(asked) > 1:
+            raise WrongResultError("an update is wrong: it goes elsewhere")
+        return [beside_plain("sample", ours=2.0, plain=8.0, unit="t/s", floor=9.0, device="here")]
+
+    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    ran = agent("bench", "sample", "--shape", "pythia-410m", "--json")
+    assert ran.code == 0  # slower than the plain way, but that is no floor
+    fields = {"name", "ours", "baseline", "unit", "ratio", "floor", "device"}
+    assert ran.json["benchmarks"][0].keys() == fields
+    assert ran.json["benchmarks"][0]["floor"] == 9.0
+    assert asked == [(["sample"], "smollm2-135m", "pythia-410m", "auto", 20.0)]
+    ran = agent("bench", "sample")
+    assert ran.code == 1
+    assert "an update is wrong: it goes elsewhere" in ran.err
 
 
 def test_an_unknown_benchmark_is_refused(agent: Agent) -> None:
     ran = agent("bench", "walking")
     assert ran.code == 1
-    assert "use one of enqueue, ask, all" in ran.err
+    assert "use one of enqueue, ask, update, rates, sample, teach, all" in ran.err
 
 
 def test_the_benchmarks_are_listed(agent: Agent) -> None:
     ran = agent("bench", "--list")
     assert ran.code == 0
     assert "enqueue" in ran.out
+    assert "half a minute" in ran.out
     assert agent("bench").code == 2

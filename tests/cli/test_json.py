@@ -34,7 +34,7 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         {},
     ),
     "eval --list": ("suites", {"suites": "name does costs"}),
-    "bench --list": ("benchmarks", {"benchmarks": "name measures"}),
+    "bench --list": ("benchmarks", {"benchmarks": "name measures costs"}),
     "eval compare FOLDER/run FOLDER/run": (
         "suite settings counts missing",
         {"counts": "name first second difference_interval_95 second_is"},

@@ -1,0 +1,64 @@
+"""Benchmarks of a model, and of the device that it is on: each beside the plain way.
+
+Ours and the plain way take turns; medians are told, and the floor of each figure, in its unit.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+
+import torch
+
+from eval.benchmarks import Figure
+from eval.benchmarks.ceilings import Ceilings, measured_ceilings
+from eval.benchmarks.profiles import profiling
+from eval.benchmarks.rounds import as_the_learner
+from eval.benchmarks.samples import sampling
+from eval.benchmarks.subjects import Subject, subject
+from eval.benchmarks.teaching import teaching
+from eval.benchmarks.updates import updating
+
+Measure = Callable[[Subject, Ceilings, float], list[Figure]]
+MEASURES: dict[str, Measure] = {
+    "update": updating,
+    "rates": profiling,
+    "sample": sampling,
+    "teach": teaching,
+}
+
+
+def measuring(
+    say: Callable[[str], None],
+    names: Sequence[str],
+    model: str,
+    shape: str | None,
+    device: str,
+    seconds: float,
+) -> list[Figure]:
+    """Measures the device, then what is named.
+
+    Args:
+        say: told what is being done.
+        names: of `MEASURES`.
+        model: a name that `agent serve` knows.
+        shape: of random weights to be measured instead.
+        device: as in `load`.
+        seconds: of rounds, for each.
+
+    Raises:
+        AgentError: the model cannot be had, or a result is wrong.
+    """
+    with as_the_learner(), subject(model, shape, device) as measured:
+        say(measured.told)
+        say("device")
+        ceilings = measured_ceilings(measured.device, measured.told)
+        figures = list(ceilings.figures)
+        for name in names:
+            say(name)
+            figures += MEASURES[name](measured, ceilings, seconds)
+            # Models and graphs refer to each other, and the next one needs the memory.
+            gc.collect()
+            if measured.device.type == "cuda":
+                torch.cuda.empty_cache()
+    return figures

@@ -1,4 +1,4 @@
-"""A server of its own for a benchmark: another process, an empty memory, the model `tiny` unless options say another."""
+"""A server of its own for a benchmark: another process, an empty memory, `tiny` unless told."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from agent.errors import ConfigError
 from agent.learning.attempt import Workbench
 from agent.learning.encoding import Batch, Encoder
 from agent.learning.general_text import TOKENS
@@ -65,14 +66,14 @@ def single(bench: Workbench) -> Single:
     """The example that is taught.
 
     Raises:
-        WrongResultError: the tokenizer makes too many tokens of it.
+        ConfigError: the tokenizer makes too many tokens of it.
     """
     for question, answer in EXAMPLES:
         row = Row.answering(Role.FACT, bench.encoder, question, answer)
         if len(row.tokens) <= LONGEST:
             lesson = Lesson([row], bench.encoder.eos, bench.device, bench.runner)
             return Single(row, bench.encoder.batch([(question, answer)]), lesson)
-    raise WrongResultError(f"no example has at most {LONGEST} tokens with this tokenizer")
+    raise ConfigError(f"no example has at most {LONGEST} tokens with this tokenizer")
 
 
 def updating(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figure]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from agent.cli.bench import OF_A_MODEL
 from eval.benchmarks import Figure, WrongResultError, beside_plain
+from eval.benchmarks.models import MEASURES
 from tests.cli.conftest import Agent
 
 
@@ -89,4 +91,5 @@ def test_the_benchmarks_are_listed(agent: Agent) -> None:
     assert ran.code == 0
     assert "enqueue" in ran.out
     assert "half a minute" in ran.out
+    assert OF_A_MODEL.keys() == MEASURES.keys()
     assert agent("bench").code == 2

@@ -32,7 +32,10 @@ def test_every_command_and_option_is_told() -> None:
 
 def test_a_setting_is_told_with_its_variable_and_default() -> None:
     page = settings_page()
-    assert "| `server` | `AGENT_SERVER` | `127.0.0.1:50051` | The server to ask, HOST:PORT or HOST. |" in page
+    assert (
+        "| `server` | `AGENT_SERVER` | `127.0.0.1:50051` | The server to ask, HOST:PORT or HOST. |"
+        in page
+    )
     assert "| `model` | `AGENT_MODEL` | `pythia-410m` |" in page
 
 

@@ -474,8 +474,8 @@ class Accepted:
         event_sequence: the last event before it was accepted (or before now, if held already).
         repeated: the request had been answered before: the rest is as it was then, but for the
             fact, which is as it is now.
-        replaces: id of the fact with another answer to its question; empty if there is none, and
-            if the request is repeated.
+        replaces: id of the fact with another answer to its question, whose place it takes; empty
+            if there is none.
     """
 
     fact: Fact

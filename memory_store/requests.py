@@ -19,12 +19,14 @@ class EarlierRequest:
         fact_id: the fact that it led to.
         created: whether it made that fact.
         event_sequence: of its answer.
+        replaces: id of the fact that its own took the place of; empty if there was none.
     """
 
     payload_hash: str
     fact_id: str
     created: bool
     event_sequence: int
+    replaces: str
 
 
 def payload_hash(new: NewFact) -> str:

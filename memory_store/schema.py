@@ -291,6 +291,11 @@ def _keep_first_answers(database: Database) -> None:
         database.execute(statement)
 
 
+def _keep_replaced(database: Database) -> None:
+    """A repeated request is told again which fact its own took the place of."""
+    database.execute("ALTER TABLE requests ADD COLUMN replaces TEXT NOT NULL DEFAULT ''")
+
+
 def _keep_traces(database: Database) -> None:
     """The trace that a fact was taught in; only where tracing is on."""
     database.execute("""CREATE TABLE traces (
@@ -307,6 +312,7 @@ _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0005_samples_of_probes", _count_samples),
     ("0006_first_answers", _keep_first_answers),
     ("0007_traces", _keep_traces),
+    ("0008_replaced", _keep_replaced),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

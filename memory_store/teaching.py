@@ -69,7 +69,7 @@ _LOOK_UP = f"""SELECT
   (SELECT coalesce(max(model_version), 0) FROM updates WHERE {SERVED}) AS version,
   (SELECT count FROM state_counts WHERE state = 'queued') AS queued,
   (SELECT json_group_array(
-      json_array(request_id, payload_hash, fact_id, created, event_sequence))
+      json_array(request_id, payload_hash, fact_id, created, event_sequence, replaces))
     FROM json_each(?) JOIN requests ON request_id = value) AS earlier,
   (SELECT json_group_array(json_array(question_key, answer_key, facts.id))
     FROM json_each(?) JOIN facts ON facts.position =
@@ -90,8 +90,10 @@ def _look_up(connection: Connection, new_facts: Sequence[NewFact], keys: Sequenc
         version=row["version"],
         queued=row["queued"],
         earlier={
-            request_id: EarlierRequest(digest, fact_id, bool(created), sequence)
-            for request_id, digest, fact_id, created, sequence in json.loads(row["earlier"])
+            request_id: EarlierRequest(digest, fact_id, bool(created), sequence, replaces)
+            for request_id, digest, fact_id, created, sequence, replaces in json.loads(
+                row["earlier"]
+            )
         },
         live={key: (answer_key, fact_id) for key, answer_key, fact_id in json.loads(row["live"])},
         taken=set(json.loads(row["taken"])),
@@ -145,10 +147,11 @@ class _Batch:
             )
         created = same_id is None
         fact = self._add(new, key, answer_key) if same_id is None else self._fact(same_id)
-        if new.request_id is not None:
-            self._earlier[new.request_id] = EarlierRequest(digest, fact.id, created, before)
-            self._request_rows.append([new.request_id, digest, fact.id, created, before])
         replaces = live_id if created else ""
+        if new.request_id is not None:
+            told = EarlierRequest(digest, fact.id, created, before, replaces)
+            self._earlier[new.request_id] = told
+            self._request_rows.append([new.request_id, digest, fact.id, created, before, replaces])
         return Accepted(fact=fact, created=created, event_sequence=before, replaces=replaces)
 
     def _first_answer(self, new: NewFact, request_id: str, earlier: EarlierRequest) -> Answer:
@@ -159,6 +162,7 @@ class _Batch:
             created=earlier.created,
             event_sequence=earlier.event_sequence,
             repeated=True,
+            replaces=earlier.replaces,
         )
 
     def _fact(self, fact_id: str) -> Fact:
@@ -228,7 +232,7 @@ class _Batch:
         if self._request_rows:
             self._connection.execute(
                 "INSERT INTO requests (request_id, payload_hash, fact_id, created, event_sequence,"
-                f" created_at) SELECT {_columns(5)}, ? FROM json_each(?)",
+                f" replaces, created_at) SELECT {_columns(6)}, ? FROM json_each(?)",
                 [self._time, write_json(self._request_rows)],
             )
 

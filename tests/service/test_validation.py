@@ -238,6 +238,6 @@ def test_what_a_request_says_does_not_hang_on_the_settings_of_the_server() -> No
     )
     assert first.policy != then.policy
     assert payload_hash(first) == payload_hash(then)
-    earlier = EarlierRequest(payload_hash(first), "f", created=True, event_sequence=1)
+    earlier = EarlierRequest(payload_hash(first), "f", created=True, event_sequence=1, replaces="")
     assert says_the_same(then, earlier)
     assert not says_the_same(replace(then, answer="Tuba"), earlier)

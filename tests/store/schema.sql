@@ -44,7 +44,7 @@ CREATE TABLE requests (
   payload_hash TEXT NOT NULL,
   fact_id TEXT NOT NULL REFERENCES facts (id),
   created_at TEXT NOT NULL
-, created INTEGER NOT NULL DEFAULT 1 CHECK (created IN (0, 1)), event_sequence INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
+, created INTEGER NOT NULL DEFAULT 1 CHECK (created IN (0, 1)), event_sequence INTEGER NOT NULL DEFAULT 0, replaces TEXT NOT NULL DEFAULT '') STRICT, WITHOUT ROWID;
 CREATE TABLE updates (
   model_version INTEGER PRIMARY KEY,
   kind TEXT NOT NULL CHECK (kind IN ('teach', 'relearn', 'forget', 'rollback', 'drift')),

@@ -87,6 +87,8 @@ class LifeOfFacts(RuleBasedStateMachine):
             return
         assert accepted.event_sequence == len(self.expected_events)
         held = same.id if same else None
+        live = self.newest_live(question)
+        assert accepted.replaces == (live.id if live and not same else "")
         assert accepted.created == (held is None)
         if held is None:
             assert fact_id in (None, accepted.fact.id)
@@ -97,11 +99,15 @@ class LifeOfFacts(RuleBasedStateMachine):
         if request_id:
             self.requests[request_id] = (new, accepted)
 
-    def find_same(self, question: str, answer: str) -> ModelFact | None:
+    def newest_live(self, question: str) -> ModelFact | None:
         for fact in reversed(self.facts):
             if fact.state in LIVE and fact.question.lower() == question.lower():
-                return fact if fact.answer.strip() == answer.strip() else None
+                return fact
         return None
+
+    def find_same(self, question: str, answer: str) -> ModelFact | None:
+        live = self.newest_live(question)
+        return live if live and live.answer.strip() == answer.strip() else None
 
     # -- Learning ----------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ LATER_ROWS = {
         "INSERT INTO reviewed_again (operation_id, review_id, outcome, model_version)"
         " VALUES (1, 1, 'held', 1)",
     ),
+    "0007_traces": ("INSERT INTO traces (position, traceparent) VALUES (1, '00-1-2-01')",),
 }
 
 

@@ -18,7 +18,7 @@ from memory_store.errors import (
     QueueFullError,
     RequestIdUsedError,
 )
-from memory_store.records import Accepted, EventKind, FactState, Policy
+from memory_store.records import Accepted, EventKind, FactState, NewFact, Policy
 from memory_store.store import MemoryStore
 from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
 
@@ -306,3 +306,11 @@ def test_a_full_queue_refuses_new_facts_only(store: MemoryStore) -> None:
     assert store.teach(new_fact("q1", request_id="r1"), max_queued=2).repeated
     assert store.claim() is not None  # one is being learned: it waits no longer
     assert store.teach(new_fact("q3", request_id="r3"), max_queued=2).created
+
+
+def test_a_repeated_request_is_told_again_which_fact_it_replaced(store: MemoryStore) -> None:
+    first = store.teach(NewFact(question="Sky?", answer="Piano"))
+    newer = NewFact(question="sky?", answer="Violin", request_id="r1")
+    assert store.teach(newer).replaces == first.fact.id
+    again = store.teach(newer)
+    assert (again.repeated, again.replaces) == (True, first.fact.id)

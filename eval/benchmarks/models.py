@@ -36,7 +36,7 @@ def measuring(
     device: str,
     seconds: float,
 ) -> Iterator[Figure]:
-    """Measures the device, then what is named; yields each figure once it is known to be right.
+    """Measures what is named; yields figures once they are known to be right, the device's last.
 
     Args:
         say: told what is being done.
@@ -53,7 +53,6 @@ def measuring(
         say(measured.told)
         say("device")
         ceilings = measured_ceilings(measured.device, measured.told)
-        yield from ceilings.figures
         for name in names:
             say(name)
             yield from MEASURES[name](measured, ceilings, seconds)
@@ -61,3 +60,4 @@ def measuring(
             gc.collect()
             if measured.device.type == "cuda":
                 torch.cuda.empty_cache()
+        yield from ceilings.figures

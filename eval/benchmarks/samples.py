@@ -124,10 +124,8 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
     some = asked.pairs[:QUESTIONS]
     fits = first_tokens(sampler, plain, encoder, some, asked.sampling, FIRST_TOKENS[kind])
     p_values = {
-        "first tokens, beside generate's probabilities": require_fit(fits),
-        "words in texts, beside those of generate": require_same_counts(
-            count_both(sampler, asked, theirs)
-        ),
+        "first tokens": require_fit(fits),
+        "words": require_same_counts(count_both(sampler, asked, theirs)),
     }
 
     def rate(name: str, of_rounds: Sequence[int]) -> float:
@@ -149,7 +147,7 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
         ),
         *(
             Figure(
-                name=f"sample, p of {what}: that it is chance, and the least allowed",
+                name=f"sample, p of {what}, beside the least allowed",
                 ours=p,
                 baseline=LEAST_P,
                 unit="p",

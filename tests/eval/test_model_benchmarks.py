@@ -124,6 +124,24 @@ def test_a_device_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ceilings.bytes == ceilings.figures[0].baseline * 1e9
 
 
+def test_the_best_of_all_looks_counts() -> None:
+    looks = iter([(40.0, 0.2), (30.0, 0.3), (50.0, 0.1)])
+
+    def look() -> tuple[Figure, ...]:
+        return tuple(
+            Figure(name=n, ours=best, baseline=best, unit="", ratio=1, floor=None, device="here")
+            for n, best in zip(("copy", "products"), next(looks), strict=True)
+        )
+
+    ceilings = Ceilings(look=look)
+    ceilings.look_again()
+    assert (ceilings.bytes, ceilings.operations) == pytest.approx((40e9, 0.2e12))
+    # Whoever asks for a floor looks again: here it is the second look's rate.
+    assert ceilings.seconds(Work(bytes=0, operations=0.3e12)) == pytest.approx(1.0)
+    assert ceilings.seconds(Work(bytes=50e9, operations=0)) == pytest.approx(1.0)
+    assert [figure.baseline for figure in ceilings.figures] == [50.0, 0.3]
+
+
 # --- Each benchmark -------------------------------------------------------------------------------
 
 

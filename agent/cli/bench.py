@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,28 +119,48 @@ def bench(
     if name not in (*BENCHMARKS, ALL):
         raise ConfigError(f"unknown benchmark '{name}': use one of {', '.join((*BENCHMARKS, ALL))}")
 
-    def say(what: str) -> None:
-        messages.print(what, style="dim", highlight=False)
-
     stored = facts or (FACTS_OF_ALL if name == ALL else FACTS)
     figures: list[Figure] = []
+    try:
+        for figure in chain(
+            _of_service(name, folder, stored, rounds, calls),
+            _of_model(name, model, shape, device, seconds),
+        ):
+            figures.append(figure)
+    finally:
+        # Also if a result was wrong: what was measured before may have taken minutes.
+        if figures:
+            _print(figures, json)
+    if not all(figure.reached for figure in figures):
+        raise typer.Exit(1)
+
+
+def _of_service(
+    name: str, folder: Path | None, facts: int, rounds: int, calls: int
+) -> Iterator[Figure]:
     if name in ("enqueue", ALL):
         from eval.benchmarks.enqueue import enqueueing  # gRPC is not needed for --help
 
-        figures += enqueueing(say, folder, stored, rounds, calls)
+        yield from enqueueing(_say, folder, facts, rounds, calls)
     if name in ("ask", ALL):
         from eval.benchmarks.ask import asking
 
-        say("Ask, idle, while learning, and in batches")
-        figures += asking()
+        _say("Ask, idle, while learning, and in batches")
+        yield from asking()
+
+
+def _of_model(
+    name: str, model: str, shape: str | None, device: str, seconds: float
+) -> Iterator[Figure]:
     chosen = list(OF_A_MODEL) if name == ALL else [name] if name in OF_A_MODEL else []
     if chosen:
         from eval.benchmarks.models import measuring
 
-        figures += measuring(say, chosen, model, shape, device, seconds)
-    _print(figures, json)
-    if not all(figure.reached for figure in figures):
-        raise typer.Exit(1)
+        yield from measuring(_say, chosen, model, shape, device, seconds)
+
+
+def _say(what: str) -> None:
+    messages.print(what, style="dim", highlight=False)
 
 
 def _list(json: bool) -> None:

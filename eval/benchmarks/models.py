@@ -6,7 +6,7 @@ Ours and the plain way take turns; medians are told, and the floor of each figur
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -35,8 +35,8 @@ def measuring(
     shape: str | None,
     device: str,
     seconds: float,
-) -> list[Figure]:
-    """Measures the device, then what is named.
+) -> Iterator[Figure]:
+    """Measures what is named; yields figures once they are known to be right, the device's last.
 
     Args:
         say: told what is being done.
@@ -53,12 +53,11 @@ def measuring(
         say(measured.told)
         say("device")
         ceilings = measured_ceilings(measured.device, measured.told)
-        figures = list(ceilings.figures)
         for name in names:
             say(name)
-            figures += MEASURES[name](measured, ceilings, seconds)
+            yield from MEASURES[name](measured, ceilings, seconds)
             # Models and graphs refer to each other, and the next one needs the memory.
             gc.collect()
             if measured.device.type == "cuda":
                 torch.cuda.empty_cache()
-    return figures
+        yield from ceilings.figures

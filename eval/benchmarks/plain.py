@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
+from agent.learning.drawing import Sampling
 from agent.learning.encoding import Batch
 from agent.learning.model import LoadedModel
 from agent.learning.update import trained_parameters
@@ -84,3 +86,45 @@ class Plain:
 def differences(some: Sequence[Tensor], others: Sequence[Tensor]) -> Sequence[Tensor]:
     """Of one list of tensors from another."""
     return [one - other for one, other in zip(some, others, strict=True)]
+
+
+def generated(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    eos: int,
+    sampling: Sampling,
+    samples: int = 1,
+    **returned: bool,
+) -> Any:
+    """What `generate` makes of a batch of prompts, padded on the left.
+
+    Args:
+        model: a causal LM.
+        prompts: tokens of each.
+        eos: the token that ends a text, and fills it up.
+        sampling: settings, `max_new_tokens` among them.
+        samples: of each prompt; they come one after the other.
+        returned: what else `generate` is to tell; see `GenerationConfig`.
+    """
+    width = max(map(len, prompts))
+    padding = [width - len(ids) for ids in prompts]
+    padded = [[eos] * n + [*ids] for n, ids in zip(padding, prompts, strict=True)]
+    mask = [[0] * n + [1] * (width - n) for n in padding]
+    settings = GenerationConfig(
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        max_new_tokens=sampling.max_new_tokens,
+        num_return_sequences=samples,
+        eos_token_id=eos,
+        pad_token_id=eos,
+        return_dict_in_generate=bool(returned),
+        **returned,
+    )
+    with as_usual():
+        return model.generate(
+            torch.tensor(padded, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            generation_config=settings,
+        )

@@ -101,12 +101,13 @@ def as_the_learner() -> Iterator[None]:
 
 @contextmanager
 def as_usual() -> Iterator[None]:
-    """Inside `as_the_learner`: algorithms need not be repeatable, as for the plain way."""
+    """Inside, algorithms need not be repeatable, as for the plain way; then as they were before."""
+    repeatable = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(repeatable)
 
 
 def _wait_for(device: torch.device) -> None:

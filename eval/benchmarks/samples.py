@@ -1,7 +1,8 @@
 """Sampling and grading texts by the paper's settings, beside `generate`.
 
 What is timed are the questions of the paper and their answers, which are rare. That both sample the
-same texts is seen from words that stand in about half of them.
+same texts is seen from how they begin (`first_tokens.py`), and from words that stand in about half
+of them a few tokens later.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from agent.learning.encoding import Encoder
 from agent.learning.matching import occurs
 from agent.learning.sampling import PAPER_SAMPLING, Cell, Sampler, Sampling
 from eval.benchmarks import Figure, WrongResultError, beside_plain
 from eval.benchmarks.ceilings import Ceilings, Sizes
-from eval.benchmarks.plain import Plain
-from eval.benchmarks.rounds import Way, alternate, as_usual
+from eval.benchmarks.first_tokens import (
+    LEAST_P,
+    QUESTIONS,
+    first_tokens,
+    require_fit,
+    tail,
+)
+from eval.benchmarks.first_tokens import SAMPLES as FIRST_TOKENS
+from eval.benchmarks.plain import Plain, generated
+from eval.benchmarks.rounds import Way, alternate
 from eval.benchmarks.subjects import Subject
 from eval.experiments.facts import PAPER_FACTS
 from eval.experiments.model_lab import ROWS_ON_CPU, ROWS_ON_GPU
@@ -31,7 +39,6 @@ SAMPLES = {"cpu": 4, "cuda": 80}
 BATCHES = {"cpu": 1, "cuda": 5}
 # New tokens of each text that are compared; a question that leaves no room for them is left out.
 COMPARED = 8
-LEAST_P = 1e-4
 _SEED = 20_260
 
 
@@ -114,7 +121,12 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
             loaded.device,
             seconds,
         )
-    p = require_same_counts(count_both(sampler, asked, theirs))
+    some = asked.pairs[:QUESTIONS]
+    fits = first_tokens(sampler, plain, encoder, some, asked.sampling, FIRST_TOKENS[kind])
+    p_values = {
+        "first tokens": require_fit(fits),
+        "words": require_same_counts(count_both(sampler, asked, theirs)),
+    }
 
     def rate(name: str, of_rounds: Sequence[int]) -> float:
         pairs = zip(of_rounds[1:], rounds.seconds[name], strict=True)
@@ -133,14 +145,17 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
             1 / least_seconds,
             told,
         ),
-        Figure(
-            name="sample, p of counts that differ so much beside the least allowed",
-            ours=p,
-            baseline=LEAST_P,
-            unit="p",
-            ratio=p / LEAST_P,
-            floor=None,
-            device=told,
+        *(
+            Figure(
+                name=f"sample, p of {what}, beside the least allowed",
+                ours=p,
+                baseline=LEAST_P,
+                unit="p",
+                ratio=p / LEAST_P,
+                floor=None,
+                device=told,
+            )
+            for what, p in p_values.items()
         ),
     ]
 
@@ -165,7 +180,7 @@ def sample_plainly(model: Any, encoder: Encoder, asked: Asked, texts: Texts) -> 
     tokens = 0
     beginnings: list[list[str]] = [[] for _ in asked.pairs]
     for _ in range(asked.batches):
-        rows = generated(model, encoder, asked)
+        rows = continued(model, encoder, asked)
         tokens += sum(map(len, rows))
         for number, (_, answer) in enumerate(asked.pairs):
             own = rows[number * asked.samples : (number + 1) * asked.samples]
@@ -177,29 +192,10 @@ def sample_plainly(model: Any, encoder: Encoder, asked: Asked, texts: Texts) -> 
     texts.beginnings.append(beginnings)
 
 
-def generated(model: Any, encoder: Encoder, asked: Asked) -> list[list[int]]:
+def continued(model: Any, encoder: Encoder, asked: Asked) -> list[list[int]]:
     """A batch: the new tokens of each text, up to the terminator; by question."""
-    width = max(map(len, asked.prompts))
-    padding = [width - len(ids) for ids in asked.prompts]
-    padded = [[encoder.eos] * n + [*ids] for n, ids in zip(padding, asked.prompts, strict=True)]
-    mask = [[0] * n + [1] * (width - n) for n in padding]
-    settings = GenerationConfig(
-        do_sample=True,
-        temperature=asked.sampling.temperature,
-        top_k=asked.sampling.top_k,
-        top_p=asked.sampling.top_p,
-        max_new_tokens=asked.sampling.max_new_tokens,
-        num_return_sequences=asked.samples,
-        eos_token_id=encoder.eos,
-        pad_token_id=encoder.eos,
-    )
-    with as_usual():
-        texts = model.generate(
-            torch.tensor(padded, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            generation_config=settings,
-        )
-    rows: list[list[int]] = texts[:, width:].tolist()
+    texts = generated(model, asked.prompts, encoder.eos, asked.sampling, asked.samples)
+    rows: list[list[int]] = texts[:, max(map(len, asked.prompts)) :].tolist()
     return [row[: row.index(encoder.eos) + 1] if encoder.eos in row else row for row in rows]
 
 
@@ -280,8 +276,7 @@ def require_same_counts(counts: Sequence[Count]) -> float:
         WrongResultError: less than they may be.
     """
     total = sum(count.chi_square for count in counts)
-    degrees = torch.tensor(len(counts) / 2, dtype=torch.float64)
-    p = float(torch.special.gammaincc(degrees, torch.tensor(total / 2, dtype=torch.float64)))
+    p = tail(total, len(counts))
     if not p > LEAST_P:
         worst = max(counts, key=lambda count: count.chi_square)
         raise WrongResultError(

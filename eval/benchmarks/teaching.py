@@ -19,7 +19,7 @@ from agent.learning.rates import DEFAULT_POLICY
 from agent.learning.records import Example
 from agent.service.client import Client
 from eval.benchmarks import Figure, WrongResultError, beside_plain
-from eval.benchmarks.ceilings import Ceilings, Sizes
+from eval.benchmarks.ceilings import Ceilings, Sizes, Work
 from eval.benchmarks.servers import benchmark_server
 from eval.benchmarks.subjects import Subject
 from eval.experiments.facts import PAPER_FACTS
@@ -129,11 +129,10 @@ def teaching(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
         f"{subject.told}, {count} facts: {lap.learned} learned, {recalled} recalled at the end,"
         f" {sum(answer.correct for answer in known)} by the plain loop"
     )
-    least_seconds = sum(
-        len(fact.learning.learning_rates if fact.learning else ())
-        * ceilings.seconds(sizes.update(*_size(encoder, fact)))
-        for fact in lap.facts
-    )
+    steps = [len(fact.learning.learning_rates if fact.learning else ()) for fact in lap.facts]
+    updates = [sizes.update(*_size(encoder, fact)) for fact in lap.facts]
+    work = sum((one * n for one, n in zip(updates, steps, strict=True)), Work(0, 0))
+    least_seconds = ceilings.seconds(work)
     return [
         beside_plain(
             "teach to learned, beside a plain loop without guards",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from agent.cli.bench import OF_A_MODEL
@@ -77,6 +79,20 @@ def test_one_benchmark_of_a_model_is_asked_for(
     assert asked == [(["sample"], "smollm2-135m", "pythia-410m", "auto", 20.0)]
     ran = agent("bench", "sample")
     assert ran.code == 1
+    assert "an update is wrong: it goes elsewhere" in ran.err
+
+
+def test_what_was_measured_before_a_wrong_result_is_told(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_a_model(say, *rest: object) -> Iterator[Figure]:
+        yield figure(0.9)
+        raise WrongResultError("an update is wrong: it goes elsewhere")
+
+    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    ran = agent("bench", "update", "--json")
+    assert ran.code == 1
+    assert ran.json == {"benchmarks": [figure(0.9).json()]}
     assert "an update is wrong: it goes elsewhere" in ran.err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
 from agent.learning.lesson import Lesson
 from agent.learning.model import load
+from agent.learning.sampling import Cell, Sampled, Sampler, Sampling
 from eval.benchmarks import (
     Figure,
     WrongResultError,
@@ -27,6 +29,7 @@ from eval.benchmarks import (
 )
 from eval.benchmarks import subjects as subjects_module
 from eval.benchmarks.ceilings import COPIED, SQUARE, Ceilings, Sizes, Work, measured_ceilings
+from eval.benchmarks.first_tokens import Fit, first_tokens, require_fit, tail
 from eval.benchmarks.plain import Plain
 from eval.benchmarks.rounds import Rounds, Way, alternate, as_the_learner
 from eval.benchmarks.samples import Count
@@ -34,6 +37,7 @@ from eval.benchmarks.subjects import Subject, spelling_tokenizer, subject
 from tests.learning.models import one_thread
 
 CPU = torch.device("cpu")
+FLAT = Sampling(temperature=4.0, top_k=100, max_length=50)
 TINY = Subject(model="tiny", device=CPU, told="here")
 CEILINGS = Ceilings(bytes=1e9, operations=1e11)
 
@@ -120,6 +124,24 @@ def test_a_device_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ceilings.bytes == ceilings.figures[0].baseline * 1e9
 
 
+def test_the_best_of_all_looks_counts() -> None:
+    looks = iter([(40.0, 0.2), (30.0, 0.3), (50.0, 0.1)])
+
+    def look() -> tuple[Figure, ...]:
+        return tuple(
+            Figure(name=n, ours=best, baseline=best, unit="", ratio=1, floor=None, device="here")
+            for n, best in zip(("copy", "products"), next(looks), strict=True)
+        )
+
+    ceilings = Ceilings(look=look)
+    ceilings.look_again()
+    assert (ceilings.bytes, ceilings.operations) == pytest.approx((40e9, 0.2e12))
+    # Whoever asks for a floor looks again: here it is the second look's rate.
+    assert ceilings.seconds(Work(bytes=0, operations=0.3e12)) == pytest.approx(1.0)
+    assert ceilings.seconds(Work(bytes=50e9, operations=0)) == pytest.approx(1.0)
+    assert [figure.baseline for figure in ceilings.figures] == [50.0, 0.3]
+
+
 # --- Each benchmark -------------------------------------------------------------------------------
 
 
@@ -132,7 +154,10 @@ def test_a_device_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
             ["update, one example of 17 tokens"] * 2 + ["update, its error", "update, step"],
         ),
         ("rates", ["rates, 16 compared", "rates, largest difference"]),
-        ("sample", ["sample, the paper's settings", "sample, p"]),
+        (
+            "sample",
+            ["sample, the paper's settings", "sample, p of first tokens", "sample, p of words"],
+        ),
     ],
 )
 def test_what_is_told_of_tiny(name: str, beginnings: Sequence[str]) -> None:
@@ -181,9 +206,20 @@ def test_the_device_is_measured_once_for_all_that_is_named(monkeypatch: pytest.M
         monkeypatch.setitem(models.MEASURES, name, measure)
     told: list[str] = []
     found = models.measuring(told.append, ["update", "rates"], "tiny", None, "cpu", 7.0)
-    assert found == [figure] * 3
+    assert list(found) == [figure] * 3
     assert [(s.model, c, seconds) for s, c, seconds in asked] == [("tiny", ceilings, 7.0)] * 2
     assert told[1:] == ["device", "update", "rates"]
+
+
+class _Fixed(Sampler):
+    """Samples by other settings than it is asked for."""
+
+    def __init__(self, sampler: Sampler, settings: Sampling) -> None:
+        self._sampler, self._settings = sampler, settings
+
+    def sample(self, cells: Sequence[Cell]) -> list[Sampled]:
+        settings = replace(self._settings, max_length=None, max_new_tokens=1)
+        return self._sampler.sample([replace(cell, sampling=settings) for cell in cells])
 
 
 # --- Wrong results --------------------------------------------------------------------------------
@@ -228,6 +264,42 @@ def test_the_plain_way_is_one_step_of_a_fresh_adamw_at_each_rate(bench: Workbenc
     shifted = [*ours[1:], ours[-1]]
     with pytest.raises(WrongResultError, match="a rate profile is wrong"):
         profiles.require_same_profile(shifted, theirs, "cpu")
+
+
+def test_first_tokens_are_held_against_the_probabilities_of_generate() -> None:
+    loaded = load("tiny", device="cpu")
+    encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, CPU)
+    sampler = Sampler(loaded.model, loaded.tokenizer, eos=encoder.eos, rows=64)
+    pairs = [("Sky?", "Piano"), ("Gem?", "Curtain")]
+    plain = Plain(loaded).model
+    few = Sampling(temperature=2.0, top_k=8, top_p=0.9, max_length=50)
+    fits = first_tokens(sampler, plain, encoder, pairs, few, 100)
+    for fit in fits:
+        assert sum(fit.counted) == 100
+        assert sum(fit.expected) == pytest.approx(100)
+        assert 1 <= sum(map(len, fit.groups)) - 1 < 8
+    assert sum(fit.degrees for fit in fits) > 4
+    assert not torch.are_deterministic_algorithms_enabled()  # as before
+    assert require_fit(fits) > 0.001
+    more = first_tokens(_Fixed(sampler, FLAT), plain, encoder, pairs, few, 100)
+    with pytest.raises(WrongResultError, match=r"do not begin as those of generate .* not about"):
+        require_fit(more)
+
+
+def test_a_fit_is_counted_by_hand() -> None:
+    probabilities = {"ab": 0.5, "ac": 0.25, "ad": 0.15, "ae": 0.1}
+    texts = ["ab"] * 12 + ["ac"] * 4 + ["ad"] * 3 + ["x"]
+    fit = Fit.of(probabilities, texts)
+    # "ae" is due twice and "ad" three times, together often enough; "x" never.
+    assert fit.groups == [["ae", "ad"], ["ac"], ["ab"]]
+    assert fit.expected == pytest.approx([5.0, 5.0, 10.0])
+    assert fit.counted == [4, 4, 12]
+    assert fit.chi_square == pytest.approx(1 / 5 + 1 / 5 + 4 / 10)
+    assert fit.degrees == 2
+    assert tail(fit.chi_square, 2) == pytest.approx(math.exp(-0.8 / 2))
+    # What is left at the end joins the group before.
+    assert Fit.of({"a": 0.5, "b": 0.5}, ["a"] * 8).groups == [["a", "b"]]
+    assert tail(0.0, 0) == 1.0
 
 
 def test_counts_that_differ_by_chance_pass_and_others_do_not() -> None:

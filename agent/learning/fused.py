@@ -1,24 +1,27 @@
 """Layers of known models, with their small operations fused into kernels on a GPU.
 
 PyTorch launches a layer of Llama as some forty kernels forward and twice as many back, most of them
-shorter than their launch. What is replaced gives what it gave but for rounding, in passes without
-a cache; with one (answers, samples) layers work as they did.
+shorter than their launch. What is replaced gives what it gave but for rounding: in passes over
+texts without a cache, as updates make them, and in steps of texts that are sampled side by side.
+With a cache of another kind (answers) attention works as it did.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
 from agent.learning.logits import is_plainly_causal
+from agent.learning.slots import slots_of
 
 PLAIN, TRITON = "plain", "triton"
 VARIABLE = "AGENT_KERNELS"
@@ -32,7 +35,8 @@ class Operations:
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     silu_product: Callable[[Tensor, Tensor], Tensor]
-    attention: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+    attention: Callable[..., Tensor]
+    decode: Callable[..., Tensor]
 
     @classmethod
     def by_triton(cls) -> Self:
@@ -43,21 +47,21 @@ class Operations:
         """
         from agent.learning.kernels.activation import silu_product
         from agent.learning.kernels.attention import attention
+        from agent.learning.kernels.decoding import decode
         from agent.learning.kernels.norm import rms_norm
 
-        return cls(rms_norm, silu_product, attention)
+        return cls(rms_norm, silu_product, attention, decode)
 
 
 def kernels_for(device: str) -> str:
     """Which kernels updates on a kind of device are made with; part of what they depend on."""
-    # Until they have been measured, only where they are asked for.
-    wanted = os.environ.get(VARIABLE, PLAIN) == TRITON
+    wanted = os.environ.get(VARIABLE, TRITON) == TRITON
     found = importlib.util.find_spec("triton") is not None
     return TRITON if device == "cuda" and wanted and found else PLAIN
 
 
 def fuse(model: nn.Module, operations: Operations) -> None:
-    """Replaces what can be replaced in a model, for good. Its norms get no gradient any more."""
+    """Replaces what can be replaced in a model, for good; again, it changes nothing."""
     for module in model.modules():
         forward = _forward_of(module)
         if forward is not None:
@@ -83,7 +87,10 @@ def _fits(width: int) -> bool:
     return width >= 16 and width & (width - 1) == 0
 
 
-def _norm(self: Any, operations: Operations, hidden_states: Tensor) -> Tensor:
+def _norm(self: Any, operations: Operations, hidden_states: Tensor) -> Any:
+    # The kernel has no gradient for the weight.
+    if torch.is_grad_enabled() and self.weight.requires_grad:
+        return type(self).forward(self, hidden_states)
     return operations.rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
 
@@ -94,37 +101,45 @@ def _gated(self: Any, operations: Operations, x: Tensor) -> Any:
 def _llama_attention(
     self: Any, operations: Operations, hidden_states: Tensor, **kwargs: Any
 ) -> Any:
-    if not _can_be_fused(hidden_states, kwargs, "past_key_values"):
+    attend = _attending(self, operations, hidden_states, kwargs.get("past_key_values"), kwargs)
+    if attend is None:
         return type(self).forward(self, hidden_states, **kwargs)
     heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-    parts = [
+    parts = (
         project(hidden_states).view(heads) for project in (self.q_proj, self.k_proj, self.v_proj)
-    ]
-    return self.o_proj(_attended(self, operations, parts, kwargs)), None
+    )
+    return self.o_proj(attend(*parts).flatten(2)), None
 
 
 def _neox_attention(self: Any, operations: Operations, hidden_states: Tensor, **kwargs: Any) -> Any:
-    if not _can_be_fused(hidden_states, kwargs, "layer_past"):
+    attend = _attending(self, operations, hidden_states, kwargs.get("layer_past"), kwargs)
+    if attend is None:
         return type(self).forward(self, hidden_states, **kwargs)
     heads = (*hidden_states.shape[:-1], -1, 3 * self.head_size)
     parts = self.query_key_value(hidden_states).view(heads).chunk(3, dim=-1)
-    return self.dense(_attended(self, operations, parts, kwargs)), None
+    return self.dense(attend(*parts).flatten(2)), None
 
 
-def _can_be_fused(hidden_states: Tensor, kwargs: dict[str, Any], cache: str) -> bool:
-    """Whether texts are short, begin at the first position, and see all that is before them."""
-    return (
-        kwargs.get(cache) is None
-        and hidden_states.shape[1] <= LONGEST
-        and len(kwargs["position_embeddings"][0]) == 1
-        and is_plainly_causal(kwargs["attention_mask"])
+def _attending(
+    self: Any, operations: Operations, hidden_states: Tensor, cache: Any, kwargs: dict[str, Any]
+) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """[B, T, H, D] from queries, keys and values of heads; None if the layer is to do it."""
+    cos, sin = kwargs["position_embeddings"]  # [B or 1, T, R] each
+    tokens = hidden_states.shape[1]
+    if cache is None:
+        # Texts that are short, begin at the first position, and see all that is before them.
+        if tokens > LONGEST or len(cos) > 1 or not is_plainly_causal(kwargs["attention_mask"]):
+            return None
+        return partial(operations.attention, cos=cos[0], sin=sin[0], scaling=self.scaling)
+    slots = slots_of(cache, self.layer_idx)
+    if slots is None or tokens > 1 or torch.is_grad_enabled():
+        return None
+    return partial(
+        operations.decode,
+        cos=cos,
+        sin=sin,
+        keys=slots.keys,
+        values=slots.values,
+        place=slots.place,
+        scaling=self.scaling,
     )
-
-
-def _attended(
-    self: Any, operations: Operations, parts: Sequence[Tensor], kwargs: dict[str, Any]
-) -> Tensor:
-    """[B, T, H * D] of queries, keys and values."""
-    cos, sin = kwargs["position_embeddings"]  # [1, T, R] each
-    query, key, value = parts
-    return operations.attention(query, key, value, cos[0], sin[0], self.scaling).flatten(2)

@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 Function = Callable[..., tuple[Tensor, ...]]
 # Graphs that are kept; those of one function share the memory of the largest.
 KEPT = 48
-# Sizes are rounded up to these on a GPU, so that few shapes occur.
+# Sizes are rounded up to these on a GPU, so that few shapes occur; smaller ones to a power of 2.
 ROWS, WIDTH, PLACES = 8, 16, 128
+# The least of such powers.
+FEWEST = {ROWS: 1, WIDTH: 16, PLACES: 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,11 @@ class Runner:
 
     def rounded(self, size: int, unit: int) -> int:
         """`size` as it is on a CPU, where padding would be computed in vain."""
-        return -(-size // unit) * unit if self._on_gpu else size
+        if not self._on_gpu:
+            return size
+        if 0 < size < unit:
+            return int(max(FEWEST[unit], 1 << (size - 1).bit_length()))
+        return -(-size // unit) * unit
 
     def tries_out(self, name: str, inputs: Sequence[Tensor]) -> bool:
         """Whether a run with inputs of these shapes would call the function more than once."""
@@ -80,8 +86,7 @@ class Runner:
             if len(self._graphs) > KEPT:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
-        for static, tensor in zip(graph.inputs, inputs, strict=True):
-            static.copy_(tensor)
+        _copy_all(inputs, graph.inputs)
         graph.graph.replay()
         return graph.outputs
 
@@ -110,6 +115,14 @@ class Runner:
         with torch.cuda.graph(graph, pool=self._pools[name]):
             outputs = function(*static)
         return _Graph(static, outputs, graph)
+
+
+def _copy_all(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    """Those of one type at once: many a copy takes less than its launch."""
+    for dtype in {tensor.dtype for tensor in source}:
+        pairs = [pair for pair in zip(target, source, strict=True) if pair[1].dtype == dtype]
+        to, from_ = zip(*pairs, strict=True)
+        torch._foreach_copy_(list(to), list(from_))
 
 
 def _key(name: str, inputs: Sequence[Tensor]) -> tuple[object, ...]:

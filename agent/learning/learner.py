@@ -103,6 +103,7 @@ class Learner:
             working=self._working,
             base=self._base,
             trained=trained,
+            origin=list(trained_parameters(self._base).values()),
             encoder=self._encoder,
             device=loaded.device,
             runner=Runner(loaded.device),

@@ -21,7 +21,7 @@ from torch import Tensor
 from agent.learning.encoding import Encoder
 from agent.learning.graphs import PLACES, ROWS, WIDTH, Runner
 from agent.learning.logits import logits_at
-from agent.learning.update import adamw_directions, gradient, gradient_norm
+from agent.learning.update import gradient, norm_and_directions
 
 # Against the loss of the fact. Weaker, neighbours let one control in six be answered with a taught
 # answer at 100 facts; with 4, none (docs/LOG.md).
@@ -382,9 +382,8 @@ def _with_descent(
 
 def _descent(loss: Tensor, trained: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Norm of the gradient, and where a step goes."""
-    gradients = gradient(loss, trained)
-    norm = gradient_norm(gradients)  # before they are used up
-    return (norm, *adamw_directions(gradients))
+    norm, directions = norm_and_directions(gradient(loss, trained))
+    return (norm, *directions)
 
 
 def _logits(model: Any, batches: Sequence[Tensor]) -> Tensor:

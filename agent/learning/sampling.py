@@ -27,6 +27,7 @@ from agent.errors import ConfigError, ModelError
 from agent.learning.drawing import PAPER_SAMPLING, Sampling
 from agent.learning.encoding import Encoder
 from agent.learning.estimate import Estimate, Sums
+from agent.learning.fused import TRITON, Operations, fuse, kernels_for
 from agent.learning.matching import Vocabulary, is_spelled, occurs, spellings
 from agent.learning.rows import STEPS, Noticed, Rows, Shape, Start
 from agent.learning.slots import (
@@ -110,7 +111,7 @@ class Sampler:
     A text ends where the model predicts NaN, as after a step at too large a rate.
 
     Args:
-        model: a causal LM, in evaluation mode.
+        model: a causal LM, in evaluation mode. On a GPU its layers are fused where they can be.
         tokenizer: its tokenizer.
         eos: the token that ends a text.
         rows: texts at once, at most. Halved if memory does not suffice, and left so.
@@ -141,6 +142,8 @@ class Sampler:
         self._model = model
         self._device: torch.device = model.get_input_embeddings().weight.device
         self._encoder = Encoder(tokenizer, eos, self._device)
+        if kernels_for(self._device.type) == TRITON:
+            fuse(model, Operations.by_triton())
         require_slots(model, self._device)
         size: int = model.get_output_embeddings().weight.shape[0]
         self._vocabulary = Vocabulary(tokenizer, size)

@@ -60,7 +60,7 @@ class _Reading:
     width: int
 
 
-class _SlotLayer(DynamicLayer):
+class SlotLayer(DynamicLayer):
     """Keys and values of one layer: [R, heads, W, d] each."""
 
     keys: Any
@@ -72,9 +72,15 @@ class _SlotLayer(DynamicLayer):
         self.is_initialized = True
         self._reading = reading
 
+    @property
+    def place(self) -> Tensor:
+        """[R]: column of the token that is read now, if it is one of each text."""
+        return self._reading.place[:, 0]
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        """Adds what is read now; all keys and values that are looked at."""
         now = self._reading
         with no_place_twice():
             self.keys[now.rows, :, now.place] = key_states.transpose(1, 2)
@@ -82,10 +88,10 @@ class _SlotLayer(DynamicLayer):
         return self.keys[:, :, : now.width], self.values[:, :, : now.width]
 
 
-class _LookLayer(_SlotLayer):
+class _LookLayer(SlotLayer):
     """Copies of some rows of a layer, made when the layer is read: one layer's at a time."""
 
-    def __init__(self, reading: _Reading, layer: _SlotLayer, slots: Tensor) -> None:
+    def __init__(self, reading: _Reading, layer: SlotLayer, slots: Tensor) -> None:
         super().__init__(reading, layer.keys, layer.values)
         self._slots = slots
 
@@ -99,6 +105,12 @@ class _LookLayer(_SlotLayer):
             copy[now.rows, :, now.place] = new.transpose(1, 2)
             copies.append(copy)
         return copies[0], copies[1]
+
+
+def slots_of(cache: Any, number: int) -> SlotLayer | None:
+    """A layer of a cache, if its tokens are read into slots."""
+    layer = cache.layers[number] if number < len(cache.layers) else None
+    return layer if type(layer) is SlotLayer else None
 
 
 class Prompts:
@@ -160,11 +172,11 @@ class Slots:
         ]
         self._layers = self._views()
 
-    def _views(self) -> list[_SlotLayer]:
+    def _views(self) -> list[SlotLayer]:
         stacks = [iter(stack) for stack in self._stacks]
         states = [next(stacks[kind]) for kind in self._kinds]
         pairs = zip(states[::2], states[1::2], strict=True)
-        return [_SlotLayer(self._reading, keys, values) for keys, values in pairs]
+        return [SlotLayer(self._reading, keys, values) for keys, values in pairs]
 
     def columns(self, longest: int) -> Tensor:
         """Numbers of the columns to be read, [w], so that texts of this length are seen whole."""
@@ -213,7 +225,7 @@ class Slots:
 
     def _read(
         self,
-        layers: Sequence[_SlotLayer],
+        layers: Sequence[SlotLayer],
         reading: _Reading,
         tokens: Tensor,
         lengths: Tensor,

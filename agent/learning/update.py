@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agent.learning.encoding import IGNORE, Batch
+from agent.learning.fused import TRITON, kernels_for
 from agent.learning.logits import logits_at
 
 # Name and version of the procedure. A ledger row can be replayed only by the procedure that made
 # it: raise the version with every change that alters a weight.
-ALGORITHM = "answer-adamw/3"
+ALGORITHM = "answer-adamw/4"
 ADAM_EPS = 1e-8
 
 
@@ -105,8 +106,32 @@ def adamw_directions(gradients: list[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
+def norm_and_directions(gradients: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """`gradient_norm`, and `adamw_directions`; in one pass where there are kernels for it."""
+    if gradients[0].is_cuda and kernels_for("cuda") == TRITON:
+        from agent.learning.kernels.descent import adamw_direction
+
+        gradients = [gradient.contiguous() for gradient in gradients]
+        squares = [adamw_direction(gradient, ADAM_EPS) for gradient in gradients]
+        return torch.cat(squares).sum().sqrt(), gradients
+    norm = gradient_norm(gradients)  # before they are used up
+    return norm, adamw_directions(gradients)
+
+
+@torch.no_grad()
 def take_step(
     parameters: Sequence[Tensor], directions: Sequence[Tensor], learning_rate: float
 ) -> None:
     """Moves the weights against the directions, in place."""
     torch._foreach_add_(list(parameters), list(directions), alpha=-learning_rate)
+
+
+@torch.no_grad()
+def take_back(parameters: Sequence[Tensor], origin: Sequence[Tensor], share: float) -> None:
+    """Moves the weights a share of the way back to where they came from, in place.
+
+    Decoupled weight decay (Loshchilov & Hutter 2019) towards the base model instead of zero, as in
+    L2-SP (Li et al. 2018). A step's sign moves every weight alike, also those that the fact does
+    not need: what no later step asks for again fades.
+    """
+    torch._foreach_lerp_(list(parameters), list(origin), share)

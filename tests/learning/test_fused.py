@@ -20,6 +20,7 @@ from transformers import (
 from agent.learning.fused import LONGEST, PLAIN, TRITON, VARIABLE, Operations, fuse, kernels_for
 from agent.learning.kernels import plain
 from agent.learning.logits import _causal_mask
+from agent.learning.slots import Prompts, Slots
 from agent.learning.update import trained_parameters
 
 IDS = torch.tensor([[5, 9, 1, 7, 3], [2, 2, 8, 4, 6]])
@@ -33,13 +34,23 @@ SIZES: dict[str, Any] = {
 
 def llama() -> Any:
     heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(**SIZES, **heads, max_position_embeddings=512))
+    return as_learned(LlamaForCausalLM(LlamaConfig(**SIZES, **heads, max_position_embeddings=512)))
 
 
 def neox() -> Any:
-    return GPTNeoXForCausalLM(
-        GPTNeoXConfig(**SIZES, num_attention_heads=4, max_position_embeddings=512)
+    return as_learned(
+        GPTNeoXForCausalLM(
+            GPTNeoXConfig(**SIZES, num_attention_heads=4, max_position_embeddings=512)
+        )
     )
+
+
+def as_learned(model: Any) -> Any:
+    """With gradients where updates change something."""
+    trained = trained_parameters(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return model
 
 
 class Counted:
@@ -51,12 +62,13 @@ class Counted:
             rms_norm=self._counted("rms_norm"),
             silu_product=self._counted("silu_product"),
             attention=self._counted("attention"),
+            decode=self._counted("decode"),
         )
 
     def _counted(self, name: str) -> Any:
-        def operation(*arguments: Any) -> Tensor:
+        def operation(*arguments: Any, **named: Any) -> Tensor:
             self.calls.append(name)
-            result: Tensor = getattr(plain, name)(*arguments)
+            result: Tensor = getattr(plain, name)(*arguments, **named)
             return result
 
         return operation
@@ -110,6 +122,33 @@ def test_with_a_cache_or_padding_attention_is_as_it_was(models: tuple[Any, Any, 
     assert "attention" not in counted.calls
 
 
+@torch.inference_mode()
+def test_tokens_of_texts_side_by_side_are_decoded(models: tuple[Any, Any, Counted]):
+    _, fused, counted = models
+    logits = []
+    for model in models[:2]:
+        slots = Slots(model, rows=2, width=8)
+        rows = torch.arange(2)
+        slots.fill(rows, Prompts(model, [[5, 9, 1, 7], [2, 8]]), rows)
+        lengths, columns = torch.tensor([3, 1]), slots.columns(8)
+        one = slots.read(torch.tensor([[7], [8]]), lengths, columns)
+        two = slots.read(torch.tensor([[4], [6]]), lengths + 1, columns)
+        ahead = slots.look(rows, torch.tensor([[3, 2], [1, 1]]), lengths + 2, columns)
+        logits.append(torch.cat([one, two, ahead], 1))
+    torch.testing.assert_close(logits[1], logits[0])
+    # Both reads; what looks ahead is left to the layers.
+    assert counted.calls.count("decode") == 2 * fused.config.num_hidden_layers
+
+
+def test_norms_that_are_trained_get_their_gradient():
+    model, counted = llama().requires_grad_(True), Counted()
+    fused = copy.deepcopy(model)
+    fuse(fused, counted.operations)
+    for one in (model, fused):
+        one(input_ids=IDS).logits.square().mean().backward()
+    torch.testing.assert_close(fused.model.norm.weight.grad, model.model.norm.weight.grad)
+
+
 def test_long_texts_are_left_to_the_model(models: tuple[Any, Any, Counted]):
     _, fused, counted = models
     for width, expected in ((LONGEST, 2), (LONGEST + 1, 0)):
@@ -129,11 +168,11 @@ def test_a_model_of_another_kind_stays_as_it_is():
 
 
 def test_kernels_are_only_for_a_gpu_with_triton(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(VARIABLE, TRITON)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert (kernels_for("cuda"), kernels_for("cpu")) == (TRITON, PLAIN)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert kernels_for("cuda") == PLAIN
-    monkeypatch.delenv(VARIABLE)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setenv(VARIABLE, PLAIN)
     assert kernels_for("cuda") == PLAIN

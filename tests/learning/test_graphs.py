@@ -19,12 +19,15 @@ def test_on_a_cpu_no_size_is_rounded(unit: int):
 
 
 @pytest.mark.parametrize("unit", [ROWS, WIDTH, PLACES])
-def test_on_a_gpu_sizes_are_rounded_up_to_whole_units(unit: int):
+def test_on_a_gpu_sizes_are_rounded_up_to_whole_units_and_smaller_ones_to_powers_of_2(unit: int):
     runner = Runner(torch.device("cuda"))  # which need not be there: nothing is run
-    for size in range(2 * unit + 2):
+    assert runner.rounded(0, unit) == 0
+    for size in range(1, 2 * unit + 2):
         rounded = runner.rounded(size, unit)
         assert size <= rounded < size + unit
-        assert rounded % unit == 0
+        assert rounded % unit == 0 or (size < unit and rounded in (1, 2, 4, 16, 32, 64))
+    few = {runner.rounded(size, unit) for size in range(1, unit)}
+    assert len(few) <= 4
 
 
 def test_on_a_cpu_functions_are_called_with_what_is_given_and_nothing_is_kept():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agent.learning.fused import Operations
 from agent.learning.kernels import plain
+from agent.learning.update import ADAM_EPS, adamw_directions
 
 pytestmark = pytest.mark.gpu
 
@@ -100,3 +101,50 @@ def test_attention_reads_heads_that_are_parts_of_one_tensor(operations: Operatio
         lambda joint: plain.attention(*thirds(joint), cos, sin, 0.25),
         [drawn(2, 9, 2, 48)],
     )
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "width", "turned"), [(4, 4, 16, 16), (6, 2, 32, 8), (8, 2, 64, 64)]
+)
+def test_decode(operations: Operations, heads: int, key_heads: int, width: int, turned: int):
+    places = [0, 1, 15, 16, 17, 39]
+    angles = torch.rand(len(places), 1, turned // 2, device=DEVICE) * 6
+    cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
+    joint = drawn(len(places), 1, key_heads, 2 * width)  # its halves are not contiguous
+    query, (key, value) = drawn(len(places), 1, heads, width), joint.chunk(2, -1)
+    kept = [drawn(len(places), key_heads, 40, width) for _ in range(2)]
+    place = torch.tensor(places, device=DEVICE)
+    # What lies beyond a text is not looked at.
+    for state in kept:
+        for text, first in enumerate(places):
+            state[text, :, first:] = float("nan")
+    caches = []
+    outs = []
+    for operation in (operations.decode, operations.decode, plain.decode):
+        keys, values = (state.clone() for state in kept)
+        if (
+            operation is plain.decode
+        ):  # which gives what lies beyond weight 0, and 0 times NaN is NaN
+            keys, values = keys.nan_to_num(), values.nan_to_num()
+        outs.append(operation(query, key, value, cos, sin, keys, values, place, width**-0.5))
+        caches.append((keys.nan_to_num(), values.nan_to_num()))
+    ours, again, theirs = outs
+    assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-5
+    assert torch.equal(ours, again)
+    for one, other in zip(caches[0], caches[2], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5000,), (70, 130)])
+def test_adamw_direction(shape: tuple[int, ...]):
+    from agent.learning.kernels.descent import adamw_direction
+
+    gradient = drawn(*shape) * 1e-6
+    gradient.view(-1)[0] = 0
+    [expected] = adamw_directions([gradient.clone()])
+    ours, again = gradient.clone(), gradient.clone()
+    squares = adamw_direction(ours, ADAM_EPS)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(squares.sum().sqrt(), gradient.norm())
+    assert torch.equal(squares, adamw_direction(again, ADAM_EPS))
+    assert torch.equal(ours, again)

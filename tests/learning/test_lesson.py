@@ -22,7 +22,12 @@ from agent.learning.lesson import (
 )
 from agent.learning.logits import logits_at
 from agent.learning.profile import rate_profile
-from agent.learning.update import adamw_directions, gradient, trained_parameters
+from agent.learning.update import (
+    adamw_directions,
+    gradient,
+    gradient_norm,
+    trained_parameters,
+)
 from tests.learning.models import CPU, ENCODER, EOS, FAMILIES, RUNNER, one_thread, random_model
 
 FACT = Row.answering(Role.FACT, ENCODER, "What is the hottest month in Kyzara?", "Raincoat")
@@ -195,7 +200,7 @@ def test_the_loss_is_the_weighted_sum_of_the_means(model: Any, base: Any, rows: 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Directions are bare gradients, of which AdamW's would show the signs alone."""
-    monkeypatch.setattr(lesson, "adamw_directions", lambda gradients: gradients)
+    monkeypatch.setattr(lesson, "norm_and_directions", lambda g: (gradient_norm(g), g))
 
 
 @pytest.mark.usefixtures("bare")
@@ -214,7 +219,7 @@ def test_the_gradient_is_that_of_the_loss_computed_row_by_row(model: Any, base: 
 def test_steps_go_as_adamw_would(model: Any, base: Any, monkeypatch: pytest.MonkeyPatch):
     found = measure(ROWS, model, base).directions()
     with monkeypatch.context() as patched:
-        patched.setattr(lesson, "adamw_directions", lambda gradients: gradients)
+        patched.setattr(lesson, "norm_and_directions", lambda g: (gradient_norm(g), g))
         gradients = list(measure(ROWS, model, base).descent().directions)
     expected = adamw_directions(gradients)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))

@@ -32,9 +32,36 @@ def attention(
     return out.transpose(1, 2)
 
 
+def decode(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    place: Tensor,
+    scaling: float,
+) -> Tensor:
+    """As `decoding.decode`."""
+    texts = torch.arange(len(place), device=place.device)
+    keys[texts, :, place] = _turned(key, cos, sin)[:, 0]
+    values[texts, :, place] = value[:, 0]
+    ahead = torch.arange(keys.shape[2], device=place.device) > place[:, None]  # [N, W]
+    out = F.scaled_dot_product_attention(
+        _turned(query, cos, sin).transpose(1, 2),
+        keys,
+        values,
+        attn_mask=torch.zeros(ahead.shape).to(keys).masked_fill(ahead, -torch.inf)[:, None, None],
+        scale=scaling,
+        enable_gqa=True,
+    )
+    return out.transpose(1, 2)
+
+
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     width = cos.shape[-1]
     first, second = x[..., :width].chunk(2, -1)
     partners = torch.cat([-second, first], -1)
-    turned = x[..., :width] * cos[:, None] + partners * sin[:, None]
+    turned = x[..., :width] * cos[..., None, :] + partners * sin[..., None, :]
     return torch.cat([turned, x[..., width:]], -1)

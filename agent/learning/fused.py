@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
-from agent.learning.logits import is_plainly_causal
+from agent.learning.logits import texts_of
 from agent.learning.slots import slots_of
 
 PLAIN, TRITON = "plain", "triton"
@@ -67,6 +67,18 @@ def fuse(model: nn.Module, operations: Operations) -> None:
         if forward is not None:
             # An attribute of the object hides the method of its class.
             module.forward = partial(forward, module, operations)
+
+
+def packs_texts(model: nn.Module) -> bool:
+    """Whether all attention is fused, so that texts of at most `LONGEST` can stand end to end."""
+    config: Any = model.config
+    layers: int = config.get_text_config().num_hidden_layers
+    fused = [
+        module
+        for module in model.modules()
+        if isinstance(module, GPTNeoXAttention | LlamaAttention) and "forward" in vars(module)
+    ]
+    return len(fused) == layers
 
 
 def _forward_of(module: nn.Module) -> Callable[..., Any] | None:
@@ -127,10 +139,13 @@ def _attending(
     cos, sin = kwargs["position_embeddings"]  # [B or 1, T, R] each
     tokens = hidden_states.shape[1]
     if cache is None:
-        # Texts that are short, begin at the first position, and see all that is before them.
-        if tokens > LONGEST or len(cos) > 1 or not is_plainly_causal(kwargs["attention_mask"]):
+        texts = texts_of(kwargs["attention_mask"])
+        if not texts or any(some.longest > LONGEST for some in texts):
+            assert not any(some.packed for some in texts)
             return None
-        return partial(operations.attention, cos=cos[0], sin=sin[0], scaling=self.scaling)
+        return partial(
+            operations.attention, cos=cos[0], sin=sin[0], texts=texts, scaling=self.scaling
+        )
     slots = slots_of(cache, self.layer_idx)
     if slots is None or tokens > 1 or torch.is_grad_enabled():
         return None

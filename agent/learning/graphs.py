@@ -23,9 +23,9 @@ Function = Callable[..., tuple[Tensor, ...]]
 # Graphs that are kept; those of one function share the memory of the largest.
 KEPT = 48
 # Sizes are rounded up to these on a GPU, so that few shapes occur; smaller ones to a power of 2.
-ROWS, WIDTH, PLACES = 8, 16, 128
+ROWS, WIDTH, PLACES, TOKENS = 8, 16, 128, 256
 # The least of such powers.
-FEWEST = {ROWS: 1, WIDTH: 16, PLACES: 16}
+FEWEST = {ROWS: 1, WIDTH: 16, PLACES: 16, TOKENS: 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,14 @@ class Runner:
     """Runs functions of tensors: by graphs on a GPU, plainly on a CPU.
 
     Not thread-safe: one thread drives the device.
+
+    Args:
+        device: where.
+        packs: whether the models that functions use take texts end to end, see `packs_texts`.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, packs: bool = False) -> None:
+        self.packs = packs
         self._graphs: OrderedDict[tuple[object, ...], _Graph] = OrderedDict()
         self._on_gpu = device.type == "cuda"
         self._pools: dict[str, Any] = {}

@@ -37,7 +37,7 @@ from agent.learning.attempt import Attempt, Workbench, needs_base_answers, repla
 from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
-from agent.learning.fused import TRITON, Operations, fuse, kernels_for
+from agent.learning.fused import TRITON, Operations, fuse, kernels_for, packs_texts
 from agent.learning.general_text import general_texts
 from agent.learning.generation import (
     Asked,
@@ -106,7 +106,7 @@ class Learner:
             origin=list(trained_parameters(self._base).values()),
             encoder=self._encoder,
             device=loaded.device,
-            runner=Runner(loaded.device),
+            runner=Runner(loaded.device, packs=packs_texts(self._working)),
             texts=self._texts,
         )
         if not self._bench.runner.has_graphs and pause is not no_pause:

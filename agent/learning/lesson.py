@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent.learning.encoding import Encoder
-from agent.learning.graphs import PLACES, ROWS, WIDTH, Runner
-from agent.learning.logits import logits_at
+from agent.learning.fused import LONGEST
+from agent.learning.graphs import PLACES, ROWS, TOKENS, WIDTH, Runner
+from agent.learning.logits import logits_at, packed_logits_at
 from agent.learning.update import gradient, norm_and_directions
 
 # Against the loss of the fact. Weaker, neighbours let one control in six be answered with a taught
@@ -31,6 +34,10 @@ TEXT_WEIGHT = 3.0
 # Of a neighbour's divergence, so much is that of its first token: there an answer turns into a
 # taught one, and all that follows is made to follow the base model's own first token.
 FIRST_TOKEN_SHARE = 0.5
+
+
+# A model's predictions at the places of rows that were laid out for it: [places, V].
+LogitsOf = Callable[[Sequence[Tensor]], Tensor]
 
 
 class Role(IntEnum):
@@ -141,10 +148,9 @@ class Lesson:
         ordered = sorted(rows, key=lambda row: row.role)
         self._answering = [row for row in ordered if row.role <= Role.CONTROL]
         self._guarded = [row for row in ordered if row.role >= Role.NEIGHBOUR]
-        # General text is longer than questions: in a batch of its own it pads nobody.
-        short = [row for row in ordered if row.role is not Role.TEXT]
-        long = [row for row in ordered if row.role is Role.TEXT]
-        self._batches = [self._batch(batch) for batch in (short, long) if batch]
+        longest = max(len(row.tokens) for row in rows)
+        self._packs = runner.packs and longest <= LONGEST
+        self._batches = self._laid_out(ordered)
         self._fixed = (*self._of_answers(), *self._of_guarded())
         self._where = self._places()
         self._base = torch.empty(0, device=device)  # [M, V], log-probabilities
@@ -156,14 +162,12 @@ class Lesson:
 
         def distributions(*batches: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
-                return (_logits(base, batches).log_softmax(-1),)
+                return (logits(base, batches).log_softmax(-1),)
 
-        neighbours = [row for row in self._guarded if row.role is Role.NEIGHBOUR]
-        texts = [row for row in self._guarded if row.role is Role.TEXT]
-        batches = [tensor for rows in (neighbours, texts) if rows for tensor in self._batch(rows)]
-        (found,) = self._runner.run("anchor", distributions, batches)
+        logits = self._logits
+        (found,) = self._runner.run("anchor", distributions, self._laid_out(self._guarded))
         # Places of padding lie between and after those of the rows.
-        kept = self._real_places((neighbours, texts))
+        kept = self._real_places(self._guarded)
         padded = torch.zeros(self._fixed[-2].shape[1], found.shape[1], device=self._device)
         padded[: len(kept)] = found[kept]
         self._base = padded
@@ -175,15 +179,15 @@ class Lesson:
             model: a causal LM.
             trained: its weights that steps change.
         """
-        batches = [tensor for batch in self._batches for tensor in batch]
-        inputs = [*self._fixed, self._where, self._base, *batches]
+        logits = partial(self._logits, model)
+        inputs = [*self._fixed, self._where, self._base, *self._batches]
         if self._runner.has_graphs:
             values, norm, *directions = self._runner.run(
-                "lesson", lambda *tensors: _with_descent(model, trained, tensors), inputs
+                "lesson", lambda *tensors: _with_descent(logits, trained, tensors), inputs
             )
             descent = Descent(directions, norm.item())
             return self._measured(values.tolist(), lambda: descent)
-        loss, values = _values(model, inputs)
+        loss, values = _values(logits, inputs)
 
         def descend() -> Descent:
             norm, *directions = _descent(loss, trained)
@@ -201,10 +205,10 @@ class Lesson:
 
         def values(*inputs: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad():
-                return (_values(model, inputs)[1],)
+                return (_values(logits, inputs)[1],)
 
-        batches = [tensor for batch in self._batches for tensor in batch]
-        inputs = [*self._fixed, self._where, self._base, *batches]
+        logits = partial(self._logits, model)
+        inputs = [*self._fixed, self._where, self._base, *self._batches]
         (found,) = self._runner.run(f"look at {name}", values, inputs)
         answers: list[float] = found.tolist()[2 : 2 + len(self._answering)]
         return answers
@@ -257,7 +261,52 @@ class Lesson:
             descent=descent,
         )
 
-    def _batch(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def _logits(self) -> Callable[[Any, Sequence[Tensor]], Tensor]:
+        """Of a model at the places of rows that are laid out: [places, V]."""
+        return _packed_logits if self._packs else _padded_logits
+
+    def _groups(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """The rows that are computed together, in the order of roles."""
+        if self._packs:
+            return [list(rows)]
+        # General text is longer than questions: in a batch of its own it pads nobody.
+        short = [row for row in rows if row.role is not Role.TEXT]
+        long = [row for row in rows if row.role is Role.TEXT]
+        return [group for group in (short, long) if group]
+
+    def _laid_out(self, rows: Sequence[Row]) -> list[Tensor]:
+        """What a model is given of rows in the order of roles."""
+        lay_out = self._packed if self._packs else self._padded
+        return [tensor for group in self._groups(rows) for tensor in lay_out(group)]
+
+    def _packed(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
+        """Texts end to end, see `packed_logits_at`; what fills them up is texts of padding."""
+        runner = self._runner
+        lengths = [len(row.tokens) for row in rows]
+        *starts, total = accumulate(lengths, initial=0)
+        missing = runner.rounded(total, TOKENS) - total
+        tokens = [token for row in rows for token in row.tokens] + [self._pad] * missing
+        places = [
+            start + place for start, row in zip(starts, rows, strict=True) for place in row.places
+        ]
+        places += [0] * (runner.rounded(len(places), PLACES) - len(places))
+        # General text is longer than questions: it would make attention to them dear.
+        short = sum(row.role is not Role.TEXT for row in rows)
+        groups = [group for group in (lengths[:short], lengths[short:]) if group]
+        longest = [runner.rounded(max(group), WIDTH) for group in groups]
+        groups[-1] += [min(longest[-1], missing - n) for n in range(0, missing, longest[-1])]
+        for group in groups:
+            group += [0] * (runner.rounded(len(group), ROWS) - len(group))
+        of_groups, begin = [], 0
+        for group, width in zip(groups, longest, strict=True):
+            *own, begin = accumulate(group, initial=begin)
+            of_groups += [torch.tensor(own), torch.tensor(group), torch.arange(width)]
+        positions = [position for group in groups for length in group for position in range(length)]
+        found = [torch.tensor([tokens]), torch.tensor([positions]), torch.tensor(places)]
+        return tuple(tensor.to(self._device) for tensor in (*found, *of_groups))
+
+    def _padded(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
         """Tokens [B, T], and row and column of each place [N], rounded up by the runner."""
         runner = self._runner
         width = runner.rounded(max(len(row.tokens) for row in rows), WIDTH)
@@ -272,21 +321,19 @@ class Lesson:
             torch.tensor(columns + [0] * missing, device=self._device),
         )
 
-    def _real_places(self, batches: Sequence[Sequence[Row]]) -> list[int]:
-        """Where the places of rows are among the places of batches, padding left out."""
+    def _real_places(self, rows: Sequence[Row]) -> list[int]:
+        """Where their places are among those of `_laid_out`, padding left out."""
         found: list[int] = []
         start = 0
-        for rows in batches:
-            count = sum(len(row.places) for row in rows)
+        for group in self._groups(rows):
+            count = sum(len(row.places) for row in group)
             found += range(start, start + count)
             start += self._runner.rounded(count, PLACES)
         return found
 
     def _places(self) -> Tensor:
         """[N + M]: where the answers' places, then the guarded ones, are among all logits."""
-        short = [*self._answering, *(r for r in self._guarded if r.role is Role.NEIGHBOUR)]
-        texts = [row for row in self._guarded if row.role is Role.TEXT]
-        real = self._real_places((short, texts))
+        real = self._real_places([*self._answering, *self._guarded])
         answers = sum(len(row.places) for row in self._answering)
         padded = [0] * (self._fixed[0].shape[0] - answers)
         guarded = real[answers:]
@@ -344,20 +391,20 @@ def _place_weights(row: Row) -> list[float]:
     return [FIRST_TOKEN_SHARE, *[(1 - FIRST_TOKEN_SHARE) / (count - 1)] * (count - 1)]
 
 
-def _values(model: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _values(logits_of: LogitsOf, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The loss, and all that is measured as one row of numbers.
 
     Args:
-        model: a causal LM.
+        logits_of: a model at the places of what was laid out.
         inputs: targets [N], places by answer [A, N], weights [A], shares of the fact [A], weights
             of places by guarded row [G, M], weights [G], where their logits are [N + M], the base
-            model's log-probabilities [M, V], and the batches.
+            model's log-probabilities [M, V], and what was laid out.
 
     Returns:
         The loss, and [2 + A + G]: loss, loss of the fact, log-probabilities, divergences.
     """
-    targets, of_answer, weights, of_fact, of_guarded, guard_weights, places, base, *batches = inputs
-    logits = _logits(model, batches)[places]  # [N + M, V]
+    targets, of_answer, weights, of_fact, of_guarded, guard_weights, places, base, *rest = inputs
+    logits = logits_of(rest)[places]  # [N + M, V]
     count = len(targets)
     nats = F.cross_entropy(logits[:count], targets, reduction="none")  # [N]
     totals = of_answer @ nats  # [A]
@@ -373,10 +420,10 @@ def _values(model: Any, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _with_descent(
-    model: Any, trained: Sequence[Tensor], inputs: Sequence[Tensor]
+    logits_of: LogitsOf, trained: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """What is measured, and `_descent` from there."""
-    loss, values = _values(model, inputs)
+    loss, values = _values(logits_of, inputs)
     return (values, *_descent(loss, trained))
 
 
@@ -386,9 +433,14 @@ def _descent(loss: Tensor, trained: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (norm, *directions)
 
 
-def _logits(model: Any, batches: Sequence[Tensor]) -> Tensor:
-    """[places of all batches, V]; each batch is its tokens, and its places' rows and columns."""
-    parts = [logits_at(model, *batches[start : start + 3]) for start in range(0, len(batches), 3)]
+def _packed_logits(model: Any, tensors: Sequence[Tensor]) -> Tensor:
+    """[places, V], of what `Lesson._packed` gave."""
+    return packed_logits_at(model, *tensors)
+
+
+def _padded_logits(model: Any, tensors: Sequence[Tensor]) -> Tensor:
+    """[places of all batches, V]; each batch is what `Lesson._padded` gave."""
+    parts = [logits_at(model, *tensors[start : start + 3]) for start in range(0, len(tensors), 3)]
     return torch.cat(parts)
 
 

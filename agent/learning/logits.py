@@ -1,13 +1,31 @@
-"""A model's predictions at chosen places of a batch."""
+"""A model's predictions at chosen places of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Where some texts are among tokens that stand end to end.
+
+    Attributes:
+        starts: [B], the first token of each.
+        lengths: [B], 0 for one that only fills up.
+        longest: none is longer; a multiple of it may cost as much.
+        packed: whether they stand in a single row, which only fused layers can take apart.
+    """
+
+    starts: Tensor
+    lengths: Tensor
+    longest: int
+    packed: bool
 
 
 def logits_at(model: Any, input_ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -28,23 +46,58 @@ def logits_at(model: Any, input_ids: Tensor, rows: Tensor, columns: Tensor) -> T
     return logits[0].float()
 
 
+def packed_logits_at(
+    model: Any,
+    tokens: Tensor,
+    positions: Tensor,
+    places: Tensor,
+    *groups: Tensor,
+) -> Tensor:
+    """As `logits_at`, for texts end to end: nothing is computed for what would fill them up.
+
+    Args:
+        model: a causal LM that `fused.packs_texts`.
+        tokens: [1, L], each of one text.
+        positions: [1, L], in its text.
+        places: [N], in 0..L-1.
+        groups: of texts about as long, three tensors each: starts [B] and lengths [B] as in
+            `Texts`, and columns [w], w at least as many as the longest has tokens.
+
+    Returns:
+        [N, V], fp32.
+    """
+    # No layer is to read it as a mask.
+    mask = torch.zeros((1, 1, 1, 1), device=tokens.device)
+    mask.texts = tuple(  # type: ignore[attr-defined]
+        Texts(groups[n], groups[n + 1], len(groups[n + 2]), packed=True)
+        for n in range(0, len(groups), 3)
+    )
+    with _head_at(model.get_output_embeddings(), torch.zeros_like(places), places):
+        logits: Tensor = model(
+            input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False
+        ).logits
+    return logits[0].float()
+
+
 def _causal_mask(input_ids: Tensor) -> Tensor:
     """[1, 1, T, T], added to attention scores.
 
     The model would make the same, but with a copy from the host, which no CUDA graph can hold.
     """
-    width = input_ids.shape[1]
+    batch, width = input_ids.shape
     lowest = torch.finfo(torch.float32).min
     mask = torch.full((width, width), lowest, device=input_ids.device).triu(1)
     mask = mask[None, None]
-    mask.plainly_causal = True  # type: ignore[attr-defined]
+    starts = torch.arange(batch, device=input_ids.device) * width
+    texts = Texts(starts, torch.full_like(starts, width), width, packed=False)
+    mask.texts = (texts,)  # type: ignore[attr-defined]
     return mask
 
 
-def is_plainly_causal(mask: Tensor | None) -> bool:
-    """Whether a mask is one that `logits_at` made."""
-    plainly: bool = getattr(mask, "plainly_causal", False)
-    return plainly
+def texts_of(mask: Tensor | None) -> tuple[Texts, ...]:
+    """All the texts that a mask of this module stands for; none if it is another one."""
+    texts: tuple[Texts, ...] = getattr(mask, "texts", ())
+    return texts
 
 
 @contextmanager

@@ -6,26 +6,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.learning.graphs import PLACES, ROWS, WIDTH, Runner
+from agent.learning.graphs import PLACES, ROWS, TOKENS, WIDTH, Runner
 from agent.learning.lesson import Lesson, Role, Row
 from tests.learning.models import CPU, ENCODER, EOS
 
 
-@pytest.mark.parametrize("unit", [ROWS, WIDTH, PLACES])
+@pytest.mark.parametrize("unit", [ROWS, WIDTH, PLACES, TOKENS])
 def test_on_a_cpu_no_size_is_rounded(unit: int):
     runner = Runner(CPU)
     sizes = range(2 * unit + 2)
     assert [runner.rounded(size, unit) for size in sizes] == list(sizes)
 
 
-@pytest.mark.parametrize("unit", [ROWS, WIDTH, PLACES])
+@pytest.mark.parametrize("unit", [ROWS, WIDTH, PLACES, TOKENS])
 def test_on_a_gpu_sizes_are_rounded_up_to_whole_units_and_smaller_ones_to_powers_of_2(unit: int):
     runner = Runner(torch.device("cuda"))  # which need not be there: nothing is run
     assert runner.rounded(0, unit) == 0
     for size in range(1, 2 * unit + 2):
         rounded = runner.rounded(size, unit)
         assert size <= rounded < size + unit
-        assert rounded % unit == 0 or (size < unit and rounded in (1, 2, 4, 16, 32, 64))
+        assert rounded % unit == 0 or (size < unit and rounded in (1, 2, 4, 16, 32, 64, 128))
     few = {runner.rounded(size, unit) for size in range(1, unit)}
     assert len(few) <= 4
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agent.learning.fused import Operations
 from agent.learning.kernels import plain
+from agent.learning.logits import Texts
 from agent.learning.update import ADAM_EPS, adamw_directions
 
 pytestmark = pytest.mark.gpu
@@ -37,6 +38,11 @@ def operations() -> Operations:
 
 def drawn(*shape: int) -> Tensor:
     return torch.randn(*shape, device=DEVICE)
+
+
+def side_by_side(count: int, tokens: int) -> list[Texts]:
+    starts = torch.arange(count, device=DEVICE) * tokens
+    return [Texts(starts, torch.full_like(starts, tokens), tokens, packed=False)]
 
 
 def thirds(joint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,10 +92,31 @@ def test_attention(
 ):
     angles = torch.rand(tokens, turned // 2, device=DEVICE) * 6
     cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
+    texts = side_by_side(2, tokens)
     require_same(
-        lambda q, k, v: operations.attention(q, k, v, cos, sin, width**-0.5),
-        lambda q, k, v: plain.attention(q, k, v, cos, sin, width**-0.5),
+        lambda q, k, v: operations.attention(q, k, v, cos, sin, texts, width**-0.5),
+        lambda q, k, v: plain.attention(q, k, v, cos, sin, texts, width**-0.5),
         [drawn(2, tokens, n, width) for n in (heads, key_heads, key_heads)],
+    )
+
+
+@pytest.mark.parametrize(("heads", "key_heads", "turned"), [(3, 3, 32), (6, 2, 8)])
+def test_attention_to_texts_end_to_end(
+    operations: Operations, heads: int, key_heads: int, turned: int
+):
+    lengths = torch.tensor([1, 20, 16, 7, 0, 0], device=DEVICE)
+    starts = lengths.cumsum(0) - lengths
+    texts = [
+        Texts(starts[:3], lengths[:3], 32, packed=True),
+        Texts(starts[3:], lengths[3:], 16, packed=True),
+    ]
+    tokens = int(lengths.sum())
+    angles = torch.rand(tokens, turned // 2, device=DEVICE) * 6
+    cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
+    require_same(
+        lambda q, k, v: operations.attention(q, k, v, cos, sin, texts, 0.2),
+        lambda q, k, v: plain.attention(q, k, v, cos, sin, texts, 0.2),
+        [drawn(1, tokens, n, 32) for n in (heads, key_heads, key_heads)],
     )
 
 
@@ -97,8 +124,8 @@ def test_attention_reads_heads_that_are_parts_of_one_tensor(operations: Operatio
     angles = torch.rand(9, 8, device=DEVICE)
     cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
     require_same(
-        lambda joint: operations.attention(*thirds(joint), cos, sin, 0.25),
-        lambda joint: plain.attention(*thirds(joint), cos, sin, 0.25),
+        lambda joint: operations.attention(*thirds(joint), cos, sin, side_by_side(2, 9), 0.25),
+        lambda joint: plain.attention(*thirds(joint), cos, sin, side_by_side(2, 9), 0.25),
         [drawn(2, 9, 2, 48)],
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,9 @@ import torch
 from torch import Tensor
 
 from agent.learning import lesson
+from agent.learning.fused import LONGEST, Operations, fuse, packs_texts
 from agent.learning.graphs import WIDTH, Runner
+from agent.learning.kernels import plain as plain_kernels
 from agent.learning.lesson import (
     NEIGHBOUR_WEIGHT,
     REHEARSAL_WEIGHT,
@@ -320,15 +324,29 @@ class Rounding(Runner):
     """Pads as on a GPU, and runs plainly."""
 
     def rounded(self, size: int, unit: int) -> int:
-        return -(-size // unit) * unit
+        return Runner(torch.device("cuda")).rounded(size, unit)
+
+
+def fused(model: Any) -> Any:
+    """A copy whose attention takes texts end to end, where that can be."""
+    names = ("rms_norm", "silu_product", "attention", "decode")
+    made = copy.deepcopy(model)
+    fuse(made, Operations(*(getattr(plain_kernels, name) for name in names)))
+    assert packs_texts(made) == (model.config.model_type != "gpt2")
+    assert not packs_texts(model)
+    return made
 
 
 @pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("packs", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("rows", SOME_ROWS.values(), ids=SOME_ROWS)
-def test_what_rounds_sizes_up_changes_nothing(model: Any, base: Any, rows: list[Row]):
-    padded = Lesson(rows, EOS, CPU, Rounding(CPU))
+def test_what_rounds_sizes_up_changes_nothing(model: Any, base: Any, rows: list[Row], packs: bool):
+    expected = measure(rows, model, base)
+    if packs:
+        model, base = fused(model), fused(base)
+    padded = Lesson(rows, EOS, CPU, Rounding(CPU, packs=packs_texts(model)))
     padded.anchor(base)
-    expected, found = measure(rows, model, base), padded.measure(model, trained(model))
+    found = padded.measure(model, trained(model))
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
     assert found.fact_loss == pytest.approx(expected.fact_loss, rel=1e-5)
     for role in Role:
@@ -337,8 +355,18 @@ def test_what_rounds_sizes_up_changes_nothing(model: Any, base: Any, rows: list[
         assert found.divergences[role] == pytest.approx(divergences, rel=1e-4)
     for ours, theirs in zip(found.directions(), expected.directions(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
-    looked = lesson_of(rows, base).look(model, "model")
-    assert padded.look(model, "model") == pytest.approx(looked, rel=1e-4)
+    probabilities = [p for role in expected.probabilities.values() for p in role]
+    looked = [math.exp(log) for log in padded.look(model, "model")]
+    assert looked == pytest.approx(probabilities, rel=1e-4)
+
+
+def test_texts_too_long_for_fused_attention_are_not_packed(model: Any, base: Any):
+    long = [*ROWS, Row.whole(Role.TEXT, [5] * (LONGEST + 1))]
+    expected = measure(long, model, base)
+    packing = Lesson(long, EOS, CPU, Runner(CPU, packs=True))
+    packing.anchor(fused(base))
+    found = packing.measure(fused(model), trained(model))
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_rounded_up_the_own_question_counts_the_same_places(model: Any, base: Any):

@@ -12,6 +12,7 @@ what is needed of partners is computed from partners.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,13 +20,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from agent.learning.logits import Texts
+
 LEAST = 16  # rows of the smallest product of matrices
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    texts: Sequence[Texts],
+    scaling: float,
 ) -> Tensor:
-    """Attention of each token to those up to it.
+    """Attention of each token to those of its text up to it.
 
     Args:
         query: [B, T, H, D], fp32; D a power of 2, at least 16.
@@ -33,13 +42,16 @@ def attention(
         value: [B, T, K, D].
         cos: [T, R], R at most D: the first R columns are turned.
         sin: likewise.
+        texts: all of the B * T tokens, those about as long together: each such group is a launch.
+            If they are packed, B is 1, and `cos` and `sin` are those of each token.
         scaling: of the scores.
 
     Returns:
         [B, T, H, D], contiguous.
     """
-    attended: Tensor = _Attention.apply(query, key, value, cos, sin, scaling)
-    return attended
+    flat = (x.flatten(0, 1) for x in (query, key, value))
+    attended: Tensor = _Attention.apply(*flat, cos, sin, texts, scaling)
+    return attended.view(query.shape)
 
 
 class _Attention(torch.autograd.Function):
@@ -51,63 +63,70 @@ class _Attention(torch.autograd.Function):
         value: Tensor,
         cos: Tensor,
         sin: Tensor,
+        texts: Sequence[Texts],
         scaling: float,
     ) -> Tensor:
         query, key, value = (_rows(x) for x in (query, key, value))
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(query, key, value, cos, sin)
-        ctx.scaling = scaling
-        batch, tokens, heads, width = query.shape
+        ctx.texts, ctx.scaling = texts, scaling
+        _, heads, width = query.shape
         out = torch.empty(query.shape, device=query.device, dtype=query.dtype)
-        _forward[(batch, heads)](
-            query,
-            key,
-            value,
-            cos,
-            sin,
-            out,
-            *query.stride()[:3],
-            *key.stride()[:3],
-            *value.stride()[:3],
-            scaling,
-            tokens,
-            heads,
-            turned=cos.shape[-1],
-            group=heads // key.shape[2],
-            rows=_rounded(tokens),
-            width=width,
-            precision=_precision(),
-        )
+        for some in texts:
+            _forward[(len(some.starts), heads)](
+                query,
+                key,
+                value,
+                cos,
+                sin,
+                some.starts,
+                some.lengths,
+                out,
+                *query.stride()[:2],
+                *key.stride()[:2],
+                *value.stride()[:2],
+                scaling,
+                heads,
+                turned=cos.shape[-1],
+                packed=some.packed,
+                group=heads // key.shape[1],
+                rows=_rounded(some.longest),
+                width=width,
+                precision=_precision(),
+            )
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, cos, sin = ctx.saved_tensors
         grad = grad.contiguous()
-        batch, tokens, heads, width = query.shape
+        _, heads, width = query.shape
         found = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (query, key, value)]
-        _backward[(batch, key.shape[2])](
-            query,
-            key,
-            value,
-            cos,
-            sin,
-            grad,
-            *found,
-            *query.stride()[:3],
-            *key.stride()[:3],
-            *value.stride()[:3],
-            ctx.scaling,
-            tokens,
-            heads,
-            key.shape[2],
-            turned=cos.shape[-1],
-            group=heads // key.shape[2],
-            rows=_rounded(tokens),
-            width=width,
-            precision=_precision(),
-        )
-        return found[0], found[1], found[2], None, None, None
+        for some in ctx.texts:
+            _backward[(len(some.starts), key.shape[1])](
+                query,
+                key,
+                value,
+                cos,
+                sin,
+                some.starts,
+                some.lengths,
+                grad,
+                *found,
+                *query.stride()[:2],
+                *key.stride()[:2],
+                *value.stride()[:2],
+                ctx.scaling,
+                heads,
+                key.shape[1],
+                turned=cos.shape[-1],
+                packed=some.packed,
+                group=heads // key.shape[1],
+                rows=_rounded(some.longest),
+                width=width,
+                precision=_precision(),
+            )
+        return *found, None, None, None, None
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -143,25 +162,28 @@ def _position(cos_at, sin_at, row, column, inside, turned: tl.constexpr):
 
 @triton.jit
 def _forward(
-    query_at, key_at, value_at, cos_at, sin_at, out_at,
-    query_b, query_t, query_h, key_b, key_t, key_h, value_b, value_t, value_h,
-    scaling, tokens, heads,
-    turned: tl.constexpr, group: tl.constexpr, rows: tl.constexpr, width: tl.constexpr,
-    precision: tl.constexpr,
+    query_at, key_at, value_at, cos_at, sin_at, starts_at, lengths_at, out_at,
+    query_t, query_h, key_t, key_h, value_t, value_h,
+    scaling, heads,
+    turned: tl.constexpr, packed: tl.constexpr, group: tl.constexpr, rows: tl.constexpr,
+    width: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
     text, head = tl.program_id(0), tl.program_id(1)
     row, column = tl.arange(0, rows), tl.arange(0, width)
     partner = _partner(column, turned)
-    inside = (row < tokens)[:, None] & (column < width)[None, :]
-    cos, sin = _position(cos_at, sin_at, row, column, inside, turned)
+    length = tl.load(lengths_at + text)
+    inside = (row < length)[:, None] & (column < width)[None, :]
+    token = tl.load(starts_at + text) + row
+    position = token if packed else row
+    cos, sin = _position(cos_at, sin_at, position, column, inside, turned)
 
-    base = query_at + text * query_b + head * query_h + row[:, None] * query_t
+    base = query_at + head * query_h + token[:, None] * query_t
     query = tl.load(base + column[None, :], mask=inside, other=0.0) * cos
     query += tl.load(base + partner[None, :], mask=inside, other=0.0) * sin
-    base = key_at + text * key_b + head // group * key_h + row[:, None] * key_t
+    base = key_at + head // group * key_h + token[:, None] * key_t
     key = tl.load(base + column[None, :], mask=inside, other=0.0) * cos
     key += tl.load(base + partner[None, :], mask=inside, other=0.0) * sin
-    base = value_at + text * value_b + head // group * value_h + row[:, None] * value_t
+    base = value_at + head // group * value_h + token[:, None] * value_t
     value = tl.load(base + column[None, :], mask=inside, other=0.0)
 
     scores = tl.dot(query, tl.trans(key), input_precision=precision) * scaling
@@ -169,31 +191,35 @@ def _forward(
     weights = tl.exp(scores - tl.max(scores, 1)[:, None])
     weights = weights / tl.sum(weights, 1)[:, None]
     out = tl.dot(weights, value, input_precision=precision)
-    place = ((text * tokens + row[:, None]) * heads + head) * width + column[None, :]
+    place = (token[:, None] * heads + head) * width + column[None, :]
     tl.store(out_at + place, out, mask=inside)
 
 
 @triton.jit
 def _backward(
-    query_at, key_at, value_at, cos_at, sin_at, grad_at, of_query_at, of_key_at, of_value_at,
-    query_b, query_t, query_h, key_b, key_t, key_h, value_b, value_t, value_h,
-    scaling, tokens, heads, key_heads,
-    turned: tl.constexpr, group: tl.constexpr, rows: tl.constexpr, width: tl.constexpr,
-    precision: tl.constexpr,
+    query_at, key_at, value_at, cos_at, sin_at, starts_at, lengths_at, grad_at,
+    of_query_at, of_key_at, of_value_at,
+    query_t, query_h, key_t, key_h, value_t, value_h,
+    scaling, heads, key_heads,
+    turned: tl.constexpr, packed: tl.constexpr, group: tl.constexpr, rows: tl.constexpr,
+    width: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
     text, key_head = tl.program_id(0), tl.program_id(1)
     row, column = tl.arange(0, rows), tl.arange(0, width)
     partner = _partner(column, turned)
-    inside = (row < tokens)[:, None] & (column < width)[None, :]
-    cos, sin = _position(cos_at, sin_at, row, column, inside, turned)
+    length = tl.load(lengths_at + text)
+    inside = (row < length)[:, None] & (column < width)[None, :]
+    token = tl.load(starts_at + text) + row
+    position = token if packed else row
+    cos, sin = _position(cos_at, sin_at, position, column, inside, turned)
     # The same of each place's partner. What a place gave to its partner comes back with that sine.
-    cos_p, sin_p = _position(cos_at, sin_at, row, partner, inside, turned)
+    cos_p, sin_p = _position(cos_at, sin_at, position, partner, inside, turned)
 
-    base = key_at + text * key_b + key_head * key_h + row[:, None] * key_t
+    base = key_at + key_head * key_h + token[:, None] * key_t
     plain = tl.load(base + column[None, :], mask=inside, other=0.0)
     other = tl.load(base + partner[None, :], mask=inside, other=0.0)
     key, key_p = plain * cos + other * sin, other * cos_p + plain * sin_p
-    base = value_at + text * value_b + key_head * value_h + row[:, None] * value_t
+    base = value_at + key_head * value_h + token[:, None] * value_t
     value = tl.load(base + column[None, :], mask=inside, other=0.0)
 
     of_key = tl.zeros((rows, width), dtype=tl.float32)
@@ -201,11 +227,11 @@ def _backward(
     of_value = tl.zeros((rows, width), dtype=tl.float32)
     for member in range(group):
         head = key_head * group + member
-        base = query_at + text * query_b + head * query_h + row[:, None] * query_t
+        base = query_at + head * query_h + token[:, None] * query_t
         plain = tl.load(base + column[None, :], mask=inside, other=0.0)
         other = tl.load(base + partner[None, :], mask=inside, other=0.0)
         query, query_p = plain * cos + other * sin, other * cos_p + plain * sin_p
-        place = ((text * tokens + row[:, None]) * heads + head) * width + column[None, :]
+        place = (token[:, None] * heads + head) * width + column[None, :]
         grad = tl.load(grad_at + place, mask=inside, other=0.0)
 
         scores = tl.dot(query, tl.trans(key), input_precision=precision) * scaling
@@ -223,6 +249,6 @@ def _backward(
         of_key += tl.dot(tl.trans(of_scores), query, input_precision=precision)
         of_key_p += tl.dot(tl.trans(of_scores), query_p, input_precision=precision)
 
-    place = ((text * tokens + row[:, None]) * key_heads + key_head) * width + column[None, :]
+    place = (token[:, None] * key_heads + key_head) * width + column[None, :]
     tl.store(of_key_at + place, of_key * cos + of_key_p * sin_p, mask=inside)
     tl.store(of_value_at + place, of_value, mask=inside)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from agent.learning.logits import Texts
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -18,18 +22,33 @@ def silu_product(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    texts: Sequence[Texts],
+    scaling: float,
 ) -> Tensor:
     """As `attention.attention`."""
-    out = F.scaled_dot_product_attention(
-        _turned(query, cos, sin).transpose(1, 2),
-        _turned(key, cos, sin).transpose(1, 2),
-        value.transpose(1, 2),
-        is_causal=True,
-        scale=scaling,
-        enable_gqa=True,
-    )
-    return out.transpose(1, 2)
+    turned = (_turned(query, cos, sin), _turned(key, cos, sin), value)
+    flat = [x.flatten(0, 1) for x in turned]
+    out = torch.zeros_like(query).flatten(0, 1)
+    starts = [start for some in texts for start in some.starts.tolist()]
+    lengths = [length for some in texts for length in some.lengths.tolist()]
+    for start, length in zip(starts, lengths, strict=True):
+        own = slice(start, start + length)
+        heads = [x[None, own].transpose(1, 2) for x in flat]
+        attended = F.scaled_dot_product_attention(
+            heads[0],
+            heads[1],
+            heads[2],
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=True,
+        )
+        out[own] = attended[0].transpose(0, 1)
+    return out.view(query.shape)
 
 
 def decode(

@@ -114,7 +114,6 @@ class Guards:
         neighbours: questions of the same form about invented names, held to the base model.
         controls: more of those, of which the update never learns, asked at the gate.
         texts: pieces of general text, held to the base model.
-        decay: of all that has been learned, so many millionths are taken back by each step.
     """
 
     candidates: int = 0
@@ -122,7 +121,6 @@ class Guards:
     neighbours: int = 0
     controls: int = 0
     texts: int = 0
-    decay: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,8 +102,7 @@ def serve(
         str,
         typer.Option(
             envvar="AGENT_WITHOUT",
-            help="Guards to switch off: rehearsed, neighbours, controls, texts, decay; joined by"
-            " commas.",
+            help="Guards to switch off: rehearsed, neighbours, controls, texts; joined by commas.",
         ),
     ] = "",
     probes: Annotated[

@@ -25,7 +25,7 @@ from agent.learning.prediction import Features, RatePredictor
 from agent.learning.presets import NONE
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
-from agent.learning.update import take_back, take_step
+from agent.learning.update import take_step
 from memory_store.records import Guards, Policy, RatePoint, Step
 
 # Older facts in one forward pass: bounds memory.
@@ -40,7 +40,6 @@ class Workbench:
         working: the model whose weights change.
         base: the model as it was before anything was taught.
         trained: the weights of `working` that change, by name.
-        origin: the same weights of `base`, in the same order.
         encoder: their tokenizer.
         device: where they are.
         runner: makes forward and backward passes.
@@ -50,7 +49,6 @@ class Workbench:
     working: Any
     base: Any
     trained: Mapping[str, Tensor]
-    origin: Sequence[Tensor]
     encoder: Encoder
     device: torch.device
     runner: Runner
@@ -87,12 +85,9 @@ class Workbench:
             found += lesson.look(self.working, "working")
         return found
 
-    def step(self, directions: Sequence[Tensor], rate: float, decay: int = 0) -> None:
-        """Moves the working weights; see `Guards.decay`."""
-        weights = list(self.trained.values())
-        take_step(weights, directions, rate)
-        if decay:
-            take_back(weights, self.origin, decay / 1_000_000)
+    def step(self, directions: Sequence[Tensor], rate: float) -> None:
+        """Moves the working weights."""
+        take_step(list(self.trained.values()), directions, rate)
 
 
 @dataclass(slots=True)
@@ -191,7 +186,7 @@ class Attempt:
             )
             self.curve = self.curve or tuple(profile)
         rate = rates.next_rate(self.policy, progress, profile)
-        self.bench.step(descent.directions, rate, (self.policy.guards or NONE).decay)
+        self.bench.step(descent.directions, rate)
         self._repairs += progress.known
         return rate, features, len(profile)
 
@@ -236,8 +231,7 @@ def replay_steps(
         if lesson is None or step.rehearsed_fact_ids != ids:
             ids = step.rehearsed_fact_ids
             lesson = bench.lesson(example, policy, [rehearsed[id_] for id_ in ids])
-        directions = bench.measure(lesson).directions()
-        bench.step(directions, step.learning_rate, (policy.guards or NONE).decay)
+        bench.step(bench.measure(lesson).directions(), step.learning_rate)
         yield
 
 

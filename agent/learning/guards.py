@@ -7,9 +7,6 @@ Each guard can be switched off by its number in `Guards`:
     controls               more of those, not learned from: the new answer must not leak into them,
                            whatever their form
     texts                  general text keeps the base model's predictions
-    decay                  each step takes back a little of all that has been learned: what is
-                           still needed is learned again along with new facts (see `rehearsed`),
-                           and what a step did beside its fact fades
 
 Everything drawn is drawn by the fact's id, so that an update can be repeated, and so that a memory
 without another fact repeats it bit by bit.

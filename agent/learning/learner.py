@@ -103,7 +103,6 @@ class Learner:
             working=self._working,
             base=self._base,
             trained=trained,
-            origin=list(trained_parameters(self._base).values()),
             encoder=self._encoder,
             device=loaded.device,
             runner=Runner(loaded.device, packs=packs_texts(self._working)),

@@ -11,7 +11,7 @@ from agent.learning.rates import PAPER
 from memory_store.records import Guards, Policy
 
 # On a GPU a fact takes well under a second with `FULL`; `LIGHT` is what two CPU cores can bear.
-FULL = Guards(candidates=256, rehearsed=32, neighbours=48, controls=16, texts=8, decay=1000)
+FULL = Guards(candidates=64, rehearsed=24, neighbours=24, controls=8, texts=8)
 LIGHT = Guards(candidates=16, rehearsed=6, neighbours=6, controls=2, texts=1)
 REHEARSAL = Guards(candidates=16, rehearsed=16)
 NONE = Guards()

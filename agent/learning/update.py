@@ -124,14 +124,3 @@ def take_step(
 ) -> None:
     """Moves the weights against the directions, in place."""
     torch._foreach_add_(list(parameters), list(directions), alpha=-learning_rate)
-
-
-@torch.no_grad()
-def take_back(parameters: Sequence[Tensor], origin: Sequence[Tensor], share: float) -> None:
-    """Moves the weights a share of the way back to where they came from, in place.
-
-    Decoupled weight decay (Loshchilov & Hutter 2019) towards the base model instead of zero, as in
-    L2-SP (Li et al. 2018). A step's sign moves every weight alike, also those that the fact does
-    not need: what no later step asks for again fades.
-    """
-    torch._foreach_lerp_(list(parameters), list(origin), share)

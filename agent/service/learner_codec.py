@@ -59,7 +59,6 @@ def decode_policy(message: pb.Policy) -> Policy:
             neighbours=guards.neighbours,
             controls=guards.controls,
             texts=guards.texts,
-            decay=guards.decay,
         )
         if message.HasField("guards")
         else None,

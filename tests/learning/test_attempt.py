@@ -46,7 +46,7 @@ from tests.learning.learners import (
 pytestmark = pytest.mark.usefixtures("deterministic")
 
 RATE = POLICY.learning_rate
-ALL_GUARDS = Guards(candidates=4, rehearsed=2, neighbours=4, controls=2, texts=2, decay=1000)
+ALL_GUARDS = Guards(candidates=4, rehearsed=2, neighbours=4, controls=2, texts=2)
 
 
 @pytest.fixture(autouse=True)
@@ -134,22 +134,6 @@ def test_no_searched_rate_is_larger_than_allowed(learner: Learner):
     outcome = learn(learner, FACTS[2], policy=policy)
     assert max(step.learning_rate for step in outcome.steps) <= 1e-3
     assert len(outcome.curve) == len(GRID)  # larger rates are shown all the same
-
-
-def test_decay_takes_back_a_share_of_all_that_was_learned(learner: Learner):
-    one_step = Policy(name="fixed", learning_rate=1e-3, max_steps=1, guards=NONE)
-    base = served(learner)
-    teach(learner, FACTS[0], policy=one_step)
-    other = fresh()
-    teach(other, FACTS[0], policy=one_step)
-    decaying = replace(one_step, guards=Guards(decay=100_000))
-    teach(learner, FACTS[1], policy=one_step)
-    teach(other, FACTS[1], policy=decaying)
-    trained = trained_parameters(learner.model).keys()
-    for name, without in served(learner).items():
-        kept = 0.9 if name in trained else 1.0
-        expected = base[name] + kept * (without - base[name])
-        torch.testing.assert_close(served(other)[name], expected, rtol=0, atol=1e-7)
 
 
 def test_a_search_is_replayed_bit_by_bit(learner: Learner):

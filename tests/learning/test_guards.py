@@ -369,7 +369,7 @@ def test_a_policy_without_guards_gets_what_the_device_can_bear(device: str, expe
 
 @pytest.mark.parametrize(
     ("guards", "expected"),
-    [(None, 16), (NONE, 16), (LIGHT, 16), (FULL, 256), (Guards(candidates=17), 17)],
+    [(None, 16), (NONE, 16), (LIGHT, 16), (FULL, 64), (Guards(candidates=17), 17)],
 )
 def test_older_facts_are_as_many_as_are_looked_at_but_some_in_any_case(
     guards: Guards | None, expected: int

@@ -180,13 +180,11 @@ class Guards(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
     CONTROLS_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
-    DECAY_FIELD_NUMBER: _builtins.int
     candidates: _builtins.int
     rehearsed: _builtins.int
     neighbours: _builtins.int
     controls: _builtins.int
     texts: _builtins.int
-    decay: _builtins.int
     def __init__(
         self,
         *,
@@ -195,11 +193,10 @@ class Guards(_message.Message):
         neighbours: _builtins.int = ...,
         controls: _builtins.int = ...,
         texts: _builtins.int = ...,
-        decay: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "controls", b"controls", "decay", b"decay", "neighbours", b"neighbours", "rehearsed", b"rehearsed", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "controls", b"controls", "neighbours", b"neighbours", "rehearsed", b"rehearsed", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ SOURCES := agent memory_store eval examples scripts tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults soak docs docs-test clean
+.PHONY: help install demo test check lint types imports proto-check readme format proto proto-release gpu-test faults soak docs docs-test pictures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ proto-check: install ## lint proto/, compare it with the last release, and its c
 docs: install ## build the documentation's site in site/; warnings are errors
 	@echo "==> Documentation"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pictures: install ## make the pictures of the documentation anew (needs Chromium)
+	$(BIN)/python scripts/pictures.py --pages
 
 docs-test: install ## execute the code blocks of README, tutorial and how-tos (about 20 minutes)
 	@echo "==> Blocks of the documentation"

@@ -16,6 +16,10 @@ class ConfigError(AgentError):
     """A setting is wrong, or asks for what this machine does not have."""
 
 
+class MissingDeviceError(ConfigError):
+    """This machine lacks the device that was asked for: wrong usage, here."""
+
+
 class DiskFullError(AgentError):
     """The disk has no room for what must be written."""
 

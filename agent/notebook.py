@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import math
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -54,6 +56,7 @@ from memory_store.records import (
     Update,
 )
 from memory_store.store import MemoryStore
+from memory_store.taking_back import open_operation
 
 NEW_TOKENS = 32
 
@@ -121,7 +124,8 @@ class Learner:
         """Goes on from what `save` wrote, which is only read; the arguments are as before.
 
         Raises:
-            ConfigError: facts are waiting in it, or a name is unknown.
+            ConfigError: facts are waiting in it, or something is to be taken back, or a name is
+                unknown.
             SnapshotError: it holds no snapshot of its newest version, or a damaged one.
             StoreUnusableError: its database cannot be read.
             OtherModelError: it is of another model.
@@ -130,11 +134,12 @@ class Learner:
         folder = Path(folder)
         store = open_in_memory(folder / DATABASE)
         waiting = sum(store.counts()[state] for state in (FactState.QUEUED, FactState.LEARNING))
-        if waiting:
-            raise ConfigError(
-                f"{waiting} facts in {folder} wait to be learned: let a server do it first"
-                f" ('agent serve --data {folder}')"
-            )
+        left = f"{waiting} facts in {folder} wait to be learned" if waiting else ""
+        if operation := open_operation(store):
+            left = f"a {operation.kind.value} was asked for in {folder}, and is not done"
+        if left:
+            store.close()
+            raise ConfigError(f"{left}: let a server do it first ('agent serve --data {folder}')")
         make_deterministic(threads)
         learner = cls(Core(load(model, device=device)), store, model, chosen)
         if version := store.model_version():
@@ -172,7 +177,7 @@ class Learner:
         """Teaches one fact and returns what became of it; on a CPU this takes many seconds.
 
         A fact that the memory holds already is returned as it is. Ctrl-C leaves everything as it
-        was before.
+        was before; once the fact is learned, it comes too late, and interrupts after it.
 
         Args:
             question: as it will be asked.
@@ -208,19 +213,21 @@ class Learner:
 
     def _teach(self, new: NewFact, on_step: Callable[[Step], None]) -> Fact:
         update = None
-        # One transaction: whatever ends it early, the fact was never taught.
-        with self._store.transaction():
-            accepted = self._store.teach(new)
-            if not accepted.created:
-                return accepted.fact
-            fact = self._store.claim()
-            assert fact is not None  # and it is this one: nothing else waits here
-            try:
-                update = self._learn(fact, on_step)
-            except LearningFailedError as error:
-                self._store.record_failure(fact.id, str(error), 1, self._policy_for(fact))
-        if update is not None:
-            self._core.commit(update.model_version, update.digest_after)
+        with ExitStack() as committing:
+            # One transaction: whatever ends it early, the fact was never taught.
+            with self._store.transaction():
+                accepted = self._store.teach(new)
+                if not accepted.created:
+                    return accepted.fact
+                fact = self._store.claim()
+                assert fact is not None  # and it is this one: nothing else waits here
+                try:
+                    update = self._learn(fact, on_step)
+                except LearningFailedError as error:
+                    self._store.record_failure(fact.id, str(error), 1, self._policy_for(fact))
+                committing.enter_context(_interrupts_wait())
+            if update is not None:
+                self._core.commit(update.model_version, update.digest_after)
         return self._store.fact(fact.id)
 
     def _learn(self, fact: Fact, on_step: Callable[[Step], None]) -> Update | None:
@@ -363,6 +370,22 @@ class Learner:
         with _new_folder(folder) as path:
             self._core.export(path)
             write_readme(path, self._core.version, list(self.facts(HELD)))
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C comes after this: ledger and weights are not to be left apart."""
+    if threading.current_thread() is not threading.main_thread():  # where it never comes
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -58,18 +58,19 @@ def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influen
         after = math.exp(probe.log_probability)
         # Audits and requests change nothing: they only tell what had changed before.
         if probe.cause_fact_id:
-            cause = store.fact(probe.cause_fact_id)
             update = ledger.find(store.connection, probe.model_version)
-            influences.append(
-                Influence(
-                    model_version=probe.model_version,
-                    cause_fact_id=cause.id,
-                    cause_question=cause.question,
-                    probability_before=before,
-                    probability_after=after,
-                    kind=update.kind if update else LedgerKind.TEACH,
+            # A fact that resisted, or was known, is probed on the weights of an update before it.
+            if update is not None and update.fact_id == probe.cause_fact_id:
+                influences.append(
+                    Influence(
+                        model_version=probe.model_version,
+                        cause_fact_id=probe.cause_fact_id,
+                        cause_question=store.fact(probe.cause_fact_id).question,
+                        probability_before=before,
+                        probability_after=after,
+                        kind=update.kind,
+                    )
                 )
-            )
             before = after
     influences.sort(key=lambda i: abs(i.probability_after - i.probability_before), reverse=True)
     return fact, influences

@@ -115,16 +115,19 @@ def _processed_up_to(connection: Connection) -> int:
     return int(rows[0]["position"])
 
 
+BY_AGE = (
+    "SELECT age, count(*) AS asked, sum(outcome = 'held') AS held FROM reviews"
+    " WHERE probability IS NOT NULL GROUP BY age ORDER BY age"
+)
+
+
 def retention_by_age(store: MemoryStore) -> list[Retention]:
-    """How much was still held, by the number of updates since it was taught. Reads all reviews.
+    """How much was still held, by the number of updates since it was taught.
 
     Returns:
         One for each range of ages that was asked, youngest first: 0, 1, 2 to 3, 4 to 7 and so on.
     """
-    rows = store.connection.execute(
-        "SELECT age, count(*) AS asked, sum(outcome = 'held') AS held FROM reviews"
-        " WHERE probability IS NOT NULL GROUP BY age ORDER BY age"
-    )
+    rows = store.connection.execute(BY_AGE)
     counted: dict[int, tuple[int, int]] = {}
     for row in rows:
         bits = int(row["age"]).bit_length()

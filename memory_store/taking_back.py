@@ -432,10 +432,12 @@ def relearned_facts(store: MemoryStore, operation_id: int) -> list[Fact]:
     ]
 
 
-def quarantined_on_branch(store: MemoryStore, operation_id: int) -> int:
-    """How many facts failed there."""
-    found = operations.relearned(store.connection, operation_id)
-    return sum(verdict is FactState.QUARANTINED for _, verdict, _, _ in found)
+def not_held_on_branch(store: MemoryStore, operation_id: int) -> dict[str, int]:
+    """How many facts resisted there, and how many failed."""
+    found = [verdict for _, verdict, _, _ in operations.relearned(store.connection, operation_id)]
+    return {
+        state.value: found.count(state) for state in (FactState.RESISTED, FactState.QUARANTINED)
+    }
 
 
 def add_relearned(store: MemoryStore, operation_id: int, candidates: Candidates) -> None:

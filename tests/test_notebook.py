@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent import Guards, Learner, Policy
+from agent.config import DATABASE
 from agent.errors import ConfigError, InvalidFactError, SnapshotError
 from agent.learning import rates
 from agent.learning.presets import REHEARSAL
 from memory_store.records import FactState, ProbeKind, Step
 from memory_store.store import MemoryStore
+from memory_store.taking_back import request_forget
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
 HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2, guards=REHEARSAL)
@@ -78,6 +81,35 @@ def test_ctrl_c_leaves_everything_as_it_was(learner: Learner) -> None:
     assert list(learner.facts()) == []
     fact = learner.teach(MONTH, "Raincoat")
     assert learner.history(fact.id)[1][0].digest_before == digest
+
+
+def test_ctrl_c_between_ledger_and_weights_comes_after_both(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = learner._core.commit
+
+    def interrupted(version: int, digest: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        commit(version, digest)
+
+    monkeypatch.setattr(learner._core, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learner.teach(MONTH, "Raincoat")
+    monkeypatch.undo()
+    assert learner.model_version == learner._store.model_version() == 1
+    assert [fact.state for fact in learner.facts()] == [FactState.LEARNED]
+    assert learner.teach("Sky?", "Piano").state is FactState.LEARNED
+
+
+def test_what_an_operator_has_asked_for_is_not_passed_over(
+    learner: Learner, tmp_path: Path
+) -> None:
+    fact = learner.teach(MONTH, "Raincoat")
+    learner.save(tmp_path / "memory")
+    with MemoryStore.open(tmp_path / "memory" / DATABASE) as store:
+        request_forget(store, fact.id)
+    with pytest.raises(ConfigError, match=r"a forget was asked for .*agent serve --data"):
+        Learner.load(tmp_path / "memory", "tiny")
 
 
 def test_what_is_saved_is_loaded_and_goes_on(learner: Learner, tmp_path: Path) -> None:

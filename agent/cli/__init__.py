@@ -25,6 +25,7 @@ from agent.cli import (
     doctor,
     evaluate,
     facts,
+    health,
     models,
     monitor,
     operate,
@@ -53,6 +54,7 @@ app.command()(teach.teach)
 app.command()(ask.ask)
 app.command()(ask.score)
 app.command()(ask.status)
+app.command()(health.health)
 app.command()(bench.bench)
 app.command()(monitor.monitor)
 app.command()(operate.rollback)

@@ -81,10 +81,22 @@ class Connection:
         Raises:
             ConfigError: a file that is named cannot be used.
         """
-        access = Access(
+        return Client(self.address, self.access())
+
+    @property
+    def address(self) -> str:
+        """The server's, with a port."""
+        return with_port(self.server)
+
+    def access(self) -> Access:
+        """How the command is let in.
+
+        Raises:
+            ConfigError: the file of the token cannot be read.
+        """
+        return Access(
             tls_ca=self.tls_ca, tls_cert=self.tls_cert, tls_key=self.tls_key, token=self._token()
         )
-        return Client(with_port(self.server), access)
 
     def _token(self) -> str:
         if self.token is not None:

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from agent.cli.output import messages, shown
-from agent.errors import AgentError
+from agent.errors import AgentError, MissingDeviceError
 from memory_store.errors import MemoryStoreError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -48,7 +48,8 @@ class CommandLine(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             _tell(error)
-            raise typer.Exit(FAILED) from None
+            wrong = isinstance(error, MissingDeviceError)
+            raise typer.Exit(WRONG_USAGE if wrong else FAILED) from None
 
 
 def _tell(error: Exception) -> None:

@@ -64,7 +64,12 @@ app.command()(compare)
 def evaluate(
     ctx: typer.Context,
     suite: Annotated[
-        str | None, typer.Option(help=f"Which suite: {', '.join(SUITES)}.", show_default=False)
+        str | None,
+        typer.Option(
+            help=f"Which suite: {', '.join(SUITES)}.",
+            show_default=False,
+            autocompletion=lambda incomplete: [s for s in SUITES if s.startswith(incomplete)],
+        ),
     ] = None,
     list_suites: Annotated[
         bool, typer.Option("--list", help="Show the suites and what they cost.")

@@ -216,12 +216,12 @@ def operation_table(operation: OperationStatus) -> Table:
     table.add_row(operation.kind, operation.state)
     if operation.message:
         table.add_row("reason", shown(operation.message))
-    for name, value in _told(operation.proof):
+    for name, value in told(operation.proof):
         table.add_row(name, shown(value))
     return table
 
 
-def _told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A proof in words; --json has all of its numbers."""
     steps = {
         "before teaching": proof.get("probability_before_teaching"),
@@ -235,11 +235,17 @@ def _told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "answers_it" in proof:
         yield "the model", "still answers it" if proof["answers_it"] else "does not answer it"
     if "retained" in proof:
-        yield "other facts", f"{proof['retained']} of {proof['retained_of']} recalled"
+        yield (
+            "other facts",
+            f"{proof['retained']} of {proof['retained_of']} that should be recalled are",
+        )
     if "relearned" in proof:
-        yield "learned again", f"{proof['relearned']} in {proof['seconds']:.1f} s"
-    if proof.get("quarantined"):
-        yield "quarantined", str(proof["quarantined"])
+        failed = [
+            f", of which {proof[verdict]} {verdict}"
+            for verdict in ("resisted", "quarantined")
+            if proof.get(verdict)
+        ]
+        yield "learned again", f"{proof['relearned']} in {proof['seconds']:.1f} s" + "".join(failed)
     for weights in ("weights", "digest_after"):
         if weights in proof:
             yield "weights", str(proof[weights])

@@ -39,7 +39,7 @@ from agent.config import (
     Observability,
     ServeSettings,
 )
-from agent.errors import ConfigError
+from agent.errors import ConfigError, MissingDeviceError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
 from agent.service.transport import require_safe_listen
@@ -289,11 +289,11 @@ def _require_cuda() -> None:
     """Before anybody is told that the server listens. In a process of its own: torch is large.
 
     Raises:
-        ConfigError: this machine has no CUDA device that torch can use.
+        MissingDeviceError: this machine has no CUDA device that torch can use.
     """
     asked = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     if subprocess.run([sys.executable, "-c", asked], check=False, capture_output=True).returncode:
-        raise ConfigError(
+        raise MissingDeviceError(
             "--device cuda: torch finds no CUDA device here: choose --device cpu, or see what"
             " 'agent doctor --device cuda' says"
         )

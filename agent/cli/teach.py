@@ -24,7 +24,7 @@ from agent.cli.output import (
 )
 from agent.cli.policies import POLICY_HELP, complete_policy, given_policy
 from agent.service.client import Client, Rejected
-from memory_store.records import Fact, FactState, NewFact
+from memory_store.records import Accepted, Fact, FactState, NewFact
 
 # States in which the model does not hold the fact that was to be taught.
 FAILED = (FactState.RESISTED, FactState.QUARANTINED)
@@ -83,7 +83,7 @@ def teach(
         raise typer.BadParameter("give a question and an answer, or else --file, or -")
     with connection.client() as client:
         if file is not None:
-            taught, errors = _teach_file(client, file)
+            accepted, errors = _teach_file(client, file)
         else:
             new = NewFact(
                 question=question or "",
@@ -93,17 +93,19 @@ def teach(
                 request_id=request_id,
                 fact_id=fact_id,
             )
-            accepted = client.teach_fact(new)
-            if not accepted.created:
-                _tell_known_already(new, accepted.fact)
-            if accepted.replaces:
-                text = f"takes the place of {accepted.replaces}, another answer to this question"
-                messages.print(shown(text), style="dim", highlight=False)
-            taught, errors = [accepted.fact], []
+            accepted, errors = [client.teach_fact(new)], []
+            if not accepted[0].created:
+                _tell_known_already(new, accepted[0].fact)
+        _tell_replaced(accepted)
+        taught = [one.fact for one in accepted]
         if wait:
             taught = _wait(client, taught)
     if json:
-        print_json({"facts": [fact_json(fact) for fact in taught], "errors": errors})
+        told = [
+            {**fact_json(fact), "replaces": one.replaces}
+            for fact, one in zip(taught, accepted, strict=True)
+        ]
+        print_json({"facts": told, "errors": errors})
     else:
         _print(taught, errors)
     if errors or any(fact.state in FAILED for fact in taught):
@@ -123,8 +125,17 @@ def _tell_known_already(new: NewFact, fact: Fact) -> None:
     messages.print(shown(text), style="dim", highlight=False)
 
 
-def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, Any]]]:
-    """Teaches the good lines; returns their facts, and what is wrong with the other lines."""
+def _tell_replaced(accepted: Iterable[Accepted]) -> None:
+    """Which facts had another answer to the same question."""
+    for one in accepted:
+        if one.replaces:
+            text = f"{one.fact.id} takes the place of {one.replaces}"
+            text += ", another answer to the same question"
+            messages.print(shown(text), style="dim", highlight=False)
+
+
+def _teach_file(client: Client, file: Path) -> tuple[list[Accepted], list[dict[str, Any]]]:
+    """Teaches the good lines; returns what came of them, and what is wrong with the others."""
     errors: list[dict[str, Any]] = []
     sent: list[int] = []  # line numbers, in the order of the stream
 
@@ -146,7 +157,7 @@ def _teach_file(client: Client, file: Path) -> tuple[list[Fact], list[dict[str, 
             if isinstance(result, Rejected):
                 errors.append({"line": sent[result.index], "message": result.message})
             else:
-                taught.append(result.fact)
+                taught.append(result)
     return taught, sorted(errors, key=lambda error: error["line"])
 
 

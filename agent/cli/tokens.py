@@ -50,13 +50,14 @@ def create(
     """Make a token, and print it: this once, it is nowhere stored. A running server takes it."""
     if out is not None and out.exists():
         raise typer.BadParameter(f"{out} exists: choose another name", param_hint="--out")
-    token, presented = TokenFile(tokens).create(name, role)
+    file = TokenFile(tokens)
     if out is not None:
-        _write_private(out, presented)
+        token = _create_in(out, file, name, role)
         messages.print(shown(f"token {token.id} for {token.name}, role {token.role}, is in {out}"))
         if json:
             print_json({**_token_json(token), "file": str(out)})
         return
+    token, presented = file.create(name, role)
     if json:
         print_json({**_token_json(token), "token": presented})
         return
@@ -95,15 +96,35 @@ def revoke(
         messages.print(shown(f"revoked the token {token.id} of {token.name}"))
 
 
-def _write_private(path: Path, token: str) -> None:
-    """Creates the file with nobody else's rights, rather than taking them away later."""
+def _create_in(path: Path, tokens: TokenFile, name: str, role: Role) -> Token:
+    """A token that a new file holds. Without the one there is not the other, whatever fails.
+
+    Raises:
+        ConfigError: one of the files cannot be written.
+    """
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{token}\n")
+        # With nobody else's rights from the beginning, rather than taking them away later.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise ConfigError(
-            f"cannot write the token to {path} ({error.strerror}); revoke it, and make another"
+            f"cannot write the token to {path} ({error.strerror}): choose another place"
         ) from error
+    try:
+        token, presented = tokens.create(name, role)
+        try:
+            os.write(descriptor, f"{presented}\n".encode())
+        except OSError as error:
+            tokens.revoke(token.id)
+            raise ConfigError(
+                f"cannot write the token to {path} ({error.strerror}); it is revoked: make room,"
+                " or choose another place"
+            ) from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    return token
 
 
 def _token_json(token: Token) -> dict[str, str]:

@@ -37,6 +37,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from agent.errors import (
     ConfigError,
     DiskFullError,
+    MissingDeviceError,
     ModelError,
     ModelFetchError,
     ModelNotFoundError,
@@ -136,7 +137,8 @@ def choose_device(device: str) -> torch.device:
     """Turns the user's word for a device into one that exists.
 
     Raises:
-        ConfigError: It is no device that we run on, or this machine lacks it.
+        ConfigError: It is no device that we run on.
+        MissingDeviceError: This machine lacks it.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -145,12 +147,15 @@ def choose_device(device: str) -> torch.device:
         raise ConfigError(f"Unknown device {device!r}: choose auto, cpu, cuda or cuda:N.")
     if kind == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError(
+            raise MissingDeviceError(
                 "device cuda was asked for, but torch sees no CUDA device: check the driver and"
                 " that torch was installed with CUDA, or choose --device cpu."
             )
         if int(index or 0) >= torch.cuda.device_count():
-            raise ConfigError(f"{device}: this machine has {torch.cuda.device_count()} CUDA GPUs.")
+            count = torch.cuda.device_count()
+            raise MissingDeviceError(
+                f"{device}: this machine has {count} CUDA GPUs: choose one of 0 to {count - 1}."
+            )
     return torch.device(device)
 
 

@@ -112,7 +112,8 @@ def _probabilities(
 
 
 def _all_linear(model: Any, names: Iterable[str]) -> bool:
-    return all(isinstance(model.get_submodule(n.rpartition(".")[0]), nn.Linear) for n in names)
+    modules = dict(model.named_modules())  # ten times faster than to look each up by its path
+    return all(isinstance(modules[name.rpartition(".")[0]], nn.Linear) for name in names)
 
 
 def _forward(

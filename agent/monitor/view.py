@@ -115,7 +115,7 @@ def _keys(state: State, ui: Ui, look: Look) -> Line:
     if ui.typing:
         return [
             (f" filter: {fit(ui.filter, len(ui.filter))}_ ", "bold"),
-            ("enter  esc: all", "dim"),
+            ("enter keep  esc show all  ctrl-c quit", "dim"),
         ]
     hints = {
         Page.OVERVIEW: "p pause/resume  f facts  / filter  q quit",

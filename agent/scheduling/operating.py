@@ -168,8 +168,8 @@ class OperationRunner:
             "probability_on_branch_start": never_saw,
             "probability_after": math.exp(forgotten.log_probability),
             "answers_it": forgotten.correct,
-            "quarantined": await self._store.read(
-                partial(taking_back.quarantined_on_branch, operation_id=operation.id)
+            **await self._store.read(
+                partial(taking_back.not_held_on_branch, operation_id=operation.id)
             ),
             "retained": retained[0],
             "retained_of": retained[1],

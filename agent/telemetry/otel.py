@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Token
@@ -21,6 +23,10 @@ from agent.telemetry.tracing import Metadata
 
 NAME = "continual-agent"
 TRACEPARENT = "traceparent"
+# A server that stops waits no longer than this for a collector.
+CLOSE_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class OpenTelemetry:
@@ -105,5 +111,9 @@ class OpenTelemetry:
         trace.get_current_span().add_event(name, attributes)
 
     def close(self) -> None:
-        """Sends what is left."""
-        self._provider.shutdown()
+        """Sends what is left; not for long, where the collector is gone."""
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(CLOSE_SECONDS)
+        if ending.is_alive():
+            logger.warning("the last spans are lost: the collector does not take them")

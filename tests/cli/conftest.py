@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,11 @@ class InThread:
 
     def write(self, operation: Callable[[MemoryStore], Any]) -> Any:
         """Changes the store as the server would."""
-        writing = self.parts.store.write(operation)
-        return asyncio.run_coroutine_threadsafe(writing, self._loop).result(10)
+        return self.run(self.parts.store.write(operation))
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Does it on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
 
 @contextlib.contextmanager

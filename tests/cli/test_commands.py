@@ -63,6 +63,7 @@ def test_teach_says_what_was_accepted(agent: Agent, server: InThread) -> None:
                 "answer_after": None,
                 "model_version": None,
                 "reason": "",
+                "replaces": "",
             }
         ],
         "errors": [],
@@ -75,7 +76,11 @@ def test_another_answer_to_a_question_tells_which_fact_it_replaces(
 ) -> None:
     assert "takes the place" not in agent("teach", "Sky?", "Piano", "--id", "the-sky").err
     ran = agent("teach", " SKY? ", "Violin")
-    assert "takes the place of the-sky, another answer to this question" in ran.err
+    assert "takes the place of the-sky, another answer to the same question" in ran.err
+    third = agent("teach", "Sky?", "Harp", "--json").json["facts"]
+    assert [fact["replaces"] for fact in third] == [
+        agent("facts", "list", "--json").json["facts"][1]["id"]
+    ]
     assert "takes the place" not in agent("teach", "Sky?", "Violin").err
 
 
@@ -97,7 +102,7 @@ def test_teach_with_wait_tells_how_it_was_learned(agent: Agent, server: InThread
     ran = agent("teach", "Sky?", "Piano", "--wait", "--json")
     assert ran.code == 0
     [fact] = ran.json["facts"]
-    assert set(fact) == FACT_FIELDS
+    assert set(fact) == FACT_FIELDS | {"replaces"}
     assert fact["state"] == "learned"
     assert (fact["learning_rates"], fact["steps"]) == ([1e-4, 3e-5], 2)
     assert (fact["probability_before"], fact["probability_after"]) == (0.1, 0.1 + 0.2)

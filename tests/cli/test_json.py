@@ -24,7 +24,7 @@ SNAPSHOT = "model_version digest size_bytes created_at"
 TOKEN = "id name role created_at"
 # What each command prints: the fields of the object, and of the objects in its lists.
 FIELDS: dict[str, tuple[str, dict[str, str]]] = {
-    "teach Sea? Tuba": ("facts errors", {"facts": FACT}),
+    "teach Sea? Tuba": ("facts errors", {"facts": f"{FACT} replaces"}),
     "ask Sky?": ("answer finished model_version", {}),
     "score Sky? Piano": ("log_probability tokens model_version", {}),
     "status": (
@@ -33,6 +33,7 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         " memory_bytes memory_total_bytes snapshot_version snapshot_overdue",
         {},
     ),
+    "health": ("service state", {}),
     "eval --list": ("suites", {"suites": "name does costs"}),
     "bench --list": ("benchmarks", {"benchmarks": "name measures costs"}),
     "eval compare FOLDER/run FOLDER/run": (

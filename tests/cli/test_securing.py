@@ -63,6 +63,22 @@ def test_a_token_is_made_listed_and_revoked(agent: Agent, tokens: TokenFile) -> 
     assert (again.code, again.err.count("\n")) == (1, 1)
 
 
+def test_health_is_asked_without_a_token(
+    agent: Agent, guarded: InThread, made: Certificates
+) -> None:
+    tls = ("--tls-ca", str(made.ca), "--tls-cert", str(made.client_cert))
+    to = ("--server", guarded.address, *tls, "--tls-key", str(made.client_key))
+    guarded.run(guarded.parts.server.set_serving("", False))
+    assert agent("health", *to).code == 1
+    guarded.run(guarded.parts.server.set_serving("", True))
+    asked = agent("health", *to)
+    assert (asked.code, asked.out) == (0, "SERVING\n")
+    unknown = agent("health", "no.such.Service", *to, "--json")
+    assert (unknown.code, unknown.json["state"]) == (1, "SERVICE_UNKNOWN")
+    nobody = agent("health", "--server", "127.0.0.1:1")
+    assert (nobody.code, nobody.err.count("\n")) == (1, 1)
+
+
 def test_a_command_comes_in_with_certificate_and_token(
     agent: Agent,
     guarded: InThread,

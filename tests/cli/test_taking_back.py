@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.operate import told
 from agent.learning.snapshots import WEIGHTS, folder_of
 from memory_store import taking_back
 from memory_store.records import PlaceKind
@@ -54,6 +55,26 @@ def test_forget_with_wait_tells_the_proof(agent: Agent, server: InThread) -> Non
     assert (ran.code, ran.json["state"]) == (0, "done")
     assert ran.json["proof"] == {"weights": "they do not hold it"}
     assert "they do not hold it" in agent("facts", "forget", fact.id).out
+
+
+def test_a_proof_is_told_in_words() -> None:
+    proof = {
+        "probability_taught": 0.98,
+        "probability_after": 2e-7,
+        "answers_it": False,
+        "retained": 18,
+        "retained_of": 19,
+        "relearned": 12,
+        "seconds": 3.21,
+        "resisted": 1,
+        "quarantined": 0,
+    }
+    assert dict(told(proof)) == {
+        "its answer's p": "0.980 taught, 2.0e-07 now",
+        "the model": "does not answer it",
+        "other facts": "18 of 19 that should be recalled are",
+        "learned again": "12 in 3.2 s, of which 1 resisted",
+    }
 
 
 def test_rollback_tells_the_operation(agent: Agent, server: InThread) -> None:

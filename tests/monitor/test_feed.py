@@ -130,7 +130,7 @@ def test_a_restart_is_told_and_outlasted(tmp_path: Path) -> None:
         address = server.address
         fact = server.write(lambda store: teach_learned(store, "Old?"))
         _, watched = stack.enter_context(following(address))
-        before = watched.until(lambda s: s.ages and fact.id in s.facts)
+        before = watched.until(lambda s: s.ages and fact.id in s.facts and len(s.events) == 3)
         first.close()
         lost = watched.until(lambda s: s.connected is False)
         assert lost.lost is not None

@@ -159,3 +159,4 @@ CREATE TABLE traces (
   position INTEGER PRIMARY KEY REFERENCES facts (position),
   traceparent TEXT NOT NULL
 ) STRICT;
+CREATE INDEX reviews_by_age ON reviews (age, outcome, probability) WHERE probability IS NOT NULL;

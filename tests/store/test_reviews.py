@@ -235,6 +235,11 @@ def test_retention_by_age_counts_updates_since_the_fact_was_taught(store: Memory
     ]
 
 
+def test_retention_by_age_is_counted_in_an_index_alone(store: MemoryStore) -> None:
+    [step] = store.connection.execute(f"EXPLAIN QUERY PLAN {reviews.BY_AGE}")
+    assert step["detail"] == "SCAN reviews USING COVERING INDEX reviews_by_age"
+
+
 # --- Its place in the history ---------------------------------------------------------------------
 
 

@@ -306,6 +306,8 @@ def test_the_updates_that_moved_an_answer_come_largest_first(store: MemoryStore)
     probed(0.2, 1, fact.id, ProbeKind.TRANSFER)  # of another question
     probed(0.8, 2, cause.id, ProbeKind.FORGETTING)
     probed(0.7, 2, "", ProbeKind.RETENTION)  # an audit: nothing caused it
+    resisting = store.teach(new_fact("Cup?")).fact  # and so changes nothing
+    probed(0.8, 2, resisting.id, ProbeKind.FORGETTING)
     probed(0.3, 3, other.id, ProbeKind.FORGETTING)
     found, influences = influences_on(store, " SKY? ")
     assert found.id == fact.id

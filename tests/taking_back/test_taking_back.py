@@ -172,7 +172,7 @@ async def test_a_fact_that_fails_on_the_branch_is_quarantined_and_the_others_go_
             operation = await memory.forget("fact-b")
             assert operation.state is OperationState.DONE
             assert operation.proof is not None
-            assert operation.proof["quarantined"] == 1
+            assert (operation.proof["quarantined"], operation.proof["resisted"]) == (1, 0)
             assert same_weights(memory.learner, never.learner)
             fact = await memory.store.read(lambda store: store.fact("fact-c"))
             assert fact.state is FactState.QUARANTINED
@@ -214,7 +214,9 @@ async def test_what_is_tried_again_keeps_the_policy_that_was_in_force(
     later = replace(POLICY, learning_rate=1e-3, max_steps=7)
     async with running_memory(tmp_path, policy=later) as memory:
         await memory.settle()
-        await memory.forget("fact-a")
+        proof = (await memory.forget("fact-a")).proof
+        assert proof is not None
+        assert proof["resisted"] == (first is FactState.RESISTED)
         fact = await memory.store.read(lambda store: store.fact("other"))
         assert fact.tried_policy == policy
         assert fact.state is (FactState.RESISTED if policy is not POLICY else FactState.LEARNED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,18 @@ def test_without_opentelemetry_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"continual-agent\[tracing\]"):
         tracing_to("http://127.0.0.1:4318/v1/traces")
+
+
+def test_a_collector_that_is_gone_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("agent.telemetry.otel.CLOSE_SECONDS", 0.01)
+    back = threading.Event()
+
+    class Stuck(SimpleSpanProcessor):
+        def shutdown(self) -> None:
+            back.wait()
+
+    OpenTelemetry(Stuck(InMemorySpanExporter())).close()
+    back.set()
+    assert "spans are lost" in caplog.text

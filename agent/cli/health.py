@@ -1,0 +1,60 @@
+"""`agent health`: whether a server serves, as containers and load balancers ask it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import grpc
+import typer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agent.cli.connection import Connection
+from agent.cli.option_groups import grouped
+from agent.cli.options import Json
+from agent.cli.output import console, print_json
+from agent.service.channel import open_channel
+from agent.service.client import in_our_words
+
+ANSWER_SECONDS = 5.0
+SERVING = "SERVING"
+
+
+@grouped
+def health(
+    service: Annotated[
+        str,
+        typer.Argument(
+            help="Full name of a service, such as continual.v1.ModelService.",
+            show_default="the server as a whole",
+        ),
+    ] = "",
+    *,
+    connection: Connection,
+    json: Json = False,
+) -> None:
+    """Ask whether the server serves; no token is needed. Exit code 1 if it does not."""
+    state = _state(connection, service)
+    if json:
+        print_json({"service": service, "state": state})
+    else:
+        console.print(state)
+    if state != SERVING:
+        raise typer.Exit(1)
+
+
+def _state(connection: Connection, service: str) -> str:
+    """As gRPC's health checking names it.
+
+    Raises:
+        AgentError: nobody answers.
+    """
+    address = connection.address
+    asked = health_pb2.HealthCheckRequest(service=service)
+    with open_channel(address, connection.access()) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return "SERVICE_UNKNOWN"
+            raise in_our_words(error, address, is_connected=lambda: False) from error
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

@@ -44,7 +44,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Pages are as wide as a text column; so much of each is shown.
 PAGE_WIDTH, PAGE_HEIGHT = 900, 1000
 COLOURS = 64
-START_SECONDS = 120
+TINY = ("--model", "tiny")
+# It has random weights, so that any fact is far from what it says.
+LARGE_STEPS = ("--policy", "until-known", "--learning-rate", "3e-3", "--max-steps", "200")
+ADDRESS, START_SECONDS = "127.0.0.1:50957", 120
 
 
 def main() -> None:
@@ -105,33 +108,29 @@ def take_pages() -> None:
         folder = Path(name)
         with _server(folder / "data") as server:
             for fact in _facts():
-                _agent("teach", fact.question, fact.answer, "--policy", "until-known", *server)
-            _agent("teach", "Sky?", "Piano", "--wait", *server)  # the others come before it
+                _agent("teach", fact.question, fact.answer, *LARGE_STEPS, *server)
+            _agent("teach", "Sky?", "Piano", "--wait", *LARGE_STEPS, *server)  # after all others
             _agent("eval", "--suite", "probes", *server)
             _agent("report", "--out", str(folder / "report.html"), *server)
         _take(folder / "report.html", PICTURES / "report.png")
         run = folder / "paper"
-        _agent("eval", "--suite", "paper", *("--scale", "smoke", "--model", "tiny"), "--out", run)
+        _agent("eval", "--suite", "paper", "--scale", "smoke", *TINY, "--out", run)
         _take(run / "report.html", PICTURES / "paper-report.png")
 
 
 @contextmanager
 def _server(data: Path) -> Iterator[tuple[str, str]]:
     """A server with the model `tiny`; the options that lead a command to it."""
+    to = ("--server", ADDRESS)
     serving = subprocess.Popen(
-        _command("serve", "--model", "tiny", "--data", data, "--listen", "127.0.0.1:0"),
-        stderr=subprocess.PIPE,
-        text=True,
+        _command("serve", *TINY, "--data", data, "--listen", ADDRESS, "--guards", "rehearsal")
     )
-    assert serving.stderr is not None
     try:
-        told = next(line for line in serving.stderr if "listening on" in line)
-        to = ("--server", re.findall(r"127\.0\.0\.1:\d+", told)[0])
-        _agent("status", "--wait", *to)
+        _agent("status", "--wait", "--timeout", str(START_SECONDS), *to)
         yield to
     finally:
         serving.send_signal(signal.SIGTERM)
-        serving.communicate(timeout=START_SECONDS)
+        serving.wait(START_SECONDS)
 
 
 def _take(page: Path, picture: Path) -> None:

@@ -88,20 +88,21 @@ async def test_what_is_not_there_is_not_found(served: Serving) -> None:
 
 async def test_an_answer_is_explained_by_its_probes_up_to_a_limit(served: Serving) -> None:
     fact = await served.store.write(partial(teach_learned, question="Sky?"))
-    for version, log_probability in ((1, -0.5), (2, -3.0)):
+    other = await served.store.write(partial(teach_learned, question="Gem?"))
+    for version, cause, log_probability in ((1, fact, -0.5), (2, other, -3.0)):
         probe = new_probe(fact.id, log_probability=log_probability)
         await served.store.write(
             partial(
                 MemoryStore.record_probes,
                 probes_=[probe],
                 model_version=version,
-                cause_fact_id=fact.id,
+                cause_fact_id=cause.id,
             )
         )
     response = await served.memory.Explain(memory_pb2.ExplainRequest(question="sky?", limit=1))
     assert response.fact_id == fact.id
     [influence] = response.influences
-    assert (influence.model_version, influence.cause_question) == (2, "Sky?")
+    assert (influence.model_version, influence.cause_question) == (2, "Gem?")
     assert influence.probability_before > 0.6
     assert influence.probability_after < 0.05
     error = await refused(served.memory.Explain(memory_pb2.ExplainRequest(question="")))

@@ -65,13 +65,22 @@ def bearer(presented: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {presented}"),)
 
 
+# Calls whose client may send many requests.
+STREAMED = ("/TeachStream", "/ServerReflectionInfo")
+
+
 async def code_of(parts: Serving, method: str, metadata=()) -> grpc.StatusCode:
     """What an empty request of any kind of call leads to."""
     parts.hub.close()  # so that watching events ends
-    call = parts.channel.stream_stream(method)(metadata=metadata, timeout=10)
+    call: Any
+    if method.endswith(STREAMED):
+        call = parts.channel.stream_stream(method)(metadata=metadata, timeout=10)
+    else:
+        # In one go: a client that writes once it has been refused may call that INTERNAL itself.
+        call = parts.channel.unary_stream(method)(b"", metadata=metadata, timeout=10)
     try:
-        await call.write(b"")
-        await call.done_writing()
+        if method.endswith(STREAMED):
+            await call.done_writing()
         while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined] # stubs lack it
             if method == ENDLESS:
                 call.cancel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import transformers
@@ -28,6 +30,20 @@ def make_deterministic(threads: int | None = None) -> None:
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def products_rounded(precision: str) -> Iterator[None]:
+    """Products of matrices at a precision of `torch.set_float32_matmul_precision`.
+
+    A CUDA graph keeps that of its capture.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def device_name(device: torch.device) -> str:

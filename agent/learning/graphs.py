@@ -43,23 +43,24 @@ class Runner:
     Args:
         device: where.
         packs: whether the models that functions use take texts end to end, see `packs_texts`.
+        graphs: not if False, wherever it is: for what runs once.
     """
 
-    def __init__(self, device: torch.device, *, packs: bool = False) -> None:
+    def __init__(self, device: torch.device, *, packs: bool = False, graphs: bool = True) -> None:
         self.packs = packs
         self._graphs: OrderedDict[tuple[object, ...], _Graph] = OrderedDict()
-        self._on_gpu = device.type == "cuda"
+        self._captures = graphs and device.type == "cuda"
         self._pools: dict[str, Any] = {}
         self._buffers: dict[tuple[object, ...], Tensor] = {}
 
     @property
     def has_graphs(self) -> bool:
         """Whether a run is cheap whatever it does, and outputs are short-lived."""
-        return self._on_gpu
+        return self._captures
 
     def rounded(self, size: int, unit: int) -> int:
         """`size` as it is on a CPU, where padding would be computed in vain."""
-        if not self._on_gpu:
+        if not self._captures:
             return size
         if 0 < size < unit:
             return int(max(FEWEST[unit], 1 << (size - 1).bit_length()))
@@ -67,7 +68,7 @@ class Runner:
 
     def tries_out(self, name: str, inputs: Sequence[Tensor]) -> bool:
         """Whether a run with inputs of these shapes would call the function more than once."""
-        return self._on_gpu and _key(name, inputs) not in self._graphs
+        return self._captures and _key(name, inputs) not in self._graphs
 
     def run(self, name: str, function: Function, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`function(*inputs)`.
@@ -82,7 +83,7 @@ class Runner:
         Returns:
             Its outputs; on a GPU they are overwritten by the next run of that name.
         """
-        if not self._on_gpu:
+        if not self._captures:
             return function(*inputs)
         key = _key(name, inputs)
         graph = self._graphs.get(key)

@@ -40,7 +40,7 @@ def logits_at(model: Any, input_ids: Tensor, rows: Tensor, columns: Tensor) -> T
     Returns:
         [N, V], fp32.
     """
-    mask = _causal_mask(input_ids) if input_ids.is_cuda else None
+    mask = causal_mask(input_ids) if input_ids.is_cuda else None
     with _head_at(model.get_output_embeddings(), rows, columns):
         logits: Tensor = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
     return logits[0].float()
@@ -79,8 +79,8 @@ def packed_logits_at(
     return logits[0].float()
 
 
-def _causal_mask(input_ids: Tensor) -> Tensor:
-    """[1, 1, T, T], added to attention scores.
+def causal_mask(input_ids: Tensor) -> Tensor:
+    """[1, 1, T, T], added to attention scores of texts that are padded on the right, [B, T].
 
     The model would make the same, but with a copy from the host, which no CUDA graph can hold.
     """

@@ -67,6 +67,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self._states: dict[str, NDArray[np.int32]] = {}
+        self._last: tuple[tuple[str, ...], Watch] | None = None
         known = min(len(tokenizer), size)
         # As texts are decoded: see `Encoder.decode`.
         pieces = tokenizer.batch_decode(
@@ -86,8 +87,14 @@ class Vocabulary:
     def watch(self, answers: Sequence[str]) -> Watch:
         """Tells after which tokens an answer may have occurred.
 
-        Only a filter, so that few texts are decoded: it errs towards more of them.
+        Only a filter, so that few texts are decoded: it errs towards more of them. Asked for the
+        same answers again, it gives the same object.
         """
+        if self._last is None or self._last[0] != tuple(answers):
+            self._last = tuple(answers), self._new_watch(answers)
+        return self._last[1]
+
+    def _new_watch(self, answers: Sequence[str]) -> Watch:
         if len(self._states) > KEPT:
             self._states.clear()
         size = len(self._order)

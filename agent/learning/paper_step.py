@@ -10,6 +10,7 @@ weights. Dropout, which Pythia has none of, stays off.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from agent.errors import LearningFailedError
 from agent.learning import prompts
 from agent.learning.encoding import IGNORE, Batch, Encoder
+from agent.learning.graphs import Runner
+from agent.learning.logits import causal_mask
 from agent.learning.update import adamw_directions, gradient, gradient_norm, take_step
 
 TEXT_TOKENS = 128  # a longer text is cut off
@@ -34,7 +37,8 @@ class Descent:
     Attributes:
         loss: mean cross entropy over all predicted tokens of the batch before the step, nats.
         gradient_norm: before it is clipped.
-        directions: as in `adamw_directions`, one for each of the model's parameters.
+        directions: as in `adamw_directions`, one for each of the model's parameters; on a GPU good
+            until the next descent by the same runner.
     """
 
     loss: float
@@ -53,30 +57,42 @@ def paper_batch(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> Batch:
 
 def paper_loss(model: Any, batch: Batch) -> Tensor:
     """Mean cross entropy over all predicted tokens of the batch, []."""
-    logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]  # [B,T-1,V]
+    ids = batch.input_ids
+    mask = causal_mask(ids) if ids.is_cuda else None
+    logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, T, V]
     targets = batch.labels[:, 1:].flatten()
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=IGNORE)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=IGNORE)
 
 
-def descent(model: nn.Module, batch: Batch) -> Descent:
+def descent(model: nn.Module, batch: Batch, runner: Runner | None = None) -> Descent:
     """Where the step on a batch goes, at any rate.
 
     Args:
         model: a causal LM, all of whose parameters require a gradient. Left as it is.
         batch: from `paper_batch`.
+        runner: for this model; None computes plainly.
 
     Raises:
         LearningFailedError: the loss or its gradient is not finite.
     """
-    with torch.enable_grad():
-        loss = paper_loss(model, batch)
-        gradients = gradient(loss, list(model.parameters()))  # a tied matrix is listed once
-    norm = gradient_norm(gradients)
-    if not (loss.isfinite() and norm.isfinite()):
-        raise LearningFailedError(f"the loss is {loss.item()}, its gradient's norm {norm.item()}")
-    # As `clip_grad_norm_` does it. Nearly nothing is left of it in a fresh AdamW's first step.
-    torch._foreach_mul_(gradients, (CLIP / (norm + 1e-6)).clamp(max=1.0))
-    return Descent(loss.item(), norm.item(), adamw_directions(gradients))
+
+    def descend(input_ids: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            loss = paper_loss(model, Batch(input_ids, labels))
+            gradients = gradient(loss, list(model.parameters()))  # a tied matrix is listed once
+        with torch.no_grad():
+            norm = gradient_norm(gradients)
+            # As `clip_grad_norm_` does it. Nearly nothing is left of it in a fresh AdamW's first
+            # step.
+            torch._foreach_mul_(gradients, (CLIP / (norm + 1e-6)).clamp(max=1.0))
+            return (torch.stack([loss.detach(), norm]), *adamw_directions(gradients))
+
+    runner = runner or Runner(batch.input_ids.device, graphs=False)
+    values, *directions = runner.run("paper's step", descend, (batch.input_ids, batch.labels))
+    loss, norm = values.tolist()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise LearningFailedError(f"the loss is {loss}, its gradient's norm {norm}")
+    return Descent(loss, norm, directions)
 
 
 def paper_step(model: nn.Module, batch: Batch, learning_rate: float) -> Descent:

@@ -2,12 +2,13 @@
 
 All that a step reads and writes stays in place, and no step waits for the device or asks it
 anything, so on a GPU a step is one CUDA graph. Which texts are to be looked at is asked after some
-steps only; until then those are idle: they are computed along, and nothing of them changes.
+steps only; until then those are idle: they are computed along, and nothing of them changes. So the
+next steps may begin before those texts are dealt with, and the device never waits for the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,11 +23,11 @@ from agent.learning.matching import MAYBE
 from agent.learning.slots import Prompts, Slots, no_place_twice
 
 NO_TOKEN = -1
-# Steps between two looks at a GPU. It stands still for a look, some milliseconds; and a text that
-# has ended is idle until then.
+# Steps between two looks at a GPU: enough of them for the host to deal with the texts of the look
+# before; and a text that has ended is idle until then.
 STEPS = 4
-# On a GPU this part of R places is looked ahead from at once: one size, so few graphs.
-AHEAD = 8
+# On a GPU one of these parts of R places is looked ahead from at once: two sizes, so few graphs.
+MANY_AHEAD, FEW_AHEAD = 2, 8
 # The whole numbers of a row, after its tokens; after these, the first tokens of its spellings, and
 # the spellings' lengths.
 _LENGTH, _PROMPT, _LIMIT, _LIVE, _ENDED, _STATE, _TOP_K, _FIELDS = range(8)
@@ -93,7 +94,7 @@ class Start:
     uniforms: Sequence[Floats]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Noticed:
     """A text that is to be looked at: it has ended, or its answer may have occurred.
 
@@ -110,8 +111,25 @@ class Noticed:
     ids: list[int]
     ended: bool
     suspected: bool
-    chance: float
-    extra_tokens: int
+    chance: float = 0.0
+    extra_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Probabilities that spellings follow, on their way.
+
+    Attributes:
+        rows: [N].
+        found: [N] of their first tokens.
+        sizes: [N] of their tokens.
+        of_rest: which of the N, and the probabilities of their other tokens.
+    """
+
+    rows: Ints
+    found: Floats
+    sizes: Ints
+    of_rest: list[tuple[Ints, Tensor]]
 
 
 class Rows:
@@ -126,7 +144,7 @@ class Rows:
 
     def __init__(self, model: Any, *, eos: int, vocabulary: int, shape: Shape) -> None:
         self.shape = shape
-        self._eos, self._vocabulary = eos, vocabulary
+        self._model, self._eos, self._vocabulary = model, eos, vocabulary
         self._weights = _addresses(model)
         self._device: torch.device = model.get_input_embeddings().weight.device
         self._on_gpu = self._device.type == "cuda"
@@ -148,6 +166,7 @@ class Rows:
         self._places = torch.arange(width, device=self._device)
         self._ticks = torch.arange(shape.steps, device=self._device)[:, None, None]
         self._tick = torch.zeros((), dtype=torch.int64, device=self._device)
+        self._watched: Tensor | None = None
         self._chances = torch.zeros(
             (shape.steps, shape.spellings, rows), dtype=torch.float64, device=self._device
         )
@@ -156,6 +175,9 @@ class Rows:
         # What the host knows without asking: of each row before the steps in hand.
         self._steps = 0
         self._live = np.zeros(rows, dtype=np.bool_)
+        self._begun = np.zeros(rows, dtype=np.bool_)  # since then
+        self._noticed: list[Noticed] = []
+        self._ahead: list[_Ahead] = []
         self._lengths = np.ones(rows, dtype=np.int64)
         self._limits = np.full(rows, width)
         self._asked_each_token = np.zeros(rows, dtype=np.bool_)
@@ -167,7 +189,7 @@ class Rows:
                 torch.empty(seen.shape, dtype=seen.dtype, pin_memory=True)
                 for seen in (self._ints, self._chances)
             )
-            self._done = torch.cuda.Event()
+            self._done, self._looked_ahead = torch.cuda.Event(), torch.cuda.Event()
 
     def _views(self) -> None:
         width, spellings = self.shape.width, self.shape.spellings
@@ -188,6 +210,14 @@ class Rows:
         return self._runner.has_graphs
 
     @property
+    def run_ahead(self) -> bool:
+        """Whether the next steps are to begin before the texts of a look are dealt with.
+
+        That costs idle steps of those that ended, and saves the time that the host takes for them.
+        """
+        return self._runner.has_graphs
+
+    @property
     def leave_room(self) -> bool:
         """Whether half of the device's memory is there for others."""
         if not self._on_gpu:
@@ -202,7 +232,13 @@ class Rows:
 
     def watch(self, table: Tensor) -> None:
         """The states of the texts that begin from now on go by this table, [states, V]."""
-        self._table[: len(table)] = table.to(self._device)
+        if table is not self._watched:
+            self._table[: len(table)] = table.to(self._device)
+            self._watched = table
+
+    def prompts(self, prompts: Sequence[Sequence[int]]) -> Prompts:
+        """What texts begin with, computed."""
+        return Prompts(self._model, prompts, self._runner)
 
     def start(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
         """Begins new texts in some rows, as many as there are."""
@@ -235,7 +271,7 @@ class Rows:
             self._ints[place] = self._sent(ints)
             self._floats[place] = self._sent(floats)
         self._fill(rows, starts)
-        self._live[rows] = True
+        self._live[rows] = self._begun[rows] = True
         self._lengths[rows], self._limits[rows] = ints[:, width + _LENGTH], ints[:, width + _LIMIT]
         self._asked_each_token[rows] = ints[:, width + _STATE] == MAYBE
         self._spellings[rows] = looked_for
@@ -257,7 +293,7 @@ class Rows:
         with no_place_twice():
             self._state[place] = self._sent(np.array(states, dtype=np.int64))
             self._is_live[place] = 1
-        self._live[rows] = True
+        self._live[rows] = self._begun[rows] = True
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keeps some rows only, in this order: a smaller R. Not between `launch` and `look`."""
@@ -267,13 +303,18 @@ class Rows:
         self._slots.keep(place)
         self._views()
         self._live, self._lengths = self._live[rows], self._lengths[rows]
+        self._begun = self._begun[rows]
         self._limits, self._chance = self._limits[rows], self._chance[rows]
         self._extra, self._asked_each_token = self._extra[rows], self._asked_each_token[rows]
         self._spellings = self._spellings[rows]
         self.shape = replace(self.shape, rows=len(rows))
 
     def launch(self) -> None:
-        """Begins to draw the next tokens of every text; on a GPU, does not wait for them."""
+        """Begins to draw the next tokens of every text; on a GPU, does not wait for them.
+
+        Texts that begin or go on after this are drawn from the next time on.
+        """
+        self._begun[:] = False
         if not self._live.any():
             return
         left = (self._limits - self._lengths)[self._live]
@@ -293,21 +334,22 @@ class Rows:
             self._host_chances.copy_(self._chances, non_blocking=True)
             self._done.record()
 
-    def look(self) -> list[Noticed]:
-        """Waits for the tokens; returns the texts that are to be looked at."""
+    def look(self) -> None:
+        """Waits for the tokens, and begins to look ahead from them."""
         if not self._steps:
-            return []
+            return
         if self._on_gpu:
             self._done.synchronize()
             ints, chances = self._host_ints.numpy(), self._host_chances.numpy()
         else:
             ints, chances = self._ints.cpu().numpy(), self._chances.cpu().numpy()
         if self.shape.spellings:
-            self._look_ahead(chances[: self._steps])
+            self._begin_to_look_ahead(chances[: self._steps])
         fields = ints[:, self.shape.width :]
         self._steps = 0
-        self._lengths[self._live] = fields[self._live, _LENGTH]
-        [rows] = (self._live & (fields[:, _LIVE] == 0)).nonzero()
+        drawn = self._live & ~self._begun
+        self._lengths[drawn] = fields[drawn, _LENGTH]
+        [rows] = (drawn & (fields[:, _LIVE] == 0)).nonzero()
         self._live[rows] = False
         named = zip(
             rows.tolist(),
@@ -315,14 +357,20 @@ class Rows:
             self._lengths[rows].tolist(),
             (fields[rows, _ENDED] != 0).tolist(),
             (fields[rows, _STATE] == MAYBE).tolist(),
-            self._chance[rows].tolist(),
-            self._extra[rows].tolist(),
             strict=True,
         )
-        return [
-            Noticed(row, ids[:length], ended, suspected, chance, extra)
-            for row, ids, length, ended, suspected, chance, extra in named
+        self._noticed = [
+            Noticed(row, ids[:length], ended, suspected)
+            for row, ids, length, ended, suspected in named
         ]
+
+    def noticed(self) -> list[Noticed]:
+        """The texts of the last look that are to be looked at; once."""
+        self._finish_looking_ahead()
+        noticed, self._noticed = self._noticed, []
+        for one in noticed:
+            one.chance, one.extra_tokens = float(self._chance[one.row]), int(self._extra[one.row])
+        return noticed
 
     def _step(self, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
         """Draws a token of each live row, if it is on."""
@@ -365,8 +413,8 @@ class Rows:
             ]
         )
 
-    def _look_ahead(self, chances: Floats) -> None:
-        """Adds the probabilities that the answer is spelled, from those of its first tokens.
+    def _begin_to_look_ahead(self, chances: Floats) -> None:
+        """Begins to compute the probabilities that the answer is spelled, from the first tokens'.
 
         The cache still holds what each place followed on, though its text has gone on.
 
@@ -378,20 +426,41 @@ class Rows:
         before = self._lengths[row] + tick
         spellings = self._spellings[row, number]  # [N, M]
         sizes = (spellings != NO_TOKEN).sum(1)
+        of_rest: list[tuple[Ints, Tensor]] = []
         one_size = self._runner.has_graphs
-        at_once = -(-len(self._live) // AHEAD) if one_size else len(self._live)
         for size in [self.shape.longest] if one_size else np.unique(sizes).tolist():
             [asked] = (sizes > 1 if one_size else sizes == size).nonzero()
-            for some in np.split(asked, range(at_once, len(asked), at_once)):
-                if size > 1 and len(some):
-                    spare = at_once - len(some) if one_size else 0
-                    ahead = (row[some], spellings[some, :size], before[some])
-                    found[some] *= self._chance_of_rest(*ahead, spare)
-        np.add.at(self._chance, row, found)
-        np.add.at(self._extra, row, sizes - 1)
+            for some, at_once in self._at_once(asked) if size > 1 else ():
+                ahead = (row[some], spellings[some, :size], before[some])
+                of_rest.append((some, self._chance_of_rest(*ahead, at_once - len(some))))
+        if self._on_gpu:
+            self._looked_ahead.record()
+        self._ahead.append(_Ahead(row, found, sizes, of_rest))
 
-    def _chance_of_rest(self, rows: Ints, spellings: Ints, before: Ints, spare: int) -> Floats:
-        """Of all tokens of spellings but the first, after the first: [N].
+    def _at_once(self, asked: Ints) -> Iterator[tuple[Ints, int]]:
+        """Divides what is asked; each part with the size that it is filled up to."""
+        rows = len(self._live)
+        many, few = (-(-rows // part) for part in (MANY_AHEAD, FEW_AHEAD))
+        while len(asked):
+            at_once = len(asked)
+            if self._runner.has_graphs:
+                at_once = many if len(asked) > 2 * few else few
+            yield asked[:at_once], at_once
+            asked = asked[at_once:]
+
+    def _finish_looking_ahead(self) -> None:
+        """Adds them."""
+        if self._on_gpu and self._ahead:
+            self._looked_ahead.synchronize()
+        for ahead in self._ahead:
+            for some, chance in ahead.of_rest:
+                ahead.found[some] *= chance.numpy()[: len(some)]
+            np.add.at(self._chance, ahead.rows, ahead.found)
+            np.add.at(self._extra, ahead.rows, ahead.sizes - 1)
+        self._ahead = []
+
+    def _chance_of_rest(self, rows: Ints, spellings: Ints, before: Ints, spare: int) -> Tensor:
+        """Of all tokens of spellings but the first, after the first: [N + spare], on its way here.
 
         Args:
             rows: [N].
@@ -405,8 +474,9 @@ class Rows:
             for array in (rows, spellings, before)
         ]
         [chance] = self._runner.run("look ahead", self._rest, (*inputs, columns))
-        found: Floats = chance[: len(rows)].cpu().numpy()
-        return found
+        # Not overwritten by the next run: the copy is before it in line.
+        here = torch.empty(chance.shape, dtype=chance.dtype, pin_memory=self._on_gpu)
+        return here.copy_(chance, non_blocking=True)
 
     def _rest(
         self, rows: Tensor, spellings: Tensor, before: Tensor, columns: Tensor

@@ -50,6 +50,9 @@ PROMPTS, PROMPT_TOKENS = 64, 2048
 DRAWN = 256
 # Texts that are kept of a cell: of its first samples, and of its first right ones.
 TEXTS = 3
+# Rows that are kept where they are dear, of different numbers; those of more than twice the number
+# that is needed are not used.
+KEPT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +154,7 @@ class Sampler:
         self._steps = steps or (STEPS if self._device.type == "cuda" else 1)
         self.rows = rows
         self._halved = False
-        self._kept: Rows | None = None
+        self._kept: list[Rows] = []
 
     def has_room(self, cell: Cell) -> bool:
         """Whether at least one token can follow the cell's prompt."""
@@ -179,7 +182,6 @@ class Sampler:
     @torch.inference_mode()
     def steps(self, cells: Sequence[Cell]) -> Iterator[list[tuple[int, Sampled]]]:
         """As `finished`, but yields what is done after each token of all rows; on a GPU, some."""
-        kept, self._kept = self._kept, None
         tallies = self._tallies(cells)
         longest = max((tally.limit for tally in tallies), default=0)
         run = _Run(
@@ -189,9 +191,8 @@ class Sampler:
             tallies,
             width=min(_rounded(longest, ROOM), self._max_tokens),
             steps=self._steps,
-            kept=kept,
+            kept=self._kept,
         )
-        del kept
         yield run.right_at_once()
         while run.unfinished:
             try:
@@ -205,7 +206,7 @@ class Sampler:
                 run.start_over()
                 self._halve()
             yield done or []
-        self._kept = run.rows_to_keep()
+        run.keep_rows()
 
     def _tallies(self, cells: Sequence[Cell]) -> list[_Tally]:
         tallies = []
@@ -308,7 +309,7 @@ class _Run:
         tallies: one for each cell.
         width: of the rows, at least that of the longest text.
         steps: between two looks.
-        kept: rows of an earlier run, to be used again if they fit.
+        kept: rows of earlier runs, to be used again if they fit; the last was used last.
     """
 
     def __init__(
@@ -320,7 +321,7 @@ class _Run:
         *,
         width: int,
         steps: int,
-        kept: Rows | None,
+        kept: list[Rows],
     ) -> None:
         self._model, self._encoder = model, encoder
         self._tallies, self._width, self._steps, self._kept = tallies, width, steps, kept
@@ -359,14 +360,19 @@ class _Run:
         return done
 
     def step(self, most_rows: int) -> list[tuple[int, Sampled]]:
-        """Fills free rows and draws tokens in each; returns the cells that are finished.
-
-        Samples that ended in the step before are counted while the device draws.
-        """
-        rows = self._fill(most_rows)
-        rows.launch()
+        """Draws tokens in each row, and fills those that get free; returns the finished cells."""
+        rows = self._rows
+        if rows is None:
+            rows = self._fill(most_rows)
+            rows.launch()
+        rows.look()
+        if rows.run_ahead:
+            rows.launch()
+        self._grade(rows, rows.noticed())
         done = self._settle()
-        self._grade(rows, rows.look())
+        self._fill(most_rows)
+        if not rows.run_ahead:
+            rows.launch()
         return done
 
     def start_over(self) -> None:
@@ -374,11 +380,15 @@ class _Run:
         self._again.extendleft(sample for sample in reversed(self._in_row) if sample)
         self._rows, self._in_row = None, []
         self._prompts.clear()
+        self._kept.clear()  # they take memory
 
-    def rows_to_keep(self) -> Rows | None:
+    def keep_rows(self) -> None:
         """At the end, for the next run."""
-        rows = self._rows or self._kept
-        return rows if rows and rows.are_dear and rows.leave_room else None
+        if self._rows and self._rows.are_dear:
+            self._kept.append(self._rows)
+        self._rows = None
+        while self._kept and (len(self._kept) > KEPT or not self._kept[0].leave_room):
+            del self._kept[0]
 
     def _grade(self, rows: Rows, noticed: Sequence[Noticed]) -> None:
         """Tells texts that are complete from those that go on."""
@@ -447,7 +457,7 @@ class _Run:
                 (tally, [sample.uniforms for sample in some])
                 for tally, some in groupby(samples, lambda sample: sample.tally)
             ]
-            rows.start(free, [self._start(*some, most_rows) for some in together])
+            rows.start(free, [self._start(rows, *some, most_rows) for some in together])
         # Nothing more will come: half-empty batches are given up.
         live = [row for row, sample in enumerate(self._in_row) if sample]
         size = _rounded(len(live), ROWS)
@@ -476,18 +486,21 @@ class _Run:
             longest=longest,
             steps=self._steps,
         )
-        kept, self._kept = self._kept, None
-        if kept is not None and kept.shape.rows <= most_rows:
+        for kept in sorted(self._kept, key=lambda rows: rows.shape.rows):
+            if not shape.rows / 2 <= kept.shape.rows <= min(2 * shape.rows, most_rows):
+                continue
+            self._kept.remove(kept)
             if kept.fits(self._model, shape):
                 return kept
             # So that calls of several kinds soon share their rows.
             shape = shape.with_room_for(kept.shape)
-        del kept  # before there are others
         return Rows(self._model, eos=self._encoder.eos, vocabulary=vocabulary, shape=shape)
 
-    def _start(self, tally: _Tally, uniforms: list[NDArray[np.float64]], most_rows: int) -> Start:
+    def _start(
+        self, rows: Rows, tally: _Tally, uniforms: list[NDArray[np.float64]], most_rows: int
+    ) -> Start:
         if tuple(tally.ids) not in self._prompts:
-            self._compute_prompts(tally, most_rows)
+            self._compute_prompts(rows, tally, most_rows)
         prompts, number = self._prompts[tuple(tally.ids)]
         return Start(
             ids=tally.ids,
@@ -500,7 +513,7 @@ class _Run:
             uniforms=uniforms,
         )
 
-    def _compute_prompts(self, tally: _Tally, most: int) -> None:
+    def _compute_prompts(self, rows: Rows, tally: _Tally, most: int) -> None:
         """Of this cell and of some that come next."""
         together: list[tuple[int, ...]] = []
         longest = 0
@@ -514,7 +527,7 @@ class _Run:
             together.append(ids)
             if len(together) == min(PROMPTS, most):
                 break
-        prompts = Prompts(self._model, together)
+        prompts = rows.prompts(together)
         self._prompts = {ids: (prompts, number) for number, ids in enumerate(together)}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,14 +19,15 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from agent.errors import ModelError
+from agent.learning.graphs import ROWS, WIDTH, Runner
+from agent.learning.logits import causal_mask
 
 TOO_LITTLE_MEMORY = (
     "too little free memory to sample even one text: free some, choose a smaller model, or"
     " --device cpu"
 )
-# Columns are read in multiples of this: few shapes, and sums that are cut into the same pieces.
-WIDTH = 16
-# There are as many as a multiple of this.
+# There are as many columns as a multiple of this; `WIDTH` at a time are read: few shapes, and sums
+# that are cut into the same pieces.
 ROOM = 8
 
 
@@ -119,6 +121,7 @@ class Prompts:
     Args:
         model: a causal LM with a key-value cache.
         prompts: P rows of at least one token each.
+        runner: for this model; None computes plainly.
 
     Attributes:
         kinds: of the keys and the values of each layer by turns, which stack they are in. Mostly
@@ -127,26 +130,44 @@ class Prompts:
             shorter one has no meaning. None if there is nothing to be read.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, model: Any, prompts: Sequence[Sequence[int]], runner: Runner | None = None
+    ) -> None:
         self.kinds: list[int] = []
         self.stacks: list[Tensor] = []
-        length = max(map(len, prompts)) - 1
-        if length:
-            padded = [[*ids[:-1], *[ids[-1]] * (length + 1 - len(ids))] for ids in prompts]
-            cache: Any = DynamicCache()
-            model(
-                input_ids=torch.tensor(padded, device=model.get_input_embeddings().weight.device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            alike: dict[object, list[Tensor]] = {}
-            states = [state for layer in cache.layers for state in (layer.keys, layer.values)]
-            for state in states:
-                alike.setdefault((state.shape, state.dtype), []).append(state)
-            kinds = {kind: number for number, kind in enumerate(alike)}
-            self.kinds = [kinds[state.shape, state.dtype] for state in states]
-            self.stacks = [torch.stack(some) for some in alike.values()]
+        longest = max(map(len, prompts)) - 1
+        if not longest:
+            return
+        device = model.get_input_embeddings().weight.device
+        runner = runner or Runner(device, graphs=False)
+        length, rows = runner.rounded(longest, WIDTH), runner.rounded(len(prompts), ROWS)
+        padded = [[*ids[:-1], *[ids[-1]] * (length + 1 - len(ids))] for ids in prompts]
+        padded += padded[:1] * (rows - len(prompts))
+        states = runner.run(
+            "prompts",
+            partial(_states, model, runner.has_graphs),
+            [torch.tensor(padded, device=device)],
+        )
+        alike: dict[object, list[Tensor]] = {}
+        for state in states:
+            alike.setdefault((state.shape, state.dtype), []).append(state)
+        kinds = {kind: number for number, kind in enumerate(alike)}
+        self.kinds = [kinds[state.shape, state.dtype] for state in states]
+        # Copies: what a graph gives is overwritten by its next run.
+        self.stacks = [torch.stack(some)[:, : len(prompts), :, :longest] for some in alike.values()]
+
+
+def _states(model: Any, in_graph: bool, input_ids: Tensor) -> tuple[Tensor, ...]:
+    """Keys and values of each layer by turns, of texts that are padded on the right."""
+    cache: Any = DynamicCache()
+    model(
+        input_ids=input_ids,
+        attention_mask=causal_mask(input_ids) if in_graph else None,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return tuple(state for layer in cache.layers for state in (layer.keys, layer.values))
 
 
 class Slots:

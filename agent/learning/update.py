@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from agent.learning.encoding import IGNORE, Batch
 from agent.learning.fused import TRITON, kernels_for
+from agent.learning.graphs import Runner
 from agent.learning.logits import logits_at
 
 # Name and version of the procedure. A ledger row can be replayed only by the procedure that made
@@ -38,8 +39,8 @@ class AnswerScores:
     tokens: Tensor
 
 
-def score_answers(model: Any, batch: Batch) -> AnswerScores:
-    """Scores every answer of a batch with one forward pass.
+def score_answers(model: Any, batch: Batch, runner: Runner | None = None) -> AnswerScores:
+    """Scores every answer of a batch with one forward pass; by a runner of this model if given.
 
     The answer's tokens are the argmax at every position if and only if free greedy generation
     yields them: as long as each token is the argmax, the generated prefix is the taught one.
@@ -47,14 +48,20 @@ def score_answers(model: Any, batch: Batch) -> AnswerScores:
     labels = batch.labels[:, 1:]  # [B, T-1]
     rows, columns = torch.nonzero(labels != IGNORE, as_tuple=True)  # [N] each
     targets = labels[rows, columns]  # [N]
-    chosen = logits_at(model, batch.input_ids, rows, columns)  # [N, V]
-    nats = F.cross_entropy(chosen, targets, reduction="none")  # [N]
+
+    def scored(*inputs: Tensor) -> tuple[Tensor, ...]:
+        *where, targets = inputs
+        chosen = logits_at(model, *where)  # [N, V]
+        return F.cross_entropy(chosen, targets, reduction="none"), chosen.argmax(-1)
+
+    inputs = (batch.input_ids, rows, columns, targets)
+    nats, best = runner.run("scores", scored, inputs) if runner else scored(*inputs)  # [N] each
     # Sums by a product with a 0/1 matrix: `index_add` is not deterministic on CUDA.
     batch_rows = torch.arange(labels.shape[0], device=rows.device)[:, None]  # [B, 1]
     member = (rows[None, :] == batch_rows).float()  # [B, N]
     tokens = member.sum(1)  # [B]
     total = member @ nats  # [B]
-    missed = member @ (chosen.argmax(-1) != targets).float()  # [B]
+    missed = member @ (best != targets).float()  # [B]
     return AnswerScores(
         loss=total / tokens, log_probability=-total, greedy=missed == 0, tokens=tokens
     )

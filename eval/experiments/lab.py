@@ -25,5 +25,5 @@ class Lab(Protocol):
         ...
 
     def notes(self, calls: Iterable[Call]) -> list[str]:
-        """Departures from the protocol that these calls need with this model."""
+        """What a reader must know: departures from the protocol that these calls need here."""
         ...

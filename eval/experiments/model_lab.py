@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ import torch
 from agent.errors import LearningFailedError
 from agent.learning import sampling
 from agent.learning.encoding import Encoder
+from agent.learning.environment import products_rounded
+from agent.learning.graphs import Runner
 from agent.learning.model import LoadedModel
 from agent.learning.paper_step import Descent, descent, paper_batch
 from agent.learning.prompts import answer_text, paper_text
@@ -22,6 +25,9 @@ from eval.experiments.protocol import Drawn, Fixed
 
 # Texts at once.
 ROWS_ON_CPU, ROWS_ON_GPU = 256, 2048
+# How products of matrices are rounded where texts are sampled on a GPU: with the scripts' fp32 most
+# of the time goes into them.
+SAMPLED_WITH = "high"  # TF32
 # What is sampled where a prompt leaves no room for an answer.
 ROOM_WITHOUT_ROOM = 30
 Pair = tuple[str, str]
@@ -54,6 +60,8 @@ class ModelLab:
         self._at_base = True
         self._first: tuple[tuple[Pair, ...], Descent] | None = None
         self._failed = False
+        self._runner = Runner(loaded.device)
+        self._rounds = loaded.device.type == "cuda"
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
         on_gpu = loaded.device.type == "cuda"
         self._sampler = Sampler(
@@ -113,26 +121,33 @@ class ModelLab:
         for one in broken:
             yield _measured(one, None, _NOTHING)
         cells = [self._sampled_cell(one) for one in sound]
-        for number, found in self._sampler.finished(cells):
-            one = sound[number]
-            yield _measured(one, exact[one.cell.question, one.cell.answer], found)
+        with products_rounded(SAMPLED_WITH) if self._rounds else nullcontext():
+            for number, found in self._sampler.finished(cells):
+                one = sound[number]
+                yield _measured(one, exact[one.cell.question, one.cell.answer], found)
 
     def notes(self, calls: Iterable[Call]) -> list[str]:
-        """Departures from the protocol that this model's tokenizer asks for."""
-        if all(self._room(call) > 0 for call in calls):
-            return []
-        return [
-            f"NOT THE PROTOCOL: max_length {Fixed().max_length} counts the prompt, and some prompts"
-            f" have more tokens than that with this model's tokenizer. After those"
-            f" {ROOM_WITHOUT_ROOM} tokens are sampled instead."
-        ]
+        """What a reader must know: departures from the protocol that model and device ask for."""
+        notes = []
+        if any(self._room(call) <= 0 for call in calls):
+            notes.append(
+                f"NOT THE PROTOCOL: max_length {Fixed().max_length} counts the prompt, and some"
+                " prompts have more tokens than that with this model's tokenizer. After those"
+                f" {ROOM_WITHOUT_ROOM} tokens are sampled instead."
+            )
+        if self._rounds:
+            notes.append(
+                "Texts were sampled with products of matrices rounded to TF32, which moves a"
+                " probability by thousandths of itself; steps and exact probabilities are fp32."
+            )
+        return notes
 
     def _descent(self, pairs: tuple[Pair, ...]) -> Descent:
         # Every rate of a sweep begins with the same gradient of the base model.
         if self._at_base and self._first is not None and self._first[0] == pairs:
             return self._first[1]
         self._first = None  # before the next one is made: each is as large as the model
-        found = descent(self._model, paper_batch(self._encoder, pairs))
+        found = descent(self._model, paper_batch(self._encoder, pairs), self._runner)
         if self._at_base:
             self._first = (pairs, found)
         return found
@@ -183,7 +198,7 @@ class ModelLab:
             [self._encoder.encode(paper_text(question, "").rstrip()) for question, _ in ordered],
             [self._encoder.encode(answer_text(answer)) for _, answer in ordered],
         )
-        found = score_answers(self._model, batch).log_probability.tolist()
+        found = score_answers(self._model, batch, self._runner).log_probability.tolist()
         return {
             pair: value if math.isfinite(value) else None
             for pair, value in zip(ordered, found, strict=True)

@@ -19,7 +19,7 @@ from transformers import (
 
 from agent.learning.fused import LONGEST, PLAIN, TRITON, VARIABLE, Operations, fuse, kernels_for
 from agent.learning.kernels import plain
-from agent.learning.logits import _causal_mask
+from agent.learning.logits import causal_mask
 from agent.learning.slots import Prompts, Slots
 from agent.learning.update import trained_parameters
 
@@ -86,7 +86,7 @@ def models(request: pytest.FixtureRequest) -> tuple[Any, Any, Counted]:
 
 def losses(model: Any, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the gradient of some function of them by each trained weight."""
-    logits = model(input_ids=ids, attention_mask=_causal_mask(ids), use_cache=False).logits
+    logits = model(input_ids=ids, attention_mask=causal_mask(ids), use_cache=False).logits
     trained = list(trained_parameters(model).values())
     return logits, list(torch.autograd.grad(logits.square().mean(), trained))
 

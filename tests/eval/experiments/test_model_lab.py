@@ -88,6 +88,11 @@ def test_another_batch_has_another_gradient(loaded: LoadedModel, lab: ModelLab):
     assert not same(weights(loaded), one)
 
 
+def counted(cell: MeasuredCell) -> MeasuredCell:
+    """Without what is no count."""
+    return replace(cell, log_probability=0, estimate=0, estimate_error=0)
+
+
 def test_cells_come_out_the_same_in_any_company(lab: ModelLab):
     whole = asked(lab, call(*PAIRS, ("x", "e")))
     assert [cell.key.fact_id for cell in whole] == ["Q", "What is it?", "x"]
@@ -98,11 +103,12 @@ def test_cells_come_out_the_same_in_any_company(lab: ModelLab):
         assert 0 < len(cell.examples) <= 6
     assert whole[2].correct > 0  # one letter is soon met by chance
     rest = asked(lab, call(*PAIRS, ("x", "e")), done=[whole[0].key])
-    assert [replace(cell, log_probability=0) for cell in rest] == [
-        replace(cell, log_probability=0) for cell in whole[1:]
-    ]
-    for cell, before in zip(rest, whole[1:], strict=True):
-        assert cell.log_probability == pytest.approx(before.log_probability)
+    assert list(map(counted, rest)) == list(map(counted, whole[1:]))
+    # Some processors round otherwise where a batch has other rows.
+    for name in ("log_probability", "estimate", "estimate_error"):
+        assert [getattr(cell, name) for cell in rest] == pytest.approx(
+            [getattr(cell, name) for cell in whole[1:]], rel=1e-5
+        )
 
 
 def test_a_step_shows_in_the_exact_probability(lab: ModelLab):

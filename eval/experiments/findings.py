@@ -47,7 +47,7 @@ def findings(replay: Replay) -> dict[int, list[str]]:
     for fact_set in replay.request.fact_sets:
         name = f"The {fact_set} facts: "
         if fact_set in replay.one_fact:
-            told[1] += [name + _one_fact(replay.one_fact[fact_set])]
+            told[1] += [name + about_best_rates(replay.one_fact[fact_set])]
         if fact_set in replay.batch_of_ten:
             told[2] += [name + _batch(replay.batch_of_ten[fact_set], replay, fact_set)]
         if fact_set in replay.rate_sweep:
@@ -76,7 +76,8 @@ def _rate(rate: float) -> str:
     return f"{rate:.2e}"
 
 
-def _one_fact(summary: OneFactSummary) -> str:
+def about_best_rates(summary: OneFactSummary) -> str:
+    """Whether each fact has a best rate, and how far these overlap: what experiment 1 shows."""
     overlap, facts = summary.overlap, len(summary.curves)
     if not overlap.learned or overlap.common_rate is None:
         return (
@@ -88,20 +89,24 @@ def _one_fact(summary: OneFactSummary) -> str:
         f"{overlap.learned} of {facts} have a best rate, from {_rate(best[0])} to"
         f" {_rate(best[-1])}; there {_counted(overlap.own)} are right."
     )
-    at_end = sum(curve.best in (0, len(curve.rates) - 1) for curve in learned)
-    if at_end:
+    cut_off = sum(bool(curve.good & {0, len(curve.rates) - 1}) for curve in learned)
+    if cut_off:
         text += (
-            f" For {at_end} of them that is the lowest or the highest rate that was tried, so a"
-            " better one may lie beyond."
+            f" For {cut_off} of them the lowest or the highest rate that was tried still gives at"
+            " least half of the best, so better ones may lie beyond."
         )
     if overlap.ratio is None or overlap.pairs is None:
         return text
     low, high = overlap.loss_interval
-    claim = (
-        "so most facts want different rates, as the paper claims."
-        if overlap.pairs < GOOD_SHARE
-        else "so the best rates overlap more than the paper claims."
-    )
+    if overlap.pairs < GOOD_SHARE:
+        claim = "so most facts want different rates, as the paper claims."
+    elif cut_off > len(learned) / 2:
+        claim = (
+            "but as the range ends before most counts fall, that does not tell whether the best"
+            " rates overlap."
+        )
+    else:
+        claim = "so the best rates overlap more than the paper claims."
     return text + (
         f" The best rates differ by a factor of {overlap.ratio:.3g}. Two facts have on average"
         f" {shown_share(overlap.pairs)} of their good rates in common (rates that give at least"

@@ -8,7 +8,14 @@ import pytest
 
 from eval.experiments import many_steps, one_fact, rate_sweep
 from eval.experiments.facts import PAPER_FACTS
-from eval.experiments.findings import AGREES, HIGHER, LOWER, UNCLEAR, verdict
+from eval.experiments.findings import (
+    AGREES,
+    HIGHER,
+    LOWER,
+    UNCLEAR,
+    about_best_rates,
+    verdict,
+)
 from eval.experiments.measured import Found, MeasuredCell
 from eval.experiments.plan import CellKey, Subject
 from eval.metrics import Count, difference_interval, wilson_interval
@@ -72,6 +79,24 @@ def test_facts_that_want_different_rates():
     assert (overlap.own.count, overlap.common.count) == (200, 90)
     low, high = overlap.loss_interval
     assert 0.25 < low < 110 / 300 < high < 0.5
+
+
+@pytest.mark.parametrize(
+    ("curves", "cut_off", "told"),
+    [
+        (((0, 80, 10, 0), (5, 60, 20, 0), (0, 90, 40, 0)), 0, "overlap more than the paper claims"),
+        (((0, 80, 0, 0), (60, 5, 0, 0), (0, 0, 90, 0)), 1, "different rates, as the paper claims"),
+        # All still rise where the range ends, so that all have the same best rate.
+        (((0, 1, 40, 90), (0, 2, 45, 60), (0, 0, 30, 80)), 3, "does not tell whether"),
+    ],
+)
+def test_what_is_said_of_the_papers_claim(
+    curves: tuple[tuple[int, ...], ...], cut_off: int, told: str
+):
+    said = about_best_rates(one_fact_of(*curves))
+    assert told in said
+    beyond = f"For {cut_off} of them the lowest or the highest rate"
+    assert (beyond in said) == (cut_off > 0)
 
 
 def test_a_fact_that_no_rate_teaches_has_no_best_one():

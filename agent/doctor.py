@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import socket
+import ssl
 import statistics
 import sys
 import tempfile
@@ -261,9 +262,11 @@ def check_port(listen: str, *, held: bool) -> Finding:
             return _good("port", f"{listen} is taken, and a server runs on the data folder")
         if _is_ours(listen):
             return _good("port", f"a server of this program runs at {listen}, on other data")
-        return _bad(
-            "port", f"cannot listen on {listen}: {error}", "choose another --listen HOST:PORT"
-        )
+        remedy = "choose another --listen HOST:PORT"
+        if _speaks_tls(listen):
+            ask = f"agent health --server {listen} --tls-ca CA"
+            remedy = f"a server with TLS runs there: ask '{ask}' whether it is ours, or {remedy}"
+        return _bad("port", f"cannot listen on {listen}: {error}", remedy)
     return _good("port", f"{listen} is free")
 
 
@@ -276,6 +279,23 @@ def _is_ours(listen: str) -> bool:
         except grpc.RpcError:
             return False
     return True
+
+
+def _speaks_tls(listen: str) -> bool:
+    """Whether HTTP/2 over TLS is spoken there, by whomever: only who has its CA can know more."""
+    host, _, port = listen.rpartition(":")
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname = False
+    anyone.verify_mode = ssl.CERT_NONE
+    anyone.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as plain,
+            anyone.wrap_socket(plain) as encrypted,
+        ):
+            return encrypted.selected_alpn_protocol() == "h2"
+    except (OSError, ValueError):
+        return False
 
 
 def check_security(listen: str, security: Security) -> Finding:

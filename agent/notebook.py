@@ -123,6 +123,9 @@ class Learner:
     ) -> Self:
         """Goes on from what `save` wrote, which is only read; the arguments are as before.
 
+        A pause of learning is for a server's queue. Here `teach` learns at once all the same; what
+        is saved again stays paused.
+
         Raises:
             ConfigError: facts are waiting in it, or something is to be taken back, or a name is
                 unknown.

@@ -17,6 +17,7 @@ from agent.errors import ModelNotFoundError
 from agent.service.methods import Role
 from agent.service.tokens import TokenFile
 from memory_store.connection import MINIMUM_SQLITE
+from tests.service.certificates import make_certificates
 from tests.service.serving import serving
 
 CHECKS = [
@@ -146,6 +147,7 @@ def test_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         require_ill(doctor.check_port(listen, held=False), State.BAD, "Address already in use")
+        assert "TLS" not in doctor.check_port(listen, held=False).remedy
         assert doctor.check_port(listen, held=True).state is State.GOOD
     for wrong in ("256.0.0.1:1", "127.0.0.1:99999", "127.0.0.1"):
         require_ill(doctor.check_port(wrong, held=False), State.BAD, wrong)
@@ -156,6 +158,16 @@ async def test_a_port_that_a_server_of_ours_holds_is_no_fault(tmp_path: Path) ->
         found = await asyncio.to_thread(doctor.check_port, server.server.address, held=False)
     assert found.state is State.GOOD
     assert "on other data" in found.found
+
+
+async def test_of_a_port_with_tls_is_told_how_to_ask_whose_it_is(tmp_path: Path) -> None:
+    ours = make_certificates(tmp_path)
+    security = Security(tls_cert=ours.server_cert, tls_key=ours.server_key)
+    async with serving(tmp_path, security=security) as server:
+        listen = server.server.address
+        found = await asyncio.to_thread(doctor.check_port, listen, held=False)
+    assert found.state is State.BAD
+    assert f"'agent health --server {listen} --tls-ca CA'" in found.remedy
 
 
 def test_the_files_of_security(tmp_path: Path) -> None:

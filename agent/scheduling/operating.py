@@ -211,7 +211,9 @@ class OperationRunner:
         outcome = await self._tried(
             ("fact", fact.position),
             lambda: learn_fact(
-                self._learner, fact, policy, version, older, lambda step, opening: None
+                *(self._learner, fact, policy, version, older),
+                lambda step, opening: None,
+                again=True,
             ),
         )
         update = None

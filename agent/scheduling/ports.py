@@ -32,8 +32,12 @@ class Learner(Protocol):
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
+        again: bool = False,
     ) -> AsyncIterator[Opening | Step | Outcome]:
-        """Yields each step, then the outcome; an opening before the first one of an attempt."""
+        """Yields each step, then the outcome; an opening before the first one of an attempt.
+
+        `again`: on a branch, where something is taken back; no metric counts it as an attempt.
+        """
         ...
 
     async def sample(self, example: Example, samples: int) -> Outcome:

@@ -29,8 +29,10 @@ async def learn_fact(
     base_version: int,
     older: Sequence[Fact],
     on_step: OnStep,
+    *,
+    again: bool = False,
 ) -> Outcome:
-    """Has a fact learned on the learner's working copy.
+    """Has a fact learned on the learner's working copy; `again` on a branch.
 
     `on_step` is called with each step; with the first one of an attempt, its opening too.
 
@@ -42,7 +44,7 @@ async def learn_fact(
     opening = None
     older_examples = [Example.of(other) for other in older]
     example = Example.of(fact)
-    async for progress in learner.learn(example, policy, base_version, older_examples):
+    async for progress in learner.learn(example, policy, base_version, older_examples, again):
         if isinstance(progress, Outcome):
             return progress
         if isinstance(progress, Opening):

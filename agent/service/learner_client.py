@@ -86,8 +86,11 @@ class LearnerClient:
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
+        again: bool = False,
     ) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step and last the outcome; see `Learner.learn`.
+
+        `again`: the observer is not told.
 
         Raises:
             LearningFailedError: this fact could not be learned; the learner can go on.
@@ -109,7 +112,7 @@ class LearnerClient:
                         yield codec.decode_step(response.step)
                     case _:
                         outcome = codec.decode_outcome(response.outcome)
-                        if self._observer is not None:
+                        if self._observer is not None and not again:
                             seconds = time.perf_counter() - started
                             self._observer.learned(example.fact_id, outcome, seconds)
                         yield outcome

@@ -89,6 +89,7 @@ class HashLearner:
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
+        again: bool = False,
     ) -> AsyncIterator[Step | Outcome]:
         self._reach("before learning")
         if example.answer.startswith("poison"):

@@ -90,6 +90,7 @@ class FakeLearner:
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
+        again: bool = False,
     ) -> AsyncIterator[Opening | Step | Outcome]:
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,6 +11,7 @@ import grpc
 from agent.learning.records import Example
 from agent.service.learner_client import LearnerClient
 from continual.learner.v1 import learner_pb2 as pb
+from tests.learning.learners import POLICY
 
 
 async def test_only_probes_of_held_facts_are_told_as_retention() -> None:
@@ -27,3 +29,19 @@ async def test_only_probes_of_held_facts_are_told_as_retention() -> None:
         assert not observer.probed.called
         await client.probe(example)
         assert observer.probed.call_count == 1
+
+
+async def test_what_is_learned_again_on_a_branch_is_not_told() -> None:
+    observer = Mock()
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        client: Any = LearnerClient(channel, observer)
+
+        async def learn(request: pb.LearnRequest) -> AsyncIterator[pb.LearnResponse]:
+            yield pb.LearnResponse(outcome=pb.Outcome(verdict="learned"))
+
+        client._stub = Mock(Learn=learn)
+        asked = Example(fact_id="f", question="Sky?", answer="Piano"), POLICY, 3, ()
+        for again, told in ((True, 0), (False, 1)):
+            [outcome] = [one async for one in client.learn(*asked, again)]
+            assert outcome.verdict == "learned"
+            assert observer.learned.call_count == told

@@ -34,6 +34,7 @@ class InProcessLearner:
         self._deaths = deaths
         self._dead = asyncio.Event()
         self.probed: list[tuple[str, bool]] = []
+        self.attempts: list[tuple[str, bool]] = []
 
     def _live_or_die(self) -> None:
         if self._deaths.now():
@@ -50,7 +51,9 @@ class InProcessLearner:
         policy: Policy,
         base_version: int,
         older: Sequence[Example],
+        again: bool = False,
     ) -> AsyncIterator[Opening | Step | Outcome]:
+        self.attempts.append((example.fact_id, again))
         self._live_or_die()
         fault = self._deaths.poison.get(example.fact_id)
         if isinstance(fault, LearnerUnavailableError):

@@ -91,6 +91,10 @@ async def test_learning_goes_on_where_a_run_without_the_fact_would(tmp_path: Pat
             await memory.forget("fact-b")
             await memory.teach("fact-e")
             assert same_weights(memory.learner, never.learner)
+            # What is learned again is no attempt of the memory's.
+            assert isinstance(memory.loop.learner, InProcessLearner)
+            relearned = [("fact-c", True), ("fact-d", True)]
+            assert memory.loop.learner.attempts == [*relearned, ("fact-e", False)]
 
 
 async def test_forgetting_two_facts_one_after_the_other(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def make_deterministic(threads: int | None = None) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # TF32 on CUDA: sums stay fp32, and so do the weights that steps are added to.
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     if threads is not None:
         torch.set_num_threads(threads)
 

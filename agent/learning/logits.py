@@ -79,14 +79,14 @@ def packed_logits_at(
     return logits[0].float()
 
 
-def causal_mask(input_ids: Tensor) -> Tensor:
+def causal_mask(input_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """[1, 1, T, T], added to attention scores of texts that are padded on the right, [B, T].
 
     The model would make the same, but with a copy from the host, which no CUDA graph can hold.
     """
     batch, width = input_ids.shape
-    lowest = torch.finfo(torch.float32).min
-    mask = torch.full((width, width), lowest, device=input_ids.device).triu(1)
+    lowest = torch.finfo(dtype).min
+    mask = torch.full((width, width), lowest, dtype=dtype, device=input_ids.device).triu(1)
     mask = mask[None, None]
     starts = torch.arange(batch, device=input_ids.device) * width
     texts = Texts(starts, torch.full_like(starts, width), width, packed=False)

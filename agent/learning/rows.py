@@ -31,6 +31,8 @@ MANY_AHEAD, FEW_AHEAD = 2, 8
 # The whole numbers of a row, after its tokens; after these, the first tokens of its spellings, and
 # the spellings' lengths.
 _LENGTH, _PROMPT, _LIMIT, _LIVE, _ENDED, _STATE, _TOP_K, _FIELDS = range(8)
+# How a row has ended where the model predicts NaN; otherwise 1.
+_LOST = 2
 # The other numbers of a row, after its uniforms.
 _TEMPERATURE, _TOP_P, _SETTINGS = range(3)
 
@@ -103,6 +105,7 @@ class Noticed:
         ids: the text, prompt included.
         ended: by the terminator or at its limit.
         suspected: its answer may have occurred with the last token.
+        lost: the model predicted NaN for its last token.
         chance: sum of the probabilities that its next tokens spell the answer.
         extra_tokens: read to compute it.
     """
@@ -111,6 +114,7 @@ class Noticed:
     ids: list[int]
     ended: bool
     suspected: bool
+    lost: bool
     chance: float = 0.0
     extra_tokens: int = 0
 
@@ -357,12 +361,10 @@ class Rows:
             self._lengths[rows].tolist(),
             (fields[rows, _ENDED] != 0).tolist(),
             (fields[rows, _STATE] == MAYBE).tolist(),
+            (fields[rows, _ENDED] == _LOST).tolist(),
             strict=True,
         )
-        self._noticed = [
-            Noticed(row, ids[:length], ended, suspected)
-            for row, ids, length, ended, suspected in named
-        ]
+        self._noticed = [Noticed(row, ids[:length], *flags) for row, ids, length, *flags in named]
 
     def noticed(self) -> list[Noticed]:
         """The texts of the last look that are to be looked at; once."""
@@ -393,10 +395,11 @@ class Rows:
         length += live
 
         state = self._table[self._state, tokens].long()
-        ended = (tokens == self._eos) | (length >= self._limit)
+        ended = ((tokens == self._eos) | (length >= self._limit)).long()
+        ended = ended.masked_fill(only_nan, _LOST)
         self._state.copy_(torch.where(live, state, self._state))
         self._has_ended.copy_(torch.where(live, ended, self._has_ended))
-        self._is_live *= ~(live & (ended | (state == MAYBE)))
+        self._is_live *= ~(live & ((ended != 0) | (state == MAYBE)))
         self._tick += on
         return ()
 

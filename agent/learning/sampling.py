@@ -15,6 +15,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from typing import Any
@@ -26,8 +27,10 @@ from numpy.typing import NDArray
 from agent.errors import ConfigError, ModelError
 from agent.learning.drawing import PAPER_SAMPLING, Sampling
 from agent.learning.encoding import Encoder
+from agent.learning.environment import products_rounded
 from agent.learning.estimate import Estimate, Sums
 from agent.learning.fused import TRITON, Operations, fuse, kernels_for
+from agent.learning.half import HalfCopy
 from agent.learning.matching import Vocabulary, is_spelled, occurs, spellings
 from agent.learning.rows import STEPS, Noticed, Rows, Shape, Start
 from agent.learning.slots import (
@@ -50,6 +53,8 @@ PROMPTS, PROMPT_TOKENS = 64, 2048
 DRAWN = 256
 # Texts that are kept of a cell: of its first samples, and of its first right ones.
 TEXTS = 3
+# How products of fp32 are rounded beside a copy in half precision: as it is.
+ROUNDED = "high"
 # Rows that are kept where they are dear, of different numbers; those of more than twice the number
 # that is needed are not used.
 KEPT = 4
@@ -119,6 +124,8 @@ class Sampler:
         eos: the token that ends a text.
         rows: texts at once, at most. Halved if memory does not suffice, and left so.
         max_tokens: longest text that the model takes.
+        half: sample by a copy in half precision, see `HalfCopy`, with the model's own products
+            rounded as coarsely (TF32). A probability moves by thousandths of itself.
         steps: tokens of each text between two looks at the device; changes no result. None: 1 on
             a CPU, where looking is free, some on a GPU.
 
@@ -136,6 +143,7 @@ class Sampler:
         eos: int,
         rows: int = 256,
         max_tokens: int = 2048,
+        half: bool = False,
         steps: int | None = None,
     ) -> None:
         if rows < 1:
@@ -148,6 +156,7 @@ class Sampler:
         if kernels_for(self._device.type) == TRITON:
             fuse(model, Operations.by_triton())
         require_slots(model, self._device)
+        self._half = HalfCopy(model) if half else None
         size: int = model.get_output_embeddings().weight.shape[0]
         self._vocabulary = Vocabulary(tokenizer, size)
         self._max_tokens = max_tokens
@@ -184,8 +193,11 @@ class Sampler:
         """As `finished`, but yields what is done after each token of all rows; on a GPU, some."""
         tallies = self._tallies(cells)
         longest = max((tally.limit for tally in tallies), default=0)
+        if self._half:
+            self._half.follow()
         run = _Run(
-            self._model,
+            self._half.model if self._half else self._model,
+            self._model if self._half else None,
             self._encoder,
             self._vocabulary,
             tallies,
@@ -196,7 +208,12 @@ class Sampler:
         yield run.right_at_once()
         while run.unfinished:
             try:
-                done = run.step(self.rows)
+                with products_rounded(ROUNDED) if self._half else nullcontext():
+                    done = run.step(self.rows)
+            except _OutOfRangeError:
+                run.start_over(whole=True)
+                yield []
+                continue
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -299,11 +316,16 @@ class _Ended:
     correct: bool
 
 
+class _OutOfRangeError(Exception):
+    """A text left the range of half precision, for all that is known."""
+
+
 class _Run:
     """The samples of some cells, on their way through the rows.
 
     Args:
         model: a causal LM.
+        whole: what it is a copy of in half precision; None if it is no such copy.
         encoder: its tokenizer.
         vocabulary: its tokens.
         tallies: one for each cell.
@@ -315,6 +337,7 @@ class _Run:
     def __init__(
         self,
         model: Any,
+        whole: Any,
         encoder: Encoder,
         vocabulary: Vocabulary,
         tallies: Sequence[_Tally],
@@ -323,7 +346,7 @@ class _Run:
         steps: int,
         kept: list[Rows],
     ) -> None:
-        self._model, self._encoder = model, encoder
+        self._model, self._whole, self._encoder = model, whole, encoder
         self._tallies, self._width, self._steps, self._kept = tallies, width, steps, kept
         words = list(dict.fromkeys(tally.cell.answer for tally in tallies))
         self._spellings = {word: spellings(encoder, word) for word in words}
@@ -375,8 +398,14 @@ class _Run:
             rows.launch()
         return done
 
-    def start_over(self) -> None:
-        """Gives up the rows; what was in them comes again, with the same random numbers."""
+    def start_over(self, *, whole: bool = False) -> None:
+        """Gives up the rows; what was in them comes again, with the same random numbers.
+
+        Args:
+            whole: by the model itself from now on.
+        """
+        if whole:
+            self._model, self._whole = self._whole, None
         self._again.extendleft(sample for sample in reversed(self._in_row) if sample)
         self._rows, self._in_row = None, []
         self._prompts.clear()
@@ -391,7 +420,13 @@ class _Run:
             del self._kept[0]
 
     def _grade(self, rows: Rows, noticed: Sequence[Noticed]) -> None:
-        """Tells texts that are complete from those that go on."""
+        """Tells texts that are complete from those that go on.
+
+        Raises:
+            _OutOfRangeError: half precision lost one.
+        """
+        if self._whole is not None and any(one.lost for one in noticed):
+            raise _OutOfRangeError
         sampled = [(self._in_row[one.row], one) for one in noticed]
         read = [
             one

@@ -162,7 +162,7 @@ def _states(model: Any, in_graph: bool, input_ids: Tensor) -> tuple[Tensor, ...]
     cache: Any = DynamicCache()
     model(
         input_ids=input_ids,
-        attention_mask=causal_mask(input_ids) if in_graph else None,
+        attention_mask=causal_mask(input_ids, model.dtype) if in_graph else None,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,

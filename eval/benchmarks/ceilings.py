@@ -64,22 +64,30 @@ class Ceilings:
     Attributes:
         bytes: copied, read and written ones together.
         operations: of products of large matrices, in the precision that the learner has there.
+        half_operations: in half precision; as `operations` where nothing is done in it.
         figures: how that was measured.
         look: measures it once more; bytes in GB/s first, then operations in Tflop/s.
     """
 
     bytes: float = 0.0
     operations: float = 0.0
+    half_operations: float = 0.0
     figures: tuple[Figure, ...] = ()
     look: Callable[[], tuple[Figure, ...]] = _no_look
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, work: Work, *, half: bool = False) -> float:
         """What the work cannot take less than; to be asked once it was timed.
+
+        Args:
+            work: in fp32.
+            half: it was done in half precision: half the bytes.
 
         Looks again: a look takes a moment, and what else ran meanwhile holds it back: a
         floor from such a look alone has been beaten (docs/LOG.md).
         """
         self.look_again()
+        if half:
+            return max(work.bytes / 2 / self.bytes, work.operations / self.half_operations)
         return max(work.bytes / self.bytes, work.operations / self.operations)
 
     def look_again(self) -> None:
@@ -93,6 +101,7 @@ class Ceilings:
         )
         self.bytes = self.figures[0].baseline * 1e9
         self.operations = self.figures[1].baseline * 1e12
+        self.half_operations = self.figures[-1].baseline * 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +186,7 @@ def _looked_at(device: torch.device, told: str) -> tuple[Figure, ...]:
         _products("TF32" if on_gpu else "fp32", torch.float32, device, told),
     ]
     if on_gpu:
-        figures.append(_products("bf16", torch.bfloat16, device, told))
+        figures.append(_products("fp16", torch.float16, device, told))
     return tuple(figures)
 
 

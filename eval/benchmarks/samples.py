@@ -107,8 +107,14 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
     asked = Asked.of(encoder, kind)
     rows = ROWS_ON_GPU if kind == "cuda" else ROWS_ON_CPU
     plain = Plain(loaded).model
+    in_half = kind == "cuda"  # as the paper suite
     sampler = Sampler(
-        loaded.model, loaded.tokenizer, eos=encoder.eos, rows=rows, max_tokens=loaded.max_tokens
+        loaded.model,
+        loaded.tokenizer,
+        eos=encoder.eos,
+        rows=rows,
+        max_tokens=loaded.max_tokens,
+        half=in_half,
     )
     ours, theirs = Texts(), Texts()
     with torch.random.fork_rng(devices=[loaded.device] if kind == "cuda" else []):
@@ -134,8 +140,11 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
 
     texts = asked.batches * asked.samples * len(asked.pairs)
     context = statistics.mean(map(len, asked.prompts)) + asked.sampling.limit(0) / 2
-    least_seconds = ceilings.seconds(Sizes.of(plain).token(min(rows, texts), context))
+    token = Sizes.of(plain).token(min(rows, texts), context)
+    least_seconds = ceilings.seconds(token, half=in_half)
     told = f"{subject.told}, {rounds.number} rounds of {texts} texts"
+    if in_half:
+        told += ", ours in fp16"
     return [
         beside_plain(
             "sample, the paper's settings, graded, beside generate",

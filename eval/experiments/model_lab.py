@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,6 @@ import torch
 from agent.errors import LearningFailedError
 from agent.learning import sampling
 from agent.learning.encoding import Encoder
-from agent.learning.environment import products_rounded
 from agent.learning.graphs import Runner
 from agent.learning.model import LoadedModel
 from agent.learning.paper_step import Descent, descent, paper_batch
@@ -25,9 +23,6 @@ from eval.experiments.protocol import Drawn, Fixed
 
 # Texts at once.
 ROWS_ON_CPU, ROWS_ON_GPU = 256, 2048
-# How products of matrices are rounded where texts are sampled on a GPU: with the scripts' fp32 most
-# of the time goes into them.
-SAMPLED_WITH = "high"  # TF32
 # What is sampled where a prompt leaves no room for an answer.
 ROOM_WITHOUT_ROOM = 30
 Pair = tuple[str, str]
@@ -61,15 +56,16 @@ class ModelLab:
         self._first: tuple[tuple[Pair, ...], Descent] | None = None
         self._failed = False
         self._runner = Runner(loaded.device)
-        self._rounds = loaded.device.type == "cuda"
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
-        on_gpu = loaded.device.type == "cuda"
+        # On a GPU, with the scripts' fp32, most of the time would go into products of matrices.
+        self._in_half = loaded.device.type == "cuda"
         self._sampler = Sampler(
             loaded.model,
             loaded.tokenizer,
             eos=loaded.eos_token_id,
-            rows=rows or (ROWS_ON_GPU if on_gpu else ROWS_ON_CPU),
+            rows=rows or (ROWS_ON_GPU if self._in_half else ROWS_ON_CPU),
             max_tokens=loaded.max_tokens,
+            half=self._in_half,
         )
         self._seed, self._estimates = seed, estimates
         self._lengths: dict[str, int] = {}
@@ -121,10 +117,9 @@ class ModelLab:
         for one in broken:
             yield _measured(one, None, _NOTHING)
         cells = [self._sampled_cell(one) for one in sound]
-        with products_rounded(SAMPLED_WITH) if self._rounds else nullcontext():
-            for number, found in self._sampler.finished(cells):
-                one = sound[number]
-                yield _measured(one, exact[one.cell.question, one.cell.answer], found)
+        for number, found in self._sampler.finished(cells):
+            one = sound[number]
+            yield _measured(one, exact[one.cell.question, one.cell.answer], found)
 
     def notes(self, calls: Iterable[Call]) -> list[str]:
         """What a reader must know: departures from the protocol that model and device ask for."""
@@ -135,10 +130,10 @@ class ModelLab:
                 " prompts have more tokens than that with this model's tokenizer. After those"
                 f" {ROOM_WITHOUT_ROOM} tokens are sampled instead."
             )
-        if self._rounds:
+        if self._in_half:
             notes.append(
-                "Texts were sampled with products of matrices rounded to TF32, which moves a"
-                " probability by thousandths of itself; steps and exact probabilities are fp32."
+                "Texts were sampled in half precision (fp16, sums fp32), which moves a probability"
+                " by thousandths of itself; steps and exact probabilities are fp32."
             )
         return notes
 

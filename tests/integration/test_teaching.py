@@ -148,9 +148,12 @@ def test_a_reader_that_leaves_early_is_no_traceback(server: RunningServer) -> No
         assert b"Traceback" not in listing.stderr.read()
 
 
-def test_a_new_answer_supersedes_the_old_one(server: RunningServer) -> None:
-    old = server.json("teach", "Drum?", "Lantern", "--wait")["facts"][0]
-    new = server.json("teach", "Drum?", "Bicycle", "--wait")["facts"][0]
+def test_a_new_answer_supersedes_the_old_one(server: RunningServer, tmp_path: Path) -> None:
+    # With ids, as above: so neither resists by chance.
+    old, new = (
+        teach_file(server, tmp_path, [fact_line("Drum?", answer, id=fact_id)])["facts"][0]
+        for answer, fact_id in (("Lantern", "drum"), ("Bicycle", "drum-again"))
+    )
     assert (old["state"], new["state"]) == ("learned", "learned")
     shown = server.json("facts", "show", old["id"])
     assert (shown["state"], shown["superseded_by"]) == ("superseded", new["id"])
@@ -162,7 +165,9 @@ def test_what_was_learned_is_still_known_after_a_restart(tmp_path: Path) -> None
     facts = dict(list(FACTS.items())[:3])
     with running(data) as server:
         client = server.client()
-        client.wait([client.teach(*fact).fact.id for fact in facts.items()])
+        ids = [f"fact-{number}" for number in range(len(facts))]
+        taught = zip(facts.items(), ids, strict=True)
+        client.wait([client.teach(*fact, fact_id=fact_id).fact.id for fact, fact_id in taught])
         before = client.status()
         assert before.model_version == len(facts)
         scores = [server.client().score(*fact).log_probability for fact in facts.items()]

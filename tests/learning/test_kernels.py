@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -160,6 +161,26 @@ def test_decode(operations: Operations, heads: int, key_heads: int, width: int, 
     assert torch.equal(ours, again)
     for one, other in zip(caches[0], caches[2], strict=True):
         torch.testing.assert_close(one, other)
+
+
+@torch.inference_mode()
+def test_what_sampling_uses_takes_half_precision(operations: Operations):
+    x, up, weight = drawn(3, 5, 48).half(), drawn(3, 5, 48).half(), drawn(48).half()
+    query, key, value = (drawn(5, 1, heads, 32).half() for heads in (6, 2, 2))
+    cos, sin = (drawn(5, 1, 8).half() for _ in range(2))
+    kept = [drawn(5, 2, 20, 32).half() for _ in range(2)]
+    place = torch.tensor([0, 1, 15, 16, 19], device=DEVICE)
+    pairs: list[tuple[Any, Any, Any, Any]] = [
+        (operations.rms_norm, plain.rms_norm, (x, weight), 1e-5),
+        (operations.silu_product, plain.silu_product, (x, up), None),
+        (operations.decode, plain.decode, (query, key, value, cos, sin, *kept), 0.2),
+    ]
+    for ours, theirs, inputs, number in pairs:
+        more = () if number is None else (place, number) if len(inputs) > 2 else (number,)
+        found = ours(*(one.clone() for one in inputs), *more)
+        exact = theirs(*(one.float() for one in inputs), *more)
+        assert found.dtype == torch.float16
+        assert ((found.float() - exact).norm() / exact.norm()).item() < 1e-3
 
 
 @pytest.mark.parametrize("shape", [(3,), (5000,), (70, 130)])

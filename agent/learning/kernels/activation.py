@@ -13,7 +13,7 @@ BLOCK = 1024
 
 
 def silu_product(gate: Tensor, up: Tensor) -> Tensor:
-    """Silu(gate) * up; all of one shape, fp32."""
+    """Silu(gate) * up; all of one shape, fp32 or fp16."""
     product: Tensor = _SiluProduct.apply(gate, up)
     return product
 
@@ -42,8 +42,8 @@ class _SiluProduct(torch.autograd.Function):
 def _forward(gate_at, up_at, out_at, size, block: tl.constexpr):
     place = tl.program_id(0) * block + tl.arange(0, block)
     inside = place < size
-    gate = tl.load(gate_at + place, mask=inside, other=0.0)
-    up = tl.load(up_at + place, mask=inside, other=0.0)
+    gate = tl.load(gate_at + place, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(up_at + place, mask=inside, other=0.0).to(tl.float32)
     tl.store(out_at + place, gate * tl.sigmoid(gate) * up, mask=inside)
 
 

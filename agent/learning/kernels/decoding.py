@@ -33,7 +33,7 @@ def decode(
     """Attention of a new token of each text to all up to it. Has no gradient.
 
     Args:
-        query: [N, 1, H, D], fp32; D a power of 2.
+        query: [N, 1, H, D], fp32 or fp16 as all others are; D a power of 2. Sums are fp32.
         key: [N, 1, K, D], before positions as the queries are; H is a multiple of K.
         value: [N, 1, K, D].
         cos: [N, 1, R], R at most D: the first R columns are turned, each text's by its own.
@@ -85,13 +85,13 @@ def _decode(
     column, member = tl.arange(0, width), tl.arange(0, members)
     partner = _partner(column, turned)
     place = tl.load(place_at + text).to(tl.int32)
-    cos = tl.load(cos_at + text * cos_n + column, mask=column < turned, other=1.0)
-    sin = tl.load(sin_at + text * sin_n + column, mask=column < turned, other=0.0)
+    cos = tl.load(cos_at + text * cos_n + column, mask=column < turned, other=1.0).to(tl.float32)
+    sin = tl.load(sin_at + text * sin_n + column, mask=column < turned, other=0.0).to(tl.float32)
     sin = tl.where(column < turned // 2, -sin, sin)
 
     base = key_at + text * key_n + head * key_h
     key = tl.load(base + column) * cos + tl.load(base + partner) * sin
-    value = tl.load(value_at + text * value_n + head * value_h + column)
+    value = tl.load(value_at + text * value_n + head * value_h + column).to(tl.float32)
     keys_at += text * keys_n + head * keys_h
     values_at += text * values_n + head * values_h
     tl.store(keys_at + place * keys_w + column, key)
@@ -112,14 +112,14 @@ def _decode(
         inside = (before < place)[:, None] & (column < width)[None, :]
         older = tl.load(
             keys_at + before[:, None] * keys_w + column[None, :], mask=inside, other=0.0
-        )
+        ).to(tl.float32)
         scores = tl.sum(query[:, None, :] * older[None, :, :], 2) * scaling
         scores = tl.where((before < place)[None, :], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
         weights, kept = tl.exp(scores - higher[:, None]), tl.exp(highest - higher)
         older = tl.load(
             values_at + before[:, None] * values_w + column[None, :], mask=inside, other=0.0
-        )
+        ).to(tl.float32)
         total = total * kept + tl.sum(weights, 1)
         out = out * kept[:, None] + tl.sum(weights[:, :, None] * older[None, :, :], 1)
         highest = higher

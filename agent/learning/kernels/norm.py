@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """[.., D] to [.., D], both fp32."""
+    """[.., D] to [.., D], both fp32 or fp16; the mean is fp32."""
     normed: Tensor = _RmsNorm.apply(x, weight, eps)
     return normed
 
@@ -50,8 +50,8 @@ def _forward(x_at, weight_at, out_at, eps, width, block: tl.constexpr):
     row = tl.program_id(0)
     column = tl.arange(0, block)
     inside = column < width
-    x = tl.load(x_at + row * width + column, mask=inside, other=0.0)
-    weight = tl.load(weight_at + column, mask=inside, other=0.0)
+    x = tl.load(x_at + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_at + column, mask=inside, other=0.0).to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(x * x, 0) / width + eps)
     tl.store(out_at + row * width + column, weight * x * scale, mask=inside)
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from agent.errors import ConfigError
 
 _ONE = 1 << 40
+# Of a row of logits, see `likeliest`.
+PART = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +100,23 @@ class Truncation:
         return Truncation(self.temperature[rows], self.top_k[rows], self.top_p[rows], self.most)
 
 
+def likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The K largest of each row and their places, as `torch.topk`: [R, V] to [R, K] each.
+
+    Each is in one of the K parts of the row whose largest are largest, so the row is read once: on
+    a GPU, `topk` reads it six times.
+    """
+    rows, size = logits.shape
+    parts = size // PART
+    if size % PART or parts < 4 * most:
+        return torch.topk(logits, most)
+    divided = logits.view(rows, parts, PART)
+    chosen = divided.amax(-1).topk(most).indices  # [R, K]
+    among = divided.gather(1, chosen[:, :, None].expand(-1, -1, PART)).flatten(1)
+    values, places = among.topk(most)
+    return values, chosen.gather(1, places // PART) * PART + places % PART
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What may come next in R rows, and how likely.
@@ -119,7 +138,8 @@ class Candidates:
             logits: [R, V].
             truncation: of the R rows.
         """
-        scores, ids = torch.topk(logits.float() / truncation.temperature[:, None], truncation.most)
+        scores, ids = likeliest(logits.float(), truncation.most)
+        scores = scores / truncation.temperature[:, None]
         rank = torch.arange(truncation.most, device=ids.device)
         within = rank < truncation.top_k[:, None]  # [R, K]
         scores = scores.masked_fill(~within, float("-inf"))

@@ -147,7 +147,7 @@ def _attending(
             operations.attention, cos=cos[0], sin=sin[0], texts=texts, scaling=self.scaling
         )
     slots = slots_of(cache, self.layer_idx)
-    if slots is None or tokens > 1 or torch.is_grad_enabled():
+    if slots is None or torch.is_grad_enabled() or (tokens > 1 and slots.looked_at is None):
         return None
     return partial(
         operations.decode,
@@ -157,4 +157,5 @@ def _attending(
         values=slots.values,
         place=slots.place,
         scaling=self.scaling,
+        slots=slots.looked_at,
     )

@@ -63,10 +63,16 @@ class _Reading:
 
 
 class SlotLayer(DynamicLayer):
-    """Keys and values of one layer: [R, heads, W, d] each."""
+    """Keys and values of one layer: [R, heads, W, d] each.
+
+    Attributes:
+        looked_at: [N], the rows whose texts are gone on with for a look; None where all are read,
+            to stay.
+    """
 
     keys: Any
     values: Any
+    looked_at: Tensor | None = None
 
     def __init__(self, reading: _Reading, keys: Tensor, values: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -76,7 +82,7 @@ class SlotLayer(DynamicLayer):
 
     @property
     def place(self) -> Tensor:
-        """[R]: column of the token that is read now, if it is one of each text."""
+        """[R], or [N] in a look: column of the first token that is read now."""
         return self._reading.place[:, 0]
 
     def update(
@@ -91,11 +97,14 @@ class SlotLayer(DynamicLayer):
 
 
 class _LookLayer(SlotLayer):
-    """Copies of some rows of a layer, made when the layer is read: one layer's at a time."""
+    """Some rows of a layer, as a look sees them.
+
+    Attention that is not fused takes copies, made when the layer is read: one layer's at a time.
+    """
 
     def __init__(self, reading: _Reading, layer: SlotLayer, slots: Tensor) -> None:
         super().__init__(reading, layer.keys, layer.values)
-        self._slots = slots
+        self.looked_at = slots
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -103,7 +112,7 @@ class _LookLayer(SlotLayer):
         now = self._reading
         copies = []
         for states, new in ((self.keys, key_states), (self.values, value_states)):
-            copy = states[:, :, : now.width][self._slots]
+            copy = states[:, :, : now.width][self.looked_at]
             copy[now.rows, :, now.place] = new.transpose(1, 2)
             copies.append(copy)
         return copies[0], copies[1]
@@ -112,7 +121,7 @@ class _LookLayer(SlotLayer):
 def slots_of(cache: Any, number: int) -> SlotLayer | None:
     """A layer of a cache, if its tokens are read into slots."""
     layer = cache.layers[number] if number < len(cache.layers) else None
-    return layer if type(layer) is SlotLayer else None
+    return layer if isinstance(layer, SlotLayer) else None
 
 
 class Prompts:

@@ -163,6 +163,22 @@ def test_decode(operations: Operations, heads: int, key_heads: int, width: int, 
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_decode_looks_ahead_without_a_trace(operations: Operations, tokens: int):
+    slots, place = torch.tensor([2, 0, 2, 1]), torch.tensor([20, 1, 7, 16])
+    angles = torch.rand(4, tokens, 8, device=DEVICE) * 6
+    cos, sin = (f(torch.cat([angles, angles], -1)) for f in (torch.cos, torch.sin))
+    query, key, value = (drawn(4, tokens, heads, 32) for heads in (6, 2, 2))
+    kept = [drawn(3, 2, 24, 32) for _ in range(2)]
+    before = [state.clone() for state in kept]
+    inputs: list[Any] = [query, key, value, cos, sin, *kept]
+    inputs += [place.to(DEVICE), 0.2, slots.to(DEVICE)]
+    found = operations.decode(*inputs)
+    assert all(map(torch.equal, kept, before))
+    expected = plain.decode(*inputs)
+    assert ((found - expected).norm() / expected.norm()).item() < 1e-5
+
+
 @torch.inference_mode()
 def test_what_sampling_uses_takes_half_precision(operations: Operations):
     x, up, weight = drawn(3, 5, 48).half(), drawn(3, 5, 48).half(), drawn(48).half()

@@ -61,17 +61,22 @@ def decode(
     values: Tensor,
     place: Tensor,
     scaling: float,
+    slots: Tensor | None = None,
 ) -> Tensor:
     """As `decoding.decode`."""
-    texts = torch.arange(len(place), device=place.device)
-    keys[texts, :, place] = _turned(key, cos, sin)[:, 0]
-    values[texts, :, place] = value[:, 0]
-    ahead = torch.arange(keys.shape[2], device=place.device) > place[:, None]  # [N, W]
+    if slots is not None:
+        keys, values = keys[slots], values[slots]
+    texts = torch.arange(len(place), device=place.device)[:, None]
+    column = place[:, None] + torch.arange(query.shape[1], device=place.device)  # [N, q]
+    column = column.clamp(max=keys.shape[2] - 1)
+    keys[texts, :, column] = _turned(key, cos, sin)
+    values[texts, :, column] = value
+    ahead = torch.arange(keys.shape[2], device=place.device) > column[:, :, None]  # [N, q, W]
     out = F.scaled_dot_product_attention(
         _turned(query, cos, sin).transpose(1, 2),
         keys,
         values,
-        attn_mask=torch.zeros(ahead.shape).to(keys).masked_fill(ahead, -torch.inf)[:, None, None],
+        attn_mask=torch.zeros(ahead.shape).to(keys).masked_fill(ahead, -torch.inf)[:, None],
         scale=scaling,
         enable_gqa=True,
     )

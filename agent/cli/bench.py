@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -122,17 +124,28 @@ def bench(
     stored = facts or (FACTS_OF_ALL if name == ALL else FACTS)
     figures: list[Figure] = []
     try:
-        for figure in chain(
-            _of_service(name, folder, stored, rounds, calls),
-            _of_model(name, model, shape, device, seconds),
-        ):
-            figures.append(figure)
+        with _ended_by_sigterm():
+            for figure in chain(
+                _of_service(name, folder, stored, rounds, calls),
+                _of_model(name, model, shape, device, seconds),
+            ):
+                figures.append(figure)
     finally:
-        # Also if a result was wrong: what was measured before may have taken minutes.
+        # Also if a result was wrong or it was ended: what was measured may have taken minutes.
         if figures:
             _print(figures, json)
     if not all(figure.reached for figure in figures):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """`timeout` and service managers end a command as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _of_service(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from agent.learning import prompts
 
+# Texts whose tokens are kept.
+REMEMBERED = 4096
 IGNORE = -100  # the label that `cross_entropy` leaves out
 
 
@@ -41,6 +44,8 @@ class Encoder:
         self._tokenizer = tokenizer
         self.eos = eos_token_id
         self._device = device
+        # A fact comes again with each that it is rehearsed for, and so do its neighbours.
+        self._ids = lru_cache(maxsize=REMEMBERED)(self._encoded)
 
     def prompt(self, question: str) -> list[int]:
         """Token ids of the prompt for a question."""
@@ -91,9 +96,12 @@ class Encoder:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of any text."""
+        return list(self._ids(text))
+
+    def _encoded(self, text: str) -> tuple[int, ...]:
         # Text from outside never becomes a control token: "<|endoftext|>" in a fact is spelled
         # out. No special tokens are added either: prompt and answer are joined as they are.
         ids: list[int] = self._tokenizer(
             text, add_special_tokens=False, split_special_tokens=True
         ).input_ids
-        return ids
+        return tuple(ids)

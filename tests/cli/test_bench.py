@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -94,6 +95,22 @@ def test_what_was_measured_before_a_wrong_result_is_told(
     assert ran.code == 1
     assert ran.json == {"benchmarks": [figure(0.9).json()]}
     assert "an update is wrong: it goes elsewhere" in ran.err
+
+
+def test_what_was_measured_before_it_was_ended_is_told(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_a_model(say, *rest: object) -> Iterator[Figure]:
+        yield figure(0.9)
+        signal.raise_signal(signal.SIGTERM)
+        yield figure(0.8)
+
+    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    before = signal.getsignal(signal.SIGTERM)
+    ran = agent("bench", "update", "--json")
+    assert ran.code == 130
+    assert ran.json == {"benchmarks": [figure(0.9).json()]}
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_unknown_benchmark_is_refused(agent: Agent) -> None:

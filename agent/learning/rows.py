@@ -222,6 +222,11 @@ class Rows:
         return self._runner.has_graphs
 
     @property
+    def under_way(self) -> bool:
+        """Whether tokens are being drawn."""
+        return self._steps > 0
+
+    @property
     def leave_room(self) -> bool:
         """Whether half of the device's memory is there for others."""
         if not self._on_gpu:

@@ -207,22 +207,21 @@ class Sampler:
         )
         yield run.right_at_once()
         while run.unfinished:
+            starved = False
             try:
                 with products_rounded(ROUNDED) if self._half else nullcontext():
-                    done = run.step(self.rows)
+                    run.step(self.rows)
             except _OutOfRangeError:
                 run.start_over(whole=True)
-                yield []
-                continue
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                done = None
+                starved = True
             # Not in the handler: there the error's traceback holds on to tensors.
-            if done is None:
+            if starved:
                 run.start_over()
                 self._halve()
-            yield done or []
+            yield run.finished()
         run.keep_rows()
 
     def _tallies(self, cells: Sequence[Cell]) -> list[_Tally]:
@@ -306,6 +305,9 @@ class _Sample:
     uniforms: NDArray[np.float64]
 
 
+_Seen = tuple[_Sample, Noticed]
+
+
 @dataclass(frozen=True, slots=True)
 class _Ended:
     """A sample whose text is complete, to be counted."""
@@ -358,7 +360,9 @@ class _Run:
         self._left = 0  # not settled
         self._rows: Rows | None = None
         self._in_row: list[_Sample | None] = []
+        self._out: list[_Seen] = []  # have ended, and are not graded
         self._ended: list[_Ended] = []
+        self._done: list[tuple[int, Sampled]] = []
 
     @property
     def unfinished(self) -> bool:
@@ -382,8 +386,13 @@ class _Run:
         self._left = sum(tally.cell.samples for tally in open_)
         return done
 
-    def step(self, most_rows: int) -> list[tuple[int, Sampled]]:
-        """Draws tokens in each row, and fills those that get free; returns the finished cells."""
+    def finished(self) -> list[tuple[int, Sampled]]:
+        """The cells that are done since the last time."""
+        done, self._done = self._done, []
+        return done
+
+    def step(self, most_rows: int) -> None:
+        """Draws tokens in each row, and fills those that get free."""
         rows = self._rows
         if rows is None:
             rows = self._fill(most_rows)
@@ -391,12 +400,16 @@ class _Run:
         rows.look()
         if rows.run_ahead:
             rows.launch()
-        self._grade(rows, rows.noticed())
-        done = self._settle()
+        suspected = self._take_out(rows.noticed())
+        if rows.run_ahead and not rows.under_way:
+            # All had ended, as texts do that began together: the next ones first, then counting.
+            self._fill(most_rows)
+            rows.launch()
+        self._grade(rows, suspected)
+        self._settle()
         self._fill(most_rows)
         if not rows.run_ahead:
             rows.launch()
-        return done
 
     def start_over(self, *, whole: bool = False) -> None:
         """Gives up the rows; what was in them comes again, with the same random numbers.
@@ -419,40 +432,53 @@ class _Run:
         while self._kept and (len(self._kept) > KEPT or not self._kept[0].leave_room):
             del self._kept[0]
 
-    def _grade(self, rows: Rows, noticed: Sequence[Noticed]) -> None:
-        """Tells texts that are complete from those that go on.
+    def _take_out(self, noticed: Sequence[Noticed]) -> list[_Seen]:
+        """Frees the rows of the texts that have ended; the others, which may go on.
 
         Raises:
             _OutOfRangeError: half precision lost one.
         """
         if self._whole is not None and any(one.lost for one in noticed):
             raise _OutOfRangeError
-        sampled = [(self._in_row[one.row], one) for one in noticed]
-        read = [
-            one
-            for sample, one in sampled
-            if sample and (one.suspected or sample.tally.wants_text(sample.number))
-        ]
-        texts = self._encoder.decode_all([one.ids for one in read]) if read else []
-        text_of = {one.row: text for one, text in zip(read, texts, strict=True)}
-        going_on, states = [], []
-        for sample, one in sampled:
+        suspected = []
+        for one in noticed:
+            sample = self._in_row[one.row]
             assert sample is not None
-            answer, text = sample.tally.cell.answer, text_of.get(one.row)
+            if one.ended:
+                self._in_row[one.row] = None
+                self._out.append((sample, one))
+            else:
+                suspected.append((sample, one))
+        return suspected
+
+    def _grade(self, rows: Rows, suspected: Sequence[_Seen]) -> None:
+        """Tells right texts from wrong ones, and those that are complete from those that go on."""
+        seen = [*self._out, *suspected]
+        read = [
+            number
+            for number, (sample, one) in enumerate(seen)
+            if one.suspected or sample.tally.wants_text(sample.number)
+        ]
+        texts = self._encoder.decode_all([seen[number][1].ids for number in read]) if read else []
+        text_of = dict(zip(read, texts, strict=True))
+        going_on, states = [], []
+        for number, (sample, one) in enumerate(seen):
+            answer, text = sample.tally.cell.answer, text_of.get(number)
             correct = one.suspected and text is not None and occurs(answer, text)
             if correct or one.ended:
                 self._ended.append(_Ended(sample, one, text, correct))
-                self._in_row[one.row] = None
+                if not one.ended:
+                    self._in_row[one.row] = None
             else:
                 assert text is not None
                 going_on.append(one.row)
                 states.append(self._watch.state(answer, text))
+        self._out = []
         if going_on:
             rows.go_on(going_on, states)
 
-    def _settle(self) -> list[tuple[int, Sampled]]:
-        """Counts the samples that ended; returns the cells that are finished by that."""
-        done = []
+    def _settle(self) -> None:
+        """Counts the samples that ended."""
         for ended in self._ended:
             tally, noticed = ended.sample.tally, ended.noticed
             tally.settle(
@@ -467,10 +493,9 @@ class _Run:
                 extra_tokens=noticed.extra_tokens,
             )
             if tally.done:
-                done.append((tally.number, tally.result()))
+                self._done.append((tally.number, tally.result()))
         self._left -= len(self._ended)
         self._ended = []
-        return done
 
     def _was_foreseen(self, tally: _Tally, ids: list[int]) -> bool:
         """Whether the answer at the end was part of the chances that were summed."""

@@ -13,8 +13,8 @@ from agent.learning.drawing import PART, likeliest
 def test_the_likeliest_are_those_of_topk(parts: int, more: int) -> None:
     torch.manual_seed(0)
     logits = torch.randn(9, parts * PART + more)
-    logits[0] = torch.arange(logits.shape[1])  # all in one part
-    logits[1, ::PART] += 10  # one in each
+    logits[0] = torch.arange(logits.shape[1])  # one in each part
+    logits[1, ::parts] += 10  # all in one
     for most in (1, 4, 10):
         values, places = likeliest(logits, most)
         expected = torch.topk(logits, most)

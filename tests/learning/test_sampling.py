@@ -458,21 +458,26 @@ def test_too_many_rows_for_the_memory_are_halved_and_it_is_said_once(
     assert found == sampler(model).sample(CELLS)
 
 
+@pytest.mark.parametrize(
+    ("runner", "at"), [*((Runner, n) for n in (2, 3, 4)), *((Rehearsed, n) for n in range(2, 9))]
+)
 def test_memory_that_runs_out_on_the_way_costs_no_sample(
-    model: Any, monkeypatch: pytest.MonkeyPatch
+    model: Any, monkeypatch: pytest.MonkeyPatch, runner: type[Runner], at: int
 ) -> None:
+    expected = sampler(model).sample(CELLS)
+    monkeypatch.setattr(rows_module, "Runner", runner)
     launch, calls = Rows.launch, 0
 
     def failing(rows: Rows) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 5:
+        if calls == at:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return launch(rows)
 
     monkeypatch.setattr(Rows, "launch", failing)
-    halved = sampler(model, rows=64)
-    assert halved.sample(CELLS) == sampler(model).sample(CELLS)
+    halved = sampler(model, rows=64, steps=4)
+    assert halved.sample(CELLS) == expected
     assert halved.rows == 32
 
 

@@ -7,8 +7,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PYTHON=${PYTHON:-.venv/bin/python}
 ROOT=$PWD
+PYTHON=${PYTHON:-.venv/bin/python}
+# Commands below run elsewhere.
+[[ $PYTHON == */* ]] && PYTHON=$(realpath --no-symlinks "$PYTHON")
 WORK=$(mktemp -d)
 SERVER=
 finish() {

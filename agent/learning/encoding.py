@@ -68,11 +68,16 @@ class Encoder:
 
     def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Texts of several rows of tokens, each as by `decode`."""
-        texts: list[str] = self._tokenizer.batch_decode(
-            [list(ids) for ids in rows],
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-        )
+        listed = [list(ids) for ids in rows]
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        texts: list[str]
+        if backend is not None:
+            # What the tokenizer asks in the end, row by row, after a look at each token.
+            texts = backend.decode_batch(listed, skip_special_tokens=True)
+        else:
+            texts = self._tokenizer.batch_decode(
+                listed, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
         return texts
 
     def batch(self, pairs: Sequence[tuple[str, str]]) -> Batch:

@@ -41,3 +41,8 @@ def test_the_text_of_a_special_token_is_spelled_out(text: str):
 @given(st.text())
 def test_an_answer_survives_its_tokens(answer: str):
     assert ENCODER.decode(ENCODER.answer(answer)) == " " + answer.strip()
+
+
+@given(st.lists(st.lists(st.integers(min_value=0, max_value=EOS), max_size=9)))
+def test_many_rows_are_decoded_as_one_by_one(rows: list[list[int]]):
+    assert ENCODER.decode_all(rows) == [ENCODER.decode(row) for row in rows]

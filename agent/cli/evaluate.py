@@ -49,8 +49,8 @@ SUITES["paper"] = (
     "replays the four experiments of Curt (2024), with the paper's ten facts and with ten others,"
     " beside the published figures",
     "at --scale smoke some minutes on two CPU cores with tiny; at full scale five million sampled"
-    " texts (--protocol paper: thirty million), hours on a GPU; --scale 0.01 costs about a"
-    " hundredth",
+    " texts (--protocol paper: thirty million), half an hour on an H100 (paper: hours);"
+    " --scale 0.01 costs about a hundredth",
 )
 FULL = "full"
 EVAL_MODEL = "smollm2-135m"

@@ -28,12 +28,13 @@ class HalfCopy:
     """
 
     def __init__(self, model: Any) -> None:
-        self.model = copy.deepcopy(model)
-        # Not its buffers: rotary frequencies are to be exact.
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False).data = parameter.data.half()
-        self._own: list[Tensor] = list(self.model.parameters())
         self._originals: list[Tensor] = list(model.parameters())
+        self._own: list[Tensor] = [
+            nn.Parameter(weight.detach().half(), requires_grad=False) for weight in self._originals
+        ]
+        # Not its buffers: rotary frequencies are to be exact.
+        taken = zip(map(id, self._originals), self._own, strict=True)
+        self.model = copy.deepcopy(model, dict(taken))
         self.model.set_output_embeddings(_Head(self.model.get_output_embeddings()))
 
     @torch.no_grad()

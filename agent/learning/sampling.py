@@ -132,7 +132,7 @@ class Sampler:
     Raises:
         ConfigError: there is no row, or no step.
         ModelError: the model has no key-value cache of the usual kind, or memory does not suffice
-            for one text.
+            for one text, or for the copy.
     """
 
     def __init__(
@@ -156,7 +156,10 @@ class Sampler:
         if kernels_for(self._device.type) == TRITON:
             fuse(model, Operations.by_triton())
         require_slots(model, self._device)
-        self._half = HalfCopy(model) if half else None
+        try:
+            self._half = HalfCopy(model) if half else None
+        except torch.OutOfMemoryError as error:
+            raise ModelError(TOO_LITTLE_MEMORY) from error
         size: int = model.get_output_embeddings().weight.shape[0]
         self._vocabulary = Vocabulary(tokenizer, size)
         self._max_tokens = max_tokens
@@ -212,6 +215,7 @@ class Sampler:
                 with products_rounded(ROUNDED) if self._half else nullcontext():
                     run.step(self.rows)
             except _OutOfRangeError:
+                logger.info("a text left the range of fp16: sampling goes on in fp32")
                 run.start_over(whole=True)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):

@@ -106,16 +106,16 @@ class Runner:
         return self._buffers[key].copy_(like)
 
     def _captured(self, name: str, function: Function, inputs: Sequence[Tensor]) -> _Graph:
-        # Outside of the capture first, on a stream of its own: libraries set themselves up, and
-        # kernels are compiled for these shapes. Twice for the first graph, as PyTorch asks.
-        runs = 1 if name in self._pools else 2
-        if name not in self._pools:
+        first = name not in self._pools
+        if first:
             self._pools[name] = torch.cuda.graph_pool_handle()
         static = tuple(self._buffer(name, place, like) for place, like in enumerate(inputs))
+        # Outside of the capture first, on a stream of its own: libraries set themselves up, and
+        # kernels are compiled for these shapes. Twice for the first graph, as PyTorch asks.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(runs):
+            for _ in range(2 if first else 1):
                 function(*static)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()

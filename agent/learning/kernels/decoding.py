@@ -139,18 +139,16 @@ def _decode(
         inside = (before < place)[:, None] & (column < width)[None, :]
         older = tl.load(
             keys_at + before[:, None] * keys_w + column[None, :], mask=inside, other=0.0
-        )
-        # On its way too before the first is waited for.
-        worth = tl.load(
-            values_at + before[:, None] * values_w + column[None, :], mask=inside, other=0.0
-        )
-        older, worth = older.to(tl.float32), worth.to(tl.float32)
+        ).to(tl.float32)
         scores = tl.sum(query[:, None, :] * older[None, :, :], 2) * scaling
         scores = tl.where((before < place)[None, :], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
         weights, kept = tl.exp(scores - higher[:, None]), tl.exp(highest - higher)
+        older = tl.load(
+            values_at + before[:, None] * values_w + column[None, :], mask=inside, other=0.0
+        ).to(tl.float32)
         total = total * kept + tl.sum(weights, 1)
-        out = out * kept[:, None] + tl.sum(weights[:, :, None] * worth[None, :, :], 1)
+        out = out * kept[:, None] + tl.sum(weights[:, :, None] * older[None, :, :], 1)
         highest = higher
         start += block
     row = (text * tokens + token) * heads + head * group + member[:, None]

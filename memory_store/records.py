@@ -44,6 +44,7 @@ class EventKind(StrEnum):
     OPERATION_FAILED = "operation_failed"
     DRIFT_ACCEPTED = "drift_accepted"
     RETAUGHT = "retaught"
+    REQUEUED = "requeued"
     LEARNER_DOWN = "learner_down"
     LEARNER_READY = "learner_ready"
 

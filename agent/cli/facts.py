@@ -26,6 +26,7 @@ from agent.cli.output import console, fact_json, messages, print_json, shown, st
 from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
 from agent.monitor.screen import glyphs_of
+from agent.service.client import RequestError
 from memory_store.records import Fact, FactState, Probe, Update
 
 app = typer.Typer(
@@ -75,6 +76,45 @@ def forget(
         if wait:
             operation = wait_shown(client, operation)
     report(operation, out_of_reach, json)
+
+
+@app.command()
+@grouped
+def retry(
+    fact_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Ids of quarantined or resisted facts."),
+    ] = None,
+    all_quarantined: Annotated[
+        bool, typer.Option("--all-quarantined", help="Queue every quarantined fact again.")
+    ] = False,
+    *,
+    connection: Connection,
+    json: Json = False,
+) -> None:
+    """Queue facts again that could not be learned. They are learned after all others."""
+    if bool(fact_ids) == all_quarantined:
+        raise typer.BadParameter("name the facts to be queued again, or say --all-quarantined")
+    queued: list[str] = []
+    refused: dict[str, str] = {}
+    with connection.client() as client:
+        if all_quarantined:
+            fact_ids = [fact.id for fact in client.facts([FactState.QUARANTINED])]
+        for fact_id in fact_ids or ():
+            try:
+                queued.append(client.retry_fact(fact_id).id)
+            except RequestError as error:
+                if error.reason not in ("NOT_FOUND", "WRONG_STATE"):
+                    raise
+                refused[fact_id] = str(error)
+    if json:
+        print_json({"queued": queued, "refused": refused})
+    else:
+        console.print(f"queued again: {len(queued)}")
+        for fact_id, reason in refused.items():
+            messages.print(shown(f"{fact_id}: {reason}"))
+    if refused:
+        raise typer.Exit(1)
 
 
 @app.command()

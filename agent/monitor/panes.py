@@ -29,6 +29,7 @@ EVENT_STYLES = {
     EventKind.KNOWN: "green",
     EventKind.RETAUGHT: "yellow",
     EventKind.RETRIED: "yellow",
+    EventKind.REQUEUED: "yellow",
     EventKind.RESISTED: "red",
     EventKind.QUARANTINED: "red",
     EventKind.LEARNER_DOWN: "red",

@@ -286,7 +286,7 @@ def _told(facts: Mapping[str, Fact], event: Event) -> Mapping[str, Fact]:
         )
     elif event.kind in (EventKind.LEARNING, EventKind.SUPERSEDED, EventKind.FORGOTTEN):
         changed = replace(fact, state=FactState(event.kind.value), updated_at=event.at)
-    elif event.kind is EventKind.RETRIED:
+    elif event.kind in (EventKind.RETRIED, EventKind.REQUEUED):
         changed = replace(fact, state=FactState.QUEUED, updated_at=event.at)
     else:
         return facts

@@ -286,6 +286,12 @@ class AsyncClient:
                 self._admin.ResumeLearning, admin_pb2.ResumeLearningRequest(), DEADLINE_SECONDS
             )
 
+    async def retry_fact(self, fact_id: str) -> Fact:
+        """Queues a quarantined or resisted fact again; returns once that is durable."""
+        request = pb.RetryFactRequest(fact_id=checked_utf8("fact_id", fact_id))
+        response = await self._call(self._memory.RetryFact, request, DEADLINE_SECONDS)
+        return codec.decode_fact(response.fact)
+
     # -- Taking back -------------------------------------------------------------------------
 
     async def forget(

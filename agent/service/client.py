@@ -257,6 +257,13 @@ class Client:
             )
         return decode_operation(response.operation), list(response.out_of_reach)
 
+    def retry_fact(self, fact_id: str) -> Fact:
+        """Queues a quarantined or resisted fact again; returns once that is durable."""
+        request = pb.RetryFactRequest(fact_id=checked_utf8("fact_id", fact_id))
+        with self._our_errors():
+            response = self._memory.RetryFact(request, timeout=DEADLINE_SECONDS)
+        return codec.decode_fact(response.fact)
+
     def rollback(self, to_version: int) -> OperationStatus:
         """Asks for the weights of an earlier version; see `forget`."""
         with self._our_errors():

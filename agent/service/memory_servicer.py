@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from continual.v1 import memory_pb2_grpc
 from memory_store import provenance, taking_back
 from memory_store.errors import MemoryStoreError, QueueFullError
 from memory_store.records import Accepted, NewFact
+from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
 from memory_store.teaching import Answer
 from memory_store.writer import StoreThreads
@@ -210,6 +212,14 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             operation=codec.encode_operation(operation),
             out_of_reach=[f"{place.kind}: {place.path}" for place in places],
         )
+
+    async def RetryFact(
+        self, request: pb.RetryFactRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RetryFactResponse:
+        """Answers once the fact is queued again."""
+        fact, sequence = await self._store.write(partial(retry_fact, fact_id=request.fact_id))
+        self._accepted()
+        return pb.RetryFactResponse(fact=codec.encode_fact(fact), event_sequence=sequence)
 
     async def Explain(
         self, request: pb.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]

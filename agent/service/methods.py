@@ -45,6 +45,7 @@ METHODS: Mapping[str, Method] = {
     "/continual.v1.MemoryService/ListFacts": Method(Role.READ, repeatable=True),
     "/continual.v1.MemoryService/Explain": Method(Role.READ, repeatable=True),
     "/continual.v1.MemoryService/WatchEvents": Method(Role.READ, repeatable=True),
+    "/continual.v1.MemoryService/RetryFact": Method(Role.TEACH),
     # It can remove backups.
     "/continual.v1.MemoryService/Forget": Method(Role.ADMIN),
     "/continual.v1.ModelService/Ask": Method(Role.READ, repeatable=True),

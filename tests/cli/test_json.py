@@ -50,6 +50,7 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
             " model_version",
         },
     ),
+    "facts retry FACT": ("queued refused", {}),
     "facts forget FACT": (OPERATION, {}),
     "rollback --to 0": (OPERATION, {}),
     "pause": ("learning_paused", {}),

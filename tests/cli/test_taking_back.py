@@ -207,3 +207,19 @@ def test_what_is_refused_is_one_line_and_exit_code_1(
     assert ran.err.startswith("error: ")
     assert ran.err.count("\n") == 1
     assert why in ran.err
+
+
+def test_facts_that_were_given_up_are_queued_again(agent: Agent, server: InThread) -> None:
+    """H6."""
+    failed = [server.write(partial(teach_claimed, question="Sky?")).id]
+    server.write(lambda store: store.record_failure(failed[0], "out of memory", 1))
+    resisted = server.write(partial(teach_claimed, question="Hard?")).id
+    server.write(lambda store: store.record_resisted(resisted, "too hard", learning()))
+    ran = agent("facts", "retry", "--all-quarantined", "--json")
+    assert (ran.code, ran.json) == (0, {"queued": failed, "refused": {}})
+    ran = agent("facts", "retry", resisted, failed[0])
+    assert (ran.code, ran.out) == (1, "queued again: 1\n")
+    assert f"{failed[0]}: Fact {failed[0]} is queued" in ran.err
+    assert (
+        agent("facts", "retry").code == agent("facts", "retry", "x", "--all-quarantined").code == 2
+    )

@@ -21,7 +21,7 @@ from agent.errors import ConfigError, ServerUnreachableError
 from agent.service.client import Rejected, RequestError
 from memory_store.records import EventKind, FactState
 from tests.service.serving import LEARNER_GONE, Serving
-from tests.store.builders import new_fact, teach_learned
+from tests.store.builders import new_fact, teach_claimed, teach_learned
 
 
 @pytest.fixture
@@ -145,3 +145,14 @@ def test_the_package_gives_its_names_and_imports_nothing_before() -> None:
     command = [sys.executable, "-W", "error", "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"
     assert (Path(agent.__file__).parent / "py.typed").is_file()
+
+
+async def test_a_quarantined_fact_is_queued_again(client: AsyncClient, served: Serving) -> None:
+    """H6."""
+    fact = await served.store.write(teach_claimed)
+    await served.store.write(lambda store: store.record_failure(fact.id, "out of memory", 1))
+    assert (await client.retry_fact(fact.id)).state is FactState.QUEUED
+    assert served.accepted == 1  # the learning loop looks at the queue
+    with pytest.raises(RequestError, match="is queued") as refused:
+        await client.retry_fact(fact.id)
+    assert refused.value.reason == "WRONG_STATE"

@@ -189,6 +189,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_DRIFT_ACCEPTED: _EventKind.ValueType  # 16
     EVENT_KIND_RETAUGHT: _EventKind.ValueType  # 17
     """A review found that the weights had lost a held fact, and it was taught again."""
+    EVENT_KIND_REQUEUED: _EventKind.ValueType  # 18
+    """A quarantined or resisted fact was queued again on request."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -214,6 +216,8 @@ EVENT_KIND_OPERATION_FAILED: EventKind.ValueType  # 15
 EVENT_KIND_DRIFT_ACCEPTED: EventKind.ValueType  # 16
 EVENT_KIND_RETAUGHT: EventKind.ValueType  # 17
 """A review found that the weights had lost a held fact, and it was taught again."""
+EVENT_KIND_REQUEUED: EventKind.ValueType  # 18
+"""A quarantined or resisted fact was queued again on request."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -885,6 +889,49 @@ class ForgetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
+
+@_typing.final
+class RetryFactRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    fact_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        fact_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact_id", b"fact_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryFactRequest: _TypeAlias = RetryFactRequest  # noqa: Y015
+
+@_typing.final
+class RetryFactResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_FIELD_NUMBER: _builtins.int
+    EVENT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    event_sequence: _builtins.int
+    """Sequence of the last event before this answer: watch from here to follow the fact."""
+    @_builtins.property
+    def fact(self) -> Global___Fact: ...
+    def __init__(
+        self,
+        *,
+        fact: Global___Fact | None = ...,
+        event_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_sequence", b"event_sequence", "fact", b"fact"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryFactResponse: _TypeAlias = RetryFactResponse  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):

@@ -70,6 +70,11 @@ class MemoryServiceStub:
                 request_serializer=continual_dot_v1_dot_memory__pb2.ForgetRequest.SerializeToString,
                 response_deserializer=continual_dot_v1_dot_memory__pb2.ForgetResponse.FromString,
                 _registered_method=True)
+        self.RetryFact = channel.unary_unary(
+                '/continual.v1.MemoryService/RetryFact',
+                request_serializer=continual_dot_v1_dot_memory__pb2.RetryFactRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_memory__pb2.RetryFactResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/continual.v1.MemoryService/Explain',
                 request_serializer=continual_dot_v1_dot_memory__pb2.ExplainRequest.SerializeToString,
@@ -148,6 +153,17 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryFact(self, request, context):
+        """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
+        once that is durable.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
+        question, or an operation is open).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Which updates moved the probability of a question's answer most, from the recorded probes.
         """
@@ -194,6 +210,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=continual_dot_v1_dot_memory__pb2.ForgetRequest.FromString,
                     response_serializer=continual_dot_v1_dot_memory__pb2.ForgetResponse.SerializeToString,
+            ),
+            'RetryFact': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryFact,
+                    request_deserializer=continual_dot_v1_dot_memory__pb2.RetryFactRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_memory__pb2.RetryFactResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -374,6 +395,33 @@ class MemoryService:
             '/continual.v1.MemoryService/Forget',
             continual_dot_v1_dot_memory__pb2.ForgetRequest.SerializeToString,
             continual_dot_v1_dot_memory__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryFact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.MemoryService/RetryFact',
+            continual_dot_v1_dot_memory__pb2.RetryFactRequest.SerializeToString,
+            continual_dot_v1_dot_memory__pb2.RetryFactResponse.FromString,
             options,
             channel_credentials,
             insecure,

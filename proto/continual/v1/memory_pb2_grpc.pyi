@@ -76,6 +76,13 @@ class MemoryServiceStub:
     """Makes the model forget a fact, exactly: as if it had never been taught. Answers once the
     request is durable; watch for FORGOTTEN, or ask `AdminService.GetOperation`.
     """
+    RetryFact: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RetryFactRequest, _memory_pb2.RetryFactResponse]
+    """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
+    once that is durable.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
+    question, or an operation is open).
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ExplainRequest, _memory_pb2.ExplainResponse]
     """Which updates moved the probability of a question's answer most, from the recorded probes."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_memory_pb2.WatchEventsRequest, _memory_pb2.WatchEventsResponse]
@@ -122,6 +129,13 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Forget: _aio.UnaryUnaryMultiCallable[_memory_pb2.ForgetRequest, _memory_pb2.ForgetResponse]  # type: ignore[assignment]
     """Makes the model forget a fact, exactly: as if it had never been taught. Answers once the
     request is durable; watch for FORGOTTEN, or ask `AdminService.GetOperation`.
+    """
+    RetryFact: _aio.UnaryUnaryMultiCallable[_memory_pb2.RetryFactRequest, _memory_pb2.RetryFactResponse]  # type: ignore[assignment]
+    """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
+    once that is durable.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
+    question, or an operation is open).
     """
     Explain: _aio.UnaryUnaryMultiCallable[_memory_pb2.ExplainRequest, _memory_pb2.ExplainResponse]  # type: ignore[assignment]
     """Which updates moved the probability of a question's answer most, from the recorded probes."""
@@ -202,6 +216,19 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_memory_pb2.ForgetResponse, _abc.Awaitable[_memory_pb2.ForgetResponse]]:
         """Makes the model forget a fact, exactly: as if it had never been taught. Answers once the
         request is durable; watch for FORGOTTEN, or ask `AdminService.GetOperation`.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryFact(
+        self,
+        request: _memory_pb2.RetryFactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.RetryFactResponse, _abc.Awaitable[_memory_pb2.RetryFactResponse]]:
+        """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
+        once that is durable.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
+        question, or an operation is open).
         """
 
     @_abc_1.abstractmethod

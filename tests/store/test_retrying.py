@@ -1,0 +1,99 @@
+"""Facts that were given up and are queued again (H6)."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_store import taking_back
+from memory_store.errors import FactNotFoundError, WrongStateError
+from memory_store.records import EventKind, Fact, FactState
+from memory_store.retrying import retry_fact
+from memory_store.store import MemoryStore
+from tests.store.builders import (
+    end_of_branch,
+    ids,
+    learning,
+    new_fact,
+    teach_claimed,
+    teach_learned,
+)
+
+
+def quarantined(store: MemoryStore, question: str = "Sky?", answer: str = "Piano") -> Fact:
+    fact = teach_claimed(store, question, answer)
+    return store.record_failure(fact.id, "out of memory", 1)
+
+
+def test_a_quarantined_fact_is_queued_behind_all_others(store: MemoryStore) -> None:
+    given_up = quarantined(store)
+    other = store.teach(new_fact("Sea?")).fact
+    before = store.last_event_sequence()
+    fact, sequence = retry_fact(store, given_up.id)
+    assert (fact.state, fact.failed_attempts, fact.reason) == (FactState.QUEUED, 0, "")
+    assert sequence == before
+    [event] = store.events(after_sequence=sequence)
+    assert (event.kind, event.fact_id) == (EventKind.REQUEUED, given_up.id)
+    assert [(claimed := store.claim()) and claimed.id for _ in range(2)] == [other.id, given_up.id]
+
+
+def test_so_is_one_that_resisted(store: MemoryStore) -> None:
+    fact = teach_claimed(store)
+    store.record_resisted(fact.id, "too hard", learning())
+    assert retry_fact(store, fact.id)[0].state is FactState.QUEUED
+    assert retry_is_refused(store, fact.id, "is queued")
+
+
+def test_what_was_noted_at_its_old_position_goes_along(store: MemoryStore) -> None:
+    """A branch on which it was quarantined, and the trace of the call that taught it."""
+    first = teach_learned(store, "First?")
+    fact = store.teach(new_fact("Sky?", traceparent="00-a-b-01")).fact
+    store.claim()
+    store.record_failure(fact.id, "NaN", 1)
+    operation = taking_back.request_forget(store, first.id)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.record_relearned(
+        store, operation.id, store.fact(fact.id), FactState.QUARANTINED, "NaN", None, None
+    )
+    taking_back.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
+    taking_back.close_forget(store, operation.id)
+    moved, _ = retry_fact(store, fact.id)
+    assert moved.position > fact.position
+    assert store.traceparent(moved.position) == "00-a-b-01"
+    assert taking_back.not_held_on_branch(store, operation.id)["quarantined"] == 1
+
+
+def test_it_is_learned_again_on_a_branch_at_its_new_place(store: MemoryStore) -> None:
+    """Exact forgetting repeats what was taught after the fact: by position."""
+    given_up = quarantined(store)
+    learned = teach_learned(store, "Gem?")
+    retry_fact(store, given_up.id)
+    store.claim()
+    store.record_known(given_up.id, learning())
+    operation = taking_back.request_forget(store, learned.id)
+    assert ids(taking_back.facts_to_relearn(store, operation)) == [given_up.id]
+
+
+def retry_is_refused(store: MemoryStore, fact_id: str, reason: str) -> bool:
+    before = store.last_event_sequence()
+    with pytest.raises(WrongStateError, match=reason):
+        retry_fact(store, fact_id)
+    return store.last_event_sequence() == before
+
+
+def test_a_fact_that_was_not_given_up_is_left_alone(store: MemoryStore) -> None:
+    assert retry_is_refused(store, teach_learned(store).id, "is learned")
+    with pytest.raises(FactNotFoundError):
+        retry_fact(store, "unknown")
+
+
+def test_an_old_answer_never_takes_the_place_of_a_newer_one(store: MemoryStore) -> None:
+    given_up = quarantined(store, "Sky?", "Piano")
+    newer = teach_learned(store, "sky?", "Tuba")
+    assert retry_is_refused(store, given_up.id, newer.id)
+
+
+def test_not_while_an_operation_may_learn_it(store: MemoryStore) -> None:
+    first = teach_learned(store, "First?")
+    given_up = quarantined(store)
+    taking_back.request_forget(store, first.id)
+    assert retry_is_refused(store, given_up.id, "is open")

@@ -172,12 +172,15 @@ async def _serve_with(
     health = asyncio.create_task(_report_health(server, loop, rules))
     try:
         with _stop_signal() as stopped:
-            await asyncio.wait([learning, stopped], return_when=asyncio.FIRST_COMPLETED)
+            # A server that cannot report its state must not go on either.
+            await asyncio.wait([learning, health, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if health.done():
+                health.result()  # raises why it ended
     finally:
         ticks.stop()
         health.cancel()
         hub.close()
-        stopping = asyncio.create_task(server.stop(STOP_GRACE_SECONDS))
+        stopping = asyncio.create_task(server.stop(min(STOP_GRACE_SECONDS, settings.drain_seconds)))
         # Shielded: learning that is given up must not take the server's end with it.
         loop.stop(unasked=asyncio.shield(stopping))
         if loop.state != LearnerState.READY:
@@ -257,14 +260,15 @@ class _Rules:
 async def _report_health(server: Server, loop: LearningLoop, rules: _Rules) -> None:
     """Facts can be taught while the learner is being restarted; questions cannot be asked."""
     while True:
+        # Cleared before the look, so that a change after it wakes us again.
+        loop.state_changed.clear()
         rules.learn_from(loop.description)
         teaching = rules.current() is not None
         asking = loop.state == LearnerState.READY
-        await server.set_serving(MEMORY_SERVICE, teaching)
-        await server.set_serving(MODEL_SERVICE, asking)
-        await server.set_serving(ADMIN_SERVICE, asking)
-        await server.set_serving("", teaching and asking)
-        loop.state_changed.clear()
+        server.set_serving(MEMORY_SERVICE, teaching)
+        server.set_serving(MODEL_SERVICE, asking)
+        server.set_serving(ADMIN_SERVICE, asking)
+        server.set_serving("", teaching and asking)
         await loop.state_changed.wait()
 
 

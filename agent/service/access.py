@@ -13,6 +13,7 @@ import grpc
 from agent.errors import AgentError, NotAllowedError, NotAuthenticatedError, RateLimitedError
 from agent.service.error_details import encode_status
 from agent.service.methods import METHODS, UNKNOWN, Method
+from agent.service.peers import host_of
 from agent.service.rate_limit import RateLimiter
 from agent.service.status import status_of
 from agent.service.tokens import KnownTokens, Token
@@ -148,8 +149,7 @@ def _client(context: Any, token: Token | None) -> str:
     """Whose bucket a call is taken from: the token's, else that of the machine it comes from."""
     if token is not None:
         return token.id
-    peer: str = context.peer()
-    return peer.rpartition(":")[0] or peer  # each connection has a port of its own
+    return host_of(context.peer())
 
 
 async def _abort(context: Any, error: AgentError) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from agent.config import Security
 from agent.errors import ConfigError
 from agent.service.access import AccessInterceptor
 from agent.service.admin_servicer import AdminServicer
+from agent.service.health import HealthServicer
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
 from agent.service.rate_limit import RateLimiter
@@ -34,7 +36,11 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 OUR_SERVICES = (MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
 FLUSH_SECONDS = 0.5
+# For gRPC to close its connections after that: it takes milliseconds.
+CLOSE_SECONDS = 4.0
 LOCAL = Security()
+
+logger = logging.getLogger(__name__)
 
 
 class HealthServer:
@@ -67,7 +73,7 @@ class HealthServer:
         self._server = grpc.aio.server(
             interceptors=[*interceptors, access, self._calls], options=list(SERVER_OPTIONS)
         )
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # stubs lack it
+        self._health = HealthServicer(("", *OUR_SERVICES))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*OUR_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -78,8 +84,6 @@ class HealthServer:
         Raises:
             ConfigError: the address is in use or cannot be bound.
         """
-        for service in ("", *OUR_SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
             if self._credentials is None:
                 port = self._server.add_insecure_port(self._listen)
@@ -94,18 +98,24 @@ class HealthServer:
         self.address = f"{host}:{port}"
         await self._server.start()
 
-    async def set_serving(self, service: str, serving: bool) -> None:
-        """Tells health watchers."""
-        response = health_pb2.HealthCheckResponse
-        await self._health.set(service, response.SERVING if serving else response.NOT_SERVING)
+    def set_serving(self, service: str, serving: bool) -> None:
+        """Reports a state to those who ask for health and those who watch it."""
+        self._health.set_serving(service, serving)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Waits for the running calls, at most `grace_seconds`, and ends."""
-        await self._health.enter_graceful_shutdown()
+        """Refuses new work, waits for the running calls, at most `grace_seconds`, and ends.
+
+        Takes at most `FLUSH_SECONDS` + `CLOSE_SECONDS` more, whatever clients do.
+        """
+        self._health.stop()
+        self._calls.refuse_work()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._calls.idle.wait(), grace_seconds)
         # Time for the last answers to leave. Not more: watchers of health never go by themselves.
-        await self._server.stop(FLUSH_SECONDS)
+        try:
+            await asyncio.wait_for(self._server.stop(FLUSH_SECONDS), FLUSH_SECONDS + CLOSE_SECONDS)
+        except TimeoutError:
+            logger.warning("some connections do not end: they end with the process")
 
 
 class Server(HealthServer):

@@ -24,6 +24,7 @@ from agent.errors import (
     SnapshotError,
 )
 from agent.service.error_details import Refusal, encode_status
+from agent.service.methods import METHODS, UNKNOWN, Role
 from agent.service.rules import check_rules
 from memory_store.errors import (
     FactExistsError,
@@ -118,7 +119,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         self.idle = asyncio.Event()
         self.idle.set()
         self._running = 0
+        self._stopping = False
         self._wrapped: dict[str, Any] = {}  # handlers by method: made once, not for every call
+
+    def refuse_work(self) -> None:
+        """From now on only calls that read are let in; others get UNAVAILABLE."""
+        self._stopping = True
 
     async def intercept_service(
         self,
@@ -127,6 +133,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
     ) -> Any:
         """Returns the handler with decoding and errors under our control."""
         method = handler_call_details.method
+        if self._stopping and METHODS.get(method, UNKNOWN).role not in (None, Role.READ):
+            return _STOPPING
         wrapped = self._wrapped.get(method)
         if wrapped is not None:
             return wrapped
@@ -178,6 +186,14 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         self._running -= 1
         if not self._running:
             self.idle.set()
+
+
+async def _refuse_work(requests: object, context: Any) -> None:
+    await _abort(context, StoreClosedError("The server is stopping. Try again later."))
+
+
+# For any kind of call: it reads no request and sends no answer.
+_STOPPING = grpc.stream_stream_rpc_method_handler(_refuse_work)
 
 
 async def _abort(context: Any, error: Exception) -> None:

@@ -68,9 +68,13 @@ def test_health_is_asked_without_a_token(
 ) -> None:
     tls = ("--tls-ca", str(made.ca), "--tls-cert", str(made.client_cert))
     to = ("--server", guarded.address, *tls, "--tls-key", str(made.client_key))
-    guarded.run(guarded.parts.server.set_serving("", False))
+
+    async def serve(serving: bool) -> None:
+        guarded.parts.server.set_serving("", serving)
+
+    guarded.run(serve(False))
     assert agent("health", *to).code == 1
-    guarded.run(guarded.parts.server.set_serving("", True))
+    guarded.run(serve(True))
     asked = agent("health", *to)
     assert (asked.code, asked.out) == (0, "SERVING\n")
     unknown = agent("health", "no.such.Service", *to, "--json")

@@ -46,7 +46,7 @@ async def test_health_is_told_per_service_and_starts_as_not_serving(served: Serv
 
     services = ("", MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
     assert [await check(service) for service in services] == [NOT_SERVING] * 4
-    await served.server.set_serving(MEMORY_SERVICE, True)
+    served.server.set_serving(MEMORY_SERVICE, True)
     assert [await check(service) for service in services] == [
         NOT_SERVING,
         SERVING,
@@ -59,7 +59,7 @@ async def test_health_is_told_per_service_and_starts_as_not_serving(served: Serv
 
 
 async def test_health_watchers_see_the_server_leave(served: Serving) -> None:
-    await served.server.set_serving("", True)
+    served.server.set_serving("", True)
     watch = health_pb2_grpc.HealthStub(served.channel).Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == SERVING
     stopping = asyncio.create_task(served.server.stop(5))

@@ -36,8 +36,8 @@ class Connection:
         database: the same connection as sqlite-utils sees it, for migrations.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Opens the file (or `IN_MEMORY`), making it unless `read_only`.
+    def __init__(self, path: Path, *, read_only: bool = False, must_exist: bool = False) -> None:
+        """Opens the file (or `IN_MEMORY`), making it unless it is `read_only` or `must_exist`.
 
         Raises:
             StoreUnusableError: SQLite is too old; or the file is missing, damaged or locked.
@@ -45,7 +45,7 @@ class Connection:
         require_safe_sqlite(pysqlite3.sqlite_version_info)
         self.path = path
         self.read_only = read_only
-        mode = "ro" if read_only else "rwc"
+        mode = "ro" if read_only else "rw" if must_exist else "rwc"
         with in_our_words(path):
             connection = pysqlite3.connect(
                 "file::memory:" if path == IN_MEMORY else f"{path.absolute().as_uri()}?mode={mode}",
@@ -61,6 +61,8 @@ class Connection:
         except StoreUnusableError:
             self.close()
             raise
+        self._files = [path, path.with_name(f"{path.name}-wal")]
+        self._identities: list[tuple[int, int] | None] = [_file_identity(path), None]
 
     def _configure(self) -> None:
         pragmas = [f"busy_timeout = {BUSY_TIMEOUT_MS}", "foreign_keys = ON"]
@@ -138,9 +140,41 @@ class Connection:
         with in_our_words(other.path):
             self.database.conn.backup(other.database.conn)
 
+    @property
+    def file_identity(self) -> tuple[int, int] | None:
+        """Device and inode of the database file when it was opened; None if it is in memory."""
+        return self._identities[0]
+
+    def require_in_place(self) -> None:
+        """Checks that the database and its write-ahead log are still the files at their paths.
+
+        SQLite goes on writing into a file that was deleted, moved or replaced, where nothing that
+        is accepted would ever be found again. Two system calls: cheap enough for each commit.
+
+        Raises:
+            StoreFailedError: one of them is not.
+        """
+        if self.path == IN_MEMORY:
+            return
+        for number, file in enumerate(self._files):
+            found = _file_identity(file)
+            expected = self._identities[number] or found  # the log appears with the first commit
+            if found is None or found != expected:
+                raise not_in_place(file)
+            self._identities[number] = found
+
     def close(self) -> None:
         """Closes the file. What was committed stays; an open transaction is rolled back."""
         self.database.close()
+
+
+def _file_identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file at a path now; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def require_safe_sqlite(version: tuple[int, ...]) -> None:
@@ -162,6 +196,15 @@ def damaged(path: Path, why: str) -> StoreFailedError:
     return StoreFailedError(
         f"The database {path} is damaged ({why}). Stop the server, restore a backup of the data "
         f"folder {path.parent}, and start again; keep the damaged files for a closer look."
+    )
+
+
+def not_in_place(file: Path) -> StoreFailedError:
+    """The error for a file that is not at its path any more while it is open."""
+    return StoreFailedError(
+        f"The file {file} was deleted, moved or replaced while the server used it. Nothing more is"
+        " accepted. Stop the server before you move or restore its data folder; if the folder is"
+        " gone, restore a backup."
     )
 
 

@@ -67,20 +67,26 @@ class MemoryStore:
 
     @classmethod
     def open(
-        cls, path: Path, *, read_only: bool = False, now: Callable[[], datetime] = _utc_now
+        cls,
+        path: Path,
+        *,
+        read_only: bool = False,
+        must_exist: bool = False,
+        now: Callable[[], datetime] = _utc_now,
     ) -> Self:
         """Opens a database file; makes it, or brings its schema up to date, unless `read_only`.
 
         Args:
             path: of the file; its folder must exist, and not be on a network file system.
             read_only: refuse every write.
+            must_exist: do not make a missing file.
             now: the clock; must give aware times.
 
         Raises:
-            StoreUnusableError: the file is missing (`read_only`), damaged, locked, of a newer
-                release or of another program; or SQLite is too old to be safe.
+            StoreUnusableError: the file is missing (`read_only`, `must_exist`), damaged, locked, of
+                a newer release or of another program; or SQLite is too old to be safe.
         """
-        connection = Connection(path, read_only=read_only)
+        connection = Connection(path, read_only=read_only, must_exist=must_exist)
         try:
             schema.prepare(connection)
         except BaseException:

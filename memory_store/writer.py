@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
+from memory_store.connection import not_in_place
 from memory_store.errors import (
     MemoryStoreError,
     StoreClosedError,
@@ -143,10 +144,13 @@ class StoreThreads:
             StoreUnusableError: it could not be moved.
             StoreFailedError: disk or database failed; `on_fatal` was called.
         """
+        identity = await self.read(_identity_in_place)
 
         def empty() -> bool:
             # On a connection of its own: the writer's is inside a transaction when it runs.
-            with MemoryStore.open(self._path) as store:
+            with MemoryStore.open(self._path, must_exist=True) as store:
+                if store.connection.file_identity != identity:
+                    raise not_in_place(self._path)
                 return store.checkpoint()
 
         try:
@@ -348,7 +352,10 @@ class _StoreThread:
         if self._failure is not None:
             raise self._failure
         outcomes = self._teach_all(store, batch) or self._run_all(store, batch)
-        # Before the answers, although they are on disk: after a failed sync nothing is answered.
+        # Before the answers, although they are on disk: in files that nobody will find, or after a
+        # failed sync, nothing is answered.
+        if self._log_pages is not None:
+            store.connection.require_in_place()
         self._shorten_log(store, sum(each.size for each in batch))
         return outcomes
 
@@ -404,6 +411,11 @@ class _StoreThread:
         # RuntimeError: the loop is closed, and with it all who waited.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _identity_in_place(store: MemoryStore) -> tuple[int, int] | None:
+    store.connection.require_in_place()
+    return store.connection.file_identity
 
 
 def _taught(store: MemoryStore, batch: Sequence[_Facts], max_queued: int | None) -> list[_Outcome]:

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from agent.service.transport import require_safe_listen
 from agent.service.validation import FactRules
 from memory_store.errors import StoreFailedError
 from memory_store.records import Policy, Update
+from memory_store.schema_copies import remove_outdated
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
         except StoreFailedError as error:
             await _refuse(settings, error, on_start)
             raise
+        for outdated in remove_outdated(settings.data / DATABASE, datetime.now(UTC)):
+            logger.info("removed %s: its time is over", outdated)
         try:
             async with observing(settings, store) as seen:
                 await _serve_with(settings, store, hub, seen, on_start)
@@ -133,6 +137,7 @@ async def _serve_with(
         on_update=on_update,
         keep_only=lambda versions: keeper.keep_only(versions),
         around=seen.observer.learning,
+        hold_snapshot=lambda version, digest: keeper.hold(version, digest),
     )
     seen.learner = lambda: (loop.state == LearnerState.READY, loop.updates_to_replay)
     keeper = SnapshotKeeper(
@@ -185,10 +190,12 @@ async def _serve_with(
         loop.stop(unasked=asyncio.shield(stopping))
         if loop.state != LearnerState.READY:
             learning.cancel()  # nothing is claimed while the learner starts
+        # Now too, not only at the end: the update in progress may outlast the drain.
+        holding = asyncio.create_task(loop.snapshot_head())
         try:
             await _drained(learning, settings.drain_seconds)
         finally:
-            await keeper.finish()
+            await asyncio.gather(holding, keeper.finish(), return_exceptions=True)
             await stopping
 
 

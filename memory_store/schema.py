@@ -19,6 +19,7 @@ from collections.abc import Callable
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from memory_store import schema_copies
 from memory_store.connection import Connection, in_our_words
 from memory_store.errors import StoreUnusableError
 from memory_store.records import FactState
@@ -328,29 +329,47 @@ for _name, _function in _IN_ORDER:
     _MIGRATIONS(name=_name)(_function)
 
 
+def lacking_migrations(connection: Connection) -> list[str]:
+    """Names of this code's migrations that a database has not had yet, in order."""
+    return [migration.name for migration in _MIGRATIONS.pending(connection.database)]
+
+
+def foreign_migrations(connection: Connection) -> list[str]:
+    """Names of migrations that a database had of a newer release."""
+    applied = {migration.name for migration in _MIGRATIONS.applied(connection.database)}
+    return sorted(applied - {name for name, _ in _IN_ORDER})
+
+
 def prepare(connection: Connection) -> None:
     """Brings the database up to this code's schema; a read-only one is only checked.
+
+    An existing database is copied first; see `memory_store.schema_copies`.
 
     Raises:
         StoreUnusableError: the schema is newer than this code; or it is another program's
             database; or it is older than this code and the connection is read-only; or it is
-            damaged.
+            damaged; or there is no room for the copy.
     """
     database = connection.database
+    if not connection.read_only:
+        with in_our_words(connection.path):
+            lacking = lacking_migrations(connection)
+            existing = len(lacking) < len(_IN_ORDER)
+            if lacking and existing and not foreign_migrations(connection):
+                schema_copies.keep_copy(connection, before=lacking[0])
     # sqlite-utils runs its own statements, past `Connection.execute`.
     with in_our_words(connection.path), connection.transaction():
         applied = {migration.name for migration in _MIGRATIONS.applied(database)}
-        newer = applied - {name for name, _ in _IN_ORDER}
-        if newer:
+        if newer := foreign_migrations(connection):
             raise StoreUnusableError(
                 f"The database {connection.path} was made by a newer release (its schema has "
-                f"{', '.join(sorted(newer))}). Upgrade this program, or use another data folder."
+                f"{', '.join(newer)}). Upgrade this program, or use another data folder."
             )
         if not applied and database.table_names():
             raise StoreUnusableError(
                 f"{connection.path} is a database of another program. Use another data folder."
             )
-        pending = [migration.name for migration in _MIGRATIONS.pending(database)]
+        pending = lacking_migrations(connection)
         if pending and connection.read_only:
             raise StoreUnusableError(
                 f"The database {connection.path} is from an older release (it lacks "

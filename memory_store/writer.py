@@ -101,6 +101,11 @@ class StoreThreads:
             raise
         return cls(path, writer, reader, on_fatal)
 
+    @property
+    def path(self) -> Path:
+        """Of the database file."""
+        return self._path
+
     async def write(self, operation: Callable[[MemoryStore], T]) -> T:
         """Runs an operation on the writing store and answers once it is durable.
 

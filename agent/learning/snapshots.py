@@ -150,6 +150,24 @@ def read_manifest(folder: Path) -> SnapshotManifest:
     return manifest
 
 
+def is_snapshot_of(snapshots: Path, model_version: int, digest: str) -> bool:
+    """Whether a snapshot claims to hold these weights; its bytes are checked when it is restored.
+
+    Args:
+        snapshots: folder of all snapshots.
+        model_version: of the ledger.
+        digest: of the weights at this version, as recorded in the ledger. A database restored
+            from a backup may have learned other things since, under the same numbers.
+    """
+    folder = folder_of(snapshots, model_version)
+    try:
+        manifest = read_manifest(folder)
+        whole = (folder / WEIGHTS).stat().st_size == manifest.size
+    except (OSError, SnapshotError):
+        return False
+    return whole and manifest.digest == digest
+
+
 def snapshot_folders(snapshots: Path) -> Iterator[tuple[int, Path]]:
     """Version and folder of each snapshot, damaged or not, newest first."""
     if not snapshots.is_dir():

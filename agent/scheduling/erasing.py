@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.config import DATABASE
 from memory_store.records import PlaceKind
+from memory_store.schema_copies import remove_copies
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
@@ -31,12 +32,13 @@ async def remove_traces(store: StoreThreads, keep_only: KeepOnly, *, erased: boo
         What is left, for people; empty if nothing.
 
     Raises:
-        OSError: a snapshot cannot be removed.
+        OSError: a snapshot, or a copy from before a migration, cannot be removed.
     """
     head = await store.read(MemoryStore.model_version)
     await keep_only(set(await store.read(partial(MemoryStore.lineage, version=head))))
     if not erased:
         return ""
+    await asyncio.to_thread(remove_copies, store.path)
     left = []
     for place in await store.read(MemoryStore.places):
         folder = Path(place.path)

@@ -66,6 +66,8 @@ from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 T = TypeVar("T")
+# Writes a snapshot of a served version with this digest, unless there is one.
+HoldSnapshot = Callable[[int, str], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +131,7 @@ class LearningLoop:
         on_update: Callable[[Update], None] = lambda update: None,
         keep_only: KeepOnly | None = None,
         around: Callable[[Fact], AbstractAsyncContextManager[None]] = lambda fact: nullcontext(),
+        hold_snapshot: HoldSnapshot | None = None,
     ) -> None:
         """Prepares; `run` does it.
 
@@ -140,6 +143,8 @@ class LearningLoop:
             on_update: called when a row of the ledger is served.
             keep_only: removes snapshots, from whoever writes any meanwhile; see `SnapshotKeeper`.
             around: entered with each claimed fact, while it is learned.
+            hold_snapshot: makes sure that a snapshot of the served weights exists, before the
+                learner ends in good order; see `SnapshotKeeper.hold`.
         """
         self._store = store
         self._start_learner = start_learner
@@ -148,6 +153,7 @@ class LearningLoop:
         self._on_update = on_update
         self._keep_only = keep_only or self._remove_others
         self._around = around
+        self._hold_snapshot = hold_snapshot
         self._woken = asyncio.Event()
         self._version = 0
         self._predictor: tuple[float, ...] | None = None
@@ -216,6 +222,16 @@ class LearningLoop:
         self._stopped.set()
         self._woken.set()
 
+    async def snapshot_head(self) -> None:
+        """Makes sure that a snapshot holds what is served; does nothing while nothing is.
+
+        At the end: another release may be unable to replay what this one learned.
+        """
+        if self._hold_snapshot is None or self.learner is None or not self._version:
+            return
+        served = await self._store.read(partial(MemoryStore.update, model_version=self._version))
+        await self._hold_snapshot(served.model_version, served.digest_after)
+
     async def current(self) -> Learner:
         """The learner to be asked, once it serves all that is in the ledger now.
 
@@ -262,6 +278,7 @@ class LearningLoop:
                         await self._recover(learner)
                         pause = FIRST_RESTART_SECONDS
                         await self._serve(learner, learners)
+                        await self.snapshot_head()
                         if self._unasked is not None:
                             await self._unasked
                     finally:

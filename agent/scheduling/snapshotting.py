@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,6 +100,20 @@ class SnapshotKeeper:
         if self._served > self._newest:
             await self._create_quietly()
 
+    async def hold(self, version: int, digest: str) -> None:
+        """Writes a snapshot of the served version unless a readable one of it exists.
+
+        Called before the learner ends: the next start, of whatever release, then has the head
+        without replaying anything. A failure is logged, and only costs that start a replay.
+
+        Args:
+            version: of the ledger, served now; 0 needs no snapshot.
+            digest: of its weights as recorded. A snapshot of another history is replaced.
+        """
+        async with self._writing:  # the one being written may be it
+            if version and not snapshots.is_snapshot_of(self._settings.folder, version, digest):
+                await self._quietly(self._create())
+
     async def create(self) -> SnapshotManifest:
         """Writes a snapshot of what is served, and prunes.
 
@@ -108,26 +122,35 @@ class SnapshotKeeper:
             SnapshotError: it cannot be written.
         """
         async with self._writing:
-            learner = self._learner()
-            if learner is None:
-                raise LearnerUnavailableError("the learner is not ready: try again in a moment")
-            version, size = await learner.snapshot(self._settings.folder)
-            self._newest = max(self._newest, version)
-            self._failure = ""
-            # What was served while it was written waits from now on.
-            self._waiting_since = self._now() if self._served > version else None
-            self.prune()
+            return await self._create()
+
+    async def _create(self) -> SnapshotManifest:
+        """As `create`, for who holds `_writing`."""
+        learner = self._learner()
+        if learner is None:
+            raise LearnerUnavailableError("the learner is not ready: try again in a moment")
+        version, size = await learner.snapshot(self._settings.folder)
+        self._newest = max(self._newest, version)
+        self._failure = ""
+        # What was served while it was written waits from now on.
+        self._waiting_since = self._now() if self._served > version else None
+        self.prune(written=version)
         logger.info("snapshot of version %d, %.0f MB", version, size / 1e6)
         return snapshots.read_manifest(snapshots.folder_of(self._settings.folder, version))
 
-    def prune(self) -> list[int]:
-        """Removes what the rule does not keep; returns their versions."""
+    def prune(self, written: int = 0) -> list[int]:
+        """Removes what the rule does not keep; returns their versions.
+
+        The one just `written` stays: beside a database restored from a backup, snapshots of its
+        lost future have higher versions.
+        """
         listed = list(self.listed())
         kept = kept_versions(
             [(m.model_version, datetime.fromisoformat(m.created_at)) for m in listed],
             self._settings.keep_last,
             self._settings.keep_days,
         )
+        kept.add(written)
         return self.remove([m.model_version for m in listed if m.model_version not in kept])
 
     def remove(self, versions: Iterable[int]) -> list[int]:
@@ -177,8 +200,11 @@ class SnapshotKeeper:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _create_quietly(self) -> None:
+        await self._quietly(self.create())
+
+    async def _quietly(self, creating: Awaitable[SnapshotManifest]) -> None:
         try:
-            await self.create()
+            await creating
         except (LearnerUnavailableError, LearningFailedError, SnapshotError, OSError) as error:
             self._failure = str(error)
             logger.warning("no snapshot: %s", error)

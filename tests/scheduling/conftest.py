@@ -26,6 +26,7 @@ class World:
         self.store: StoreThreads
         self.machine = Machine()
         self.published: list[Event] = []
+        self.held: list[tuple[int, str]] = []
         self._changed = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -45,7 +46,13 @@ class World:
             await world.store.close()
 
     def loop(self) -> LearningLoop:
-        return LearningLoop(self.store, self.machine.start, self._publish, self.settings)
+        return LearningLoop(
+            self.store,
+            self.machine.start,
+            self._publish,
+            self.settings,
+            hold_snapshot=self._hold_snapshot,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[LearningLoop]:
@@ -95,6 +102,10 @@ class World:
 
     async def events(self, *fact_ids: str) -> list[Event]:
         return await self.store.read(lambda store: store.events(fact_ids=fact_ids))
+
+    async def _hold_snapshot(self, version: int, digest: str) -> None:
+        assert not self.machine.learners[-1]._died.done()
+        self.held.append((version, digest))
 
     def _publish(self, event: Event) -> None:
         self.published.append(event)

@@ -589,3 +589,14 @@ async def test_the_memory_of_the_learner_is_looked_at_while_there_is_one(world: 
         await asyncio.sleep(0)
         await loop.look_at_memory()
         assert loop.memory == (1, 2)
+
+
+# --- The end, in good order -----------------------------------------------------------------------
+
+
+async def test_the_head_has_a_snapshot_before_the_learner_ends(world: World):  # H1
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    (row,) = await world.ledger()
+    assert world.held == [(1, row.digest_after)]

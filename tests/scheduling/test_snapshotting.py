@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -181,3 +182,51 @@ async def test_one_is_overdue_after_a_failure_and_after_a_while(tmp_path: Path) 
     assert (kept.keeper.newest, kept.keeper.overdue()) == (1, "")
     now = 1000.0
     assert kept.keeper.overdue() == ""  # nothing waits
+
+
+# --- H1: the head has a snapshot when the server ends ---------------------------------------------
+
+
+async def test_the_head_is_held_once_and_only_if_it_is_not_yet(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    learner = kept.learner
+    assert learner is not None
+    learner.version = 7
+    # Twice at once, as when the server is told to stop and its update ends at once.
+    await asyncio.gather(kept.keeper.hold(7, "base"), kept.keeper.hold(7, "base"))
+    assert kept.versions() == [7]
+    kept.machine.faults["snapshot"].append(SnapshotError("it must not be written again"))
+    await kept.keeper.hold(7, "base")
+    assert kept.machine.faults["snapshot"]  # nobody asked
+
+
+@pytest.mark.parametrize("damage", ["other history", "torn"])
+async def test_a_snapshot_that_cannot_be_of_the_head_is_replaced(
+    tmp_path: Path, damage: str
+) -> None:
+    kept = Kept(tmp_path)
+    assert kept.learner is not None
+    kept.learner.version = 7
+    await kept.keeper.hold(7, "base")
+    if damage == "torn":
+        (folder_of(tmp_path, 7) / WEIGHTS).write_text("")
+    else:
+        kept.learner.served.append("f")
+    await kept.keeper.hold(7, kept.learner.digest)
+    assert (folder_of(tmp_path, 7) / WEIGHTS).read_text() == kept.learner.digest
+
+
+async def test_what_was_just_written_survives_newer_ones_of_a_lost_future(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, keep_last=1)
+    assert kept.learner is not None
+    for version in (9, 4):  # a database of before 9 was restored
+        kept.learner.version = version
+        await kept.keeper.hold(version, "base")
+    assert 4 in kept.versions()
+
+
+async def test_a_head_that_cannot_be_held_does_not_keep_the_server(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    kept.machine.faults["snapshot"].append(SnapshotError("the disk is full"))
+    await kept.keeper.hold(7, "base")
+    assert kept.versions() == []

@@ -42,6 +42,10 @@ SERVICE = {
     "ask": Benchmark(
         "how long answers take while facts are learned, and in batches", "under a minute"
     ),
+    "operations": Benchmark(
+        "how long forgetting, rolling back, erasing, listing and watching hold up a large memory",
+        "some minutes, and 2 GB of disk",
+    ),
 }
 OF_A_MODEL = {
     "update": Benchmark("one update of a single example, and a step with guards", "half a minute"),
@@ -55,6 +59,7 @@ BENCHMARKS = SERVICE | OF_A_MODEL
 ALL = "all"
 # With all others, so many facts are stored unless it is said: they take more time than the rest.
 FACTS, FACTS_OF_ALL = 1_000_000, 200_000
+OPERATED_FACTS = 100_000
 # Of rounds, for each benchmark of a model.
 SECONDS = 20.0
 
@@ -64,7 +69,7 @@ def bench(
         str | None,
         typer.Argument(
             help="; ".join(f"{name}: {one.measures}" for name, one in BENCHMARKS.items())
-            + f"; {ALL}: all of these.",
+            + f"; {ALL}: all of these but operations.",
             show_default=False,
         ),
     ] = None,
@@ -82,8 +87,8 @@ def bench(
         int | None,
         typer.Option(
             min=1000,
-            help="enqueue: stored, to see whether size costs time.",
-            show_default=f"{FACTS}; of {ALL} {FACTS_OF_ALL}",
+            help="enqueue, operations: stored, to see whether size costs time.",
+            show_default=f"{FACTS}; of {ALL} {FACTS_OF_ALL}; of operations {OPERATED_FACTS}",
         ),
     ] = None,
     rounds: Annotated[
@@ -121,7 +126,7 @@ def bench(
     if name not in (*BENCHMARKS, ALL):
         raise ConfigError(f"unknown benchmark '{name}': use one of {', '.join((*BENCHMARKS, ALL))}")
 
-    stored = facts or (FACTS_OF_ALL if name == ALL else FACTS)
+    stored = facts or {ALL: FACTS_OF_ALL, "operations": OPERATED_FACTS}.get(name, FACTS)
     figures: list[Figure] = []
     try:
         with _ended_by_sigterm():
@@ -160,6 +165,11 @@ def _of_service(
 
         _say("Ask, idle, while learning, and in batches")
         yield from asking()
+    # Not one of all: it takes longer than the others together.
+    if name == "operations":
+        from eval.benchmarks.operations import operating
+
+        yield from operating(_say, folder, facts)
 
 
 def _of_model(

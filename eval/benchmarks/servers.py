@@ -57,24 +57,25 @@ def benchmark_server(
     data: Path,
     module: Sequence[str] = ("-m", "agent"),
     environment: dict[str, str] | None = None,
-    options: Sequence[str] = (),
+    options: Sequence[str] | None = (),
 ) -> Iterator[BenchmarkServer]:
     """Starts a server on a free port, and stops it on leaving.
 
     Args:
-        data: its folder, which is made.
+        data: its folder, which is made if it is missing.
         module: how Python is told to run the command line.
         environment: variables to add.
-        options: of `agent serve`, in place of those here.
+        options: of `agent serve`, in place of those here; None: `module` is the whole command.
 
     Raises:
         AgentError: it does not start.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_")}
-    data.mkdir(mode=0o700, parents=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    arguments = [] if options is None else [*SERVE, "--data", str(data), *options]
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *module, *SERVE, "--data", str(data), *options],
+            [sys.executable, *module, *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
             env=own | {"XDG_CONFIG_HOME": os.devnull} | (environment or {}),

@@ -116,7 +116,7 @@ def test_what_was_measured_before_it_was_ended_is_told(
 def test_an_unknown_benchmark_is_refused(agent: Agent) -> None:
     ran = agent("bench", "walking")
     assert ran.code == 1
-    assert "use one of enqueue, ask, update, rates, sample, teach, all" in ran.err
+    assert "use one of enqueue, ask, operations, update, rates, sample, teach, all" in ran.err
 
 
 def test_the_benchmarks_are_listed(agent: Agent) -> None:
@@ -126,3 +126,18 @@ def test_the_benchmarks_are_listed(agent: Agent) -> None:
     assert "half a minute" in ran.out
     assert OF_A_MODEL.keys() == MEASURES.keys()
     assert agent("bench").code == 2
+
+
+def test_operations_has_a_memory_of_its_own_size(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def measured(say, *rest: object) -> Iterator[Figure]:
+        asked.append(rest)
+        yield figure(0.9)
+
+    monkeypatch.setattr("eval.benchmarks.operations.operating", measured)
+    assert agent("bench", "operations", "--json").json == {"benchmarks": [figure(0.9).json()]}
+    agent("bench", "operations", "--facts", "2000")
+    assert asked == [(None, 100_000), (None, 2000)]

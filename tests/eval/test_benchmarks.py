@@ -13,7 +13,9 @@ import pytest
 
 from eval.benchmarks import Figure
 from eval.benchmarks.enqueue import enqueueing, new_requests
+from eval.benchmarks.held_server import Holds, read_holds
 from eval.benchmarks.load import closed_loop
+from eval.benchmarks.operations import operating
 from memory_store.store import MemoryStore
 from tests.store.builders import new_fact
 
@@ -88,3 +90,31 @@ def test_facts_are_accepted_beside_every_baseline(tmp_path: Path) -> None:
     assert len([figure for figure in figures if figure.floor is not None]) == 8
     assert len(told) == 5
     assert list(tmp_path.iterdir()) == []  # it cleans up
+
+
+def test_every_action_on_a_large_memory_is_measured(tmp_path: Path) -> None:  # H5, M7, M11
+    said: list[str] = []
+    figures = list(operating(said.append, tmp_path, facts=600, watchers=3, seconds=0.05))
+    held = [figure for figure in figures if figure.unit == "ms held"]
+    actions = {figure.name.rpartition(": ")[0] for figure in held}
+    assert {"list all facts", "forget: begin to finish", "erase: request"} <= actions
+    assert {"roll back: begin to finish", "forget the first fact", "all of it"} <= actions
+    whole = {figure.name: figure.ours for figure in held if figure.name.startswith("all of it")}
+    assert whole.keys() == {f"all of it: {who}" for who in ("reader", "writer", "loop")}
+    assert whole["all of it: writer"] == max(f.ours for f in held if f.name.endswith(": writer"))
+    assert whole["all of it: writer"] > 0
+    [watched] = [figure for figure in figures if figure.unit == "facts/s"]
+    assert watched.floor == 0.5
+    assert "  each was sent" in " ".join(said)
+    assert not any("given up" in what for what in said)
+
+
+def test_what_held_a_thread_is_the_longest_of_its_action(tmp_path: Path) -> None:
+    with (tmp_path / "holds").open("w") as file:
+        holds = Holds(file)
+        holds.note("writer", "before", 0.5, 0.4)
+        since = time.monotonic()
+        holds.note("writer", "short", 0.0005, 0.0)
+        holds.note("writer", "finish_forget", 0.25, 0.2)
+    [hold] = read_holds(tmp_path / "holds", since)
+    assert (hold.who, hold.what, hold.seconds) == ("writer", "finish_forget", 0.25)

@@ -8,6 +8,7 @@ file HOLDS: a JSON object with the fields of `Hold`.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import sys
 import threading
@@ -18,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from agent import app
 from agent.config import ServeSettings
 from eval.benchmarks.stand_in import MODEL, stand_in
 from memory_store import writer
@@ -114,7 +114,7 @@ async def _watch_loop(holds: Holds) -> None:
         holds.note(LOOP, "", loop.time() - expected, 0.0)
 
 
-async def _serve(data: Path, holds: Holds) -> None:
+async def _serve(app: Any, data: Path, holds: Holds) -> None:
     watching = asyncio.create_task(_watch_loop(holds))
     settings = ServeSettings(
         listen="127.0.0.1:0",
@@ -133,8 +133,10 @@ async def _serve(data: Path, holds: Holds) -> None:
 
 
 if __name__ == "__main__":
-    vars(app)["learner_process"] = stand_in
+    # This is the server's process, not the laboratory's: as `slow_disk`, it changes what it runs.
+    server = importlib.import_module("agent.app")
+    vars(server)["learner_process"] = stand_in
     with Path(sys.argv[2]).open("a", encoding="utf-8") as file:
         held = Holds(file)
         _watch_threads(held)
-        asyncio.run(_serve(Path(sys.argv[1]), held))
+        asyncio.run(_serve(server, Path(sys.argv[1]), held))

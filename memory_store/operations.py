@@ -40,8 +40,9 @@ def insert(
 ) -> Operation:
     """Stores a new request."""
     rows = connection.execute(
-        "INSERT INTO operations (kind, state, fact_id, erase, to_version, position, requested_at)"
-        " VALUES (?, 'pending', ?, ?, ?, ?, ?) RETURNING *",
+        "INSERT INTO operations (kind, state, fact_id, erase, to_version, position, requested_at,"
+        " after_event) SELECT ?, 'pending', ?, ?, ?, ?, ?, coalesce(max(sequence), 0) FROM events"
+        " RETURNING *",
         [kind.value, fact_id or None, int(erase), to_version, position, write_time(at)],
     )
     return _operation(rows[0])
@@ -165,4 +166,5 @@ def _operation(row: Row) -> Operation:
         proof=None if row["proof"] is None else json.loads(row["proof"]),
         requested_at=read_time(row["requested_at"]),
         finished_at=None if row["finished_at"] is None else read_time(row["finished_at"]),
+        after_event=row["after_event"],
     )

@@ -503,6 +503,7 @@ class Operation:
         proof: what was measured in the end, as JSON values; None until then.
         requested_at: when.
         finished_at: when; None until then.
+        after_event: sequence of the last event before the request.
     """
 
     id: int
@@ -517,6 +518,7 @@ class Operation:
     proof: Mapping[str, Any] | None
     requested_at: datetime
     finished_at: datetime | None
+    after_event: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

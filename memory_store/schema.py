@@ -28,6 +28,7 @@ from memory_store.records import FactState
 LIVE = "state IN ('queued', 'learning', 'learned', 'known')"
 SAMPLED = "state IN ('learned', 'known')"
 SERVED = "kind <> 'relearn'"
+FORK = "parent_version <> model_version - 1"
 
 _FIRST_TABLES = (
     """CREATE TABLE meta (
@@ -313,6 +314,31 @@ def _count_reviews_by_age(database: Database) -> None:
     )
 
 
+def _scale_operations(database: Database) -> None:
+    """What operations need to be cancelled and resumed, and to keep what is taught meanwhile."""
+    for statement in (
+        # An operation that was cancelled is a failed one that nobody has to look into.
+        "ALTER TABLE operations ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0"
+        " CHECK (cancelled IN (0, 1))",
+        # The last event before the request: what was learned later is no part of what it undoes.
+        "ALTER TABLE operations ADD COLUMN after_event INTEGER NOT NULL DEFAULT 0",
+        "UPDATE operations SET after_event = (SELECT coalesce(max(sequence), 0) FROM events)",
+        # Everything from this position on is repeated on the branch; null until it begins.
+        "ALTER TABLE operations ADD COLUMN first_position INTEGER",
+        "UPDATE operations SET first_position ="
+        " (SELECT facts.position FROM facts WHERE facts.id = operations.fact_id)"
+        " WHERE branch_version IS NOT NULL",
+        "ALTER TABLE operations ADD COLUMN never_saw REAL",
+        "ALTER TABLE operations ADD COLUMN done INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE operations ADD COLUMN total INTEGER NOT NULL DEFAULT 0",
+        # Where a line of the ledger does not go on from the row before: few, so a line is read as
+        # ranges.
+        "CREATE INDEX updates_forks ON updates (model_version, parent_version)"
+        " WHERE parent_version <> model_version - 1",
+    ):
+        database.execute(statement)
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
@@ -323,6 +349,7 @@ _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0007_traces", _keep_traces),
     ("0008_replaced", _keep_replaced),
     ("0009_reviews_by_age", _count_reviews_by_age),
+    ("0010_operations_at_scale", _scale_operations),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

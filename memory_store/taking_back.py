@@ -306,7 +306,8 @@ def finish_rollback(
 ) -> Update:
     """Serves the weights of the earlier version; each fact is again what it was then.
 
-    What was first tried after it is forgotten, whatever came of it.
+    What was first tried after it is forgotten, whatever came of it. But facts that were tried since
+    the rollback was requested, and so were no part of what it was to undo, are queued again.
     """
     with store.transaction():
         at = store.now()
@@ -315,10 +316,15 @@ def finish_rollback(
         line = store.lineage(operation.to_version)
         verdicts = _verdicts_on(store, line)
         undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
+        tried_since = _tried_since(store, operation.after_event)
         keys = set()
         for fact in _all_facts(store, TRIED):
             state, reason = verdicts.get(fact.id, undone)
-            if fact.state is not FactState.FORGOTTEN or (
+            if fact.id in tried_since and fact.state is not FactState.FORGOTTEN:
+                facts.restate(store.connection, fact.position, FactState.QUEUED, at)
+                kept = f"kept by the rollback to version {operation.to_version}"
+                store.emit(EventKind.RETRIED, at, fact_id=fact.id, message=kept)
+            elif fact.state is not FactState.FORGOTTEN or (
                 state is not FactState.FORGOTTEN and not _to_be_forgotten(store, fact.id)
             ):
                 facts.restate(store.connection, fact.position, state, at, reason=reason)
@@ -361,6 +367,16 @@ def _verdicts_on(store: MemoryStore, line: Sequence[int]) -> dict[str, tuple[Fac
         ):
             verdicts[row.fact_id] = (FactState.LEARNED, "")
     return verdicts
+
+
+def _tried_since(store: MemoryStore, sequence: int) -> set[str]:
+    """Ids of the facts whose attempt ended after an event."""
+    rows = store.connection.execute(
+        "SELECT fact_id FROM events WHERE sequence > ?"
+        " AND kind IN ('learned', 'known', 'resisted', 'quarantined')",
+        [sequence],
+    )
+    return {row["fact_id"] for row in rows}
 
 
 def _to_be_forgotten(store: MemoryStore, fact_id: str) -> bool:

@@ -22,7 +22,7 @@ from memory_store.errors import FactExistsError, MemoryStoreError, QueueFullErro
 from memory_store.records import Accepted, EventKind, Fact, FactState, NewFact
 from memory_store.requests import EarlierRequest, payload_hash
 from memory_store.sampling import sample_key
-from memory_store.schema import LIVE, SERVED
+from memory_store.schema import FORK, LIVE, SERVED
 
 Answer = Accepted | MemoryStoreError
 
@@ -49,7 +49,8 @@ class _Held:
         version: the head of the ledger.
         queued: facts that wait to be learned.
         earlier: requests that were answered, by their ids.
-        live: answer key and id of the newest live fact, by question key.
+        live: answer key and id of the newest live fact, by question key, and whether an operation
+            that was requested may take that fact back.
         taken: ids that belong to a fact.
     """
 
@@ -58,9 +59,22 @@ class _Held:
     version: int
     queued: int
     earlier: dict[str, EarlierRequest]
-    live: dict[str, tuple[str, str]]
+    live: dict[str, tuple[str, str, bool]]
     taken: set[str]
 
+
+# A fact that is to be forgotten, or that a rollback may undo, does not stand for the same fact
+# taught now: that one was accepted later, and is kept. A rollback certainly keeps only what was
+# learned on the straight line of the ledger that leads to its version. Where that cannot be seen,
+# the fact is stored once more, which does no harm: the model knows it already.
+_TO_BE_TAKEN_BACK = f"""EXISTS (SELECT 1 FROM operations
+    WHERE operations.state IN ('pending', 'running') AND (
+      operations.fact_id = facts.id
+      OR operations.kind = 'rollback' AND facts.state IN ('learned', 'known') AND NOT (
+        facts.state = 'learned'
+        AND facts.learning ->> '$.model_version' BETWEEN 1 AND operations.to_version
+        AND NOT EXISTS (SELECT 1 FROM updates WHERE {FORK} AND model_version
+          > facts.learning ->> '$.model_version' AND model_version <= operations.to_version))))"""
 
 # One statement: the lists come as JSON.
 _LOOK_UP = f"""SELECT
@@ -71,7 +85,8 @@ _LOOK_UP = f"""SELECT
   (SELECT json_group_array(
       json_array(request_id, payload_hash, fact_id, created, event_sequence, replaces))
     FROM json_each(?) JOIN requests ON request_id = value) AS earlier,
-  (SELECT json_group_array(json_array(question_key, answer_key, facts.id))
+  (SELECT json_group_array(
+      json_array(question_key, answer_key, facts.id, {_TO_BE_TAKEN_BACK}))
     FROM json_each(?) JOIN facts ON facts.position =
       (SELECT max(position) FROM facts WHERE question_key = value AND {LIVE})) AS live,
   (SELECT json_group_array(facts.id)
@@ -95,7 +110,10 @@ def _look_up(connection: Connection, new_facts: Sequence[NewFact], keys: Sequenc
                 row["earlier"]
             )
         },
-        live={key: (answer_key, fact_id) for key, answer_key, fact_id in json.loads(row["live"])},
+        live={
+            key: (answer_key, fact_id, bool(taken_back))
+            for key, answer_key, fact_id, taken_back in json.loads(row["live"])
+        },
         taken=set(json.loads(row["taken"])),
     )
 
@@ -134,9 +152,14 @@ class _Batch:
             if earlier is not None:
                 return self._first_answer(new, new.request_id, earlier)
         answer_key = facts.answer_key(new.answer)
-        live_answer, live_id = self._live.get(key, ("", ""))
-        same_id = live_id if live_answer == answer_key else None
+        live_answer, live_id, taken_back = self._live.get(key, ("", "", False))
+        same_id = live_id if live_answer == answer_key and not taken_back else None
         if new.fact_id in self._taken and same_id != new.fact_id:
+            if live_id == new.fact_id and taken_back:
+                return FactExistsError(
+                    f"The fact {new.fact_id!r} is about to be forgotten or rolled back, and its id"
+                    " stays taken. Teach the fact under another id, or none: it is kept then."
+                )
             return FactExistsError(
                 f"The fact id {new.fact_id!r} belongs to another fact. Choose another id, or none."
             )
@@ -184,7 +207,7 @@ class _Batch:
             updated_at=self._at,
         )
         self._added[fact.id] = fact
-        self._live[key] = answer_key, fact.id
+        self._live[key] = answer_key, fact.id, False
         self._taken.add(fact.id)
         self._fact_rows.append(
             [

@@ -105,7 +105,7 @@ CREATE TABLE operations (
   proof TEXT,
   requested_at TEXT NOT NULL,
   finished_at TEXT
-) STRICT;
+, cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled IN (0, 1)), after_event INTEGER NOT NULL DEFAULT 0, first_position INTEGER, never_saw REAL, done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX operations_open ON operations (id) WHERE state IN ('pending', 'running');
 CREATE INDEX operations_by_fact ON operations (fact_id, id);
 CREATE TABLE places (
@@ -160,3 +160,4 @@ CREATE TABLE traces (
   traceparent TEXT NOT NULL
 ) STRICT;
 CREATE INDEX reviews_by_age ON reviews (age, outcome, probability) WHERE probability IS NOT NULL;
+CREATE INDEX updates_forks ON updates (model_version, parent_version) WHERE parent_version <> model_version - 1;

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
+from agent.learning.limits import TeachingLimits
 from agent.learning.records import LearnerDescription
 from agent.learning.snapshots import remove_unfinished
 from agent.observing import Observing, observing
@@ -130,6 +131,7 @@ async def _serve_with(
         LoopSettings(
             model=settings.model,
             policy=settings.policy,
+            gated=settings.limits.gated,
             snapshots=snapshots,
             accept_drift=settings.accept_drift,
             samples=settings.samples,
@@ -152,11 +154,11 @@ async def _serve_with(
         ),
         lambda: loop.learner,
     )
-    rules = _Rules(settings.data / RULES, settings.model, settings.policy)
+    rules = _Rules(settings.data / RULES, settings.model, settings.policy, settings.limits)
     server = Server(
         settings.listen,
         MemoryServicer(store, rules.current, hub, loop.wake, seen.tracing.traceparent),
-        ModelServicer(store, loop, keeper, settings.model),
+        ModelServicer(store, loop, keeper, settings.model, settings.limits),
         AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
         settings.security,
         seen.interceptors,
@@ -220,10 +222,10 @@ class _Rules:
     while the model is still being loaded.
     """
 
-    def __init__(self, path: Path, model: str, policy: Policy) -> None:
+    def __init__(self, path: Path, model: str, policy: Policy, limits: TeachingLimits) -> None:
         self._path = path
         self._model = model
-        self._policy = policy
+        self._checks = (policy, limits)
         self._description: LearnerDescription | None = None
         self._rules = self._kept()
 
@@ -236,7 +238,7 @@ class _Rules:
         if description is None or self._description is not None:
             return
         self._description = description
-        self._rules = FactRules(description.tokenizer, description.max_tokens, self._policy)
+        self._rules = FactRules(description.tokenizer, description.max_tokens, *self._checks)
         kept = {
             "model": self._model,
             "max_tokens": description.max_tokens,
@@ -256,7 +258,7 @@ class _Rules:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             if kept["model"] != self._model:
                 return None
-            return FactRules(kept["tokenizer"], kept["max_tokens"], self._policy)
+            return FactRules(kept["tokenizer"], kept["max_tokens"], *self._checks)
         except FileNotFoundError:
             return None
         except Exception:  # noqa: BLE001 - the tokenizers library raises nothing narrower

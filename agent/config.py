@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from agent.learning.limits import TeachingLimits
 from agent.learning.rates import DEFAULT_POLICY
 from memory_store.records import Policy
 
@@ -78,6 +79,7 @@ class ServeSettings:
         device: auto, cpu or cuda.
         threads: CPU threads of the learner; None leaves it to torch.
         policy: for facts that bring none.
+        limits: what facts may bring.
         audit_minutes: between two retention audits; 0 for none.
         predict_minutes: between two fits of what the policy `predicted` expects; 0 for none.
         review_seconds: between two looks for facts that are due for review; 0 for none.
@@ -100,6 +102,7 @@ class ServeSettings:
     device: str = "auto"
     threads: int | None = None
     policy: Policy = field(default=DEFAULT_POLICY)
+    limits: TeachingLimits = field(default_factory=TeachingLimits)
     audit_minutes: float = DEFAULT_AUDIT_MINUTES
     predict_minutes: float = DEFAULT_PREDICT_MINUTES
     review_seconds: float = DEFAULT_REVIEW_SECONDS

@@ -136,6 +136,9 @@ class Policy:
         guards: None leaves them to the server.
         predictor: with `predicted`, the numbers of an `agent.learning.prediction.RatePredictor`,
             which the server adds; None while it has none.
+        gated: an update that harms what was there before is refused, whatever the policy and its
+            guards. Rows from before this existed are read as not gated, so that learning them
+            again gives the same result.
     """
 
     name: str
@@ -143,6 +146,7 @@ class Policy:
     max_steps: int
     guards: Guards | None = None
     predictor: tuple[float, ...] | None = None
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

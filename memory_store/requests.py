@@ -44,8 +44,8 @@ def _digest(new: NewFact, asked: Policy | None) -> str:
     policy = None
     if asked is not None:
         policy = asdict(asked)
-        # Not the client's to say; and requests from before it existed keep their digests.
-        del policy["predictor"]
+        # Not the client's to say; and requests from before they existed keep their digests.
+        del policy["predictor"], policy["gated"]
     content = {
         "question": new.question,
         "answer": new.answer,

@@ -46,6 +46,7 @@ PAGE_WIDTH, PAGE_HEIGHT = 900, 1000
 COLOURS = 64
 TINY = ("--model", "tiny")
 # It has random weights, so that any fact is far from what it says.
+ROUGH = ("--guards", "rehearsal", "--allow-ungated", "--most-steps", "200")
 LARGE_STEPS = ("--policy", "until-known", "--learning-rate", "3e-3", "--max-steps", "200")
 ADDRESS, START_SECONDS = "127.0.0.1:50957", 120
 
@@ -123,7 +124,7 @@ def _server(data: Path) -> Iterator[tuple[str, str]]:
     """A server with the model `tiny`; the options that lead a command to it."""
     to = ("--server", ADDRESS)
     serving = subprocess.Popen(
-        _command("serve", *TINY, "--data", data, "--listen", ADDRESS, "--guards", "rehearsal")
+        _command("serve", *TINY, "--data", data, "--listen", ADDRESS, *ROUGH)
     )
     try:
         _agent("status", "--wait", "--timeout", str(START_SECONDS), *to)

@@ -16,6 +16,8 @@ from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
 from agent.errors import LearnerError, ServerUnreachableError
+from agent.learning.limits import TeachingLimits
+from agent.learning.rates import POLICIES
 from agent.service.client import Client, RequestError, Status
 
 POLL_SECONDS = 0.2
@@ -102,12 +104,25 @@ def status(
         device = f"{result.device}, {result.parameters / 1e6:.1f} M parameters"
         table.add_row("device", shown(device))
     table.add_row("queue", str(result.queue_depth))
+    if result.teaching_limits is not None:
+        table.add_row("facts may ask for", shown(_limits_text(result.teaching_limits)))
     if result.snapshot_overdue:
         table.add_row("snapshot overdue", shown(result.snapshot_overdue))
     for state, count in result.facts.items():
         if count:
             table.add_row(state_text(state), str(count))
     console.print(table)
+
+
+def _limits_text(limits: TeachingLimits) -> str:
+    ungated = "" if limits.gated else "; updates of fixed and paper pass no gate"
+    policies = ", ".join(limits.policies)
+    if set(limits.policies) == set(POLICIES):
+        policies = "any policy"
+    return (
+        f"{policies}, a rate up to {limits.largest_learning_rate:g},"
+        f" {limits.most_steps} steps{ungated}"
+    )
 
 
 def _wait_ready(client: Client, timeout: float) -> Status:

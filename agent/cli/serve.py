@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from agent.cli.limiting import LimitOptions
 from agent.cli.option_groups import grouped
 from agent.cli.output import messages, shown
 from agent.cli.policies import (
@@ -223,6 +224,7 @@ def serve(
         ),
     ] = DEFAULT_DRAIN_SECONDS,
     *,
+    limits: LimitOptions,
     security: SecurityOptions,
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
@@ -235,13 +237,15 @@ def serve(
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
     if device == "cuda":
         _require_cuda()
+    own = chosen_policy(policy, learning_rate, max_steps, guards, without)
     settings = ServeSettings(
         listen=listen,
         data=data,
         model=model,
         device=device,
         threads=threads or None,
-        policy=chosen_policy(policy, learning_rate, max_steps, guards, without),
+        policy=own,
+        limits=limits.chosen(own),
         audit_minutes=audit_minutes,
         predict_minutes=predict_minutes,
         review_seconds=review_seconds,

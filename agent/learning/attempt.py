@@ -22,7 +22,7 @@ from agent.learning.graphs import Runner
 from agent.learning.lesson import Lesson, Measured, Role, Row
 from agent.learning.neighbours import without_function_words
 from agent.learning.prediction import Features, RatePredictor
-from agent.learning.presets import NONE
+from agent.learning.presets import GATE, NONE, judged_by_its_lesson
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
 from agent.learning.update import take_step
@@ -65,6 +65,14 @@ class Workbench:
             *_fact_rows(self.encoder, example, policy),
             *guard.guard_rows(self.encoder, example, rehearsed, guards, texts),
         ]
+        lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
+        lesson.anchor(self.base)
+        return lesson
+
+    def gate_lesson(self, example: Example, policy: Policy) -> Lesson:
+        """What the gate looks at, for a policy whose own lesson does not show it."""
+        rows = _fact_rows(self.encoder, example, policy)
+        rows += guard.guard_rows(self.encoder, example, (), GATE, self.texts())
         lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
         lesson.anchor(self.base)
         return lesson
@@ -164,6 +172,21 @@ class Attempt:
             )
             self.taken.append(step)
             yield step
+
+    def pass_gate(self) -> bool:
+        """Whether an attempt that ended well may be served; it has resisted if not.
+
+        Most policies are judged before they end, by their own lesson. What is looked at here is
+        only what such a lesson lacks.
+        """
+        if not self.policy.gated or judged_by_its_lesson(self.policy):
+            return True
+        measured = self.bench.measure(self.bench.gate_lesson(self.example, self.policy))
+        self.leak, self.drift = guard.leak(measured), guard.drift(measured)
+        if broken := guard.gate(measured):
+            reason = f"{broken} after {len(self.taken)} steps"
+            self.decision = rates.Decision("resisted", reason, too_rough=True)
+        return not broken
 
     def _step(
         self, lesson: Lesson, measured: Measured, progress: rates.Progress

@@ -50,7 +50,7 @@ from agent.learning.graphs import Runner
 from agent.learning.guards import rehearsed_of
 from agent.learning.model import LoadedModel
 from agent.learning.pauses import Pause, no_pause, pause_between_layers
-from agent.learning.presets import NONE
+from agent.learning.presets import NONE, compared_facts
 from agent.learning.probes import count_samples, probe, score_pairs
 from agent.learning.records import (
     Answer,
@@ -164,7 +164,7 @@ class Learner:
             yield self._outcome(rates.Decision("known"), None, example, before, before, ())
             return
 
-        candidates = older[: guards.candidates]
+        candidates = older[: compared_facts(policy)]
         looked_at = self._bench.log_probabilities(_own_questions(candidates))
         held = [math.exp(log_probability) for log_probability in looked_at]
         rehearsed = rehearsed_of(example, candidates, held, guards.rehearsed)
@@ -208,7 +208,7 @@ class Learner:
                     yield Opening(before=before, curve=attempt.curve, base_answer=asked)
                 yield step
             # Nothing is forgotten by an update that is not made.
-            if not attempt.learned:
+            if not attempt.learned or not attempt.pass_gate():
                 return []
             forgetting = self._forgetting(older)
             lost = [
@@ -216,11 +216,12 @@ class Learner:
                 for candidate, then, now in zip(candidates, held, forgetting, strict=False)
                 if then >= rates.HELD_PROBABILITY > math.exp(now.log_probability)
             ]
-            if not lost or attempt.policy.name not in rates.UNTIL_LEARNED:
+            mends = attempt.policy.name in rates.UNTIL_LEARNED
+            if not lost or not (mends or attempt.policy.gated):
                 return forgetting
             known = {other.fact_id for other in attempt.rehearsed}
             new = [other for other in lost if other.fact_id not in known]
-            if not new or len(attempt.taken) >= attempt.policy.max_steps:
+            if not mends or not new or len(attempt.taken) >= attempt.policy.max_steps:
                 ids = ", ".join(other.fact_id for other in lost[:3])
                 attempt.decision = rates.Decision(
                     "resisted", f"{ids} would be lost for it", too_rough=True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.learning.rates import PAPER
+from agent.learning.rates import PAPER, UNTIL_LEARNED
 from memory_store.records import Guards, Policy
 
 # On a GPU a fact takes well under a second with `FULL`; `LIGHT` is what two CPU cores can bear.
@@ -22,6 +22,8 @@ LEAK_PROBABILITY = 0.3
 TEXT_DIVERGENCE = 0.25
 # Of older facts that are probed after each update, at least.
 PROBED = 16
+# What the gate looks at where a policy's own guards do not: see `Policy.gated`.
+GATE = Guards(candidates=PROBED, controls=8, texts=2)
 
 
 def guarded(policy: Policy, device: str) -> Policy:
@@ -36,6 +38,18 @@ def guarded(policy: Policy, device: str) -> Policy:
     if policy.name == PAPER:
         return replace(policy, guards=NONE)
     return replace(policy, guards=LIGHT if device == "cpu" else FULL)
+
+
+def judged_by_its_lesson(policy: Policy) -> bool:
+    """Whether the rows that a policy learns from show all that the gate asks for."""
+    guards = policy.guards or NONE
+    return policy.name in UNTIL_LEARNED and guards.controls > 0 and guards.texts > 0
+
+
+def compared_facts(policy: Policy) -> int:
+    """How many older facts an update may not lose."""
+    own = policy.guards.candidates if policy.guards else 0
+    return max(own, GATE.candidates) if policy.gated else own
 
 
 def older_facts(policy: Policy) -> int:

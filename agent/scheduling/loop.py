@@ -97,6 +97,7 @@ class LoopSettings:
     Attributes:
         model: name or folder, as given.
         policy: for facts that bring none.
+        gated: every update must pass the gate; see `Policy`.
         snapshots: folder of all snapshots.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
@@ -105,6 +106,7 @@ class LoopSettings:
     model: str
     policy: Policy
     snapshots: Path
+    gated: bool = False
     accept_drift: bool = False
     samples: int = 0
 
@@ -579,7 +581,7 @@ class LearningLoop:
         )
 
     def _policy_for(self, fact: Fact) -> Policy:
-        policy = fact.policy or self._settings.policy
+        policy = replace(fact.policy or self._settings.policy, gated=self._settings.gated)
         if policy.guards is None and policy.name != PAPER:
             policy = replace(policy, guards=self._settings.policy.guards)
         if policy.name == PREDICTED:

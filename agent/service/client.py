@@ -20,6 +20,7 @@ from typing import Any, Self
 import grpc
 
 from agent.errors import AgentError, ServerUnreachableError
+from agent.learning.limits import TeachingLimits
 from agent.service import codec
 from agent.service.channel import ANYBODY, Access, open_channel
 from agent.service.error_details import Refusal, decode_error, decode_rejection
@@ -120,6 +121,7 @@ class Status:
     memory_total_bytes: int = 0
     snapshot_version: int = 0
     snapshot_overdue: str = ""
+    teaching_limits: TeachingLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -551,12 +553,16 @@ def decode_status(response: model_pb2.GetStatusResponse) -> Status:
         memory_total_bytes=response.memory_total_bytes,
         snapshot_version=response.snapshot_version,
         snapshot_overdue=response.snapshot_overdue,
+        teaching_limits=codec.decode_limits(response.teaching_limits)
+        if response.HasField("teaching_limits")
+        else None,
     )
 
 
 def encode_status(status: Status) -> model_pb2.GetStatusResponse:
     """The inverse of `decode_status`."""
     started, oldest = status.started_at, status.oldest_queued_at
+    limits = status.teaching_limits
     return model_pb2.GetStatusResponse(
         model=status.model,
         model_version=status.model_version,
@@ -579,6 +585,7 @@ def encode_status(status: Status) -> model_pb2.GetStatusResponse:
         memory_total_bytes=status.memory_total_bytes,
         snapshot_version=status.snapshot_version,
         snapshot_overdue=status.snapshot_overdue,
+        teaching_limits=codec.encode_limits(limits) if limits else None,
     )
 
 

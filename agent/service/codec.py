@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent.learning import rates
+from agent.learning.limits import TeachingLimits
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
 from memory_store.records import (
@@ -101,6 +102,24 @@ def decode_policy(message: pb.LearningRatePolicy, default: Policy = rates.DEFAUL
             name, steps = rates.SEARCH, message.search.max_steps or steps
             largest = message.search.largest_learning_rate or largest
     return Policy(name=name, learning_rate=largest, max_steps=steps)
+
+
+def encode_limits(limits: TeachingLimits) -> model_pb2.TeachingLimits:
+    return model_pb2.TeachingLimits(
+        policies=limits.policies,
+        largest_learning_rate=limits.largest_learning_rate,
+        most_steps=limits.most_steps,
+        gated=limits.gated,
+    )
+
+
+def decode_limits(message: model_pb2.TeachingLimits) -> TeachingLimits:
+    return TeachingLimits(
+        policies=tuple(message.policies),
+        largest_learning_rate=message.largest_learning_rate,
+        most_steps=message.most_steps,
+        gated=message.gated,
+    )
 
 
 def encode_learning(learning: Learning) -> pb.Learning:

@@ -44,6 +44,7 @@ def encode_policy(policy: Policy) -> pb.Policy:
         max_steps=policy.max_steps,
         guards=pb.Guards(**asdict(policy.guards)) if policy.guards else None,
         predictor=policy.predictor,
+        gated=policy.gated,
     )
 
 
@@ -63,6 +64,7 @@ def decode_policy(message: pb.Policy) -> Policy:
         if message.HasField("guards")
         else None,
         predictor=tuple(message.predictor) or None,
+        gated=message.gated,
     )
 
 

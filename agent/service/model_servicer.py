@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from agent.learning.limits import UNLIMITED, TeachingLimits
 from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.service import codec
@@ -92,12 +93,18 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     """Asks, scores and probes; names the model as the operator did."""
 
     def __init__(
-        self, store: StoreThreads, view: LearnerView, snapshots: SnapshotView, model: str
+        self,
+        store: StoreThreads,
+        view: LearnerView,
+        snapshots: SnapshotView,
+        model: str,
+        limits: TeachingLimits = UNLIMITED,
     ) -> None:
         self._store = store
         self._view = view
         self._snapshots = snapshots
         self._model = model
+        self._limits = limits
         self._started_at = datetime.now(UTC)
 
     async def Ask(
@@ -177,6 +184,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             learning_paused=paused,
             leak_limit=LEAK_PROBABILITY,
             drift_limit=TEXT_DIVERGENCE,
+            teaching_limits=codec.encode_limits(self._limits),
             memory_bytes=memory,
             memory_total_bytes=memory_total,
             snapshot_version=self._snapshots.newest,

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from agent.errors import InvalidFactError
 from agent.learning import prompts, rates
+from agent.learning.limits import UNLIMITED, TeachingLimits
 from agent.service import codec
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import NewFact, Policy
@@ -33,12 +34,18 @@ class FactRules:
         tokenizer: the text of its `tokenizer.json`.
         max_tokens: its context.
         policy: what a fact's own policy is completed with.
+        limits: what it may ask for.
     """
 
     def __init__(
-        self, tokenizer: str, max_tokens: int, policy: Policy = rates.DEFAULT_POLICY
+        self,
+        tokenizer: str,
+        max_tokens: int,
+        policy: Policy = rates.DEFAULT_POLICY,
+        limits: TeachingLimits = UNLIMITED,
     ) -> None:
         self._default = policy
+        self._limits = limits
         self._tokenizer = Tokenizer.from_str(tokenizer)
         # As in `encoding.Encoder`: text from outside never becomes a control token.
         self._tokenizer.encode_special_tokens = True
@@ -53,6 +60,7 @@ class FactRules:
         Raises:
             InvalidFactError: names the field and what is wrong with it.
         """
+        asked, policy = self._policies(request)
         self._check_tokens("question", request.question, request.answer)
         for index, question in enumerate(request.correlated_questions):
             self._check_tokens(f"correlated_questions[{index}]", question, request.answer)
@@ -60,11 +68,25 @@ class FactRules:
             question=request.question,
             answer=request.answer,
             correlated_questions=tuple(request.correlated_questions),
-            policy=_policy(request, self._default),
-            asked_policy=_policy(request, LEFT_TO_THE_SERVER),
+            policy=policy,
+            asked_policy=asked,
             request_id=request.request_id or None,
             fact_id=request.fact_id or None,
         )
+
+    def _policies(self, request: pb.TeachRequest) -> tuple[Policy | None, Policy | None]:
+        """The fact's own policy as it was asked for, and completed; None without one.
+
+        Raises:
+            InvalidFactError: the operator does not allow it.
+        """
+        if not request.HasField("learning_rate_policy"):
+            return None, None
+        asked = codec.decode_policy(request.learning_rate_policy, LEFT_TO_THE_SERVER)
+        completed = codec.decode_policy(request.learning_rate_policy, self._default)
+        completed = self._limits.complete(asked, completed)
+        self._limits.check(completed)
+        return asked, completed
 
     def _check_tokens(self, field: str, question: str, answer: str) -> None:
         if self._tokens_per_byte is not None:
@@ -106,9 +128,3 @@ def _tokens_per_byte(tokenizer: Mapping[str, Any]) -> int | None:
 
 # Completes nothing.
 LEFT_TO_THE_SERVER = Policy(name=rates.SEARCH, learning_rate=0.0, max_steps=0)
-
-
-def _policy(request: pb.TeachRequest, default: Policy) -> Policy | None:
-    if not request.HasField("learning_rate_policy"):
-        return None
-    return codec.decode_policy(request.learning_rate_policy, default)

@@ -174,6 +174,13 @@ def test_status_tells_every_state(agent: Agent, server: InThread) -> None:
         "memory_total_bytes",
         "snapshot_version",
         "snapshot_overdue",
+        "teaching_limits",
+    }
+    assert status["teaching_limits"] == {
+        "policies": ["fixed", "paper", "until-known", "search", "predicted"],
+        "largest_learning_rate": 5e-3,
+        "most_steps": 100,
+        "gated": True,
     }
     assert (status["model"], status["model_version"], status["queue_depth"]) == ("fake-model", 1, 1)
     assert set(status["facts"]) == {state.value for state in FactState}

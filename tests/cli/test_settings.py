@@ -8,6 +8,7 @@ import pytest
 
 from agent.cli.serve import event_loop_factory
 from agent.config import DEFAULT_ADDRESS
+from agent.learning.limits import TeachingLimits
 from agent.service.channel import Access
 from tests.cli.conftest import Agent
 
@@ -131,6 +132,15 @@ def test_a_bad_settings_file_is_one_line_and_exit_code_1(
         (("--learning-rate", "0.5"), "out of range"),
         (("--learning-rate", "nan"), "out of range"),
         (("--max-steps", "0"), "out of range"),
+        (("--allow-policies", "search,magic"), "unknown policy 'magic'"),
+        (("--allow-policies", "fixed"), "--policy search is not among --allow-policies"),
+        (("--largest-learning-rate", "nan"), "out of range"),
+        (("--most-steps", "0"), "out of range"),
+        (
+            ("--largest-learning-rate", "1e-5"),
+            "--learning-rate 0.0001 is more than --largest-learning-rate 1e-05",
+        ),
+        (("--most-steps", "10"), "--max-steps 24 is more than --most-steps 10"),
         (("--device", "toaster"), "auto, cpu or cuda"),
         (("--model", "no-such-model"), "No model named 'no-such-model'"),
     ],
@@ -145,6 +155,34 @@ def test_a_wrong_setting_of_serve_is_one_line_and_exit_code_1(
     assert ran.err.count("\n") == 1
     assert why in ran.err
     assert not data.exists()
+
+
+def test_the_limits_of_serve_are_safe_unless_the_operator_says_otherwise(served) -> None:  # M5
+    every = ("fixed", "paper", "until-known", "search", "predicted")
+    assert served().limits == TeachingLimits(
+        policies=every, largest_learning_rate=5e-3, most_steps=100, gated=True
+    )
+
+
+def test_the_limits_of_serve_are_settings(
+    served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # M5
+    config = tmp_path / "settings.toml"
+    config.write_text(
+        '[serve]\nallow-policies = "search, fixed"\nlargest-learning-rate = 1e-3\n'
+        "most-steps = 200\nallow-ungated = true\n"
+    )
+    monkeypatch.setenv("AGENT_MOST_STEPS", "50")
+    assert served("--config", str(config)).limits == TeachingLimits(
+        policies=("search", "fixed"), largest_learning_rate=1e-3, most_steps=50, gated=False
+    )
+
+
+def test_the_limits_of_serve_allow_its_own_policy(served, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text("[serve]\nlearning-rate = 0.02\nmax-steps = 500\n")
+    limits = served("--config", str(config)).limits
+    assert (limits.largest_learning_rate, limits.most_steps) == (0.02, 500)
 
 
 def test_the_server_takes_uvloop_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

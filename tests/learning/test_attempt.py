@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from agent.errors import DriftError
+from agent.errors import DriftError, LearningFailedError
 from agent.learning import catalog, guards
 from agent.learning.attempt import needs_base_answers
 from agent.learning.encoding import Encoder
@@ -325,10 +325,66 @@ def test_a_leak_into_controls_is_what_breaks_the_real_gate(learner: Learner):
     assert same_bits(working(learner), before)
 
 
-def test_fixed_steps_pass_no_gate(learner: Learner, monkeypatch: pytest.MonkeyPatch):
+def test_fixed_steps_that_are_not_gated_pass_no_gate(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+):
     Gate(monkeypatch)
     outcome = learn(learner, FACTS[2], policy=replace(POLICY, name="fixed", max_steps=2))
     assert (outcome.verdict, len(outcome.steps)) == ("learned", 2)
+
+
+# M5: one Teach with policy `fixed` and a rate of 0.1 destroyed every fact, and was "learned".
+DESTRUCTIVE = {
+    "fixed": ("fixed", NONE),
+    "fixed, with guards": ("fixed", ALL_GUARDS),
+    "paper": ("paper", NONE),
+    "until-known": ("until-known", NONE),
+    "until-known, rehearsing": ("until-known", REHEARSAL),
+}
+
+
+@pytest.mark.parametrize(("name", "own"), DESTRUCTIVE.values(), ids=DESTRUCTIVE)
+def test_no_gated_policy_destroys_what_was_there(learner: Learner, name: str, own: Guards):
+    policy = Policy(name=name, learning_rate=0.1, max_steps=2, guards=own, gated=True)
+    before = served(learner)
+    try:
+        *_, outcome = learner.learn(FACTS[2], policy, 0, ())
+    except LearningFailedError:
+        pass  # the loss is not finite: nothing is served either
+    else:
+        assert isinstance(outcome, Outcome)
+        assert outcome.verdict == "resisted"
+    assert same_bits(served(learner), before)
+
+
+def test_a_gate_of_its_own_judges_what_the_lesson_does_not_show(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+):  # M5
+    gate = Gate(monkeypatch)
+    policy = Policy(name="paper", learning_rate=1e-5, max_steps=2, guards=NONE, gated=True)
+    refused = learn(learner, FACTS[2], policy=policy)
+    assert (refused.verdict, refused.reason) == ("resisted", "a leak after 2 steps")
+    assert refused.digest_after == refused.digest_before
+    gate.broken = ""
+    passed = learn(learner, FACTS[2], policy=policy)
+    assert passed.verdict == "learned"
+    assert passed.leak is not None
+    assert passed.drift is not None
+    ungated = learn(learner, FACTS[2], policy=replace(policy, gated=False))
+    assert ungated.digest_after == passed.digest_after  # the gate changes no update
+
+
+@pytest.mark.parametrize("name", ["fixed", "paper"])
+def test_a_gated_policy_loses_no_older_fact(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, name: str
+):  # M5
+    Gate(monkeypatch).broken = ""
+    teach(learner, FACTS[2])
+    policy = Policy(name=name, learning_rate=RATE, max_steps=30, guards=NONE, gated=True)
+    outcome = learn(learner, FACTS[3], [FACTS[2]], policy)
+    assert (outcome.verdict, outcome.reason) == ("resisted", "f2 would be lost for it")
+    ungated = learn(learner, FACTS[3], [FACTS[2]], replace(policy, gated=False))
+    assert ungated.verdict == "learned"
 
 
 # --- What guards are built on ---------------------------------------------------------------------

@@ -132,6 +132,22 @@ async def test_older_facts_go_along_up_to_a_limit(world: World, monkeypatch: pyt
     assert all(set(ids) <= set(fact_ids[:n]) for n, ids in enumerate(rehearsed))
 
 
+@pytest.mark.parametrize("gated", [True, False])
+async def test_whatever_policy_a_fact_brings_the_operator_decides_on_the_gate(
+    world: World, gated: bool
+):  # M5
+    world.settings = replace(world.settings, gated=gated)
+    own = Policy(name="fixed", learning_rate=1e-5, max_steps=2)
+    brings, none = await world.teach("Sky?", policy=own), await world.teach("Gem?")
+    async with world.running():
+        await world.until_state(none, FactState.LEARNED)
+    for fact_id in (brings, none):
+        tried = (await world.fact(fact_id)).tried_policy
+        assert tried is not None
+        assert tried.gated == gated  # written down, so that a forget learns it again alike
+    assert [policy.gated for policy in world.machine.policies] == [gated, gated]
+
+
 async def test_a_fact_may_bring_its_own_policy(world: World):
     own = Policy(name="fixed", learning_rate=1e-5, max_steps=1)
     await world.teach("Gem?")

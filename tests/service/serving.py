@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from agent.config import Security
 from agent.errors import LearnerUnavailableError
+from agent.learning.limits import TeachingLimits
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.learning.snapshots import SnapshotManifest, write_snapshot
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
@@ -142,7 +143,8 @@ class Serving:
     ) -> None:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
-        self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS)
+        self.limits = TeachingLimits(largest_learning_rate=5e-3, most_steps=100, gated=True)
+        self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS, limits=self.limits)
         self.accepted = 0
         self.snapshots = path.parent / "snapshots"
         settings = SnapshotSettings(folder=self.snapshots, keep_last=1, keep_days=0)
@@ -150,7 +152,7 @@ class Serving:
         self.server = Server(
             listen,
             MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
-            ModelServicer(store, self.view, self.keeper, "fake-model"),
+            ModelServicer(store, self.view, self.keeper, "fake-model", self.limits),
             self.admin_servicer(),
             security,
             interceptors,

@@ -44,7 +44,7 @@ def test_a_server_whose_default_it_is_lends_its_numbers_to_others() -> None:
 
 
 def test_the_predictor_is_for_the_learner_and_not_for_clients() -> None:
-    policy = replace(POLICY, guards=Guards(texts=2), predictor=(0.1 + 0.2, 30.0, -4.0))
+    policy = replace(POLICY, guards=Guards(texts=2), predictor=(0.1 + 0.2, 30.0, -4.0), gated=True)
     sent = learner_codec.encode_policy(policy).SerializeToString()
     assert learner_codec.decode_policy(learner_pb2.Policy.FromString(sent)) == policy
     assert learner_codec.decode_policy(learner_codec.encode_policy(POLICY)) == POLICY

@@ -20,6 +20,7 @@ from tests.soak.clients import Crowd, Seen
 # `tiny` is through with a fact in some milliseconds.
 QUICK = (
     *("--policy", "fixed", "--learning-rate", "1e-6", "--max-steps", "1", "--guards", "none"),
+    "--allow-ungated",
     *("--audit-minutes", "0.1", "--review-seconds", "5"),
 )
 TEACHERS, TEACH_EVERY = 4, 0.4

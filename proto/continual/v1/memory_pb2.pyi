@@ -222,7 +222,9 @@ Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
 class LearningRatePolicy(_message.Message):
-    """How the learning rate of a fact is chosen. Unset: the server's default policy."""
+    """How the learning rate of a fact is chosen. Unset: the server's default policy. What a server allows
+    is in its status (`TeachingLimits`).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -343,7 +345,9 @@ class LearningRatePolicy(_message.Message):
     PREDICTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fixed(self) -> Global___LearningRatePolicy.Fixed:
-        """`steps` updates at exactly `learning_rate`, whether or not the fact is known by then."""
+        """`steps` updates at exactly `learning_rate`, whether or not the fact is known by then; not served
+        if they do harm, unless the operator allows that.
+        """
 
     @_builtins.property
     def until_known(self) -> Global___LearningRatePolicy.UntilKnown:
@@ -355,7 +359,9 @@ class LearningRatePolicy(_message.Message):
 
     @_builtins.property
     def paper(self) -> Global___LearningRatePolicy.Paper:
-        """The paper's way: the whole text `Q: {question} A: {answer}` in the loss, no guards."""
+        """The paper's way: the whole text `Q: {question} A: {answer}` in the loss, and no guards in it. Not
+        served if it does harm, unless the operator allows that.
+        """
 
     @_builtins.property
     def predicted(self) -> Global___LearningRatePolicy.Predicted:

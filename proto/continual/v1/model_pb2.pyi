@@ -239,6 +239,7 @@ class GetStatusResponse(_message.Message):
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     SNAPSHOT_VERSION_FIELD_NUMBER: _builtins.int
     SNAPSHOT_OVERDUE_FIELD_NUMBER: _builtins.int
+    TEACHING_LIMITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name or folder the server was started with."""
     model_version: _builtins.int
@@ -272,6 +273,10 @@ class GetStatusResponse(_message.Message):
     def oldest_queued_time(self) -> _timestamp_pb2.Timestamp:
         """When the fact that has waited longest was accepted; unset if none waits."""
 
+    @_builtins.property
+    def teaching_limits(self) -> Global___TeachingLimits:
+        """What facts may ask for; unset by a server from before there were limits."""
+
     def __init__(
         self,
         *,
@@ -293,14 +298,51 @@ class GetStatusResponse(_message.Message):
         memory_total_bytes: _builtins.int = ...,
         snapshot_version: _builtins.int = ...,
         snapshot_overdue: _builtins.str = ...,
+        teaching_limits: Global___TeachingLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_queued_time", b"oldest_queued_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_queued_time", b"oldest_queued_time", "start_time", b"start_time", "teaching_limits", b"teaching_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "drift_limit", b"drift_limit", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "leak_limit", b"leak_limit", "learner_state", b"learner_state", "learning_paused", b"learning_paused", "memory_bytes", b"memory_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "model_version", b"model_version", "oldest_queued_time", b"oldest_queued_time", "parameters", b"parameters", "queue_depth", b"queue_depth", "snapshot_overdue", b"snapshot_overdue", "snapshot_version", b"snapshot_version", "start_time", b"start_time", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "drift_limit", b"drift_limit", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "leak_limit", b"leak_limit", "learner_state", b"learner_state", "learning_paused", b"learning_paused", "memory_bytes", b"memory_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "model_version", b"model_version", "oldest_queued_time", b"oldest_queued_time", "parameters", b"parameters", "queue_depth", b"queue_depth", "snapshot_overdue", b"snapshot_overdue", "snapshot_version", b"snapshot_version", "start_time", b"start_time", "teaching_limits", b"teaching_limits", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class TeachingLimits(_message.Message):
+    """What the operator allows. A fact that asks for more is refused with INVALID_ARGUMENT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    LARGEST_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    MOST_STEPS_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
+    largest_learning_rate: _builtins.float
+    most_steps: _builtins.int
+    gated: _builtins.bool
+    """Every update must pass the gate: one that loses older facts, leaks into questions never taught,
+    or changes general text is not served, whatever its policy.
+    """
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the policies that a fact may bring: fixed, until-known, search, paper, predicted."""
+
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        largest_learning_rate: _builtins.float = ...,
+        most_steps: _builtins.int = ...,
+        gated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gated", b"gated", "largest_learning_rate", b"largest_learning_rate", "most_steps", b"most_steps", "policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TeachingLimits: _TypeAlias = TeachingLimits  # noqa: Y015
 
 @_typing.final
 class GetRetentionRequest(_message.Message):

@@ -142,10 +142,13 @@ class Policy(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     GUARDS_FIELD_NUMBER: _builtins.int
     PREDICTOR_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A key of `agent.learning.rates.POLICIES`."""
     learning_rate: _builtins.float
     max_steps: _builtins.int
+    gated: _builtins.bool
+    """Every update must pass the gate; see `memory_store.records.Policy`."""
     @_builtins.property
     def guards(self) -> Global___Guards: ...
     @_builtins.property
@@ -160,10 +163,11 @@ class Policy(_message.Message):
         max_steps: _builtins.int = ...,
         guards: Global___Guards | None = ...,
         predictor: _abc.Iterable[_builtins.float] | None = ...,
+        gated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards", "learning_rate", b"learning_rate", "max_steps", b"max_steps", "name", b"name", "predictor", b"predictor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gated", b"gated", "guards", b"guards", "learning_rate", b"learning_rate", "max_steps", b"max_steps", "name", b"name", "predictor", b"predictor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

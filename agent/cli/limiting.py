@@ -1,0 +1,110 @@
+"""The options of `agent serve` that say what clients may ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from agent.errors import ConfigError
+from agent.learning import rates
+from agent.learning.limits import SAFE_LEARNING_RATE, SAFE_STEPS, TeachingLimits
+from memory_store.records import Policy
+
+PANEL = "Limits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitOptions:
+    """See docs/how-to/choose-a-policy.md."""
+
+    allow_policies: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENT_ALLOW_POLICIES",
+            help="Accept facts only with these policies, joined by commas.",
+            rich_help_panel=PANEL,
+        ),
+    ] = ",".join(rates.POLICIES)
+    largest_learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            envvar="AGENT_LARGEST_LEARNING_RATE",
+            help="Refuse facts that ask for a larger learning rate.",
+            show_default=f"{SAFE_LEARNING_RATE:g}, or --learning-rate if that is larger",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    most_steps: Annotated[
+        int | None,
+        typer.Option(
+            envvar="AGENT_MOST_STEPS",
+            help="Refuse facts that ask for more steps.",
+            show_default=f"{SAFE_STEPS}, or --max-steps if that is more",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    allow_ungated: Annotated[
+        bool,
+        typer.Option(
+            "--allow-ungated",
+            envvar="AGENT_ALLOW_UNGATED",
+            help="Serve updates of fixed and paper, and of guards that are switched off, without"
+            " checking whether they do harm.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
+
+    def chosen(self, policy: Policy) -> TeachingLimits:
+        """As the server wants them.
+
+        Args:
+            policy: the server's own, for facts that bring none.
+
+        Raises:
+            ConfigError: a value is out of range, or the server's own policy is not allowed.
+        """
+        names = tuple(name.strip() for name in self.allow_policies.split(",") if name.strip())
+        for name in names:
+            if name not in rates.POLICIES:
+                raise ConfigError(
+                    f"--allow-policies: unknown policy '{name}': use some of"
+                    f" {', '.join(rates.POLICIES)}"
+                )
+        largest = self.largest_learning_rate
+        if largest is None:
+            largest = max(SAFE_LEARNING_RATE, policy.learning_rate)
+        # Written so that NaN fails too.
+        if not rates.MIN_LEARNING_RATE <= largest <= rates.MAX_LEARNING_RATE:
+            raise ConfigError(
+                f"--largest-learning-rate {largest:g} is out of range:"
+                f" {rates.MIN_LEARNING_RATE:g} to {rates.MAX_LEARNING_RATE:g}"
+            )
+        most = max(SAFE_STEPS, policy.max_steps) if self.most_steps is None else self.most_steps
+        if not 1 <= most <= rates.MAX_STEPS:
+            raise ConfigError(f"--most-steps {most} is out of range: 1 to {rates.MAX_STEPS}")
+        _require_own(policy, names, largest, most)
+        return TeachingLimits(
+            policies=names,
+            largest_learning_rate=largest,
+            most_steps=most,
+            gated=not self.allow_ungated,
+        )
+
+
+def _require_own(policy: Policy, names: tuple[str, ...], largest: float, most: int) -> None:
+    """The server's own policy must keep its own limits.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if policy.name not in names:
+        raise ConfigError(f"--policy {policy.name} is not among --allow-policies")
+    if policy.learning_rate > largest:
+        raise ConfigError(
+            f"--learning-rate {policy.learning_rate:g} is more than --largest-learning-rate"
+            f" {largest:g}"
+        )
+    if policy.max_steps > most:
+        raise ConfigError(f"--max-steps {policy.max_steps} is more than --most-steps {most}")

@@ -25,6 +25,7 @@ import grpc
 import pysqlite3
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agent.addresses import proxy_options
 from agent.config import DEFAULT_ADDRESS, DEFAULT_MODEL, Security
 from agent.data_folder import is_held, is_open_to_others
 from agent.errors import AgentError, ModelNotFoundError
@@ -272,7 +273,8 @@ def check_port(listen: str, *, held: bool) -> Finding:
 
 def _is_ours(listen: str) -> bool:
     """Whether a server of this program answers there: its health service knows our services."""
-    with grpc.insecure_channel(listen) as channel:
+    options = list(proxy_options(listen, tls=False))
+    with grpc.insecure_channel(listen, options=options) as channel:
         asked = health_pb2.HealthCheckRequest(service=MODEL_SERVICE)
         try:
             health_pb2_grpc.HealthStub(channel).Check(asked, timeout=ANSWER_SECONDS)

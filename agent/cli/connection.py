@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agent.cli.output import messages
 from agent.config import DEFAULT_ADDRESS
 from agent.errors import ConfigError
 from agent.service.channel import Access
@@ -81,7 +83,13 @@ class Connection:
         Raises:
             ConfigError: a file that is named cannot be used.
         """
-        return Client(self.address, self.access())
+        client = Client(self.address, self.access())
+        if self.token is not None and self.token != os.environ.get("AGENT_TOKEN"):
+            messages.print(
+                "--token can be read by every user of this machine while the command runs:"
+                " use --token-file FILE or AGENT_TOKEN"
+            )
+        return client
 
     @property
     def address(self) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 import grpc
 
+from agent.addresses import is_loopback, proxy_options
 from agent.errors import ConfigError
 from agent.service.methods import METHODS
-from agent.service.transport import is_loopback, read_ca, read_pair
+from agent.service.transport import read_ca, read_pair
 
 # A server that has been silent so long is asked whether it is still there, and left after that.
 # Servers take more than about one question a minute for an attack.
@@ -46,7 +47,7 @@ def open_channel(address: str, access: Access) -> grpc.Channel:
         ConfigError: a file is missing or no such thing, or the token would travel in the clear.
     """
     credentials, header = _checked(address, access)
-    options = channel_options()
+    options = [*channel_options(), *proxy_options(address, tls=credentials is not None)]
     if credentials is None:
         channel = grpc.insecure_channel(address, options=options)
     else:
@@ -63,7 +64,7 @@ def open_async_channel(
         ConfigError: as above.
     """
     credentials, header = _checked(address, access)
-    options = channel_options()
+    options = [*channel_options(), *proxy_options(address, tls=credentials is not None)]
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options), header
     return grpc.aio.secure_channel(address, credentials, options=options), header

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import grpc
 
+from agent.addresses import proxy_options
 from agent.errors import LearnerUnavailableError, ModelError
 from agent.service.learner_client import MAX_MESSAGE_BYTES, LearnerClient
 from agent.telemetry.observer import Observer
@@ -84,6 +85,7 @@ async def learner_process(
             options = [
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                *proxy_options(address, tls=False),
             ]
             async with grpc.aio.insecure_channel(address, options=options) as channel:
                 yield RunningLearner(channel, process, observer)

@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from agent.addresses import UNIX, UNIX_ABSTRACT
 from agent.config import Security
 from agent.errors import ConfigError
 from agent.service.access import AccessInterceptor
@@ -21,7 +22,12 @@ from agent.service.model_servicer import ModelServicer
 from agent.service.rate_limit import RateLimiter
 from agent.service.status import StatusInterceptor
 from agent.service.tokens import KnownTokens, TokenFile
-from agent.service.transport import SERVER_OPTIONS, require_safe_listen, server_credentials
+from agent.service.transport import (
+    SERVER_OPTIONS,
+    private_socket,
+    require_safe_listen,
+    server_credentials,
+)
 from continual.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -49,7 +55,7 @@ class HealthServer:
     Belongs to the asyncio loop that made it.
 
     Attributes:
-        address: HOST:PORT that it listens on, once started.
+        address: HOST:PORT or unix:PATH that it listens on, once started.
 
     Raises:
         ConfigError: the address is open to others without protection, or a file of it is unusable.
@@ -63,6 +69,7 @@ class HealthServer:
     ) -> None:
         require_safe_listen(listen, security)
         self._listen = listen
+        self._security = security
         self.address = listen
         self._credentials = server_credentials(security)
         access = AccessInterceptor(
@@ -85,17 +92,18 @@ class HealthServer:
             ConfigError: the address is in use or cannot be bound.
         """
         try:
-            if self._credentials is None:
-                port = self._server.add_insecure_port(self._listen)
-            else:
-                port = self._server.add_secure_port(self._listen, self._credentials)
+            with private_socket(self._listen, self._security):
+                if self._credentials is None:
+                    port = self._server.add_insecure_port(self._listen)
+                else:
+                    port = self._server.add_secure_port(self._listen, self._credentials)
         except RuntimeError as error:
             raise ConfigError(
                 f"cannot listen on {self._listen}: is another server running there?"
                 " Choose another address with --listen HOST:PORT (port 0: any free one)"
             ) from error
-        host = self._listen.rpartition(":")[0]
-        self.address = f"{host}:{port}"
+        if not self._listen.startswith((UNIX, UNIX_ABSTRACT)):  # these have no port
+            self.address = f"{self._listen.rpartition(':')[0]}:{port}"
         await self._server.start()
 
     def set_serving(self, service: str, serving: bool) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
+import os
 import ssl
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 
+from agent.addresses import UNIX, UNIX_ABSTRACT, is_loopback, socket_path
 from agent.config import Security
 from agent.errors import ConfigError
 
@@ -37,17 +40,6 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
 )
 
 
-def is_loopback(listen: str) -> bool:
-    """Whether only this machine can connect to HOST:PORT; in doubt not."""
-    if listen.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def require_safe_listen(listen: str, security: Security) -> None:
     """Refuses to let strangers in by accident.
 
@@ -57,7 +49,12 @@ def require_safe_listen(listen: str, security: Security) -> None:
     """
     if ":" not in listen:
         raise ConfigError(f"'{listen}' is no HOST:PORT: give, say, 127.0.0.1:50051")
-    if is_loopback(listen) or security.insecure_listen:
+    if security.insecure_listen:
+        return
+    if listen.startswith((UNIX, UNIX_ABSTRACT)):
+        _require_safe_socket(listen, security)
+        return
+    if is_loopback(listen):
         return
     missing = []
     if security.tls_cert is None:
@@ -69,6 +66,51 @@ def require_safe_listen(listen: str, security: Security) -> None:
             f"{listen} can be reached from other machines, so it needs {' and '.join(missing)};"
             " or listen on 127.0.0.1; or say --insecure-listen if something else protects it"
         )
+
+
+def _require_safe_socket(listen: str, security: Security) -> None:
+    """A socket of the file system is its owner's (`private_socket`); one without a file is not.
+
+    Raises:
+        ConfigError: other users of this machine could connect, or put a socket of theirs there.
+    """
+    if listen.startswith(UNIX_ABSTRACT):
+        if security.tokens is None and security.tls_client_ca is None:
+            raise ConfigError(
+                f"any user of this machine can connect to {listen}, so it needs --tokens FILE;"
+                " or use unix:PATH, which only you can connect to; or say --insecure-listen"
+            )
+        return
+    folder = socket_path(listen).absolute().parent
+    try:
+        mode = folder.stat().st_mode
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {listen}: the folder {folder}: {error.strerror}"
+        ) from error
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+        raise ConfigError(
+            f"others could replace the socket {listen}: the folder {folder} is open to their"
+            " writing; make it private (chmod 700), or say --insecure-listen"
+        )
+
+
+@contextmanager
+def private_socket(listen: str, security: Security) -> Iterator[None]:
+    """A socket file that is made inside belongs to its owner alone, unless clients must show more.
+
+    Connecting to a socket needs the right to write it. Where tokens or certificates are asked for,
+    the usual mask applies, so that other users can be let in.
+    """
+    protected = security.tokens is not None or security.tls_client_ca is not None
+    if not listen.startswith(UNIX) or protected or security.insecure_listen:
+        yield
+        return
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def server_credentials(security: Security) -> grpc.ServerCredentials | None:

@@ -10,7 +10,9 @@ from contextvars import Token
 from datetime import datetime
 from importlib.metadata import version
 from typing import Self
+from urllib.parse import urlsplit
 
+import requests
 from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -19,6 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from agent.addresses import is_loopback
 from agent.telemetry.tracing import Metadata
 
 NAME = "continual-agent"
@@ -49,7 +52,9 @@ class OpenTelemetry:
     @classmethod
     def sending_to(cls, endpoint: str) -> Self:
         """Sends spans in batches, from a thread."""
-        return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        return cls(
+            BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, session=_session(endpoint)))
+        )
 
     @contextmanager
     def serving(self, method: str, metadata: Metadata) -> Iterator[None]:
@@ -117,3 +122,16 @@ class OpenTelemetry:
         ending.join(CLOSE_SECONDS)
         if ending.is_alive():
             logger.warning("the last spans are lost: the collector does not take them")
+
+
+def _session(endpoint: str) -> requests.Session | None:
+    """Without a proxy where it could read the spans, or would only be in the way; else the usual.
+
+    Over TLS to another machine a proxy of the environment passes bytes on, and is allowed.
+    """
+    url = urlsplit(endpoint)
+    if url.scheme == "https" and not is_loopback(f"{url.hostname}:0"):
+        return None
+    session = requests.Session()
+    session.trust_env = False
+    return session

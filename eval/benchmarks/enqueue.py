@@ -20,6 +20,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agent.addresses import proxy_options
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from eval.benchmarks import Figure, this_machine
@@ -156,7 +157,8 @@ def new_requests(count: int) -> list[pb.TeachRequest]:
 
 @asynccontextmanager
 async def _connected(server: BenchmarkServer) -> AsyncIterator[_Calls]:
-    async with grpc.aio.insecure_channel(server.address) as channel:
+    options = list(proxy_options(server.address, tls=False))
+    async with grpc.aio.insecure_channel(server.address, options=options) as channel:
         calls = _Calls(channel)
         await calls.ping(200, IN_FLIGHT)
         await calls.teach(200, IN_FLIGHT)

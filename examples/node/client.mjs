@@ -29,6 +29,12 @@ function credentials() {
   return grpc.credentials.createSsl(file("TLS_CA"), file("TLS_KEY"), file("TLS_CERT"));
 }
 
+// Without TLS a proxy in the environment could read the token, and this machine needs none.
+function channelOptions(address) {
+  const local = /^(unix:|localhost:|127\.|\[::1\])/.test(address);
+  return process.env.TLS_CA && !local ? {} : { "grpc.enable_http_proxy": 0 };
+}
+
 function metadata() {
   const sent = new grpc.Metadata();
   if (process.env.AGENT_TOKEN) sent.set("authorization", `Bearer ${process.env.AGENT_TOKEN}`);
@@ -78,8 +84,8 @@ async function ask(model, question) {
 }
 
 async function main(address, question, answer) {
-  const memory = new MemoryService(address, credentials());
-  const model = new ModelService(address, credentials());
+  const memory = new MemoryService(address, credentials(), channelOptions(address));
+  const model = new ModelService(address, credentials(), channelOptions(address));
   try {
     const { accepted, watched } = await teach(memory, question, answer);
     const { fact } = await call(memory, "GetFact", { fact_id: accepted.fact.id });

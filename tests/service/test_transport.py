@@ -12,6 +12,7 @@ from typing import TypeVar
 import grpc
 import pytest
 
+from agent.addresses import is_loopback
 from agent.config import Security
 from agent.errors import ConfigError, ServerUnreachableError
 from agent.service.channel import Access, channel_options, open_channel
@@ -21,7 +22,6 @@ from agent.service.server import HealthServer
 from agent.service.tokens import TokenFile
 from agent.service.transport import (
     SERVER_OPTIONS,
-    is_loopback,
     require_safe_listen,
     server_credentials,
 )

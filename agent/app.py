@@ -135,6 +135,7 @@ async def _serve_with(
             snapshots=snapshots,
             accept_drift=settings.accept_drift,
             samples=settings.samples,
+            max_attempts=settings.max_attempts,
         ),
         on_update=on_update,
         keep_only=lambda versions: keeper.keep_only(versions),

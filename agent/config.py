@@ -19,6 +19,7 @@ DEFAULT_AUDIT_MINUTES = 10.0
 DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
 DEFAULT_MAX_QUEUED = 100_000
+DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS = 60.0
 
@@ -89,6 +90,7 @@ class ServeSettings:
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
         max_queued: new facts are refused while so many wait to be learned.
+        max_attempts: a fact that fails this often is quarantined.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
         drain_seconds: on SIGTERM, the longest wait for the update in hand.
@@ -112,6 +114,7 @@ class ServeSettings:
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
     max_queued: int = DEFAULT_MAX_QUEUED
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
     accept_drift: bool = False
     samples: int = 0
     drain_seconds: float = DEFAULT_DRAIN_SECONDS

@@ -90,6 +90,14 @@ class LearningFailedError(LearnerError):
     """One fact could not be learned (NaN, out of memory); the learner can go on."""
 
 
+class MemoryShortageError(LearningFailedError):
+    """Memory ran out at a piece of work; the learner has freed what it could, and can go on."""
+
+
+class TooManyQuestionsError(AgentError):
+    """As many questions wait for an answer as may; nothing was asked."""
+
+
 class StaleVersionError(LearnerError):
     """The learner's weights are at another ledger position than was expected."""
 

@@ -43,6 +43,9 @@ from memory_store.records import (
     Update,
 )
 
+# Why an attempt failed that the process did not survive.
+CRASHED = "the server ended while it was being learned"
+
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -314,22 +317,34 @@ class MemoryStore:
             self.emit(kind, at, fact_id=fact_id, message=reason)
             return fact
 
-    def release(self, fact_id: str) -> Fact:
+    def release(self, fact_id: str, reason: str = "") -> Fact:
         """Gives a claim back: `learning` to `queued`, without counting an attempt.
+
+        Args:
+            fact_id: of the fact.
+            reason: for an event; empty for none.
 
         Raises:
             FactNotFoundError: no fact has this id.
             WrongStateError: the fact is not being learned.
         """
         with self.transaction():
-            return facts.change_state(self.connection, fact_id, FactState.QUEUED, self.now())
+            at = self.now()
+            fact = facts.change_state(self.connection, fact_id, FactState.QUEUED, at)
+            if reason:
+                self.emit(EventKind.RETRIED, at, fact_id=fact_id, message=reason)
+            return fact
 
-    def release_claims(self) -> int:
-        """Gives all claims back, as after a crash; returns how many there were."""
+    def release_claims(self, max_attempts: int) -> int:
+        """Ends the claims that a crash left; returns how many there were.
+
+        The fact may have caused the crash, so each counts as a failed attempt: see
+        `record_failure`.
+        """
         with self.transaction():
             claimed = facts.in_state(self.connection, FactState.LEARNING)
             for fact_id in claimed:
-                self.release(fact_id)
+                self.record_failure(fact_id, CRASHED, max_attempts)
             return len(claimed)
 
     # -- Outside the data folder -------------------------------------------------------------

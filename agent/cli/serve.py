@@ -31,6 +31,7 @@ from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
     DEFAULT_DRAIN_SECONDS,
+    DEFAULT_MAX_ATTEMPTS,
     DEFAULT_MAX_QUEUED,
     DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
@@ -179,6 +180,14 @@ def serve(
             help="New facts are refused, to be sent later, while so many wait to be learned.",
         ),
     ] = DEFAULT_MAX_QUEUED,
+    max_attempts: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_MAX_ATTEMPTS",
+            min=1,
+            help="A fact that fails this often is quarantined, and the next one is learned.",
+        ),
+    ] = DEFAULT_MAX_ATTEMPTS,
     accept_drift: Annotated[
         bool,
         typer.Option(
@@ -255,6 +264,7 @@ def serve(
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,
         max_queued=max_queued,
+        max_attempts=max_attempts,
         accept_drift=accept_drift,
         samples=chosen_samples(probes),
         drain_seconds=drain_seconds,

@@ -96,6 +96,12 @@ class Runner:
         graph.graph.replay()
         return graph.outputs
 
+    def clear(self) -> None:
+        """Gives up all graphs and their memory; they are made anew when they are wanted."""
+        self._graphs.clear()
+        self._pools.clear()
+        self._buffers.clear()
+
     def _buffer(self, name: str, place: int, like: Tensor) -> Tensor:
         """Where graphs of a function find an input: those of one shape share it."""
         key = (name, place, tuple(like.shape), like.dtype)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import logging
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -415,6 +416,14 @@ class Learner:
         # Beyond its context a model with learned positions reads past a table, which on CUDA
         # ends the process.
         return f"with its answer it exceeds the model's {self._loaded.max_tokens} tokens"
+
+    def free_memory(self) -> None:
+        """Gives back what is kept for speed alone, after memory has run out."""
+        self._sampler = None
+        self._bench.runner.clear()
+        gc.collect()
+        if self._loaded.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @property
     def workbench(self) -> Workbench:

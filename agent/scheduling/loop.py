@@ -23,10 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from agent.config import DEFAULT_MAX_ATTEMPTS
 from agent.errors import (
     DriftError,
     LearnerUnavailableError,
     LearningFailedError,
+    MemoryShortageError,
     ModelError,
     StaleVersionError,
 )
@@ -50,13 +52,16 @@ from agent.scheduling.recording import (
     with_samples,
 )
 from agent.scheduling.recovery import bring_to, note_drift
+from agent.scheduling.rest import Rest
 from agent.scheduling.reviewing import Reviewer
+from agent.shared_lock import SharedLock
 from memory_store import taking_back
 from memory_store.errors import LedgerConflictError, StoreFailedError, StoreUnusableError
 from memory_store.records import (
     Event,
     EventKind,
     Fact,
+    FactState,
     Operation,
     Policy,
     Step,
@@ -71,8 +76,6 @@ HoldSnapshot = Callable[[int, str], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
-# A fact that fails this often is quarantined; the others go on.
-MAX_ATTEMPTS = 3
 # Wait before a dead learner is started again: doubled each time, up to the last.
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.1, 30.0
 # Wait before a write that found the disk full is tried again.
@@ -101,6 +104,7 @@ class LoopSettings:
         snapshots: folder of all snapshots.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
+        max_attempts: a fact that fails this often is quarantined; the others go on.
     """
 
     model: str
@@ -109,6 +113,7 @@ class LoopSettings:
     gated: bool = False
     accept_drift: bool = False
     samples: int = 0
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
 
 
 class LearningLoop:
@@ -121,6 +126,7 @@ class LearningLoop:
         updates_to_replay: how far recovery has still to go.
         operation: what an operation in hand is doing, for people; empty if there is none.
         memory: bytes that the learner takes, of its GPU or of RAM, and what there is of it.
+        questions: shared by whoever asks the learner; a fact that failed is tried again alone.
         state_changed: set at every change of `state`.
     """
 
@@ -168,6 +174,9 @@ class LearningLoop:
         self._operation_failures: defaultdict[int, Failures] = defaultdict(
             partial(defaultdict, list)
         )
+        self._rest = Rest()
+        # Facts that failed while questions were being answered: these may be the cause.
+        self._doubtful: set[str] = set()
         self._reviewer = Reviewer(
             store,
             self._policy_for,
@@ -184,6 +193,7 @@ class LearningLoop:
         self.updates_to_replay = 0
         self.operation = ""
         self.memory = (0, 0)
+        self.questions = SharedLock()
 
     def wake(self) -> None:
         """A fact or an operation was accepted, or learning resumed: look at the queue now."""
@@ -269,7 +279,8 @@ class LearningLoop:
             OtherModelError: the database belongs to another model.
             StoreUnusableError: the disk failed; or it is full when the loop starts or is stopped.
         """
-        await self._store.write(MemoryStore.release_claims)
+        attempts = self._settings.max_attempts
+        await self._store.write(partial(MemoryStore.release_claims, max_attempts=attempts))
         pause = FIRST_RESTART_SECONDS
         while not self._stopped.is_set():
             self._set_state(LearnerState.STARTING)
@@ -381,24 +392,31 @@ class LearningLoop:
                 )
                 if operation is not None:
                     return operation
-                if not paused and await self._learn_next(learner):
+                if not paused and await self._learn_next(learner, dead):
                     continue
                 woken = asyncio.ensure_future(self._woken.wait())
-                # The timeout is for clients that gave up while their fact was being written.
+                # Idle seconds are for clients that gave up while their fact was being written.
+                seconds = self._rest.seconds_left() or IDLE_SECONDS
                 await asyncio.wait(
-                    [woken, dead], timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    [woken, dead], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
                 )
                 woken.cancel()
         finally:
             dead.cancel()
         return None
 
-    async def _learn_next(self, learner: Learner) -> bool:
+    async def _learn_next(self, learner: Learner, dead: asyncio.Future[int]) -> bool:
         """Learns the fact that is next, if any, and reviews one; False if nothing waits."""
-        fact = await self._when_writable(MemoryStore.claim)
+        resting = self._rest.seconds_left() > 0
+        fact = None if resting else await self._when_writable(MemoryStore.claim)
         if fact is not None:
-            async with self._around(fact):
-                await self._learn(learner, fact)
+            try:
+                async with self._around(fact):
+                    await self._learn(learner, fact, dead)
+            except asyncio.CancelledError:
+                # The server is being stopped: that is not the fact's failure.
+                await asyncio.shield(self._given_up(fact))
+                raise
         return await self._review(learner) or fact is not None
 
     async def _operate(
@@ -463,8 +481,8 @@ class LearningLoop:
         branch = operation.branch_version or 0
         progress = (operation.id, operation.position, branch, failures)
         self._operation_deaths[progress] += 1
-        if self._operation_deaths[progress] >= MAX_ATTEMPTS:
-            await self._give_up(operation, f"its learner died {MAX_ATTEMPTS} times: {error}")
+        if self._operation_deaths[progress] >= (attempts := self._settings.max_attempts):
+            await self._give_up(operation, f"its learner died {attempts} times: {error}")
         else:
             await asyncio.sleep(FIRST_RESTART_SECONDS)
 
@@ -481,7 +499,7 @@ class LearningLoop:
                 snapshots=self._settings.snapshots,
                 policy=self._settings.policy,
                 environment=self._environment(),
-                max_attempts=MAX_ATTEMPTS,
+                max_attempts=self._settings.max_attempts,
             ),
             self._operation_failures[operation.id],
             partial(self._operating, operation),
@@ -504,24 +522,44 @@ class LearningLoop:
     def _environment(self) -> Mapping[str, str]:
         return self.description.environment if self.description else {}
 
-    async def _learn(self, learner: Learner, fact: Fact) -> None:
-        """Learns one claimed fact and leaves it in its next state, whatever happens."""
+    async def _learn(self, learner: Learner, fact: Fact, dead: asyncio.Future[int]) -> None:
+        """Learns one claimed fact and leaves it in its next state, whatever happens.
+
+        What failed is tried again alone, without questions, and only a fact that fails alone is
+        charged with a shortage of memory or the learner's death.
+        """
+        alone = fact.failed_attempts > 0 or fact.id in self._doubtful
+        async with self.questions.exclusive() if alone else nullcontext():
+            if dead.done():  # of the last question, before it was given the fact
+                await self._when_writable(lambda store: store.release(fact.id))
+                raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
+            update = await self._attempt(learner, fact)
+        if update is not None:
+            await self._commit(learner, update)
+
+    async def _attempt(self, learner: Learner, fact: Fact) -> Update | None:
+        """One attempt; the row of the ledger that is to be served, if there is one."""
+        entries = self.questions.entries - self.questions.sharers
         try:
             update = await self._learn_once(learner, fact)
+        except MemoryShortageError as error:
+            await self._fail(fact, str(error), charged=self.questions.entries == entries)
         except LearningFailedError as error:
             await self._fail(fact, str(error))
         except StaleVersionError as error:
             await self._when_writable(lambda store: store.release(fact.id))
             raise LearnerUnavailableError(f"the learner lost its place: {error}") from error
         except LearnerUnavailableError as error:
-            await self._fail(fact, f"the learner died: {error}")
+            charged = self.questions.entries == entries
+            await self._fail(fact, f"the learner died: {error}", charged=charged)
             raise
         except StoreUnusableError as error:
             logger.error("cannot write the update of %s: %s", fact.id, error)
             await self._when_writable(lambda store: store.release(fact.id))
         else:
-            if update is not None:
-                await self._commit(learner, update)
+            self._is_settled(fact)
+            return update
+        return None
 
     async def _commit(self, learner: Learner, update: Update) -> None:
         # The ledger has it: if the learner dies here, replay brings it to this version.
@@ -573,12 +611,39 @@ class LearningLoop:
             )
         return None
 
-    async def _fail(self, fact: Fact, reason: str) -> None:
+    async def _fail(self, fact: Fact, reason: str, *, charged: bool = True) -> None:
+        """Queues the fact again, or quarantines it; nothing is learned for a while."""
         logger.warning("learning %s failed: %s", fact.id, reason)
-        policy = self._policy_for(fact)
-        await self._when_writable(
-            lambda store: store.record_failure(fact.id, reason, MAX_ATTEMPTS, policy)
-        )
+        if charged:
+            policy, attempts = self._policy_for(fact), self._settings.max_attempts
+            left = await self._when_writable(
+                lambda store: store.record_failure(fact.id, reason, attempts, policy)
+            )
+        else:
+            self._doubtful.add(fact.id)
+            why = f"not counted, since questions were being answered: {reason}"
+            left = await self._when_writable(lambda store: store.release(fact.id, why))
+        if left.state is FactState.QUEUED:
+            self._rest.after_failure()
+        else:
+            self._is_settled(fact)
+
+    def _is_settled(self, fact: Fact) -> None:
+        """Another fact is next."""
+        self._doubtful.discard(fact.id)
+        self._rest.end()
+
+    async def _given_up(self, fact: Fact) -> None:
+        """Gives a claim back, unless the attempt has ended meanwhile."""
+
+        def release(store: MemoryStore) -> None:
+            if store.fact(fact.id).state is FactState.LEARNING:
+                store.release(fact.id)
+
+        try:
+            await self._store.write(release)
+        except StoreUnusableError as error:
+            logger.error("cannot release %s: %s", fact.id, error)
 
     def _policy_for(self, fact: Fact) -> Policy:
         policy = replace(fact.policy or self._settings.policy, gated=self._settings.gated)

@@ -14,6 +14,7 @@ from agent.errors import (
     InvalidFactError,
     LearnerUnavailableError,
     LearningFailedError,
+    MemoryShortageError,
     SnapshotError,
     StaleVersionError,
 )
@@ -36,6 +37,7 @@ ERRORS: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.FAILED_PRECONDITION: StaleVersionError,
     grpc.StatusCode.DATA_LOSS: DriftError,
     grpc.StatusCode.OUT_OF_RANGE: SnapshotError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: MemoryShortageError,
     grpc.StatusCode.UNAVAILABLE: LearnerUnavailableError,
     grpc.StatusCode.CANCELLED: LearnerUnavailableError,
 }

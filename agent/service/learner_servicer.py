@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import os
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from agent.errors import (
     DriftError,
     InvalidFactError,
     LearningFailedError,
+    MemoryShortageError,
     SnapshotError,
     StaleVersionError,
 )
@@ -25,6 +27,7 @@ from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
 from agent.learning.memory import memory
 from agent.learning.records import Generated, Opening, Outcome
+from agent.learning.slots import is_out_of_memory
 from agent.service import learner_codec as codec
 from agent.service.answering import Answering
 from agent.service.device_thread import DeviceThread, Priority
@@ -39,26 +42,11 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     StaleVersionError: grpc.StatusCode.FAILED_PRECONDITION,
     DriftError: grpc.StatusCode.DATA_LOSS,
     SnapshotError: grpc.StatusCode.OUT_OF_RANGE,
+    MemoryShortageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LearningFailedError: grpc.StatusCode.ABORTED,
-    torch.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    MemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 # After a fault of the device nothing this process computes can be trusted.
 DEVICE_FAULT_EXIT_CODE = 70
-
-
-@asynccontextmanager
-async def reporting(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """Turns what the learner raises into a status; ends the process after a device fault."""
-    try:
-        yield
-    except tuple(STATUS) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
-        await context.abort(STATUS[type(error)], str(error) or type(error).__name__)
-    except torch.AcceleratorError as error:
-        logger.critical("the device failed: %s", error)
-        os._exit(DEVICE_FAULT_EXIT_CODE)
 
 
 class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
@@ -69,6 +57,26 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._device = device
         self._answering = Answering(learner, device)
         self._learned: tuple[str, Outcome] | None = None  # the last fact, and what came of it
+
+    @asynccontextmanager
+    async def _reporting(self, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+        """Turns what the learner raises into a status; ends the process after a device fault."""
+        try:
+            yield
+        except tuple(STATUS) as error:
+            await context.abort(STATUS[type(error)], str(error) or type(error).__name__)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            # In this order: running out of memory is a fault of some accelerators, too.
+            if is_out_of_memory(error):
+                # Their frames hold on to tensors.
+                traceback.clear_frames(error.__traceback__)
+                await self._device.call(Priority.LEARN, self._learner.free_memory)
+                shortage = STATUS[MemoryShortageError]
+                await context.abort(shortage, str(error) or "memory ran out")
+            if isinstance(error, torch.AcceleratorError):
+                logger.critical("the device failed: %s", error)
+                os._exit(DEVICE_FAULT_EXIT_CODE)
+            raise
 
     async def Describe(
         self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -91,7 +99,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
 
         learn = functools.partial(self._learner.learn, example, policy, request.base_version, older)
         self._learned = None
-        async with reporting(context):
+        async with self._reporting(context):
             async for progress in self._device.stream(Priority.LEARN, learn):
                 if isinstance(progress, Step):
                     yield pb.LearnResponse(step=codec.encode_step(progress))
@@ -113,7 +121,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             yield (yield from self._learner.with_samples(learned[1], example, request.samples))
 
         response = pb.SampleResponse()
-        async with reporting(context):
+        async with self._reporting(context):
             async for found in self._device.stream(Priority.LEARN, sample):
                 if found is not None:  # else it was a token of the samples
                     response.outcome.CopyFrom(codec.encode_outcome(found))
@@ -123,7 +131,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, request: pb.CommitRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.CommitResponse:
         commit = functools.partial(self._learner.commit, request.model_version, request.digest)
-        async with reporting(context):
+        async with self._reporting(context):
             await self._device.call(Priority.LEARN, commit)
         return pb.CommitResponse()
 
@@ -132,7 +140,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         request_iterator: AsyncIterator[pb.ReplayRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.ReplayResponse]:
-        async with reporting(context):
+        async with self._reporting(context):
             async for request in request_iterator:
                 replay = functools.partial(
                     self._learner.replay,
@@ -149,7 +157,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, request: pb.RestoreRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RestoreResponse:
         restore = functools.partial(restore_snapshot, self._learner, Path(request.folder))
-        async with reporting(context):
+        async with self._reporting(context):
             await self._device.call(Priority.LEARN, restore)
         return pb.RestoreResponse(model_version=self._learner.version)
 
@@ -157,7 +165,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, request: pb.SnapshotRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SnapshotResponse:
         prepare = functools.partial(prepare_snapshot, self._learner, Path(request.folder))
-        async with reporting(context):
+        async with self._reporting(context):
             write = await self._device.call(Priority.LEARN, prepare)
             manifest = await asyncio.to_thread(write)
         return pb.SnapshotResponse(model_version=manifest.model_version, size_bytes=manifest.size)
@@ -169,7 +177,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             self._learner.export(Path(request.folder))
             return self._learner.version
 
-        async with reporting(context):
+        async with self._reporting(context):
             version = await self._device.call(Priority.LEARN, export)
         return pb.ExportResponse(model_version=version)
 
@@ -178,7 +186,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     ) -> AsyncIterator[pb.AskResponse]:
         answer = self._answering.ask(request.question, request.max_new_tokens)
         # Closed at once when the client goes away: whoever is left is answered sooner.
-        async with reporting(context), aclosing(answer):
+        async with self._reporting(context), aclosing(answer):
             async for said, version in answer:
                 if isinstance(said, Generated):
                     yield pb.AskResponse(
@@ -196,7 +204,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 log_probability=log_probability, tokens=tokens, model_version=self._learner.version
             )
 
-        async with reporting(context):
+        async with self._reporting(context):
             return await self._device.call(Priority.ANSWER, score)
 
     async def Probe(
@@ -210,5 +218,5 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 model_version=self._learner.version,
             )
 
-        async with reporting(context):
+        async with self._reporting(context):
             return await self._device.call(Priority.AUDIT, probe)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from agent.scheduling.loop import MAX_ATTEMPTS
+from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
 from agent.service.events import MAX_PASSING, EventHub
 from memory_store.records import Event, EventKind, FactState, NewFact
 from memory_store.store import MemoryStore

@@ -1,8 +1,8 @@
 """Plays a script on a data folder, prints what is acknowledged, and dies where it is told.
 
 Arguments: folder, seed of the script, its facts, a point and how often it is reached before the
-process kills itself there ("" for never), and at which `learn` or `commit` the learner dies (0:
-at none).
+process kills itself there ("" for never), at which `learn` or `commit` the learner dies (0: at
+none), and how often a fact may fail before it is quarantined.
 """
 
 from __future__ import annotations
@@ -143,10 +143,17 @@ async def play(life: Life, step: Teach | Forget | RollBack) -> None:
     life.loop.wake()
 
 
-async def main(folder: str, seed: str, facts: str, point: str, times: str, dies_at: str) -> None:
+async def main(
+    folder: str, seed: str, facts: str, point: str, times: str, dies_at: str, max_attempts: str
+) -> None:
     failpoints = Failpoints(point, int(times), int(dies_at))
     set_points(failpoints)
-    async with living(Path(folder), reach=failpoints.reach, open_store=FailingStore.open) as life:
+    async with living(
+        Path(folder),
+        reach=failpoints.reach,
+        open_store=FailingStore.open,
+        max_attempts=int(max_attempts),
+    ) as life:
         say("ready", "")
         for step in write_script(int(seed), int(facts)):
             await play(life, step)

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from agent.config import DEFAULT_MAX_ATTEMPTS
 from agent.learning.snapshots import remove_unfinished
 from agent.scheduling import loop as loop_module
+from agent.scheduling import rest
 from agent.scheduling.loop import LearningLoop, LoopSettings
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from memory_store.errors import StoreFailedError
@@ -49,12 +51,14 @@ async def living(
     on_fatal: Callable[[StoreFailedError], None] | None = None,
     on_commit: Callable[[], None] | None = None,
     log_pages: int = LOG_PAGES,
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
 ) -> AsyncIterator[Life]:
     """A life on a data folder, without the waiting that a server does between attempts."""
     folder.mkdir(parents=True, exist_ok=True)
     snapshots = folder / "snapshots"
     remove_unfinished(snapshots)
     waits = loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS
+    first_rest, rest.FIRST_REST_SECONDS = rest.FIRST_REST_SECONDS, 0.001
     loop_module.FIRST_RESTART_SECONDS = loop_module.DISK_RETRY_SECONDS = 0.01
     store = await StoreThreads.open(
         folder / "memory.db",
@@ -67,7 +71,7 @@ async def living(
         store,
         partial(hash_learner, reach),
         lambda event: None,
-        LoopSettings(model="hash", policy=POLICY, snapshots=snapshots),
+        LoopSettings(model="hash", policy=POLICY, snapshots=snapshots, max_attempts=max_attempts),
         on_update=lambda update: keeper.updated(update),
         keep_only=lambda versions: keeper.keep_only(versions),
     )
@@ -84,3 +88,4 @@ async def living(
         await keeper.finish()
         await store.close()
         loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS = waits
+        rest.FIRST_REST_SECONDS = first_rest

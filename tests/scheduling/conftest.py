@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.scheduling import loop as loop_module
+from agent.scheduling import rest
 from agent.scheduling.loop import LearningLoop, LoopSettings
 from memory_store.records import Event, Fact, FactState, Guards, NewFact, Policy, Update
 from memory_store.store import MemoryStore
@@ -116,6 +117,7 @@ class World:
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_module, "FIRST_RESTART_SECONDS", 0)
     monkeypatch.setattr(loop_module, "DISK_RETRY_SECONDS", 0)
+    monkeypatch.setattr(rest, "FIRST_REST_SECONDS", 0)
 
 
 @pytest.fixture

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
 from agent.errors import (
     DriftError,
     LearnerUnavailableError,
     LearningFailedError,
+    MemoryShortageError,
     ModelError,
     StaleVersionError,
 )
 from agent.learning import presets
-from agent.scheduling import recovery
-from agent.scheduling.loop import MAX_ATTEMPTS, LearnerState
+from agent.scheduling import recovery, rest
+from agent.scheduling.loop import LearnerState
 from memory_store.errors import OtherModelError, StoreFailedError, StoreUnusableError
 from memory_store.records import EventKind, Fact, FactState, Guards, Policy, ProbeKind
 from memory_store.store import MemoryStore
@@ -388,16 +391,146 @@ async def test_a_learner_that_cannot_follow_the_ledger_is_started_again(
     assert world.machine.asked_to_learn == ["Sky?", "Gem?"]
 
 
+# --- Failures beside questions: H6 ----------------------------------------------------------------
+
+SHORTAGE = MemoryShortageError("no room for 1 MiB")
+
+
+@pytest.mark.parametrize("error", [SHORTAGE, DEATH], ids=["memory runs out", "the learner dies"])
+async def test_what_fails_while_questions_are_answered_is_not_charged_to_the_fact(
+    world: World, error: Exception
+):
+    """H6: it is tried again alone."""
+    fact_id = await world.teach("Sky?")
+    world.machine.faults["outcome"] = [error]
+    world.machine.may_learn.clear()
+    async with world.running() as loop:
+        async with loop.questions.shared():
+            await world.until_state(fact_id, FactState.LEARNING)
+            world.machine.may_learn.set()
+            await world.until_event("retried")
+            # As long as somebody is answered, it waits.
+            assert world.machine.asked_to_learn == ["Sky?"]
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert (await world.fact(fact_id)).failed_attempts == 0
+    [retried] = [e for e in await world.events(fact_id) if e.kind is EventKind.RETRIED]
+    assert "questions were being answered" in retried.message
+
+
+async def test_questions_wait_while_a_fact_is_tried_alone(world: World):
+    """H6."""
+    fact_id = await world.teach("Sky?")
+    world.machine.faults["learn"] = [SHORTAGE]
+    world.machine.may_learn.clear()
+    async with world.running() as loop:
+        await world.until_event("learning", times=2)  # nobody asked: the first is charged
+        assert (await world.fact(fact_id)).failed_attempts == 1
+
+        async def ask() -> FactState:
+            async with loop.questions.shared():
+                return (await world.fact(fact_id)).state
+
+        asking = asyncio.create_task(ask())
+        world.machine.may_learn.set()
+        assert await asking is not FactState.LEARNING
+
+
+async def test_a_fact_that_fails_alone_is_quarantined_however_much_is_asked(world: World):
+    """H6: the first attempt is not counted, those alone are."""
+    bad, good = await world.teach("Sky?"), await world.teach("Gem?")
+    world.machine.faults["learn"] = [SHORTAGE] * (1 + MAX_ATTEMPTS)
+    async with world.running() as loop:
+
+        async def ask() -> None:
+            while (await world.fact(good)).state is not FactState.LEARNED:
+                async with loop.questions.shared():
+                    await asyncio.sleep(0)
+
+        async with loop.questions.shared():
+            asking = asyncio.create_task(ask())
+            await world.until_event("retried")
+        await world.until_state(good, FactState.LEARNED)
+        await asking
+    assert (await world.fact(bad)).state is FactState.QUARANTINED
+    assert world.machine.asked_to_learn == ["Sky?"] * (1 + MAX_ATTEMPTS) + ["Gem?"]
+
+
+async def test_a_failed_fact_rests_before_it_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """H6."""
+    monkeypatch.setattr(rest, "FIRST_REST_SECONDS", 3600)
+    await world.teach("Sky?")
+    world.machine.faults["learn"] = [FAILURE]
+    async with world.running() as loop:
+        await world.until_event("retried")
+        for _ in range(3):  # looks at the queue
+            loop.wake()
+            await world.store.read(MemoryStore.counts)
+    assert world.machine.asked_to_learn == ["Sky?"]
+
+
+def test_rests_grow_up_to_a_limit_and_begin_anew_with_the_next_fact(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """H6."""
+    monkeypatch.setattr(rest, "FIRST_REST_SECONDS", 1.0)
+    seconds = 0.0
+    pause = rest.Rest(now=lambda: seconds)
+    found = []
+    for _ in range(5):
+        pause.after_failure()
+        found.append(pause.seconds_left())
+        seconds += found[-1]
+        assert pause.seconds_left() == 0
+    assert found == [1, 4, 16, 60, 60]
+    pause.after_failure()
+    pause.end()
+    assert pause.seconds_left() == 0
+    pause.after_failure()
+    assert pause.seconds_left() == 1
+
+
 # --- Starting and stopping ------------------------------------------------------------------------
 
 
-async def test_a_claim_of_a_crashed_server_is_released_at_the_start(world: World):
+async def test_a_claim_of_a_crashed_server_counts_as_an_attempt(world: World):
+    """M3."""
     fact_id = await world.teach("Sky?")
     await world.store.write(MemoryStore.claim)
     assert (await world.fact(fact_id)).state is FactState.LEARNING
     async with world.running():
         await world.until_state(fact_id, FactState.LEARNED)
+    assert (await world.fact(fact_id)).failed_attempts == 1
+
+
+async def test_a_fact_that_always_takes_the_server_with_it_is_quarantined(world: World):
+    """M3."""
+    bad, good = await world.teach("Sky?"), await world.teach("Gem?")
+    for _ in range(MAX_ATTEMPTS):
+        claimed = await world.store.write(MemoryStore.claim)
+        assert claimed is not None
+        assert claimed.id == bad
+        await world.store.write(partial(MemoryStore.release_claims, max_attempts=MAX_ATTEMPTS))
+    async with world.running():
+        await world.until_state(good, FactState.LEARNED)
+    assert (await world.fact(bad)).state is FactState.QUARANTINED
+
+
+async def test_an_update_that_a_clean_stop_gives_up_counts_no_attempt(world: World):
+    """M3: the drain was too short, which is not the fact's fault."""
+    fact_id = await world.teach("Sky?")
+    world.machine.may_learn.clear()
+    stopped = asyncio.create_task(world.loop().run())
+    await world.until_state(fact_id, FactState.LEARNING)
+    stopped.cancel()
+    await asyncio.wait([stopped])
+    assert (await world.fact(fact_id)).state is FactState.QUEUED
+    world.machine.may_learn.set()
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
     assert (await world.fact(fact_id)).failed_attempts == 0
+    assert "retried" not in await kinds(world)
 
 
 async def test_stop_finishes_the_update_in_hand_and_begins_no_other(world: World):

@@ -19,6 +19,7 @@ EXPECTED = {
     agent_errors.RateLimitedError("is bad", 1.0): Code.RESOURCE_EXHAUSTED,
     agent_errors.SnapshotError("is bad"): Code.UNAVAILABLE,
     agent_errors.LearnerUnavailableError("is bad"): Code.UNAVAILABLE,
+    agent_errors.MemoryShortageError("is bad"): Code.RESOURCE_EXHAUSTED,
     agent_errors.LearningFailedError("is bad"): Code.INTERNAL,
     store_errors.InvalidPageTokenError("is bad"): Code.INVALID_ARGUMENT,
     store_errors.FactNotFoundError("is bad"): Code.NOT_FOUND,

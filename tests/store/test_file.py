@@ -257,7 +257,7 @@ def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:
     store.record_failure(fact.id, "r", 3)
     store.claim()
     store.record_learned(new_update(fact.id, 3), learning(), [new_probe(fact.id)])
-    store.release_claims()
+    store.release_claims(3)
     store.page(2)
     store.page(2, "", states)
     store.counts()

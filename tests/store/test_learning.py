@@ -163,17 +163,25 @@ def test_failures_are_counted_up_to_quarantine(store: MemoryStore) -> None:
     assert ends == [(EventKind.RETRIED, "NaN"), (EventKind.QUARANTINED, "out of memory")]
 
 
-def test_released_claims_count_no_attempt(store: MemoryStore) -> None:
+def test_a_released_fact_counts_no_attempt_and_a_claim_left_by_a_crash_does(
+    store: MemoryStore,
+) -> None:
+    """M3: it may have caused the crash, and is quarantined if it goes on like that."""
     first, second = teach_claimed(store, "q1"), teach_claimed(store, "q2")
     store.teach(new_fact("q3", "a"))
     released = store.release(second.id)
     assert (released.state, released.failed_attempts) == (FactState.QUEUED, 0)
-    assert store.release_claims() == 1
-    assert store.release_claims() == 0
+    assert store.release_claims(3) == 1
+    assert store.release_claims(3) == 0
     assert store.counts()[FactState.QUEUED] == 3
-    claimed = store.claim()
-    assert claimed is not None
-    assert claimed.id == first.id
+    for attempts in (1, 2):
+        claimed = store.claim()
+        assert claimed is not None
+        assert (claimed.id, claimed.failed_attempts) == (first.id, attempts)
+        store.release_claims(3)
+    fact = store.fact(first.id)
+    assert (fact.state, fact.failed_attempts) == (FactState.QUARANTINED, 3)
+    assert "the server ended" in fact.reason
 
 
 CHANGES = {

@@ -166,6 +166,9 @@ class LifeOfFacts(RuleBasedStateMachine):
     def fail(self, choice: int) -> None:
         fact = self.pick(choice)
         self.store.record_failure(fact.id, "NaN", MAX_ATTEMPTS)
+        self.count_failure(fact)
+
+    def count_failure(self, fact: ModelFact) -> None:
         fact.attempts += 1
         if fact.attempts < MAX_ATTEMPTS:
             fact.state = FactState.QUEUED
@@ -223,9 +226,9 @@ class LifeOfFacts(RuleBasedStateMachine):
         self.folder = folder
         self.store = MemoryStore.open(folder / "memory.db", now=self.clock)
         claimed = self.learning_facts()
-        assert self.store.release_claims() == len(claimed)
+        assert self.store.release_claims(MAX_ATTEMPTS) == len(claimed)
         for fact in claimed:
-            fact.state = FactState.QUEUED
+            self.count_failure(fact)
 
     # -- What always holds -------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
 from agent.learning.limits import TeachingLimits
-from agent.learning.records import LearnerDescription
+from agent.learning.records import GENERAL_TEXT, LearnerDescription
 from agent.learning.snapshots import remove_unfinished
 from agent.observing import Observing, observing
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
@@ -115,6 +115,7 @@ async def _serve_with(
 ) -> None:
     arguments = ["--model", settings.model, "--device", settings.device]
     arguments += ["--log-format", settings.observability.log_format]
+    arguments += ["--general-text", str(settings.data / GENERAL_TEXT)]
     if settings.threads is not None:
         arguments += ["--threads", str(settings.threads)]
     snapshots = settings.data / SNAPSHOTS

@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 import threading
+from pathlib import Path
 
 import grpc
 
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--general-text", type=Path, default=None)
     parser.add_argument("--log-format", type=LogFormat, default=LogFormat.TEXT)
     options = parser.parse_args()
     configure(options.log_format, process="learner")
@@ -45,7 +47,11 @@ def main() -> None:
     make_deterministic(options.threads)
     try:
         device = DeviceThread()
-        learner = Learner(load(options.model, device=options.device), pause=device.pause)
+        learner = Learner(
+            load(options.model, device=options.device),
+            pause=device.pause,
+            general_text=options.general_text,
+        )
     except AgentError as error:
         print(" ".join(str(error).split()), flush=True)
         sys.exit(CANNOT_START_EXIT_CODE)

@@ -35,6 +35,7 @@ from agent.learning.presets import PRESETS, guarded, older_facts
 from agent.learning.rates import DEFAULT_POLICY, PAPER, POLICIES, PREDICTED
 from agent.learning.records import Example, Generated, LearnerDescription, Outcome
 from agent.learning.snapshots import folder_of
+from agent.learning.tokenizer_identity import identify
 from agent.scheduling.recording import learning_of, probes_of, update_of
 from agent.service import codec
 from agent.service.client import Reply, Score
@@ -74,6 +75,8 @@ class Learner:
         self._model, self._policy = model, policy
         description = core.describe()
         store.bind_model(model, description.base_digest)
+        tokenizer = identify(description.tokenizer)
+        store.bind_tokenizer(tokenizer.file, tokenizer.behavior, tokenizer.library)
         self._environment = description.environment
         self._rules = FactRules(description.tokenizer, description.max_tokens, policy)
         # A rate or a limit that is out of range is found now, not with the first fact.
@@ -131,7 +134,7 @@ class Learner:
                 unknown.
             SnapshotError: it holds no snapshot of its newest version, or a damaged one.
             StoreUnusableError: its database cannot be read.
-            OtherModelError: it is of another model.
+            OtherModelError: it is of another model, or was taught with another tokenizer.
         """
         chosen = _chosen(policy, guards)
         folder = Path(folder)

@@ -35,6 +35,10 @@ class OtherModelError(MemoryStoreError):
     """The data folder belongs to another model."""
 
 
+class OtherTokenizerError(OtherModelError):
+    """The data folder was taught with another tokenizer than the model has now."""
+
+
 class StoreUnusableError(MemoryStoreError):
     """The database is damaged, from a newer release, or cannot be written."""
 

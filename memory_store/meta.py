@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from memory_store.connection import Connection
-from memory_store.errors import OtherModelError
+from memory_store.errors import OtherModelError, OtherTokenizerError
 
 _PAUSED = "learning_paused"
+_FILE, _BEHAVIOR, _LIBRARY = "tokenizer_file", "tokenizer_behavior", "tokenizers_version"
+_GENERAL_TEXT = "general_text"
 
 
 def bind_model(connection: Connection, name: str, base_digest: str) -> None:
@@ -29,6 +33,55 @@ def bind_model(connection: Connection, name: str, base_digest: str) -> None:
         )
 
 
+def bind_tokenizer(
+    connection: Connection, file: str, behavior: str, library: str, *, accept: bool = False
+) -> None:
+    """Ties the database to a tokenizer the first time, and checks it from then on.
+
+    Args:
+        connection: of the store.
+        file: digest of the tokenizer's file, as this library writes it.
+        behavior: digest of what it does to texts.
+        library: version of the library that read it. Another one may write the same tokenizer
+            differently: then what it does decides, and the new file's digest is kept.
+        accept: tie the database to another tokenizer instead of raising.
+
+    Raises:
+        OtherTokenizerError: it is another one.
+    """
+    bound = _values(connection)
+    now = {_FILE: file, _BEHAVIOR: behavior, _LIBRARY: library}
+    if _FILE in bound:
+        does_the_same = bound[_BEHAVIOR] == behavior
+        written_anew = bound[_FILE] == file or bound[_LIBRARY] != library
+        if not (does_the_same and written_anew) and not accept:
+            raise OtherTokenizerError(
+                f"The data folder {connection.path.parent} was taught with another tokenizer"
+                f" ({bound[_FILE][:12]}, read by tokenizers {bound[_LIBRARY]}) than the model has"
+                f" now ({file[:12]}, tokenizers {library}): its weights would be asked in other"
+                " tokens than they learned. Restore the model's tokenizer.json (for a model that"
+                " was fetched: fetch its earlier revision), or install the earlier tokenizers"
+                " release; or accept the difference with --accept-drift."
+            )
+    if any(bound.get(key) != value for key, value in now.items()):
+        for key, value in now.items():
+            _set(connection, key, value)
+
+
+def bind_general_text(connection: Connection, digest: str) -> str:
+    """Ties the database to a general text the first time; the digest that it is tied to."""
+    bound = _values(connection).get(_GENERAL_TEXT)
+    if bound is None:
+        _set(connection, _GENERAL_TEXT, digest)
+    return bound or digest
+
+
+def bindings(connection: Connection) -> Mapping[str, str]:
+    """What the database is tied to, for people: model, tokenizer, general text."""
+    shown = ("model_name", "base_digest", _FILE, _BEHAVIOR, _LIBRARY, _GENERAL_TEXT)
+    return {key: value for key, value in _values(connection).items() if key in shown}
+
+
 def page_token_secret(connection: Connection) -> bytes:
     """The key of the checksums in page tokens, made with the database."""
     return bytes.fromhex(_values(connection)["page_token_secret"])
@@ -45,6 +98,14 @@ def pause_learning(connection: Connection, *, paused: bool) -> None:
 def learning_paused(connection: Connection) -> bool:
     """Whether an operator paused learning."""
     return bool(connection.execute("SELECT 1 FROM meta WHERE key = ?", [_PAUSED]))
+
+
+def _set(connection: Connection, key: str, value: str) -> None:
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [key, value],
+    )
 
 
 def _values(connection: Connection) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -139,6 +139,34 @@ class MemoryStore:
         """
         with self.transaction():
             meta.bind_model(self.connection, name, base_digest)
+
+    def bind_tokenizer(
+        self, file: str, behavior: str, library: str, *, accept: bool = False
+    ) -> None:
+        """Ties this memory to a tokenizer the first time, and checks it from then on.
+
+        A memory that an older release made is tied to the one that it meets first.
+
+        Args:
+            file: digest of the tokenizer's file.
+            behavior: digest of what it does to texts.
+            library: version of the library that read it.
+            accept: tie it to another one instead of raising.
+
+        Raises:
+            OtherTokenizerError: it was taught with another one.
+        """
+        with self.transaction():
+            meta.bind_tokenizer(self.connection, file, behavior, library, accept=accept)
+
+    def bind_general_text(self, digest: str) -> str:
+        """Ties this memory to a general text the first time; the digest that it is tied to."""
+        with self.transaction():
+            return meta.bind_general_text(self.connection, digest)
+
+    def bindings(self) -> Mapping[str, str]:
+        """What this memory is tied to, for people: model, tokenizer, general text."""
+        return meta.bindings(self.connection)
 
     def pause_learning(self, *, paused: bool) -> None:
         """Notes, for restarts too, whether facts are to be learned; who learns looks there."""

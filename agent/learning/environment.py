@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import tokenizers
 import torch
 import transformers
 
@@ -58,6 +59,7 @@ def describe_environment(loaded: LoadedModel) -> dict[str, str]:
         "device": device_name(loaded.device),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
         "python": platform.python_version(),
         "model": loaded.name,
         "revision": loaded.revision,

@@ -2,13 +2,22 @@
 
 Text from elsewhere anchors the model to that text only: held to WikiText, it drifted on the web's
 (docs/LOG.md). What the model writes by itself is as broad as what it knows.
+
+The text is an input of every update that it guards, and so of its replay. Other libraries or
+hardware may write other text. So a memory keeps its own copy, and the ledger names its digest:
+
+    cache/general-text/REVISION-VERSION-COUNT.json   the text, for all memories of a model
+    DATA/general-text/VERSION-COUNT.json             digest and text, of one memory, in its backups
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +25,9 @@ import torch
 
 from agent.learning import catalog
 from agent.learning.encoding import Encoder
+from agent.learning.files import flush
 from agent.learning.model import LoadedModel
+from agent.learning.records import GENERAL_TEXT
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +40,84 @@ TOKENS = 48
 _SEED = 20_240
 
 
+@dataclass(frozen=True, slots=True)
+class GeneralText:
+    """Texts as token ids, and the digest that names them."""
+
+    texts: list[list[int]]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the token ids, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
+
+
+def general_text_of(loaded: LoadedModel, encoder: Encoder, folder: Path | None) -> GeneralText:
+    """The general text of a memory: its own copy, which is made at the first use.
+
+    Args:
+        loaded: the base checkpoint.
+        encoder: its tokenizer.
+        folder: of the memory's copies; None for a memory without a folder.
+    """
+    if folder is None:
+        return GeneralText(general_texts(loaded, encoder))
+    file = folder / f"{VERSION}-{COUNTS[loaded.device.type]}.json"
+    own = _own_copy(file)
+    if own is None:
+        own = GeneralText(general_texts(loaded, encoder))
+        _keep({"digest": own.digest, "texts": own.texts}, file)
+        return own
+    elsewhere = _read(_cached(loaded))
+    if elsewhere is not None and elsewhere != own.texts:
+        logger.warning(
+            "the general text in %s is not the one that this memory was taught with: the memory's"
+            " own copy, %s, is used",
+            _cached(loaded),
+            file,
+        )
+    return own
+
+
+def _own_copy(file: Path) -> GeneralText | None:
+    """The copy of a memory; None if it is missing or damaged."""
+    kept = _read(file)
+    if kept is None:
+        return None
+    try:
+        own = GeneralText(kept["texts"])
+        if own.digest == kept["digest"]:
+            return own
+    except (KeyError, TypeError):
+        pass
+    logger.error("%s is damaged: the general text is made again, and may differ", file)
+    return None
+
+
 def general_texts(loaded: LoadedModel, encoder: Encoder) -> list[list[int]]:
     """Texts of at most `TOKENS` tokens; the same ones for the same weights and kind of device.
 
     Two of three begin with a word drawn from the vocabulary, the others with a question. They are
     kept beside the models, since writing them takes seconds.
     """
-    count = COUNTS[loaded.device.type]
-    folder = catalog.cache_folder() / "general-text"
-    file = folder / f"{loaded.revision}-{VERSION}-{count}.json"
+    file = _cached(loaded)
+    kept: list[list[int]] | None = _read(file)
+    if kept is not None:
+        return kept
+    texts = _written(loaded, encoder, COUNTS[loaded.device.type])
+    _keep(texts, file)
+    return texts
+
+
+def _cached(loaded: LoadedModel) -> Path:
+    name = f"{loaded.revision}-{VERSION}-{COUNTS[loaded.device.type]}.json"
+    return catalog.cache_folder() / GENERAL_TEXT / name
+
+
+def _read(file: Path) -> Any:
+    """What a file holds; None if it is missing or cannot be read."""
     try:
-        texts: list[list[int]] = json.loads(file.read_text(encoding="utf-8"))
-        return texts
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         pass
     except ValueError:
@@ -48,9 +125,7 @@ def general_texts(loaded: LoadedModel, encoder: Encoder) -> list[list[int]]:
     except OSError as error:
         # As where they cannot be kept: learning needs the texts, not the file.
         logger.warning("cannot read %s: %s", file, error)
-    texts = _written(loaded, encoder, count)
-    _keep(texts, file)
-    return texts
+    return None
 
 
 @torch.inference_mode()
@@ -93,11 +168,12 @@ def _to_its_end(row: list[int], eos: int) -> list[int]:
     return row[: row.index(eos, 1) + 1] if eos in row[1:] else row
 
 
-def _keep(texts: list[list[int]], file: Path) -> None:
-    temporary = file.with_suffix(".tmp")
+def _keep(kept: object, file: Path) -> None:
+    temporary = file.with_name(f".{file.name}-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(texts), encoding="utf-8")
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        flush(temporary)
         temporary.replace(file)  # another process may read it meanwhile
     except OSError as error:
         logger.warning("cannot keep %s: %s", file, error)

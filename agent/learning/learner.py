@@ -39,7 +39,7 @@ from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
 from agent.learning.fused import TRITON, Operations, fuse, kernels_for, packs_texts
-from agent.learning.general_text import general_texts
+from agent.learning.general_text import GeneralText, general_text_of
 from agent.learning.generation import (
     Asked,
     answer_alone,
@@ -54,6 +54,7 @@ from agent.learning.pauses import Pause, no_pause, pause_between_layers
 from agent.learning.presets import NONE, compared_facts
 from agent.learning.probes import count_samples, probe, score_pairs
 from agent.learning.records import (
+    GENERAL_TEXT,
     Answer,
     Example,
     Generated,
@@ -81,13 +82,16 @@ class Learner:
         loaded: the base checkpoint.
         pause: called in the middle of long work, where questions may be answered and nothing else
             be done.
+        general_text: folder of the memory's own general text; None for a memory without a folder.
 
     Attributes:
         version: ledger position of the served weights; 0 is the base checkpoint.
         digest: of the served weights.
     """
 
-    def __init__(self, loaded: LoadedModel, pause: Pause = no_pause) -> None:
+    def __init__(
+        self, loaded: LoadedModel, pause: Pause = no_pause, general_text: Path | None = None
+    ) -> None:
         self._loaded = loaded
         self._pause = pause
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
@@ -112,7 +116,8 @@ class Learner:
         if not self._bench.runner.has_graphs and pause is not no_pause:
             for model in (self._base, self._working):
                 pause_between_layers(model, pause)
-        self._general_texts: list[list[int]] | None = None
+        self._general_text: GeneralText | None = None
+        self._general_text_folder = general_text
         self._base_answers: dict[str, str] = {}  # by question
         self._sampler: Sampler | None = None
         self._working_differs = False
@@ -130,6 +135,7 @@ class Learner:
             tokenizer=self._loaded.tokenizer.backend_tokenizer.to_str(),
             max_tokens=self._loaded.max_tokens,
             environment=describe_environment(self._loaded),
+            algorithm=ALGORITHM,
         )
 
     def learn(
@@ -332,6 +338,8 @@ class Learner:
 
     def _what_differs(self, update: Update) -> str:
         now = describe_environment(self._loaded)
+        if self._general_text is not None and GENERAL_TEXT in update.environment:
+            now[GENERAL_TEXT] = self._general_text.digest
         differing = [
             f"{name} {update.environment.get(name, 'unknown')!r}, now {value!r}"
             for name, value in now.items()
@@ -469,6 +477,7 @@ class Learner:
         forgetting: Sequence[Answer],
     ) -> Outcome:
         steps = tuple(attempt.taken) if attempt else ()
+        held_to_texts = attempt is not None and (attempt.policy.guards or NONE).texts > 0
         transfer = probe(
             self._working, self._encoder, _questions(example)[1:], always_generate=True
         )
@@ -493,6 +502,7 @@ class Learner:
             base_answer=example.base_answer,
             leak=attempt.leak if attempt else None,
             drift=attempt.drift if attempt else None,
+            general_text=self._general_text.digest if held_to_texts and self._general_text else "",
         )
 
     def _with_base_answer(self, example: Example, guards: Guards) -> Example:
@@ -554,10 +564,10 @@ class Learner:
 
     def _texts(self) -> list[list[int]]:
         """The pool of general text; written the first time it is wanted."""
-        if self._general_texts is None:
+        if self._general_text is None:
             base = dataclasses.replace(self._loaded, model=self._base)
-            self._general_texts = general_texts(base, self._encoder)
-        return self._general_texts
+            self._general_text = general_text_of(base, self._encoder, self._general_text_folder)
+        return self._general_text.texts
 
     def _put_back(self) -> None:
         """Makes the working copy equal to the served one."""

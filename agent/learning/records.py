@@ -7,6 +7,10 @@ from typing import Self
 
 from memory_store.records import Fact, NewProbe, ProbeKind, RatePoint, Step, Update
 
+# The general text of a memory: its folder in the data folder, and the key of its digest in the
+# environment of a ledger row.
+GENERAL_TEXT = "general-text"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
@@ -112,6 +116,7 @@ class Outcome:
         leak: after the last step, the largest probability of the answer to a control question.
         drift: after the last step, the largest divergence of a general text, nats a token. Both are
             None if the update was not held to any.
+        general_text: digest of the general text that the update was held to; empty if to none.
     """
 
     verdict: str
@@ -128,6 +133,7 @@ class Outcome:
     base_answer: str | None = None
     leak: float | None = None
     drift: float | None = None
+    general_text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +148,8 @@ class LearnerDescription:
         tokenizer: the tokenizer as the text of a `tokenizer.json`.
         max_tokens: longest prompt and answer together.
         environment: software and hardware that floating-point results depend on.
+        algorithm: name and version of the procedure that makes updates; rows of the ledger that
+            another one made cannot be replayed.
     """
 
     device: str
@@ -151,6 +159,7 @@ class LearnerDescription:
     tokenizer: str
     max_tokens: int
     environment: dict[str, str]
+    algorithm: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import PAPER, PREDICTED
 from agent.learning.records import LearnerDescription, Opening
 from agent.learning.snapshots import remove_others
+from agent.scheduling.binding import GeneralTextBinding, bind
 from agent.scheduling.erasing import KeepOnly, remove_traces
 from agent.scheduling.operating import (
     Failures,
@@ -162,6 +163,7 @@ class LearningLoop:
         self._keep_only = keep_only or self._remove_others
         self._around = around
         self._hold_snapshot = hold_snapshot
+        self._general_text = GeneralTextBinding(store)
         self._woken = asyncio.Event()
         self._version = 0
         self._predictor: tuple[float, ...] | None = None
@@ -276,7 +278,7 @@ class LearningLoop:
         Raises:
             DriftError: the ledger does not replay to the recorded weights.
             ModelError: the model cannot be loaded.
-            OtherModelError: the database belongs to another model.
+            OtherModelError: the database belongs to another model, or tokenizer.
             StoreUnusableError: the disk failed; or it is full when the loop starts or is stopped.
         """
         attempts = self._settings.max_attempts
@@ -307,10 +309,11 @@ class LearningLoop:
     async def _recover(self, learner: Learner) -> None:
         """Brings a fresh learner to the head of the ledger."""
         started = time.monotonic()
-        self.description = description = await learner.describe()
-        await self._store.write(
-            lambda store: store.bind_model(self._settings.model, description.base_digest)
+        description = await learner.describe()
+        await bind(
+            self._store, self._settings.model, description, accept=self._settings.accept_drift
         )
+        self.description = description
         self._set_state(LearnerState.RECOVERING)
         self._version = await self._store.read(MemoryStore.model_version)
         replayed = await bring_to(
@@ -590,6 +593,7 @@ class LearningLoop:
             older,
             partial(self._publish_step, fact),
         )
+        await self._general_text.seen(outcome.general_text)
         seconds = time.monotonic() - started  # without the samples: no replay takes them
         samples = self._settings.samples
         outcome = await with_samples(learner, fact, outcome, samples, self._stopped)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from agent.errors import LearnerUnavailableError
-from agent.learning.records import Example, Opening, Outcome
+from agent.learning.records import GENERAL_TEXT, Example, Opening, Outcome
 from agent.scheduling.ports import Learner
 from memory_store.records import (
     Fact,
@@ -117,6 +117,8 @@ def update_of(
     seconds: float,
 ) -> NewUpdate:
     """The row of the ledger."""
+    if outcome.general_text:
+        environment = {**environment, GENERAL_TEXT: outcome.general_text}
     return NewUpdate(
         fact_id=fact.id,
         base_version=base_version,

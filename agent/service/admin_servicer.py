@@ -14,6 +14,7 @@ import grpc
 
 from agent.config import DATABASE, SNAPSHOTS
 from agent.errors import InvalidFactError
+from agent.learning.records import GENERAL_TEXT
 from agent.learning.snapshots import SnapshotManifest, folder_of
 from agent.service import codec
 from agent.service.backups import remember_backup
@@ -156,6 +157,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             version = await self._store.read(copy)
             # After the database: a snapshot of a later version than it knows is passed over.
             await asyncio.to_thread(self._copy_snapshots, folder / SNAPSHOTS)
+            await asyncio.to_thread(self._copy_general_text, folder / GENERAL_TEXT)
         remember_backup(self._snapshots_folder.parent, Path(request.folder))
         return pb.BackupResponse(model_version=version)
 
@@ -171,6 +173,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         await self._store.write(partial(MemoryStore.pause_learning, paused=False))
         self._requested()
         return pb.ResumeLearningResponse()
+
+    def _copy_general_text(self, target: Path) -> None:
+        """What updates were held to, which their replay needs."""
+        own = self._snapshots_folder.parent / GENERAL_TEXT
+        if own.is_dir():
+            shutil.copytree(own, target, ignore=shutil.ignore_patterns(".*"))
 
     def _copy_snapshots(self, target: Path) -> None:
         for manifest in self._snapshots.listed():

@@ -144,6 +144,7 @@ def encode_outcome(outcome: Outcome) -> pb.Outcome:
         base_answer=outcome.base_answer,
         leak=outcome.leak,
         drift=outcome.drift,
+        general_text=outcome.general_text,
     )
 
 
@@ -163,6 +164,7 @@ def decode_outcome(message: pb.Outcome) -> Outcome:
         base_answer=message.base_answer if message.HasField("base_answer") else None,
         leak=message.leak if message.HasField("leak") else None,
         drift=message.drift if message.HasField("drift") else None,
+        general_text=message.general_text,
     )
 
 
@@ -175,6 +177,7 @@ def encode_description(description: LearnerDescription) -> pb.DescribeResponse:
         tokenizer=description.tokenizer,
         max_tokens=description.max_tokens,
         environment=description.environment,
+        algorithm=description.algorithm,
     )
 
 
@@ -187,6 +190,7 @@ def decode_description(message: pb.DescribeResponse) -> LearnerDescription:
         tokenizer=message.tokenizer,
         max_tokens=message.max_tokens,
         environment=dict(message.environment),
+        algorithm=message.algorithm,
     )
 
 

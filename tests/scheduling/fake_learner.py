@@ -79,9 +79,10 @@ class FakeLearner:
             parameters=0,
             model_version=self.version,
             base_digest=BASE,
-            tokenizer="",
+            tokenizer=self._machine.tokenizer,
             max_tokens=512,
             environment={"machine": "fake"},
+            algorithm=self._machine.algorithm,
         )
 
     async def learn(
@@ -120,7 +121,8 @@ class FakeLearner:
             forgetting=(RIGHT,) * len(older) if learned else (),
             digest_before=before,
             digest_after=self._learned or before,
-            algorithm=ALGORITHM,
+            algorithm=self._machine.algorithm,
+            general_text=self._machine.general_text,
             curve=CURVE,
             base_answer=BASE_ANSWER,
             leak=LEAK,
@@ -210,6 +212,9 @@ class Machine:
             `snapshot`):
             what is raised there, the next times that it is reached. A `LearnerUnavailableError`
             is the learner's death.
+        algorithm: by which updates are made, and the only one that is replayed.
+        tokenizer: as a `tokenizer.json`; empty: none is told.
+        general_text: digest of what updates are held to.
         verdicts: by question, if not `learned`.
         fallen: questions that are answered wrongly when they are probed, until taught again.
         may_learn: set unless learners shall wait in the middle of an update.
@@ -224,6 +229,8 @@ class Machine:
 
     def __init__(self) -> None:
         self.device = "fake"
+        self.algorithm = ALGORITHM
+        self.tokenizer = self.general_text = ""
         self.faults: dict[str, list[Exception]] = defaultdict(list)
         self.verdicts: dict[str, str] = {}
         self.fallen: set[str] = set()

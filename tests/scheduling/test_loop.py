@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,12 @@ from agent.errors import (
 from agent.learning import presets
 from agent.scheduling import recovery, rest
 from agent.scheduling.loop import LearnerState
-from memory_store.errors import OtherModelError, StoreFailedError, StoreUnusableError
+from memory_store.errors import (
+    OtherModelError,
+    OtherTokenizerError,
+    StoreFailedError,
+    StoreUnusableError,
+)
 from memory_store.records import EventKind, Fact, FactState, Guards, Policy, ProbeKind
 from memory_store.store import MemoryStore
 from tests.scheduling.conftest import POLICY, World
@@ -738,6 +744,47 @@ async def test_the_memory_of_the_learner_is_looked_at_while_there_is_one(world: 
         await asyncio.sleep(0)
         await loop.look_at_memory()
         assert loop.memory == (1, 2)
+
+
+# --- What a memory is tied to ---------------------------------------------------------------------
+
+
+def tokenizer(**changed: object) -> str:
+    return json.dumps(
+        {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+        | changed
+    )
+
+
+async def test_a_changed_tokenizer_is_refused_and_its_rules_are_not_used(world: World):  # M2
+    world.machine.tokenizer = tokenizer()
+    async with world.running():
+        await world.until_event("learner_ready")
+    world.machine.tokenizer = tokenizer(normalizer={"type": "Lowercase"})
+    loop = world.loop()
+    with pytest.raises(OtherTokenizerError, match=r"tokenizer\.json"):
+        await loop.run()
+    assert loop.description is None
+    world.settings = replace(world.settings, accept_drift=True)
+    async with world.running():
+        await world.until_event("learner_ready", times=2)
+
+
+async def test_the_general_text_is_in_the_row_and_another_one_is_reported(
+    world: World, caplog: pytest.LogCaptureFixture
+):  # M1
+    world.machine.general_text = "first"
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    (row,) = await world.ledger()
+    assert row.environment == {"machine": "fake", "general-text": "first"}
+    assert not caplog.records
+    world.machine.general_text = "second"
+    fact_id = await world.teach("Gem?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    assert "restore the folder general-text" in caplog.text
 
 
 # --- The end, in good order -----------------------------------------------------------------------

@@ -213,10 +213,14 @@ async def test_an_export_that_fails_leaves_nothing(served: Serving, tmp_path: Pa
 async def test_a_backup_is_a_data_folder(served: Serving, tmp_path: Path) -> None:
     fact = await served.store.write(teach_learned)
     made_snapshot(served.snapshots, 1)
+    general_text = served.snapshots.parent / "general-text"  # M1
+    general_text.mkdir()
+    (general_text / "2-96.json").write_text("{}")
     target = tmp_path / "copy"
     response = await served.admin.Backup(pb.BackupRequest(folder=str(target)))
     assert response.model_version == 1
     assert target.stat().st_mode & 0o077 == 0
+    assert (target / "general-text" / "2-96.json").read_text() == "{}"
     with MemoryStore.open(target / "memory.db") as copy:
         assert copy.integrity_check() == []
         assert copy.fact(fact.id) == fact

@@ -11,6 +11,7 @@ from memory_store.errors import (
     FactNotFoundError,
     LedgerConflictError,
     OtherModelError,
+    OtherTokenizerError,
     WrongStateError,
 )
 from memory_store.facts import TRANSITIONS
@@ -278,3 +279,24 @@ def test_a_memory_belongs_to_one_model(store: MemoryStore) -> None:
     store.bind_model("the same weights, elsewhere", "abc")
     with pytest.raises(OtherModelError, match=r"'tiny' \(weights abc\).*--data"):
         store.bind_model("tiny", "other")
+
+
+def test_a_memory_is_tied_to_the_tokenizer_that_it_meets_first(store: MemoryStore):  # M2
+    store.bind_tokenizer("file", "behavior", "1.0")
+    store.bind_tokenizer("file", "behavior", "1.0")
+    with pytest.raises(OtherTokenizerError, match="taught with another tokenizer"):
+        store.bind_tokenizer("other file", "behavior", "1.0")
+    # Another library writes it differently, and what it does is the same.
+    store.bind_tokenizer("file as 2.0 writes it", "behavior", "2.0")
+    store.bind_tokenizer("file as 2.0 writes it", "behavior", "2.0")
+    for changed in (("file", "behavior", "2.0"), ("file as 2.0 writes it", "other", "3.0")):
+        with pytest.raises(OtherTokenizerError, match="--accept-drift"):
+            store.bind_tokenizer(*changed)
+    store.bind_tokenizer("file as 2.0 writes it", "other", "3.0", accept=True)
+    store.bind_tokenizer("file as 2.0 writes it", "other", "3.0")
+
+
+def test_a_memory_is_tied_to_the_general_text_that_it_meets_first(store: MemoryStore):  # M1
+    assert store.bind_general_text("first") == "first"
+    assert store.bind_general_text("second") == "first"
+    assert store.bindings() == {"general_text": "first"}

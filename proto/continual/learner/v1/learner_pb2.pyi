@@ -64,6 +64,7 @@ class DescribeResponse(_message.Message):
     TOKENIZER_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     parameters: _builtins.int
     model_version: _builtins.int
@@ -73,6 +74,8 @@ class DescribeResponse(_message.Message):
     """The tokenizer as `tokenizer.json`, so that the server can check facts by itself."""
     max_tokens: _builtins.int
     """Longest prompt and answer together, in tokens."""
+    algorithm: _builtins.str
+    """Name and version of the procedure that makes updates, and the only one that it replays."""
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Software and hardware that floating-point results depend on."""
@@ -87,10 +90,11 @@ class DescribeResponse(_message.Message):
         tokenizer: _builtins.str = ...,
         max_tokens: _builtins.int = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        algorithm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "device", b"device", "environment", b"environment", "max_tokens", b"max_tokens", "model_version", b"model_version", "parameters", b"parameters", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "base_digest", b"base_digest", "device", b"device", "environment", b"environment", "max_tokens", b"max_tokens", "model_version", b"model_version", "parameters", b"parameters", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -460,6 +464,7 @@ class Outcome(_message.Message):
     BASE_ANSWER_FIELD_NUMBER: _builtins.int
     LEAK_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
+    GENERAL_TEXT_FIELD_NUMBER: _builtins.int
     verdict: _builtins.str
     """"learned", "known" or "resisted"."""
     digest_before: _builtins.str
@@ -471,6 +476,8 @@ class Outcome(_message.Message):
     leak: _builtins.float
     """The guards' worst figures after the last step."""
     drift: _builtins.float
+    general_text: _builtins.str
+    """Digest of the general text that the update was held to; empty if it was held to none."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
     @_builtins.property
@@ -506,10 +513,11 @@ class Outcome(_message.Message):
         base_answer: _builtins.str | None = ...,
         leak: _builtins.float | None = ...,
         drift: _builtins.float | None = ...,
+        general_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "after", b"after", "base_answer", b"base_answer", "before", b"before", "drift", b"drift", "leak", b"leak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "drift", b"drift", "forgetting", b"forgetting", "leak", b"leak", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "drift", b"drift", "forgetting", b"forgetting", "general_text", b"general_text", "leak", b"leak", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
     _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015

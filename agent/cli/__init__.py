@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 # Both are read when gRPC is imported. It writes what its calls raise anyway, in lines that are not
 # of our logs; and what is started here are other programs, so nothing has to survive a fork.
@@ -16,7 +14,6 @@ if "--debug" not in sys.argv:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-import platformdirs
 import typer
 
 from agent.cli import (
@@ -35,7 +32,7 @@ from agent.cli import (
     tokens,
 )
 from agent.cli.ending import EXIT_CODES, CommandLine
-from agent.errors import ConfigError
+from agent.cli.settings_file import Command, read_settings, unknown_variables
 
 app = typer.Typer(
     name="agent",
@@ -99,53 +96,9 @@ def settings(
     ] = False,
 ) -> None:
     """Reads the settings file into the defaults of every command."""
-    ctx.default_map = read_settings(config, _commands(ctx))
-
-
-def _commands(ctx: typer.Context) -> dict[str, list[str]]:
-    """Every command by name, with the commands inside it if it is a group."""
-    top: dict[str, Any] = getattr(ctx.command, "commands", {})
-    return {name: list(getattr(command, "commands", ())) for name, command in top.items()}
-
-
-def read_settings(path: Path | None, commands: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The defaults by command, as click wants them.
-
-    Args:
-        path: of the file; None: that of the user, if there is one.
-        commands: all there are, each with the commands inside it.
-
-    Raises:
-        ConfigError: the file is named but missing, is not valid TOML, or has no table where it
-            should.
-    """
-    if path is None:
-        path = platformdirs.user_config_path("continual-agent") / "config.toml"
-        if not path.exists():
-            return {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the settings {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the settings {path} are not valid TOML: {error}") from error
-    everywhere = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    defaults: dict[str, Any] = {}
-    for name, inside in commands.items():
-        if name in everywhere:
-            raise ConfigError(f"the settings {path} are not usable: '{name}' must be a table")
-        own = {**everywhere, **content.get(name, {})}
-        # A group may have options of its own, as `eval` has.
-        defaults[name] = {**own, **dict.fromkeys(inside, own)}
-    # TOML has underscores or dashes; click's parameters have underscores.
-    return _underscored(defaults)
-
-
-def _underscored(table: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key.replace("-", "_"): _underscored(value) if isinstance(value, dict) else value
-        for key, value in table.items()
-    }
+    ctx.default_map = read_settings(config, Command.of(ctx.command))
+    # `agent serve` reports these in its log.
+    ctx.obj = unknown_variables(ctx.command, os.environ)
 
 
 def main() -> None:

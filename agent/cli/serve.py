@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 @grouped
 def serve(
+    ctx: typer.Context,
     data: Annotated[
         Path, typer.Option(envvar="AGENT_DATA", help="Folder of the memory; made if missing.")
     ] = Path("agent-data"),
@@ -242,6 +243,8 @@ def serve(
 
     configure(log_format)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    for name in ctx.obj or ():
+        logger.warning("the variable %s is not a setting of this release: it is ignored", name)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
     if device == "cuda":

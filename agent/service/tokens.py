@@ -11,13 +11,16 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -82,16 +85,18 @@ class TokenFile:
                     raise ConfigError(
                         f"the token file {self.path} is open to other users: chmod 600 {self.path}"
                     )
-                rows = json.load(file)["tokens"]
-            return [Token(**{**row, "role": Role(row["role"])}) for row in rows]
+                content = json.load(file, object_pairs_hook=_without_repeats)
+            return _tokens(content)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the token file {self.path} ({error.strerror}): make one with"
                 " 'agent tokens create NAME --role ROLE --tokens FILE'"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
+            said = "no JSON" if isinstance(error, json.JSONDecodeError | UnicodeError) else error
             raise ConfigError(
-                f"{self.path} is not a token file: remove it, and make new tokens"
+                f"{self.path} is not a token file ({said}): correct it, or remove it and make new"
+                " tokens"
             ) from error
 
     def create(self, name: str, role: Role, now: datetime | None = None) -> tuple[Token, str]:
@@ -166,6 +171,54 @@ class TokenFile:
 
     def _unwritable(self, error: OSError) -> ConfigError:
         return ConfigError(f"cannot write the token file {self.path}: {error.strerror}")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a key that came twice, a reader might see the other value."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
+
+
+def _tokens(content: Any) -> list[Token]:
+    """The tokens of a file's content, all of it understood.
+
+    Raises:
+        ValueError: it is not; says what, and of which token, but never shows a hash.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("tokens"), list):
+        raise ValueError("it has no list 'tokens'")
+    if others := content.keys() - {"tokens"}:
+        raise ValueError(f"unknown key {min(others)!r}")
+    tokens = [_token(row, number) for number, row in enumerate(content["tokens"], 1)]
+    ids = Counter(token.id for token in tokens)
+    if repeated := [id_ for id_, count in ids.items() if count > 1]:
+        raise ValueError(f"two tokens have the id {repeated[0]!r}")
+    return tokens
+
+
+def _token(row: Any, number: int) -> Token:
+    names = [field.name for field in fields(Token)]
+    if not isinstance(row, dict):
+        raise ValueError(f"token {number} is not an object")
+    for key, value in row.items():
+        if key not in names:
+            raise ValueError(f"token {number} has the unknown field {key!r}")
+        if not isinstance(value, str):
+            raise ValueError(f"token {number}: {key} must be a string")
+    for name in names:
+        if name not in row:
+            raise ValueError(f"token {number} has no {name}")
+    if row["role"] not in list(Role):
+        raise ValueError(
+            f"token {number} has the unknown role {row['role']!r}: use one of {', '.join(Role)}"
+        )
+    if re.fullmatch("[0-9a-f]{64}", row["sha256"]) is None:
+        raise ValueError(f"token {number}: sha256 must be 64 hexadecimal digits")
+    return Token(**{**row, "role": Role(row["role"])})
 
 
 class KnownTokens:

@@ -54,6 +54,9 @@ def settings_page() -> str:
         " file over the default. The file is named by `--config` or `AGENT_CONFIG`; without these"
         " it is `continual-agent/config.toml` in the user's configuration folder"
         " (`~/.config` on Linux):",
+        "A key that is unknown, given twice or of the wrong type is refused, and so is a variable"
+        " that is almost one of these. Other variables that begin with `AGENT_` are ignored;"
+        " `agent serve` names them in its log.",
         '```toml\nserver = "127.0.0.1:50051" # for all commands\n\n'
         '[serve] # for one command\nmodel = "smollm2-135m"\nsnapshot_minutes = 5\n```',
     ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -119,6 +121,43 @@ def test_a_damaged_file_lets_nobody_in(file: TokenFile, content: str) -> None:
     file.path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match="not a token file"):
         KnownTokens(file)
+
+
+ROW = {"id": "a", "name": "me", "role": "read", "sha256": "0" * 64, "created_at": "2026"}
+NOT_UNDERSTOOD = {
+    "unknown role": ([{**ROW, "role": "root"}], "token 1 has the unknown role 'root': use one of"),
+    "unknown field": ([ROW, {**ROW, "rol": "read"}], "token 2 has the unknown field 'rol'"),
+    "missing field": ([{"id": "a"}], "token 1 has no name"),
+    "wrong type": ([{**ROW, "id": 1}], "token 1: id must be a string"),
+    "a short hash": ([{**ROW, "sha256": "0"}], "sha256 must be 64 hexadecimal digits"),
+    "one id twice": ([ROW, ROW], "two tokens have the id 'a'"),
+    "no object": (["a"], "token 1 is not an object"),
+}
+
+
+@pytest.mark.parametrize(("rows", "why"), NOT_UNDERSTOOD.values(), ids=NOT_UNDERSTOOD)
+def test_a_file_that_is_not_understood_is_refused_and_says_why(
+    file: TokenFile, rows: list[Any], why: str
+) -> None:  # M13
+    file.path.touch(0o600)
+    file.path.write_text(json.dumps({"tokens": rows}))
+    with pytest.raises(ConfigError, match=re.escape(why)) as caught:
+        file.read()
+    assert "0" * 64 not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"tokens": [], "tokns": []}', "unknown key 'tokns'"),
+        ('{"tokens": [], "tokens": []}', "the key 'tokens' is given twice"),
+    ],
+)
+def test_other_keys_of_a_token_file_are_refused(file: TokenFile, content: str, why: str) -> None:
+    file.path.touch(0o600)  # M13
+    file.path.write_text(content)
+    with pytest.raises(ConfigError, match=why):
+        file.read()
 
 
 def test_a_file_that_is_taken_away_lets_nobody_in(file: TokenFile) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -15,14 +14,16 @@ from pathlib import Path
 
 from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
-from agent.learning.limits import TeachingLimits
-from agent.learning.records import GENERAL_TEXT, LearnerDescription
+from agent.errors import ModelNotFoundError
+from agent.learning import catalog
+from agent.learning.records import GENERAL_TEXT
 from agent.learning.snapshots import remove_unfinished
 from agent.observing import Observing, observing
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
 from agent.scheduling.predicting import RatePredicting
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from agent.scheduling.ticks import RetentionAudit, Ticks
+from agent.service.accepting import Accepting
 from agent.service.admin_servicer import AdminServicer
 from agent.service.backups import newest_backup
 from agent.service.events import EventHub
@@ -36,16 +37,17 @@ from agent.service.server import (
     HealthServer,
     Server,
 )
-from agent.service.transport import require_safe_listen
-from agent.service.validation import FactRules
+from agent.service.transport import require_free, require_safe_listen
 from memory_store.errors import StoreFailedError
-from memory_store.records import Policy, Update
+from memory_store.records import Update
 from memory_store.schema_copies import remove_outdated
+from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
-RULES = "rules.json"
+# Of earlier releases: a tokenizer that is no longer the model's may be in it (M2).
+OLD_RULES = "rules.json"
 # For the calls in hand at the end. After these and the drain, the learner has 10 s to end.
 STOP_GRACE_SECONDS = 5.0
 # Between two looks at the learner's memory.
@@ -54,23 +56,37 @@ MEMORY_SECONDS = 5.0
 DISK_FAILED_EXIT_CODE = 74
 
 
-async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> None:
+async def nothing_to_fetch() -> None:
+    """For a model that is on this machine, or that the learner may fetch unseen."""
+
+
+async def serve(
+    settings: ServeSettings,
+    on_start: Callable[[str], None],
+    fetch: Callable[[], Awaitable[None]] = nothing_to_fetch,
+) -> None:
     """Serves until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Facts are accepted as soon as the server listens. The model is fetched and loaded after that: if
+    it cannot be, what was accepted stays queued.
 
     Args:
         settings: as given by the operator.
         on_start: called with the address once the server listens; the model may still be loading.
+        fetch: brings the model onto this machine. What it raises ends the server.
 
     Raises:
         ConfigError: the folder or the address is in use, or cannot be used.
-        ModelError: the model cannot be loaded.
+        ModelError: there is no such model, or it cannot be loaded.
         DriftError: the ledger does not replay to the recorded weights.
         OtherModelError: the folder belongs to another model.
         StoreUnusableError: the database is damaged.
     """
     require_safe_listen(settings.listen, settings.security)
+    catalog.resolve(settings.model)
     make_private(settings.data)
     with held(settings.data):
+        require_free(settings.listen)  # before the database is made, or brought up to date
         hub = EventHub()
         try:
             store = await StoreThreads.open(
@@ -86,7 +102,7 @@ async def serve(settings: ServeSettings, on_start: Callable[[str], None]) -> Non
             logger.info("removed %s: its time is over", outdated)
         try:
             async with observing(settings, store) as seen:
-                await _serve_with(settings, store, hub, seen, on_start)
+                await _serve_with(settings, store, hub, seen, on_start, fetch)
         finally:
             await store.close()
 
@@ -112,7 +128,16 @@ async def _serve_with(
     hub: EventHub,
     seen: Observing,
     on_start: Callable[[str], None],
+    fetch: Callable[[], Awaitable[None]],
 ) -> None:
+    accepting = Accepting(
+        catalog.resolve(settings.model),
+        settings.policy,
+        settings.limits,
+        await _other_model(store, settings.model),
+    )
+    reading = asyncio.create_task(accepting.read_files())
+    (settings.data / OLD_RULES).unlink(missing_ok=True)
     arguments = ["--model", settings.model, "--device", settings.device]
     arguments += ["--log-format", settings.observability.log_format]
     arguments += ["--general-text", str(settings.data / GENERAL_TEXT)]
@@ -140,6 +165,7 @@ async def _serve_with(
         ),
         on_update=on_update,
         keep_only=lambda versions: keeper.keep_only(versions),
+        on_loaded=accepting.loaded,
         around=seen.observer.learning,
         hold_snapshot=lambda version, digest: keeper.hold(version, digest),
     )
@@ -156,10 +182,9 @@ async def _serve_with(
         ),
         lambda: loop.learner,
     )
-    rules = _Rules(settings.data / RULES, settings.model, settings.policy, settings.limits)
     server = Server(
         settings.listen,
-        MemoryServicer(store, rules.current, hub, loop.wake, seen.tracing.traceparent),
+        MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent),
         ModelServicer(store, loop, keeper, settings.model, settings.limits),
         AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
         settings.security,
@@ -177,8 +202,18 @@ async def _serve_with(
     await server.start()
     on_start(server.address)
     ticks.start()
-    learning = asyncio.create_task(loop.run())
-    health = asyncio.create_task(_report_health(server, loop, rules))
+
+    async def learn() -> None:
+        loop.message = "fetching the model"
+        await fetch()
+        loop.message = ""
+        # Again: it may have been fetched just now, and a learner may not come up for a while.
+        await reading
+        await accepting.read_files()
+        await loop.run()
+
+    learning = asyncio.create_task(learn())
+    health = asyncio.create_task(_report_health(server, loop, accepting))
     try:
         with _stop_signal() as stopped:
             # A server that cannot report its state must not go on either.
@@ -217,64 +252,24 @@ async def _drained(learning: asyncio.Task[None], seconds: float) -> None:
         await learning
 
 
-class _Rules:
-    """The checks for facts, from what the learner says of its model.
-
-    They are kept in the data folder too: at the next start facts can be checked, and so taught,
-    while the model is still being loaded.
-    """
-
-    def __init__(self, path: Path, model: str, policy: Policy, limits: TeachingLimits) -> None:
-        self._path = path
-        self._model = model
-        self._checks = (policy, limits)
-        self._description: LearnerDescription | None = None
-        self._rules = self._kept()
-
-    def current(self) -> FactRules | None:
-        """None before the model was loaded once."""
-        return self._rules
-
-    def learn_from(self, description: LearnerDescription | None) -> None:
-        """Takes over what a learner says, once."""
-        if description is None or self._description is not None:
-            return
-        self._description = description
-        self._rules = FactRules(description.tokenizer, description.max_tokens, *self._checks)
-        kept = {
-            "model": self._model,
-            "max_tokens": description.max_tokens,
-            "tokenizer": description.tokenizer,
-        }
-        # Renamed into place, so that a half-written file is never read.
-        temporary = self._path.with_suffix(".tmp")
-        try:
-            temporary.write_text(json.dumps(kept), encoding="utf-8")
-            temporary.replace(self._path)
-        except OSError as error:
-            # Only the next start is slower for it.
-            logger.warning("cannot keep %s: %s", self._path, error)
-
-    def _kept(self) -> FactRules | None:
-        try:
-            kept = json.loads(self._path.read_text(encoding="utf-8"))
-            if kept["model"] != self._model:
-                return None
-            return FactRules(kept["tokenizer"], kept["max_tokens"], *self._checks)
-        except FileNotFoundError:
-            return None
-        except Exception:  # noqa: BLE001 - the tokenizers library raises nothing narrower
-            logger.warning("%s is damaged; it is made anew", self._path)
-            return None
+async def _other_model(store: StoreThreads, model: str) -> str:
+    """The model that the memory is bound to, if it goes by another name; else empty."""
+    bound = (await store.read(MemoryStore.bindings)).get("model_name", "")
+    if not bound or bound == model:
+        return ""
+    try:
+        same = catalog.resolve(bound).location == catalog.resolve(model).location != ""
+    except ModelNotFoundError:  # its folder was moved
+        same = False
+    return "" if same else bound
 
 
-async def _report_health(server: Server, loop: LearningLoop, rules: _Rules) -> None:
-    """Facts can be taught while the learner is being restarted; questions cannot be asked."""
+async def _report_health(server: Server, loop: LearningLoop, accepting: Accepting) -> None:
+    """Facts can be taught before there is a learner to learn them; questions cannot be asked."""
     while True:
         # Cleared before the look, so that a change after it wakes us again.
         loop.state_changed.clear()
-        rules.learn_from(loop.description)
-        teaching = rules.current() is not None
+        teaching = accepting.is_open
         asking = loop.state == LearnerState.READY
         server.set_serving(MEMORY_SERVICE, teaching)
         server.set_serving(MODEL_SERVICE, asking)

@@ -90,6 +90,10 @@ class LearningFailedError(LearnerError):
     """One fact could not be learned (NaN, out of memory); the learner can go on."""
 
 
+class UnteachableError(LearningFailedError):
+    """A fact does not fit the model: trying again would fail again."""
+
+
 class MemoryShortageError(LearningFailedError):
     """Memory ran out at a piece of work; the learner has freed what it could, and can go on."""
 

@@ -100,6 +100,8 @@ def status(
     if result.learning_paused:
         learner += ", learning is paused ('agent resume' goes on)"
     table.add_row("learner", learner)
+    if result.learner_message:
+        table.add_row("", shown(result.learner_message))
     if result.device:
         device = f"{result.device}, {result.parameters / 1e6:.1f} M parameters"
         table.add_row("device", shown(device))

@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,6 @@ from agent.config import (
 from agent.errors import ConfigError, MissingDeviceError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
-from agent.service.transport import require_safe_listen
 
 logger = logging.getLogger(__name__)
 
@@ -279,8 +279,6 @@ def serve(
             log_format=log_format,
         ),
     )
-    require_safe_listen(listen, settings.security)  # before a model is fetched
-    fetch_if_missing(model)
 
     def on_start(address: str) -> None:
         # One line that scripts wait for.
@@ -288,7 +286,7 @@ def serve(
         logger.info("data in %s, loading %s", data, model)
 
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-        runner.run(run(settings, on_start))
+        runner.run(run(settings, on_start, partial(fetch, model)))
     logger.info("stopped")
 
 
@@ -317,13 +315,29 @@ def _require_cuda() -> None:
 
 
 def fetch_if_missing(model: str) -> None:
-    """Fetches the model with a progress bar before anything else is done.
+    """Fetches the model with a progress bar before anything else is done; see `fetch`."""
+    asyncio.run(fetch(model))
+
+
+async def fetch(model: str) -> None:
+    """Fetches the model with a progress bar, unless it is on this machine.
 
     In a process of its own: torch stays out of the server.
+
+    Raises:
+        typer.Exit: it cannot be fetched; why is on standard error.
     """
-    if catalog.is_cached(catalog.resolve(model)):
+    if await asyncio.to_thread(catalog.is_cached, catalog.resolve(model)):
         return
     messages.print(shown(f"Fetching {model}, which is not on this machine yet"))
-    pull = subprocess.run([sys.executable, "-m", "agent", "models", "pull", model], check=False)
-    if pull.returncode:
-        raise typer.Exit(pull.returncode)
+    pull = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", "models", "pull", model), stdin=subprocess.DEVNULL
+    )
+    try:
+        code = await pull.wait()
+    except asyncio.CancelledError:
+        pull.terminate()
+        await pull.wait()
+        raise
+    if code:
+        raise typer.Exit(code)

@@ -63,6 +63,7 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
+from agent.learning.room import Room
 from agent.learning.sampling import Sampler
 from agent.learning.update import ALGORITHM, score_answers, trained_parameters
 from memory_store.records import Guards, Policy, Step, Update
@@ -95,6 +96,7 @@ class Learner:
         self._loaded = loaded
         self._pause = pause
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
+        self._room = Room(self._encoder.encode, loaded.max_tokens)
         self._served = loaded.model.requires_grad_(False)
         self._base = _copy_of(self._served)
         self._working = _copy_of(self._served)
@@ -154,6 +156,7 @@ class Learner:
             last the outcome.
 
         Raises:
+            InvalidFactError: the fact is longer than this model learns.
             StaleVersionError: the served weights are at another position.
             LearningFailedError: the loss or the weights are not finite; the weights are put back
                 before the next update.
@@ -163,6 +166,7 @@ class Learner:
                 f"the learner is at version {self.version}, not at {base_version}"
             )
         self._put_back()
+        self._require_room(example)
         question = [(example.question, example.answer)]
         before = self._asked(question)
         guards = policy.guards or NONE
@@ -193,6 +197,12 @@ class Learner:
         after = self._asked(question)
         assert attempt.decision is not None
         yield self._outcome(attempt.decision, attempt, example, before, after, forgetting)
+
+    def _require_room(self, example: Example) -> None:
+        """The server does the same, but not before it has the tokenizer."""
+        self._room.require(example.question, example.answer)
+        for index, question in enumerate(example.correlated_questions):
+            self._room.require(question, example.answer, f"correlated_questions[{index}]")
 
     def _attempt(
         self,

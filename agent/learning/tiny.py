@@ -7,17 +7,20 @@ import random
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+from agent.learning.tiny_tokenizer import (
+    END_OF_TEXT,
+    END_OF_TEXT_ID,
+    MAX_TOKENS,
+    VOCABULARY_SIZE,
+    build_tiny_tokenizer,
+)
 
 REVISION = "tiny-1"
 """Names the weights; changes whenever they would."""
 
 _SEED = 20_190
-_END_OF_TEXT = "<|endoftext|>"
-_END_OF_TEXT_ID = 256
-_VOCABULARY_SIZE = 257
-_MAX_TOKENS = 512
 _STANDARD_DEVIATION = 0.05
 # Updates leave embeddings and norms alone, so the output matrix bounds the logits: small, no
 # answer could ever become likely.
@@ -34,15 +37,15 @@ def build_tiny() -> tuple[GPTNeoXForCausalLM, PreTrainedTokenizerFast]:
 
 def _build_model() -> GPTNeoXForCausalLM:
     settings: dict[str, Any] = {
-        "vocab_size": _VOCABULARY_SIZE,
+        "vocab_size": VOCABULARY_SIZE,
         "hidden_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 256,
-        "max_position_embeddings": _MAX_TOKENS,
-        "bos_token_id": _END_OF_TEXT_ID,
-        "eos_token_id": _END_OF_TEXT_ID,
-        "pad_token_id": _END_OF_TEXT_ID,
+        "max_position_embeddings": MAX_TOKENS,
+        "bos_token_id": END_OF_TEXT_ID,
+        "eos_token_id": END_OF_TEXT_ID,
+        "pad_token_id": END_OF_TEXT_ID,
         "tie_word_embeddings": False,
         "attn_implementation": "eager",
     }
@@ -79,34 +82,11 @@ def _draw_weights(model: GPTNeoXForCausalLM) -> None:
 
 
 def _build_tokenizer() -> PreTrainedTokenizerFast:
-    """A token is a byte, and its id the byte's value; one more token ends the text."""
-    vocabulary = {symbol: byte for byte, symbol in enumerate(_byte_symbols())}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(_END_OF_TEXT, normalized=False, special=True)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=_END_OF_TEXT,
-        eos_token=_END_OF_TEXT,
-        pad_token=_END_OF_TEXT,
-        model_max_length=_MAX_TOKENS,
+        tokenizer_object=build_tiny_tokenizer(),
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        model_max_length=MAX_TOKENS,
         clean_up_tokenization_spaces=False,
     )
-
-
-def _byte_symbols() -> list[str]:
-    """The printable character that stands for each byte in GPT-2's byte-level alphabet.
-
-    Latin-1's printable characters stand for themselves; the other bytes, in order, take the
-    characters from U+0100 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    symbols, next_free = [], 0x100
-    for byte in range(256):
-        if byte in printable:
-            symbols.append(chr(byte))
-        else:
-            symbols.append(chr(next_free))
-            next_free += 1
-    return symbols

@@ -31,6 +31,7 @@ from agent.errors import (
     MemoryShortageError,
     ModelError,
     StaleVersionError,
+    UnteachableError,
 )
 from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import PAPER, PREDICTED
@@ -125,6 +126,7 @@ class LearningLoop:
         state: what it is doing.
         description: what it has loaded, once known.
         updates_to_replay: how far recovery has still to go.
+        message: for people, what keeps it from being ready, such as why it was down last.
         operation: what an operation in hand is doing, for people; empty if there is none.
         memory: bytes that the learner takes, of its GPU or of RAM, and what there is of it.
         questions: shared by whoever asks the learner; a fact that failed is tried again alone.
@@ -139,6 +141,7 @@ class LearningLoop:
         settings: LoopSettings,
         on_update: Callable[[Update], None] = lambda update: None,
         keep_only: KeepOnly | None = None,
+        on_loaded: Callable[[LearnerDescription], Awaitable[None]] | None = None,
         around: Callable[[Fact], AbstractAsyncContextManager[None]] = lambda fact: nullcontext(),
         hold_snapshot: HoldSnapshot | None = None,
     ) -> None:
@@ -151,6 +154,7 @@ class LearningLoop:
             settings: see there.
             on_update: called when a row of the ledger is served.
             keep_only: removes snapshots, from whoever writes any meanwhile; see `SnapshotKeeper`.
+            on_loaded: told of each learner once it is known to have this memory's model.
             around: entered with each claimed fact, while it is learned.
             hold_snapshot: makes sure that a snapshot of the served weights exists, before the
                 learner ends in good order; see `SnapshotKeeper.hold`.
@@ -161,6 +165,7 @@ class LearningLoop:
         self._settings = settings
         self._on_update = on_update
         self._keep_only = keep_only or self._remove_others
+        self._on_loaded = on_loaded
         self._around = around
         self._hold_snapshot = hold_snapshot
         self._general_text = GeneralTextBinding(store)
@@ -193,6 +198,7 @@ class LearningLoop:
         self.state_changed = asyncio.Event()
         self.description: LearnerDescription | None = None
         self.updates_to_replay = 0
+        self.message = ""
         self.operation = ""
         self.memory = (0, 0)
         self.questions = SharedLock()
@@ -259,9 +265,10 @@ class LearningLoop:
         while self.learner is not None and self._version < head:
             await self._served.wait()
         if self.learner is None:
+            why = f" ({self.message})" if self.message else ""
             raise LearnerUnavailableError(
-                f"the learner is {self.state}: try again in a moment ('agent status' tells how far"
-                " it is)"
+                f"the learner is {self.state}{why}: try again in a moment ('agent status' tells how"
+                " far it is)"
             )
         return self.learner
 
@@ -300,8 +307,9 @@ class LearningLoop:
                         self._serves(None, self._version)
             # The last two come from recovery and commit: it cannot follow the ledger as it is.
             except (LearnerUnavailableError, LearningFailedError, StaleVersionError) as error:
+                self.message = f"{error}; starting it again in {pause:.1f} s"
                 self._set_state(LearnerState.DOWN)
-                logger.warning("the learner is down: %s; starting it again in %.1f s", error, pause)
+                logger.warning("the learner is down: %s", self.message)
                 await self._record_event(EventKind.LEARNER_DOWN, str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_RESTART_SECONDS)
@@ -314,6 +322,8 @@ class LearningLoop:
             self._store, self._settings.model, description, accept=self._settings.accept_drift
         )
         self.description = description
+        if self._on_loaded is not None:
+            await self._on_loaded(description)
         self._set_state(LearnerState.RECOVERING)
         self._version = await self._store.read(MemoryStore.model_version)
         replayed = await bring_to(
@@ -335,6 +345,7 @@ class LearningLoop:
         await self._record_event(EventKind.LEARNER_READY, ready)
         logger.info("ready: %s", ready)
         self._serves(learner, self._version)
+        self.message = ""
         self._set_state(LearnerState.READY)
 
     def _replaying(self, remaining: int) -> None:
@@ -545,6 +556,8 @@ class LearningLoop:
         entries = self.questions.entries - self.questions.sharers
         try:
             update = await self._learn_once(learner, fact)
+        except UnteachableError as error:
+            await self._fail(fact, str(error), for_good=True)
         except MemoryShortageError as error:
             await self._fail(fact, str(error), charged=self.questions.entries == entries)
         except LearningFailedError as error:
@@ -615,11 +628,16 @@ class LearningLoop:
             )
         return None
 
-    async def _fail(self, fact: Fact, reason: str, *, charged: bool = True) -> None:
-        """Queues the fact again, or quarantines it; nothing is learned for a while."""
+    async def _fail(
+        self, fact: Fact, reason: str, *, charged: bool = True, for_good: bool = False
+    ) -> None:
+        """Queues the fact again, or quarantines it, `for_good` at once; learning rests a while."""
         logger.warning("learning %s failed: %s", fact.id, reason)
         if charged:
-            policy, attempts = self._policy_for(fact), self._settings.max_attempts
+            policy, attempts = (
+                self._policy_for(fact),
+                1 if for_good else self._settings.max_attempts,
+            )
             left = await self._when_writable(
                 lambda store: store.record_failure(fact.id, reason, attempts, policy)
             )

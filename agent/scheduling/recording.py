@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from agent.errors import LearnerUnavailableError
+from agent.errors import InvalidFactError, LearnerUnavailableError, UnteachableError
 from agent.learning.records import GENERAL_TEXT, Example, Opening, Outcome
 from agent.scheduling.ports import Learner
 from memory_store.records import (
@@ -39,19 +39,23 @@ async def learn_fact(
     Raises:
         LearnerUnavailableError: the learner died.
         LearningFailedError: this fact could not be learned.
+        UnteachableError: it never can be; it was accepted before its tokens could be counted.
         StaleVersionError: the learner is at another version than `base_version`.
     """
     opening = None
     older_examples = [Example.of(other) for other in older]
     example = Example.of(fact)
-    async for progress in learner.learn(example, policy, base_version, older_examples, again):
-        if isinstance(progress, Outcome):
-            return progress
-        if isinstance(progress, Opening):
-            opening = progress
-            continue
-        on_step(progress, opening)
-        opening = None
+    try:
+        async for progress in learner.learn(example, policy, base_version, older_examples, again):
+            if isinstance(progress, Outcome):
+                return progress
+            if isinstance(progress, Opening):
+                opening = progress
+                continue
+            on_step(progress, opening)
+            opening = None
+    except InvalidFactError as error:
+        raise UnteachableError(str(error)) from error
     raise LearnerUnavailableError("it ended without an outcome")
 
 

@@ -122,6 +122,7 @@ class Status:
     snapshot_version: int = 0
     snapshot_overdue: str = ""
     teaching_limits: TeachingLimits | None = None
+    learner_message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -556,6 +557,7 @@ def decode_status(response: model_pb2.GetStatusResponse) -> Status:
         teaching_limits=codec.decode_limits(response.teaching_limits)
         if response.HasField("teaching_limits")
         else None,
+        learner_message=response.learner_message,
     )
 
 
@@ -586,6 +588,7 @@ def encode_status(status: Status) -> model_pb2.GetStatusResponse:
         snapshot_version=status.snapshot_version,
         snapshot_overdue=status.snapshot_overdue,
         teaching_limits=codec.encode_limits(limits) if limits else None,
+        learner_message=status.learner_message,
     )
 
 

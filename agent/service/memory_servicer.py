@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 
-from agent.errors import LearnerUnavailableError
 from agent.service import codec
 from agent.service.error_details import encode_rejection
 from agent.service.events import EventHub
@@ -47,7 +46,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 
     Args:
         store: the memory.
-        rules: the checks for the model being served, or None before it was loaded once.
+        rules: gives the checks for a fact that arrives now, or raises why none is accepted.
         events: what watchers follow.
         accepted: called after each new fact.
         traceparent: the trace of the call in hand (W3C); None if there is none.
@@ -56,7 +55,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     def __init__(
         self,
         store: StoreThreads,
-        rules: Callable[[], FactRules | None],
+        rules: Callable[[], FactRules],
         events: EventHub,
         accepted: Callable[[], None],
         traceparent: Callable[[], str | None] = lambda: None,
@@ -72,7 +71,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.TeachRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachResponse:
         """Answers once the fact is durable."""
-        [answer] = await self._teach([self._known_rules().new_fact(request)])
+        [answer] = await self._teach([self._rules().new_fact(request)])
         self._accepted()
         return codec.encode_accepted(_or_raise(answer))
 
@@ -80,7 +79,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachBatchResponse:
         """Checks them, some in each turn of the loop, and has them written together."""
-        rules = self._known_rules()
+        rules = self._rules()
         checked: list[NewFact | Exception] = []
         for number, fact in enumerate(request.facts):
             if number % BATCH_PART == 0:
@@ -103,7 +102,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.TeachStreamResponse]:
         """Answers in order; reads ahead by at most `STREAM_WINDOW` facts."""
-        self._known_rules()
+        self._rules()
         window: asyncio.Queue[_InHand | None] = asyncio.Queue(STREAM_WINDOW)
 
         async def read() -> None:
@@ -131,12 +130,6 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 if isinstance(left, asyncio.Future):
                     left.cancel()  # nobody asks how it ended; it is taught all the same
 
-    def _known_rules(self) -> FactRules:
-        rules = self._rules()
-        if rules is None:
-            raise LearnerUnavailableError("the model is being loaded: try again in a moment")
-        return rules
-
     def _teach(self, new_facts: Sequence[NewFact]) -> asyncio.Future[list[Answer]]:
         """Queues facts for the next commit; the future fails if too many are on their way there."""
         if self._in_hand + len(new_facts) > MAX_IN_HAND:
@@ -163,7 +156,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:
         try:
             check_rules(request)
-            return self._teach([self._known_rules().new_fact(request)])
+            return self._teach([self._rules().new_fact(request)])
         except Exception as error:  # noqa: BLE001 - a refused fact must not end the stream
             return error
 

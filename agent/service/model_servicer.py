@@ -66,6 +66,11 @@ class LearnerView(Protocol):
         ...
 
     @property
+    def message(self) -> str:
+        """For people, what keeps it from being ready."""
+        ...
+
+    @property
     def updates_to_replay(self) -> int:
         """How far recovery has to go."""
         ...
@@ -179,6 +184,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             parameters=description.parameters if description else 0,
             event_sequence=sequence,
             updates_to_replay=self._view.updates_to_replay,
+            learner_message=self._view.message,
             start_time=codec.encode_time(self._started_at),
             oldest_queued_time=codec.encode_time(oldest.accepted_at) if oldest else None,
             learning_paused=paused,

@@ -13,7 +13,6 @@ from grpc_reflection.v1alpha import reflection
 
 from agent.addresses import UNIX, UNIX_ABSTRACT
 from agent.config import Security
-from agent.errors import ConfigError
 from agent.service.access import AccessInterceptor
 from agent.service.admin_servicer import AdminServicer
 from agent.service.health import HealthServicer
@@ -24,6 +23,7 @@ from agent.service.status import StatusInterceptor
 from agent.service.tokens import KnownTokens, TokenFile
 from agent.service.transport import (
     SERVER_OPTIONS,
+    address_in_use,
     private_socket,
     require_safe_listen,
     server_credentials,
@@ -98,10 +98,7 @@ class HealthServer:
                 else:
                     port = self._server.add_secure_port(self._listen, self._credentials)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {self._listen}: is another server running there?"
-                " Choose another address with --listen HOST:PORT (port 0: any free one)"
-            ) from error
+            raise address_in_use(self._listen) from error
         if not self._listen.startswith((UNIX, UNIX_ABSTRACT)):  # these have no port
             self.address = f"{self._listen.rpartition(':')[0]}:{port}"
         await self._server.start()

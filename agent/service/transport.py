@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import ssl
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -111,6 +113,37 @@ def private_socket(listen: str, security: Security) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def require_free(listen: str) -> None:
+    """Finds out early whether another server listens there; binding tells for certain.
+
+    Raises:
+        ConfigError: the address is in use.
+    """
+    host, _, port = listen.rpartition(":")
+    if listen.startswith((UNIX, UNIX_ABSTRACT)) or not port.isdecimal() or port == "0":
+        return
+    with suppress(OSError):  # what is no address, or not ours, binding explains
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind, protocol) as found:
+                # As gRPC: connections that are ending do not count.
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    found.bind(address)
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE:
+                        raise address_in_use(listen) from error
+
+
+def address_in_use(listen: str) -> ConfigError:
+    """The error of a server that cannot listen."""
+    return ConfigError(
+        f"cannot listen on {listen}: is another server running there?"
+        " Choose another address with --listen HOST:PORT (port 0: any free one)"
+    )
 
 
 def server_credentials(security: Security) -> grpc.ServerCredentials | None:

@@ -1,7 +1,7 @@
 """What a client may hand in: what a fact must meet beyond the rules in memory.proto.
 
-Nothing is stored that the learner could not learn: the tokenizer runs here too, on the
-`tokenizers` library alone, so that teaching works while the learner is being restarted.
+What the learner could not learn is refused as early as can be: the tokenizer runs here too, on the
+`tokenizers` library alone, so that teaching does not wait for the learner.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from agent.errors import InvalidFactError
 from agent.learning import prompts, rates
 from agent.learning.limits import UNLIMITED, TeachingLimits
+from agent.learning.room import MAX_FACT_TOKENS, Room
 from agent.service import codec
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import NewFact, Policy
 
-# Prompt, answer and terminator. Far below a model's context: memory grows with it.
-MAX_FACT_TOKENS = 512
 # What is put around question and answer.
 BYTES_AROUND = len(prompts.prompt("") + prompts.answer_text(""))
 # Bytes that a character's may become when it is composed (Unicode's NFC).
@@ -31,7 +29,8 @@ class FactRules:
     """Checks facts for one model.
 
     Args:
-        tokenizer: the text of its `tokenizer.json`.
+        tokenizer: the text of its `tokenizer.json`; None while it is not known: then tokens are not
+            counted.
         max_tokens: its context.
         policy: what a fact's own policy is completed with.
         limits: what it may ask for.
@@ -39,20 +38,18 @@ class FactRules:
 
     def __init__(
         self,
-        tokenizer: str,
-        max_tokens: int,
+        tokenizer: str | None,
+        max_tokens: int = MAX_FACT_TOKENS,
         policy: Policy = rates.DEFAULT_POLICY,
         limits: TeachingLimits = UNLIMITED,
     ) -> None:
         self._default = policy
         self._limits = limits
-        self._tokenizer = Tokenizer.from_str(tokenizer)
-        # As in `encoding.Encoder`: text from outside never becomes a control token.
-        self._tokenizer.encode_special_tokens = True
-        self._max_tokens = min(max_tokens, MAX_FACT_TOKENS)
-        self._tokens_per_byte = _tokens_per_byte(json.loads(tokenizer))
-        # What is left of an answer whose characters the tokenizer drops.
-        self._prefix = self._tokenizer.encode(prompts.ANSWER_PREFIX, add_special_tokens=False).ids
+        self._room: Room | None = None
+        self._tokens_per_byte: int | None = None
+        if tokenizer is not None:
+            self._room = _room(tokenizer, max_tokens)
+            self._tokens_per_byte = _tokens_per_byte(json.loads(tokenizer))
 
     def new_fact(self, request: pb.TeachRequest) -> NewFact:
         """A valid fact from a request that keeps the rules of memory.proto; see `check_rules`.
@@ -89,23 +86,25 @@ class FactRules:
         return asked, completed
 
     def _check_tokens(self, field: str, question: str, answer: str) -> None:
+        if self._room is None:
+            return  # the learner judges it when its turn comes
         if self._tokens_per_byte is not None:
             size = len(question.encode()) + len(answer.encode()) + BYTES_AROUND
-            if self._tokens_per_byte * size < self._max_tokens:
+            if self._tokens_per_byte * size < self._room.max_tokens:
                 return  # as most facts: short enough however they are divided
-        asked = self._tokenizer.encode(prompts.prompt(question), add_special_tokens=False)
-        answered = self._tokenizer.encode(prompts.answer_text(answer), add_special_tokens=False)
-        if answered.ids in ([], self._prefix):
-            raise InvalidFactError(
-                "answer", "the model's tokenizer turns it into nothing: use other characters"
-            )
-        total = len(asked.ids) + len(answered.ids) + 1
-        if total > self._max_tokens:
-            raise InvalidFactError(
-                field,
-                f"with its answer it has {total} tokens, but this model learns at most"
-                f" {self._max_tokens}: shorten it or split the fact",
-            )
+        self._room.require(question, answer, field)
+
+
+def _room(tokenizer: str, max_tokens: int) -> Room:
+    parsed = Tokenizer.from_str(tokenizer)
+    # As in `encoding.Encoder`: text from outside never becomes a control token.
+    parsed.encode_special_tokens = True
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = parsed.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return Room(encode, max_tokens)
 
 
 def _tokens_per_byte(tokenizer: Mapping[str, Any]) -> int | None:

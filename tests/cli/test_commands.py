@@ -175,6 +175,7 @@ def test_status_tells_every_state(agent: Agent, server: InThread) -> None:
         "snapshot_version",
         "snapshot_overdue",
         "teaching_limits",
+        "learner_message",
     }
     assert status["teaching_limits"] == {
         "policies": ["fixed", "paper", "until-known", "search", "predicted"],

@@ -30,7 +30,8 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
     "status": (
         "model model_version queue_depth facts learner device parameters event_sequence"
         " updates_to_replay started_at oldest_queued_at learning_paused leak_limit drift_limit"
-        " memory_bytes memory_total_bytes snapshot_version snapshot_overdue teaching_limits",
+        " memory_bytes memory_total_bytes snapshot_version snapshot_overdue teaching_limits"
+        " learner_message",
         {},
     ),
     "health": ("service state", {}),

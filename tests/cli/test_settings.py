@@ -66,7 +66,7 @@ def served(agent: Agent, monkeypatch: pytest.MonkeyPatch):
     """Runs `agent serve` and tells the settings it was about to serve with."""
     given = []
 
-    async def record(settings, on_start) -> None:
+    async def record(settings, on_start, fetch) -> None:
         given.append(settings)
 
     monkeypatch.setattr("agent.app.serve", record)

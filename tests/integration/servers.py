@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agent.service.client import Client
@@ -125,14 +126,22 @@ def serving_command(
 
 @contextlib.contextmanager
 def running(
-    data: Path, model: str | Path = "tiny", *, ready: bool = True, options: Sequence[str] = ()
+    data: Path,
+    model: str | Path = "tiny",
+    *,
+    ready: bool = True,
+    options: Sequence[str] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[RunningServer]:
     """A server that listens, and by default has its model; stopped on leaving, if it still runs."""
     data.parent.mkdir(parents=True, exist_ok=True)
     out, log = data.with_suffix(".out"), data.with_suffix(".log")
     with out.open("wb") as stdout, log.open("ab") as stderr:
         process = subprocess.Popen(
-            serving_command(data, model, options), stdout=stdout, stderr=stderr, env=environment()
+            serving_command(data, model, options),
+            stdout=stdout,
+            stderr=stderr,
+            env=environment() | dict(variables),
         )
 
     def listening() -> str:

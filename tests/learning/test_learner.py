@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.errors import DriftError, LearningFailedError, StaleVersionError
+from agent.errors import DriftError, InvalidFactError, LearningFailedError, StaleVersionError
 from agent.learning.digest import weights_digest
 from agent.learning.learner import Learner
 from agent.learning.model import load
@@ -34,6 +34,17 @@ pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 # --- What is served -------------------------------------------------------------------------------
+
+
+def test_a_fact_longer_than_the_model_learns_is_refused_before_anything_is_tried() -> None:
+    learner = fresh()
+    for example, field in (
+        (replace(FACTS[0], question="x" * 600), "question"),
+        (replace(FACTS[0], correlated_questions=("Sky?", "x" * 600)), "correlated_questions[1]"),
+    ):
+        with pytest.raises(InvalidFactError, match="at most 512") as caught:
+            learn(learner, example)
+        assert caught.value.field == field
 
 
 def test_a_learned_fact_is_answered_from_the_commit_on_and_not_before(learner: Learner):

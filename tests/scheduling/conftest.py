@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.learning.records import LearnerDescription
 from agent.scheduling import loop as loop_module
 from agent.scheduling import rest
 from agent.scheduling.loop import LearningLoop, LoopSettings
@@ -17,6 +18,8 @@ from tests.scheduling.fake_learner import Machine
 
 GUARDS = Guards(candidates=2, rehearsed=2)
 POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20, guards=GUARDS)
+
+OnLoaded = Callable[[LearnerDescription], Awaitable[None]]
 
 
 class World:
@@ -46,12 +49,13 @@ class World:
         finally:
             await world.store.close()
 
-    def loop(self) -> LearningLoop:
+    def loop(self, on_loaded: OnLoaded | None = None) -> LearningLoop:
         return LearningLoop(
             self.store,
             self.machine.start,
             self._publish,
             self.settings,
+            on_loaded=on_loaded,
             hold_snapshot=self._hold_snapshot,
         )
 

@@ -13,6 +13,7 @@ import pytest
 from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
 from agent.errors import (
     DriftError,
+    InvalidFactError,
     LearnerUnavailableError,
     LearningFailedError,
     MemoryShortageError,
@@ -20,6 +21,7 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning import presets
+from agent.learning.records import LearnerDescription
 from agent.scheduling import recovery, rest
 from agent.scheduling.loop import LearnerState
 from memory_store.errors import (
@@ -346,6 +348,47 @@ async def test_a_fact_that_fails_each_time_is_quarantined_and_the_next_go_on(
         *("learning", "retried") * (MAX_ATTEMPTS - 1),
         *("learning", "quarantined"),
     ]
+
+
+async def test_a_fact_that_does_not_fit_the_model_is_quarantined_at_once(world: World):
+    """It was accepted before its tokens could be counted."""
+    bad = await world.teach("Sky?")
+    good = await world.teach("Gem?")
+    world.machine.faults["learn"] = [InvalidFactError("question", "it has 900 tokens")]
+    async with world.running():
+        await world.until_state(good, FactState.LEARNED)
+    fact = await world.fact(bad)
+    assert (fact.state, fact.reason) == (FactState.QUARANTINED, "question: it has 900 tokens")
+    assert await kinds(world, bad) == ["accepted", "learning", "quarantined"]
+    assert len(world.machine.learners) == 1
+
+
+async def test_each_learner_is_reported_once_its_model_is_bound(world: World):
+    reported = []
+
+    async def on_loaded(description: LearnerDescription) -> None:
+        reported.append((await world.store.read(MemoryStore.bindings))["model_name"])
+
+    loop = world.loop(on_loaded)
+    running = asyncio.create_task(loop.run())
+    await world.until_event("learner_ready")
+    loop.stop()
+    await running
+    assert reported == ["fake"]
+
+
+async def test_a_learner_that_does_not_come_up_is_explained(world: World):
+    world.machine.faults["describe"] = [LearnerUnavailableError("signal 9")]
+    async with world.running() as loop:
+        await loop.state_changed.wait()
+        while loop.state is not LearnerState.DOWN:
+            loop.state_changed.clear()
+            await loop.state_changed.wait()
+        assert loop.message == "signal 9; starting it again in 0.0 s"
+        with pytest.raises(LearnerUnavailableError, match=r"down \(signal 9; starting"):
+            await loop.current()
+        await world.until_event("learner_ready")
+        assert loop.message == ""
 
 
 async def test_a_failure_leaves_the_learner_alive(world: World):

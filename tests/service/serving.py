@@ -91,6 +91,7 @@ class FakeView:
         self.learner: FakeLearner | None = FakeLearner()
         self.state = "ready"
         self.updates_to_replay = 0
+        self.message = ""
         self.memory = (1_500_000_000, 8_000_000_000)
         self.description: LearnerDescription | None = LearnerDescription(
             device="cpu",
@@ -144,14 +145,15 @@ class Serving:
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
         self.limits = TeachingLimits(largest_learning_rate=5e-3, most_steps=100, gated=True)
-        self.rules: FactRules | None = FactRules(byte_tokenizer(), MAX_TOKENS, limits=self.limits)
+        self.rules = FactRules(byte_tokenizer(), MAX_TOKENS, limits=self.limits)
+        self.rules_error: Exception | None = None
         self.accepted = 0
         self.snapshots = path.parent / "snapshots"
         settings = SnapshotSettings(folder=self.snapshots, keep_last=1, keep_days=0)
         self.keeper = SnapshotKeeper(settings, lambda: cast(Any, self.view.learner))
         self.server = Server(
             listen,
-            MemoryServicer(store, lambda: self.rules, hub, self._on_accepted),
+            MemoryServicer(store, self._rules_now, hub, self._on_accepted),
             ModelServicer(store, self.view, self.keeper, "fake-model", self.limits),
             self.admin_servicer(),
             security,
@@ -162,6 +164,11 @@ class Serving:
         self.memory: Any
         self.model: Any
         self.admin: Any
+
+    def _rules_now(self) -> FactRules:
+        if self.rules_error is not None:
+            raise self.rules_error
+        return self.rules
 
     def _on_accepted(self) -> None:
         self.accepted += 1

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
+from agent.errors import LearnerUnavailableError
+from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from memory_store.store import MemoryStore
 from tests.service.serving import Serving, recovering
@@ -106,8 +108,16 @@ async def test_a_refused_fact_names_its_field_and_stores_nothing(
     assert served.accepted == 0
 
 
-async def test_teach_before_the_first_model_is_unavailable(served: Serving) -> None:
-    served.rules = None
+async def test_teach_does_not_wait_for_the_first_model(served: Serving) -> None:
+    served.rules = FactRules(None)
+    await served.memory.Teach(teach("x" * 900))
+    assert served.stored_questions() == ["x" * 900]  # the learner judges its tokens
+    error = await refused(served.memory.Teach(teach("Sky?", "two\nlines")))
+    assert error.code() == Code.INVALID_ARGUMENT
+
+
+async def test_teach_may_have_to_wait_for_the_model(served: Serving) -> None:
+    served.rules_error = LearnerUnavailableError("another model's: try again in a moment")
     error = await refused(served.memory.Teach(teach("Sky?")))
     assert error.code() == Code.UNAVAILABLE
     assert "try again" in (error.details() or "")

@@ -80,7 +80,7 @@ async def test_stopping_does_not_wait_for_watchers(served: Serving) -> None:
 async def test_a_port_in_use_is_refused_with_the_remedy(served: Serving) -> None:
     second = Server(
         served.server.address,
-        MemoryServicer(served.store, lambda: None, served.hub, lambda: None),
+        MemoryServicer(served.store, lambda: served.rules, served.hub, lambda: None),
         ModelServicer(served.store, served.view, served.keeper, "fake-model"),
         served.admin_servicer(),
     )

@@ -11,8 +11,9 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 from agent.errors import InvalidFactError
 from agent.learning import prompts, rates
+from agent.learning.room import MAX_FACT_TOKENS
 from agent.service.rules import check_rules
-from agent.service.validation import MAX_FACT_TOKENS, FactRules
+from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import NewFact, Policy
 from memory_store.requests import EarlierRequest, payload_hash, says_the_same

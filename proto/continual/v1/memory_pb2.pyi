@@ -45,7 +45,9 @@ class _FactStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FactState.V
     FACT_STATE_RESISTED: _FactState.ValueType  # 5
     """The step limit was reached without success; the weights were put back."""
     FACT_STATE_QUARANTINED: _FactState.ValueType  # 6
-    """Learning it failed again and again (NaN, out of memory, a dead learner); the others went on."""
+    """Learning it failed again and again (NaN, out of memory, a dead learner), or it turned out to be
+    longer than the model learns; the others went on.
+    """
     FACT_STATE_SUPERSEDED: _FactState.ValueType  # 7
     """A newer answer to the same question took its place."""
     FACT_STATE_FORGOTTEN: _FactState.ValueType  # 8
@@ -66,7 +68,9 @@ FACT_STATE_KNOWN: FactState.ValueType  # 4
 FACT_STATE_RESISTED: FactState.ValueType  # 5
 """The step limit was reached without success; the weights were put back."""
 FACT_STATE_QUARANTINED: FactState.ValueType  # 6
-"""Learning it failed again and again (NaN, out of memory, a dead learner); the others went on."""
+"""Learning it failed again and again (NaN, out of memory, a dead learner), or it turned out to be
+longer than the model learns; the others went on.
+"""
 FACT_STATE_SUPERSEDED: FactState.ValueType  # 7
 """A newer answer to the same question took its place."""
 FACT_STATE_FORGOTTEN: FactState.ValueType  # 8

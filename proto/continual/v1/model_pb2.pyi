@@ -240,6 +240,7 @@ class GetStatusResponse(_message.Message):
     SNAPSHOT_VERSION_FIELD_NUMBER: _builtins.int
     SNAPSHOT_OVERDUE_FIELD_NUMBER: _builtins.int
     TEACHING_LIMITS_FIELD_NUMBER: _builtins.int
+    LEARNER_MESSAGE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name or folder the server was started with."""
     model_version: _builtins.int
@@ -265,6 +266,10 @@ class GetStatusResponse(_message.Message):
     """The newest version that a snapshot holds; 0 if there is none."""
     snapshot_overdue: _builtins.str
     """Why a snapshot is overdue, for people; empty if none is."""
+    learner_message: _builtins.str
+    """For people: what keeps the learner from being ready, such as why it was down last. Empty if nothing
+    is known, and once it is ready.
+    """
     @_builtins.property
     def fact_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateCount]: ...
     @_builtins.property
@@ -299,10 +304,11 @@ class GetStatusResponse(_message.Message):
         snapshot_version: _builtins.int = ...,
         snapshot_overdue: _builtins.str = ...,
         teaching_limits: Global___TeachingLimits | None = ...,
+        learner_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_queued_time", b"oldest_queued_time", "start_time", b"start_time", "teaching_limits", b"teaching_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "drift_limit", b"drift_limit", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "leak_limit", b"leak_limit", "learner_state", b"learner_state", "learning_paused", b"learning_paused", "memory_bytes", b"memory_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "model_version", b"model_version", "oldest_queued_time", b"oldest_queued_time", "parameters", b"parameters", "queue_depth", b"queue_depth", "snapshot_overdue", b"snapshot_overdue", "snapshot_version", b"snapshot_version", "start_time", b"start_time", "teaching_limits", b"teaching_limits", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "drift_limit", b"drift_limit", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "leak_limit", b"leak_limit", "learner_message", b"learner_message", "learner_state", b"learner_state", "learning_paused", b"learning_paused", "memory_bytes", b"memory_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "model_version", b"model_version", "oldest_queued_time", b"oldest_queued_time", "parameters", b"parameters", "queue_depth", b"queue_depth", "snapshot_overdue", b"snapshot_overdue", "snapshot_version", b"snapshot_version", "start_time", b"start_time", "teaching_limits", b"teaching_limits", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

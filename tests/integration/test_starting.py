@@ -1,0 +1,103 @@
+"""A server that is starting: facts are accepted from the first moment, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from memory_store.records import EventKind, FactState
+from tests.integration.servers import (
+    FACTS,
+    PATIENCE_SECONDS,
+    contents,
+    environment,
+    running,
+    serving_command,
+    until,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def test_facts_are_accepted_before_there_is_a_model(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, ready=False) as server:
+        os.kill(server.learner_pid(), signal.SIGSTOP)  # importing torch takes it seconds
+        client = server.client()
+        taught = [client.teach(*fact).fact for fact in FACTS.items()]
+        assert client.status().learner == "starting"
+        assert {fact.state for fact in client.facts()} == {FactState.QUEUED}
+        os.kill(server.learner_pid(), signal.SIGCONT)
+        assert {f.state for f in client.wait([f.id for f in taught]).values()} == {
+            FactState.LEARNED
+        }
+    contents(data).require_each_learned_once()
+
+
+def test_the_server_counts_tokens_while_the_model_is_loaded(tmp_path: Path) -> None:
+    with running(tmp_path / "data", ready=False) as server:
+        os.kill(server.learner_pid(), signal.SIGSTOP)
+        until(
+            lambda: "at most 512" in server.command("teach", "x" * 600, "Piano").stderr,
+            "the tokenizer",
+        )
+        os.kill(server.learner_pid(), signal.SIGCONT)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_and_leaves_the_facts(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    (tmp_path / "empty").mkdir()
+    with running(data, tmp_path / "empty", ready=False) as server:
+        os.kill(server.learner_pid(), signal.SIGSTOP)
+        client = server.client()
+        fact = client.teach("Sky?", "Piano").fact
+        os.kill(server.learner_pid(), signal.SIGCONT)
+        assert server.process.wait(PATIENCE_SECONDS) == 1
+        assert "config.json" in server.log.read_text().splitlines()[-1]
+    assert [(left.id, left.state) for left in contents(data).facts] == [(fact.id, FactState.QUEUED)]
+    with running(data) as server:  # with a model that can be loaded
+        assert server.client().wait([fact.id])[fact.id].state is FactState.LEARNED
+
+
+def test_a_learner_that_dies_at_every_start_does_not_stop_the_teaching(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'agent.learner' in sys.orig_argv:\n    os._exit(7)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with running(tmp_path / "data", ready=False, variables={"PYTHONPATH": path}) as server:
+        client = server.client()
+        until(lambda: client.status().learner == "down", "its first death")
+        assert client.teach("Sky?", "Piano").created
+        assert "died while starting (exit code 7)" in client.status().learner_message
+        shown = server.command("status").stdout
+        assert "exit code 7" in shown
+        ran = server.command("ask", "Sky?")
+        assert ran.returncode == 1
+        assert "exit code 7" in ran.stderr
+
+
+def test_a_second_server_touches_neither_the_port_nor_the_folder_of_the_first(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path / "data", ready=False) as server:
+        for command in (
+            serving_command(server.data),
+            [*serving_command(tmp_path / "other"), "--listen", server.address],
+        ):
+            ran = subprocess.run(
+                command, capture_output=True, text=True, env=environment(), check=False
+            )
+            assert ran.returncode == 1
+            assert "error: " in ran.stderr
+        # Refused before a database was made, or brought up to date.
+        assert not (tmp_path / "other" / "memory.db").exists()
+        assert [event.kind for event in contents(server.data).events] in (
+            [],
+            [EventKind.LEARNER_READY],
+        )

@@ -1,10 +1,16 @@
-"""How values are written in columns: times as ISO 8601 in UTC, records as JSON."""
+"""How values are written in columns: times as ISO 8601 in UTC, records as JSON.
+
+What every attempt adds is written compactly. Older rows, with all names and lists written out, are
+read as well.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,7 +58,13 @@ def read_policy(text: str | None) -> Policy | None:
 
 def write_learning(learning: Learning | None) -> str | None:
     """What an attempt found as JSON, or NULL."""
-    return None if learning is None else write_json(asdict(learning))
+    if learning is None:
+        return None
+    columns = {name: value for name, value in asdict(learning).items() if value is not None}
+    del columns["curve"]
+    if learning.curve:
+        columns["curve"] = _write_curve(learning.curve)
+    return write_json(columns)
 
 
 def read_learning(text: str | None) -> Learning | None:
@@ -60,22 +72,53 @@ def read_learning(text: str | None) -> Learning | None:
     if text is None:
         return None
     columns: dict[str, Any] = json.loads(text)
-    curve = tuple(RatePoint(**point) for point in columns.get("curve", ()))
     rates = tuple(columns["learning_rates"])
-    return Learning(**columns | {"learning_rates": rates, "curve": curve})
+    return Learning(
+        **columns | {"learning_rates": rates, "curve": _read_curve(columns.get("curve", ""))}
+    )
+
+
+def _write_curve(curve: tuple[RatePoint, ...]) -> str:
+    """Rate, probability, rate, ... as doubles in base64: a third of their decimal text."""
+    numbers = [number for point in curve for number in (point.learning_rate, point.probability)]
+    return base64.b64encode(struct.pack(f"<{len(numbers)}d", *numbers)).decode("ascii")
+
+
+def _read_curve(written: str | list[dict[str, float]]) -> tuple[RatePoint, ...]:
+    if not isinstance(written, str):
+        return tuple(RatePoint(**point) for point in written)
+    packed = base64.b64decode(written)
+    return tuple(RatePoint(*pair) for pair in struct.iter_unpack("<2d", packed))
 
 
 def write_steps(steps: tuple[Step, ...]) -> str:
-    """The steps of an update as JSON."""
-    return write_json([asdict(step) for step in steps])
+    """The steps of an update as JSON: for each, the values of its fields in order.
+
+    Rehearsed facts that are those of the step before are written as null.
+    """
+    written = []
+    rehearsed: tuple[str, ...] | None = None
+    for step in steps:
+        values = asdict(step)
+        if step.rehearsed_fact_ids == rehearsed:
+            values["rehearsed_fact_ids"] = None
+        rehearsed = step.rehearsed_fact_ids
+        written.append(list(values.values()))
+    return write_json(written)
 
 
 def read_steps(text: str) -> tuple[Step, ...]:
     """The inverse of `write_steps`."""
-    return tuple(
-        Step(**step | {"rehearsed_fact_ids": tuple(step["rehearsed_fact_ids"])})
-        for step in json.loads(text)
-    )
+    steps: list[Step] = []
+    for written in json.loads(text):
+        values = written if isinstance(written, dict) else dict(zip(_STEP, written, strict=False))
+        ids = values["rehearsed_fact_ids"]
+        rehearsed = steps[-1].rehearsed_fact_ids if ids is None else tuple(ids)
+        steps.append(Step(**values | {"rehearsed_fact_ids": rehearsed}))
+    return tuple(steps)
+
+
+_STEP = tuple(field.name for field in fields(Step))
 
 
 def write_strings(strings: tuple[str, ...]) -> str:

@@ -15,6 +15,9 @@ that kind, or the first of a branch that grew from an earlier version as it repl
 
 The *depth* of a version is the number of updates on its lineage: rows that teach.
 
+Policy and environment are mostly those of the row before. A row then has `@` and the version of the
+row where they are written out.
+
 The *head* is the version that is served: the newest row that is not on an unfinished branch.
 """
 
@@ -38,6 +41,14 @@ from memory_store.errors import LedgerConflictError
 from memory_store.records import Drift, LedgerKind, NewUpdate, Update
 from memory_store.schema import SERVED
 
+SHARED = ("policy", "environment")
+# A row, and what it shares with another one.
+_ROW = "updates.*, " + ", ".join(
+    f"iif(updates.{column} LIKE '@%', (SELECT {column} FROM updates AS written"
+    f" WHERE written.model_version = CAST(substr(updates.{column}, 2) AS INTEGER)), NULL)"
+    f" AS shared_{column}"
+    for column in SHARED
+)
 # Rows that teach a fact by gradient steps.
 TAUGHT = (LedgerKind.TEACH, LedgerKind.RELEARN)
 
@@ -88,27 +99,40 @@ def require_head(connection: Connection, fact_id: str, version: int) -> None:
 
 def append(connection: Connection, kind: LedgerKind, update: NewUpdate, at: datetime) -> Update:
     """Adds a row on whichever version the update was made."""
-    rows = connection.execute(
+    version = newest_version(connection) + 1
+    before = connection.execute(
+        f"SELECT {_ROW} FROM updates WHERE model_version = ?", [version - 1]
+    )
+
+    def shared(column: str, text: str | None) -> str | None:
+        """Refers to the row before, or to what that refers to, if it says the same."""
+        if not before or text is None or text != _written(before[0], column):
+            return text
+        return str(before[0][column]) if before[0][f"shared_{column}"] else f"@{version - 1}"
+
+    connection.execute(
         "INSERT INTO updates (model_version, kind, parent_version, fact_id, policy, steps,"
         " digest_before, digest_after, algorithm, environment, seconds, applied_at, depth)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            newest_version(connection) + 1,
+            version,
             kind.value,
             update.base_version,
             update.fact_id or None,
-            write_policy(update.policy),
+            shared("policy", write_policy(update.policy)),
             write_steps(update.steps),
             update.digest_before,
             update.digest_after,
             update.algorithm,
-            write_json(dict(update.environment)),
+            shared("environment", write_json(dict(update.environment))),
             update.seconds,
             write_time(at),
             depth(connection, update.base_version) + (kind in TAUGHT),
         ],
     )
-    return _update(rows[0])
+    row = find(connection, version)
+    assert row is not None
+    return row
 
 
 def lineage(connection: Connection, version: int) -> list[int]:
@@ -134,7 +158,7 @@ def recent(connection: Connection, version: int, limit: int) -> list[Update]:
         " SELECT updates.parent_version FROM updates JOIN line ON model_version = line.version"
         " WHERE updates.parent_version > 0"
         " LIMIT ?"
-        ") SELECT updates.* FROM line JOIN updates ON model_version = line.version"
+        f") SELECT {_ROW} FROM line JOIN updates ON model_version = line.version"
         " ORDER BY model_version",
         [version, limit],
     )
@@ -157,14 +181,16 @@ def drifts(connection: Connection, versions: Sequence[int]) -> list[Drift]:
 
 def find(connection: Connection, model_version: int) -> Update | None:
     """The row that led to this version, if there is one."""
-    rows = connection.execute("SELECT * FROM updates WHERE model_version = ?", [model_version])
+    rows = connection.execute(
+        f"SELECT {_ROW} FROM updates WHERE model_version = ?", [model_version]
+    )
     return _update(rows[0]) if rows else None
 
 
 def at_versions(connection: Connection, versions: Sequence[int]) -> list[Update]:
     """The rows of some versions, in order."""
     rows = connection.execute(
-        "SELECT * FROM updates WHERE model_version IN (SELECT value FROM json_each(?))"
+        f"SELECT {_ROW} FROM updates WHERE model_version IN (SELECT value FROM json_each(?))"
         " ORDER BY model_version",
         [write_json(list(versions))],
     )
@@ -174,7 +200,7 @@ def at_versions(connection: Connection, versions: Sequence[int]) -> list[Update]
 def listing(connection: Connection, after_version: int, limit: int) -> list[Update]:
     """At most `limit` rows after a version, in the order they were added."""
     rows = connection.execute(
-        "SELECT * FROM updates WHERE model_version > ? ORDER BY model_version LIMIT ?",
+        f"SELECT {_ROW} FROM updates WHERE model_version > ? ORDER BY model_version LIMIT ?",
         [after_version, limit],
     )
     return [_update(row) for row in rows]
@@ -183,9 +209,15 @@ def listing(connection: Connection, after_version: int, limit: int) -> list[Upda
 def of_fact(connection: Connection, fact_id: str) -> list[Update]:
     """The rows of one fact, oldest first."""
     rows = connection.execute(
-        "SELECT * FROM updates WHERE fact_id = ? ORDER BY model_version", [fact_id]
+        f"SELECT {_ROW} FROM updates WHERE fact_id = ? ORDER BY model_version", [fact_id]
     )
     return [_update(row) for row in rows]
+
+
+def _written(row: Row, column: str) -> str | None:
+    """What a row says, be it written in another one."""
+    written: str | None = row[f"shared_{column}"] or row[column]
+    return written
 
 
 def _update(row: Row) -> Update:
@@ -194,12 +226,12 @@ def _update(row: Row) -> Update:
         kind=LedgerKind(row["kind"]),
         parent_version=row["parent_version"],
         fact_id=row["fact_id"] or "",
-        policy=read_policy(row["policy"]),
+        policy=read_policy(_written(row, "policy")),
         steps=read_steps(row["steps"]),
         digest_before=row["digest_before"],
         digest_after=row["digest_after"],
         algorithm=row["algorithm"],
-        environment=read_environment(row["environment"]),
+        environment=read_environment(_written(row, "environment") or "{}"),
         seconds=row["seconds"],
         applied_at=read_time(row["applied_at"]),
     )

@@ -1,4 +1,9 @@
-"""Probes: what the model answered, when it was asked about a fact."""
+"""Probes: what the model answered, when it was asked about a fact.
+
+There are many more of them than facts. So what the fact says too is not written again: an empty
+question or expected answer is the fact's, and the empty answer of a correct probe is the expected
+one. In older rows everything is written out.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,7 @@ def insert(
         if math.isnan(probe.log_probability):
             # SQLite would store NULL: say what is wrong, not which constraint broke.
             raise ValueError(f"The log probability of a probe of {probe.fact_id} is NaN.")
-        facts.get(connection, probe.fact_id)
+        fact = facts.get(connection, probe.fact_id)
         connection.execute(
             "INSERT INTO probes (kind, fact_id, question, expected_answer, answer, correct,"
             " log_probability, samples, correct_samples, model_version, cause_fact_id, probed_at)"
@@ -39,9 +44,9 @@ def insert(
             [
                 probe.kind.value,
                 probe.fact_id,
-                probe.question,
-                probe.expected_answer,
-                probe.answer,
+                "" if probe.question == fact.question else probe.question,
+                "" if probe.expected_answer == fact.answer else probe.expected_answer,
+                "" if probe.correct and probe.answer == probe.expected_answer else probe.answer,
                 int(probe.correct),
                 probe.log_probability,
                 probe.samples,
@@ -65,18 +70,21 @@ def insert(
 def of_fact(connection: Connection, fact_id: str, limit: int) -> list[Probe]:
     """At most `limit` probes of one fact, newest first."""
     rows = connection.execute(
-        "SELECT * FROM probes WHERE fact_id = ? ORDER BY id DESC LIMIT ?", [fact_id, limit]
+        "SELECT probes.*, facts.question AS own_question, facts.answer AS own_answer FROM probes"
+        " JOIN facts ON facts.id = fact_id WHERE fact_id = ? ORDER BY probes.id DESC LIMIT ?",
+        [fact_id, limit],
     )
     return [_probe(row) for row in rows]
 
 
 def _probe(row: Row) -> Probe:
+    expected = row["expected_answer"] or row["own_answer"]
     return Probe(
         kind=ProbeKind(row["kind"]),
         fact_id=row["fact_id"],
-        question=row["question"],
-        expected_answer=row["expected_answer"],
-        answer=row["answer"],
+        question=row["question"] or row["own_question"],
+        expected_answer=expected,
+        answer=row["answer"] or (expected if row["correct"] else ""),
         correct=bool(row["correct"]),
         log_probability=row["log_probability"],
         samples=row["samples"],

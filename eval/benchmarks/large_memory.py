@@ -176,17 +176,15 @@ class LargeMemory:
             for version in range(2, self._facts + 1):
                 at = write_time(FIRST_DAY + timedelta(seconds=SECONDS_A_FACT * version))
                 for _ in range(min(self._probes, version - 1)):
-                    number = self._chance.randint(1, version - 1)
-                    question = f"What is the hottest month in Kyzara{number}?"
-                    answer = f"Raincoat {number}"
-                    p = -self._chance.random()
-                    cause = ids[version]
-                    yield ids[number], question, answer, answer, p, version, cause, at
+                    older = ids[self._chance.randint(1, version - 1)]
+                    # Most probes find what the one before found.
+                    p = -0.05 - (self._chance.random() < 0.02)
+                    yield older, p, version, ids[version], at
 
         store.connection.database.conn.executemany(
             "INSERT INTO probes (kind, fact_id, question, expected_answer, answer, correct,"
             " log_probability, model_version, cause_fact_id, probed_at)"
-            " VALUES ('forgetting', ?, ?, ?, ?, 1, ?, ?, ?, ?)",
+            " VALUES ('forgetting', ?, '', '', '', 1, ?, ?, ?, ?)",
             rows(),
         )
 

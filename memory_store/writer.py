@@ -61,7 +61,7 @@ class StoreThreads:
         cls,
         path: Path,
         *,
-        on_commit: Callable[[], None] | None = None,
+        on_commit: Callable[[int], None] | None = None,
         on_fatal: Callable[[StoreFailedError], None] | None = None,
         open_store: Callable[..., MemoryStore] = MemoryStore.open,
         log_pages: int = LOG_PAGES,
@@ -71,7 +71,8 @@ class StoreThreads:
 
         Args:
             path: of the database file.
-            on_commit: called on the loop after each commit, once a batch, after its answers.
+            on_commit: called on the loop after each commit, once a batch, after its answers, with
+                the sequence number of the newest event.
             on_fatal: called on the loop when disk or database failed. The process must exit; the
                 thread that met it refuses whatever follows, because SQLite may go on after a
                 failed fsync.
@@ -225,7 +226,7 @@ class _StoreThread:
         *,
         log_pages: int | None = None,
         max_queued: int | None = None,
-        on_commit: Callable[[], None] | None = None,
+        on_commit: Callable[[int], None] | None = None,
         on_fatal: Callable[[StoreFailedError], None] | None = None,
     ) -> None:
         self._name = name
@@ -240,6 +241,7 @@ class _StoreThread:
         self._ended: asyncio.Future[None] = loop.create_future()
         self._closing = False
         self._unseen = 0  # operations since the log was looked at; only the thread's, as below
+        self._sequence = 0  # of the newest event; only the thread's, as below
         self._failure: StoreFailedError | None = None  # only the thread reads and writes it
 
     # -- On the loop -------------------------------------------------------------------------
@@ -297,12 +299,13 @@ class _StoreThread:
         batch: Sequence[_Operation | _Facts],
         outcomes: Sequence[_Outcome],
         committed: bool,
+        sequence: int,
         fatal: StoreFailedError | None,
     ) -> None:
         for operation, outcome in zip(batch, outcomes, strict=True):
             outcome.settle(operation.answer)
         if committed and self._on_commit is not None:
-            self._on_commit()
+            self._on_commit(sequence)
         if fatal is not None and self._on_fatal is not None:
             self._on_fatal(fatal)
 
@@ -350,7 +353,7 @@ class _StoreThread:
         outcomes = (
             commit.value if error is None else [_Outcome(error=copy.copy(error)) for _ in batch]
         )
-        self._call(self._deliver, batch, outcomes, error is None, fatal)
+        self._call(self._deliver, batch, outcomes, error is None, self._sequence, fatal)
 
     def _commit(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> list[_Outcome]:
         """Runs a batch as one transaction. If it raises, nothing of the batch may be relied on."""
@@ -362,6 +365,8 @@ class _StoreThread:
         if self._log_pages is not None:
             store.connection.require_in_place()
         self._shorten_log(store, sum(each.size for each in batch))
+        if self._on_commit is not None:
+            self._sequence = store.last_event_sequence()
         return outcomes
 
     def _teach_all(

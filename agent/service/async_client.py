@@ -45,6 +45,7 @@ from agent.service.client import (
     Taught,
     checked_utf8,
     decode_batch,
+    decode_events,
     decode_operation,
     decode_rejected,
     decode_reply,
@@ -259,13 +260,15 @@ class AsyncClient:
         if after_sequence < 0:
             after_sequence = (await self.status()).event_sequence
         while True:
-            request = pb.WatchEventsRequest(after_sequence=after_sequence, fact_ids=fact_ids)
+            request = pb.WatchEventsRequest(
+                after_sequence=after_sequence, fact_ids=fact_ids, together=True
+            )
             stream = self._stream(self._memory.WatchEvents, request, WATCH_DEADLINE_SECONDS)
             try:
                 async for response in stream:
-                    event = codec.decode_event(response.event)
-                    after_sequence = max(after_sequence, event.sequence)
-                    yield event
+                    for event in decode_events(response):
+                        after_sequence = max(after_sequence, event.sequence)
+                        yield event
                 return
             except RequestError as error:
                 if error.code != grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -405,15 +405,17 @@ class Client:
         if after_sequence < 0:
             after_sequence = self.status().event_sequence
         while True:
-            request = pb.WatchEventsRequest(after_sequence=after_sequence, fact_ids=fact_ids)
+            request = pb.WatchEventsRequest(
+                after_sequence=after_sequence, fact_ids=fact_ids, together=True
+            )
             try:
                 with self._our_errors():
                     for response in self._memory.WatchEvents(
                         request, timeout=WATCH_DEADLINE_SECONDS
                     ):
-                        event = codec.decode_event(response.event)
-                        after_sequence = max(after_sequence, event.sequence)
-                        yield event
+                        for event in decode_events(response):
+                            after_sequence = max(after_sequence, event.sequence)
+                            yield event
                 return
             except RequestError as error:
                 if error.code != grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -655,6 +657,12 @@ def decode_operation(message: pb.Operation) -> OperationStatus:
         message=message.message,
         proof=json.loads(message.proof_json) if message.proof_json else {},
     )
+
+
+def decode_events(response: pb.WatchEventsResponse) -> list[Event]:
+    """The events of a message; an older server sends one at a time."""
+    alone = [response.event] if response.HasField("event") else []
+    return [codec.decode_event(event) for event in (*alone, *response.events)]
 
 
 def encode_new(new: NewFact) -> pb.TeachRequest:

@@ -1,86 +1,283 @@
-"""Events to watchers: stored ones from the database, passing ones from memory."""
+"""Events to watchers: read once from the database, whoever watches, and passed on to all.
+
+Stored events are in the order of their sequence numbers, whatever the clock says. A passing one
+(a step) comes after what was stored when it happened, and before what was stored later.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from memory_store.records import Event
+from agent.service import codec
+from agent.service.pacing import Pacer
+from continual.v1 import memory_pb2 as pb
+from memory_store.records import Event, EventKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 PAGE = 500
-# Steps that a slow watcher may have waiting; older ones are dropped, they are only passing.
+# Stored events that are kept in memory for those who watch. Who is further behind reads pages.
+MAX_RECENT = 4 * PAGE
+# Steps that are kept for slow watchers; older ones are dropped, they are only passing.
 MAX_PASSING = 256
+# Events that are sent together, at most, and their bytes: a client takes 4 MiB without being asked.
+MAX_TOGETHER = 200
+MAX_BYTES_TOGETHER = 1024 * 1024
+# Watchers that read pages from the database at a time: others want to read there too.
+CATCHING_UP = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event as watchers get it: encoded once for all of them.
+
+    Attributes:
+        event: the record.
+        message: the same, encoded.
+        size: of the message in bytes.
+        place: the sequence number of a stored event; of a passing one, that of the last event that
+            was stored before it.
+        number: of a passing event, counted from 1; 0 for a stored one.
+    """
+
+    event: Event
+    message: pb.Event
+    size: int
+    place: int
+    number: int = 0
+
+    @classmethod
+    def of(cls, event: Event, place: int, number: int = 0) -> Happened:
+        """Encodes it."""
+        message = codec.encode_event(event)
+        return cls(event, message, message.ByteSize(), place, number)
+
+
+@dataclass(slots=True)
 class _Watcher:
-    def __init__(self) -> None:
-        self.woken = asyncio.Event()
-        self.passing: deque[Event] = deque(maxlen=MAX_PASSING)
+    """Where a watcher is: the last stored event and the last passing one that it has seen."""
+
+    sequence: int
+    passing: int
+    fact_ids: Collection[str]
+
+    def wants(self, happened: Happened) -> bool:
+        return not self.fact_ids or happened.event.fact_id in self.fact_ids
 
 
 class EventHub:
-    """Wakes watchers when there is something new.
+    """Follows the database while anybody watches, and passes on what is new.
 
-    A watcher holds no queue of stored events, only the sequence number it has reached, and reads
-    on from there: a stalled one costs no memory, and none is ever missed.
+    A watcher holds nothing but its place, so a stalled one costs no memory, and misses no stored
+    event: who has fallen behind what is kept here reads on from the database.
     """
 
     def __init__(self) -> None:
-        self._watchers: set[_Watcher] = set()
+        self._watchers: list[_Watcher] = []
         self._closed = False
+        self._committed = 0
+        self._reading: asyncio.Task[None] | None = None
+        self._started = asyncio.Event()
+        self._more = asyncio.Event()
+        self._news = asyncio.Event()
+        self._pacer = Pacer()
+        self._catching_up = asyncio.Semaphore(CATCHING_UP)
+        self._numbers = itertools.count(1)
+        self._forget_all()
 
-    def stored(self) -> None:
-        """Something was committed."""
-        for watcher in self._watchers:
-            watcher.woken.set()
+    def stored(self, sequence: int) -> None:
+        """Something was committed; `sequence` is that of the newest event."""
+        self._committed = max(self._committed, sequence)
+        if self._committed > self._tail:
+            self._more.set()
 
     def publish(self, event: Event) -> None:
         """Sends a passing event to those who watch now."""
-        for watcher in self._watchers:
-            watcher.passing.append(event)
-            watcher.woken.set()
+        if self._watchers:
+            place = max(self._committed, self._tail)
+            self._passing.append(Happened.of(event, place, next(self._numbers)))
+            self._wake()
 
     def close(self) -> None:
         """Ends every stream: an open one would hold up the server's stop for its whole grace."""
         self._closed = True
-        self.stored()
+        self._pacer.close()
+        self._stop_reading()
+        self._wake()
 
     async def watch(
-        self, store: StoreThreads, after_sequence: int, fact_ids: Collection[str] = ()
-    ) -> AsyncIterator[Event]:
-        """Yields events as they happen, until the hub is closed.
+        self,
+        store: StoreThreads,
+        after_sequence: int,
+        fact_ids: Collection[str] = (),
+        together: int = MAX_TOGETHER,
+    ) -> AsyncGenerator[Sequence[Happened], None]:
+        """Yields events as they happen, some at a time, until the hub is closed.
 
         Args:
             store: where stored events are read from.
             after_sequence: the last one already seen; negative begins with what happens next.
             fact_ids: only events of these facts; empty means all.
+            together: how many may be yielded at a time.
+
+        Raises:
+            StoreUnusableError: the database cannot be read.
         """
-        watcher = _Watcher()
-        self._watchers.add(watcher)
+        watcher = _Watcher(after_sequence, self._last_passing, frozenset(fact_ids))
+        self._watchers.append(watcher)
         try:
             if after_sequence < 0:
-                after_sequence = await store.read(MemoryStore.last_event_sequence)
+                watcher.sequence = await store.read(MemoryStore.last_event_sequence)
             while not self._closed:
-                # Cleared before the look, so that what is committed after it wakes us again.
-                watcher.woken.clear()
-                passing = [e for e in watcher.passing if not fact_ids or e.fact_id in fact_ids]
-                watcher.passing.clear()
-                page = partial(
-                    MemoryStore.events,
-                    after_sequence=after_sequence,
-                    limit=PAGE,
-                    fact_ids=tuple(fact_ids),
-                )
-                stored = await store.read(page)
-                if stored:
-                    after_sequence = stored[-1].sequence
-                for event in sorted([*stored, *passing], key=lambda e: e.at):
-                    yield event
-                if len(stored) < PAGE:
-                    await watcher.woken.wait()
+                await self._follow(store)
+                if self._closed:
+                    return
+                # Taken before the look, so that what comes after it wakes us.
+                news = self._news
+                if watcher.sequence < self._dropped:
+                    async with self._catching_up:
+                        found = await self._page(store, watcher)
+                    await self._pacer.turn()
+                else:
+                    if not self._has_news_for(watcher):
+                        await news.wait()
+                    # In its turn it gets all that has happened until then.
+                    await self._pacer.turn()
+                    found = self._recent(watcher)
+                for number, some in enumerate(_portions(found, together)):
+                    if number:
+                        await self._pacer.turn()  # one is for one message
+                    yield some
         finally:
-            self._watchers.discard(watcher)
+            self._watchers = [other for other in self._watchers if other is not watcher]
+            if not self._watchers:
+                self._stop_reading()
+
+    # -- What is new -------------------------------------------------------------------------
+
+    async def _follow(self, store: StoreThreads) -> None:
+        """Makes sure that somebody reads what is new; raises why that ended."""
+        reading = self._reading or asyncio.create_task(self._read_on(store))
+        self._reading = reading
+        if not self._started.is_set():
+            started = asyncio.ensure_future(self._started.wait())
+            await asyncio.wait([started, reading], return_when=asyncio.FIRST_COMPLETED)
+            started.cancel()
+        if reading.done() and not reading.cancelled():
+            if self._reading is reading:
+                self._stop_reading()
+            reading.result()
+
+    async def _read_on(self, store: StoreThreads) -> None:
+        """The one reader for all watchers, until it is cancelled."""
+        try:
+            self._tail = self._dropped = await store.read(MemoryStore.last_event_sequence)
+            self._started.set()
+            while True:
+                # Cleared before the look, so that what is committed after it wakes us again.
+                self._more.clear()
+                committed = self._committed
+                page = partial(MemoryStore.events, after_sequence=self._tail, limit=PAGE)
+                events = await store.read(page)
+                for event in events:
+                    self._keep(event)
+                if len(events) == PAGE:
+                    self._wake()
+                    continue
+                self._tail = max(self._tail, committed)  # the last may be gone: old ones are
+                self._wake()
+                await self._more.wait()
+        finally:
+            self._wake()
+
+    def _keep(self, event: Event) -> None:
+        self._stored.append(Happened.of(event, event.sequence))
+        self._tail = event.sequence
+        # The text of a forgotten fact may be erased: from here on, only the database says it.
+        most = 1 if event.kind is EventKind.FORGOTTEN else 2 * MAX_RECENT
+        if len(self._stored) > most:
+            kept = min(most, MAX_RECENT)
+            self._dropped = self._stored[-kept - 1].place
+            del self._stored[:-kept]
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+            self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._stored: list[Happened] = []  # the newest, by sequence number
+        self._tail = 0  # the last that was read
+        self._dropped = 0  # the last that is not kept any more
+        self._passing: deque[Happened] = deque(maxlen=MAX_PASSING)
+        self._started.clear()
+
+    def _wake(self) -> None:
+        # A new event each time: those who wait hold the old one.
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # -- What a watcher gets next ------------------------------------------------------------
+
+    @property
+    def _last_passing(self) -> int:
+        return self._passing[-1].number if self._passing else 0
+
+    def _has_news_for(self, watcher: _Watcher) -> bool:
+        return watcher.sequence < self._tail or watcher.passing < self._last_passing
+
+    def _recent(self, watcher: _Watcher) -> list[Happened]:
+        """What it has not seen of what is kept, in order; it is then seen."""
+        begin = bisect_right(self._stored, watcher.sequence, key=lambda each: each.place)
+        stored = self._stored[begin : begin + PAGE]
+        if begin + PAGE < len(self._stored):
+            watcher.sequence = stored[-1].place
+        else:
+            watcher.sequence = max(watcher.sequence, self._tail)
+        passing = [
+            each
+            for each in self._passing
+            # One that happened after what is still to be read, or to come, waits for that.
+            if each.number > watcher.passing and each.place <= watcher.sequence
+        ]
+        if passing:
+            watcher.passing = passing[-1].number
+        # Stable, so each kind stays in its own order; at one place, a stored event is first.
+        both = sorted([*stored, *passing], key=lambda each: each.place)
+        return [each for each in both if watcher.wants(each)]
+
+    async def _page(self, store: StoreThreads, watcher: _Watcher) -> list[Happened]:
+        """A page of stored events that are not kept any more."""
+        page = partial(
+            MemoryStore.events,
+            after_sequence=watcher.sequence,
+            limit=PAGE,
+            fact_ids=tuple(watcher.fact_ids),
+        )
+        dropped = self._dropped
+        events = await store.read(page)
+        # A short page was the last: of these facts there is nothing more up to what is kept.
+        last = events[-1].sequence if events else watcher.sequence
+        watcher.sequence = last if len(events) == PAGE else max(last, dropped)
+        return [Happened.of(event, event.sequence) for event in events]
+
+
+def _portions(found: Iterable[Happened], together: int) -> Iterable[Sequence[Happened]]:
+    """Cuts them to what may be sent in one message; at least one each."""
+    portion: list[Happened] = []
+    size = 0
+    for each in found:
+        if portion and (len(portion) >= together or size + each.size > MAX_BYTES_TOGETHER):
+            yield portion
+            portion, size = [], 0
+        portion.append(each)
+        size += each.size
+    if portion:
+        yield portion

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ import grpc
 
 from agent.service import codec
 from agent.service.error_details import encode_rejection
-from agent.service.events import EventHub
+from agent.service.events import MAX_TOGETHER, EventHub
 from agent.service.rules import check_rules
 from agent.service.status import status_of
 from agent.service.validation import FactRules
@@ -254,11 +255,17 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """Until the client leaves or the server stops."""
+        together = MAX_TOGETHER if request.together else 1
         watched = self._events.watch(
-            self._store, request.after_sequence, frozenset(request.fact_ids)
+            self._store, request.after_sequence, request.fact_ids, together
         )
-        async for event in watched:
-            yield pb.WatchEventsResponse(event=codec.encode_event(event))
+        async with aclosing(watched):
+            async for happened in watched:
+                messages = [each.message for each in happened]
+                if request.together:
+                    yield pb.WatchEventsResponse(events=messages)
+                else:
+                    yield pb.WatchEventsResponse(event=messages[0])
 
 
 def _checked(rules: FactRules, request: pb.TeachRequest) -> NewFact | Exception:

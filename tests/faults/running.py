@@ -49,7 +49,7 @@ async def living(
     reach: Callable[[str], None] = never,
     open_store: Callable[..., MemoryStore] = MemoryStore.open,
     on_fatal: Callable[[StoreFailedError], None] | None = None,
-    on_commit: Callable[[], None] | None = None,
+    on_commit: Callable[[int], None] | None = None,
     log_pages: int = LOG_PAGES,
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
 ) -> AsyncIterator[Life]:

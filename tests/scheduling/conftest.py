@@ -42,7 +42,7 @@ class World:
         """A world on a database file."""
         world = cls(path.parent / "snapshots")
         world.store = await StoreThreads.open(
-            path, on_commit=world._changed.set, open_store=open_store
+            path, on_commit=lambda sequence: world._changed.set(), open_store=open_store
         )
         try:
             yield world

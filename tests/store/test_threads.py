@@ -29,11 +29,13 @@ class Watched:
 
     def __init__(self) -> None:
         self.commits = 0
+        self.sequence = 0
         self.fatal: list[StoreFailedError] = []
         self.threads: StoreThreads
 
-    def committed(self) -> None:
+    def committed(self, sequence: int) -> None:
         self.commits += 1
+        self.sequence = sequence
 
     async def teach(self, question: str) -> str:
         accepted = await self.threads.write(lambda store: store.teach(new_fact(question)))
@@ -204,7 +206,9 @@ async def test_a_write_whose_caller_left_still_happens(watched: Watched) -> None
 @pytest.mark.asyncio
 async def test_watchers_wake_after_the_answers(path: Path) -> None:
     order: list[str] = []
-    threads = await StoreThreads.open(path, on_commit=lambda: order.append(f"{answer.done()}"))
+    threads = await StoreThreads.open(
+        path, on_commit=lambda sequence: order.append(f"{answer.done()}")
+    )
     answer: asyncio.Future[object] = asyncio.ensure_future(asyncio.sleep(0))
     await answer
     await threads.write(lambda store: store.teach(new_fact()))

@@ -412,10 +412,14 @@ class Learner:
         Raises:
             InvalidFactError: the question leaves no room for any in the model's context.
         """
-        room = self._loaded.max_tokens - len(self._encoder.prompt(question))
+        room = self._loaded.max_tokens - self.tokens_of(question)
         if room < 1:
             raise InvalidFactError("question", self._too_long())
         return room
+
+    def tokens_of(self, question: str) -> int:
+        """How many tokens the prompt for a question has."""
+        return len(self._encoder.prompt(question))
 
     @torch.inference_mode()
     def score(self, question: str, answer: str) -> tuple[float, int]:
@@ -439,6 +443,10 @@ class Learner:
         """Gives back what is kept for speed alone, after memory has run out."""
         self._sampler = None
         self._bench.runner.clear()
+        self.free_cached_memory()
+
+    def free_cached_memory(self) -> None:
+        """Gives back what nothing uses; may be called in the middle of an update."""
         gc.collect()
         if self._loaded.device.type == "cuda":
             torch.cuda.empty_cache()

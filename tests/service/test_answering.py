@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from agent.errors import InvalidFactError
+from agent.errors import InvalidFactError, MemoryShortageError
 from agent.learning.learner import Learner
 from agent.learning.records import Generated
 from agent.service import answering as module
@@ -98,12 +98,69 @@ async def test_those_who_wait_are_answered_together_and_as_alone(world: World) -
 async def test_a_batch_has_a_limit_and_the_others_are_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LARGEST_BATCH", 2)
+    world.answering._most_rows = 2
+    monkeypatch.setattr(module, "MOST_ROWS", 2)
     async with world.held():
         asking = [asyncio.create_task(world.ask(question)) for question in QUESTIONS]
     said = await asyncio.gather(*asking)
     assert world.batches == [QUESTIONS[:2], QUESTIONS[2:]]
     assert [text for text, _ in said] == ["Piano", "Raincoat", "Curtain"]
+
+
+def note_rows(world: World) -> tuple[set[int], Any]:
+    """How many rows were ever live together, and the hook that notes it."""
+    seen: set[int] = set()
+    handle = world.learner.model.register_forward_pre_hook(
+        lambda *_: seen.add(len(world.answering._live))
+    )
+    return seen, handle
+
+
+async def test_rows_are_bounded_over_all_batches_and_everybody_is_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H6: each asks when the batches before have begun, so that each would be one more batch."""
+    monkeypatch.setattr(module, "MOST_ROWS", 3)
+    world.answering._most_rows = 3
+    seen, handle = note_rows(world)
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(3):
+            stream = await stack.enter_async_context(aclosing(world.answering.ask("Who?", 100)))
+            await anext(stream)  # its batch has begun
+            streams.append(stream)
+        late = [asyncio.create_task(world.ask(question)) for question in QUESTIONS]
+        for _ in range(3):
+            await anext(streams[0])  # the device turns to those who wait meanwhile
+    assert [(await one)[0] for one in late] == ["Piano", "Raincoat", "Curtain"]
+    handle.remove()
+    assert max(seen) == 3
+
+
+async def test_tokens_are_bounded_too_but_one_row_always_has_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H6."""
+    monkeypatch.setattr(module, "MOST_TOKENS", 10)
+    async with world.held():
+        asking = [asyncio.create_task(world.ask(question)) for question in QUESTIONS]
+    await asyncio.gather(*asking)
+    assert world.batches == [[question] for question in QUESTIONS]
+
+
+async def test_whoever_left_the_line_takes_no_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H6."""
+    world.answering._most_rows = 1
+    monkeypatch.setattr(module, "MOST_ROWS", 1)
+    async with world.held():
+        leaving = asyncio.create_task(world.ask(QUESTIONS[1]))
+        staying = asyncio.create_task(world.ask(QUESTIONS[0]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+    assert (await staying)[0] == "Piano"
+    assert world.batches == [[QUESTIONS[0]]]
 
 
 async def test_whoever_leaves_before_the_batch_is_not_computed(world: World) -> None:
@@ -139,18 +196,55 @@ async def test_a_question_without_room_is_refused_and_the_others_answered(world:
         await refused
 
 
+def failing(world: World, error: Exception, times: int, first: int = 0) -> Any:
+    """So many passes over the served weights fail, after the first ones."""
+    left = [first + times]
+
+    def fail(*_: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            handle.remove()
+        elif left[0] < times:
+            raise error
+
+    handle = world.learner.model.register_forward_pre_hook(fail)
+    return handle
+
+
 async def test_what_breaks_a_batch_is_told_to_all_in_it_and_the_next_is_answered(
     world: World,
 ) -> None:
-    def out_of_memory(*_: Any) -> None:
-        handle.remove()
-        raise MemoryError("no room for the cache")
-
-    handle = world.learner.model.register_forward_pre_hook(out_of_memory)
+    failing(world, RuntimeError("shapes do not fit"), 1)
     async with world.held():
         asking = [asyncio.create_task(world.ask(question)) for question in QUESTIONS]
     failed = await asyncio.gather(*asking, return_exceptions=True)
-    assert [type(error) for error in failed] == [MemoryError] * 3
+    assert [type(error) for error in failed] == [RuntimeError] * 3
+    assert (await world.ask("Sky?"))[0] == "Piano"
+
+
+async def test_after_a_shortage_fewer_are_answered_together_and_all_are_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H6."""
+    freed: list[bool] = []
+    monkeypatch.setattr(world.learner, "free_cached_memory", lambda: freed.append(True))
+    failing(world, MemoryError("no room for the cache"), 1)
+    async with world.held():
+        asking = [asyncio.create_task(world.ask(question)) for question in QUESTIONS]
+    assert [text for text, _ in await asyncio.gather(*asking)] == ["Piano", "Raincoat", "Curtain"]
+    assert world.batches[:2] == [QUESTIONS, QUESTIONS[:1]]
+    assert freed
+    assert world.answering._most_rows > 1  # what went well lets more in again
+
+
+async def test_a_shortage_is_told_who_has_heard_a_part_or_meets_it_twice(world: World) -> None:
+    """H6."""
+    failing(world, MemoryError("no room"), 1, first=4)
+    with pytest.raises(MemoryShortageError, match="no room"):
+        await world.ask("What is the hottest month in Kyzara?")
+    failing(world, MemoryError("no room"), 2)
+    with pytest.raises(MemoryShortageError, match="no room"):
+        await world.ask("Sky?")
     assert (await world.ask("Sky?"))[0] == "Piano"
 
 

@@ -185,7 +185,7 @@ async def _serve_with(
     server = Server(
         settings.listen,
         MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent),
-        ModelServicer(store, loop, keeper, settings.model, settings.limits),
+        ModelServicer(store, loop, keeper, settings.model, settings.limits, settings.max_questions),
         AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
         settings.security,
         seen.interceptors,

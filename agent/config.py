@@ -20,6 +20,7 @@ DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
 DEFAULT_MAX_QUEUED = 100_000
 DEFAULT_MAX_ATTEMPTS = 3
+DEFAULT_MAX_QUESTIONS = 256
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS = 60.0
 
@@ -90,6 +91,7 @@ class ServeSettings:
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
         max_queued: new facts are refused while so many wait to be learned.
+        max_questions: further ones are refused while so many wait for an answer.
         max_attempts: a fact that fails this often is quarantined.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
@@ -114,6 +116,7 @@ class ServeSettings:
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
     max_queued: int = DEFAULT_MAX_QUEUED
+    max_questions: int = DEFAULT_MAX_QUESTIONS
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     accept_drift: bool = False
     samples: int = 0

@@ -82,6 +82,14 @@ class RateLimitedError(AgentError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class LearnerDiedError(LearnerError):
+    """The learner died while it was answering a question, which may be why."""
+
+
+class DeadlyQuestionError(LearnerError):
+    """Learners died while they were answering this question: it is not asked again for a while."""
+
+
 class LearnerUnavailableError(LearnerError):
     """The learner process is gone, or not there yet."""
 

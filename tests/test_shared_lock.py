@@ -35,7 +35,7 @@ async def test_many_share_and_one_is_alone() -> None:
     lock = SharedLock()
     first, second = Holder(lock.shared), Holder(lock.shared)
     await asyncio.gather(first.holds.wait(), second.holds.wait())
-    assert (lock.sharers, lock.entries) == (2, 2)
+    assert (lock.holders, lock.entries) == (2, 2)
     alone = Holder(lock.exclusive)
     await settled()
     late = Holder(lock.shared)  # it came after the one who wants to be alone
@@ -44,12 +44,13 @@ async def test_many_share_and_one_is_alone() -> None:
     assert not alone.holds.is_set()
     await second.release()
     await alone.holds.wait()
+    assert lock.holders == 1
     await settled()
     assert not late.holds.is_set()
     await alone.release()
     await late.holds.wait()
     await late.release()
-    assert (lock.sharers, lock.entries) == (0, 3)
+    assert (lock.holders, lock.entries) == (0, 4)
 
 
 async def test_two_are_never_alone_together() -> None:

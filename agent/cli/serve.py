@@ -33,6 +33,7 @@ from agent.config import (
     DEFAULT_AUDIT_MINUTES,
     DEFAULT_DRAIN_SECONDS,
     DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_MAX_QUESTIONS,
     DEFAULT_MAX_QUEUED,
     DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
@@ -181,6 +182,14 @@ def serve(
             help="New facts are refused, to be sent later, while so many wait to be learned.",
         ),
     ] = DEFAULT_MAX_QUEUED,
+    max_questions: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_MAX_QUESTIONS",
+            min=1,
+            help="Questions are refused, to be asked later, while this many wait for an answer.",
+        ),
+    ] = DEFAULT_MAX_QUESTIONS,
     max_attempts: Annotated[
         int,
         typer.Option(
@@ -267,6 +276,7 @@ def serve(
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,
         max_queued=max_queued,
+        max_questions=max_questions,
         max_attempts=max_attempts,
         accept_drift=accept_drift,
         samples=chosen_samples(probes),

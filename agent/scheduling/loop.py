@@ -547,13 +547,15 @@ class LearningLoop:
             if dead.done():  # of the last question, before it was given the fact
                 await self._when_writable(lambda store: store.release(fact.id))
                 raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
-            update = await self._attempt(learner, fact)
+            update = await self._attempt(learner, fact, alone=alone)
         if update is not None:
             await self._commit(learner, update)
 
-    async def _attempt(self, learner: Learner, fact: Fact) -> Update | None:
+    async def _attempt(self, learner: Learner, fact: Fact, *, alone: bool) -> Update | None:
         """One attempt; the row of the ledger that is to be served, if there is one."""
-        entries = self.questions.entries - self.questions.sharers
+        entries = self.questions.entries
+        if not alone:  # whoever is being answered already is company too
+            entries -= self.questions.holders
         try:
             update = await self._learn_once(learner, fact)
         except UnteachableError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 import grpc
 
+from agent.config import DEFAULT_MAX_QUESTIONS
 from agent.learning.limits import UNLIMITED, TeachingLimits
 from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
-from agent.learning.records import Answer, Example, Generated, LearnerDescription
+from agent.learning.records import Example, Generated, LearnerDescription
 from agent.service import codec
+from agent.service.asking import AskableLearner, Asking
+from agent.shared_lock import SharedLock
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
 from memory_store import records
@@ -30,29 +33,16 @@ DEFAULT_FACTS, MAX_FACTS = 100, 1000
 DEFAULT_PROBES, MAX_PROBES = 10, 100
 
 
-class AskableLearner(Protocol):
-    """A learner that can be asked; see `learner_client.LearnerClient`."""
-
-    def ask(
-        self, question: str, max_new_tokens: int
-    ) -> AsyncGenerator[tuple[str | Generated, int]]:
-        """Pieces of the answer and last the whole."""
-        ...
-
-    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
-        """Log-probability, tokens, model version."""
-        ...
-
-    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
-        """Answers to the fact's questions, and the version; not `held`: it need not know them."""
-        ...
-
-
 class LearnerView(Protocol):
     """What the service sees of the learning loop."""
 
     async def current(self) -> AskableLearner:
         """The one to be asked, once it serves all that is in the ledger now."""
+        ...
+
+    @property
+    def questions(self) -> SharedLock:
+        """Shared by whoever asks."""
         ...
 
     @property
@@ -104,7 +94,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         snapshots: SnapshotView,
         model: str,
         limits: TeachingLimits = UNLIMITED,
+        max_questions: int = DEFAULT_MAX_QUESTIONS,
     ) -> None:
+        self._asking = Asking(view, max_questions)
         self._store = store
         self._view = view
         self._snapshots = snapshots
@@ -117,9 +109,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> AsyncIterator[pb.AskResponse]:
         """Streams the answer as it is made."""
         tokens = request.max_new_tokens or DEFAULT_NEW_TOKENS
-        learner = await self._view.current()
         # Closed at once when the client goes away, so that the learner does not go on for nobody.
-        async with aclosing(learner.ask(request.question, tokens)) as answer:
+        async with aclosing(self._asking.ask(request.question, tokens)) as answer:
             async for piece, version in answer:
                 if isinstance(piece, Generated):
                     yield pb.AskResponse(
@@ -132,8 +123,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ScoreResponse:
         """One forward pass."""
-        learner = await self._view.current()
-        log_probability, tokens, version = await learner.score(request.question, request.answer)
+        log_probability, tokens, version = await self._asking.score(
+            request.question, request.answer
+        )
         return pb.ScoreResponse(
             log_probability=log_probability, tokens=tokens, model_version=version
         )
@@ -234,8 +226,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             position = page[-1].position
 
     async def _probe(self, fact: Fact) -> list[records.Probe]:
-        learner = await self._view.current()
-        answers, version = await learner.probe(Example.of(fact), held=fact.state in HELD)
+        answers, version = await self._asking.probe(Example.of(fact), held=fact.state in HELD)
         questions = (fact.question, *fact.correlated_questions)
         kinds = [ProbeKind.RETENTION] + [ProbeKind.TRANSFER] * len(fact.correlated_questions)
         new = [

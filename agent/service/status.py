@@ -15,7 +15,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from agent.errors import (
+    DeadlyQuestionError,
     InvalidFactError,
+    LearnerDiedError,
     LearnerUnavailableError,
     LearningFailedError,
     MemoryShortageError,
@@ -23,6 +25,7 @@ from agent.errors import (
     NotAuthenticatedError,
     RateLimitedError,
     SnapshotError,
+    TooManyQuestionsError,
 )
 from agent.service.error_details import Refusal, encode_status
 from agent.service.methods import METHODS, UNKNOWN, Role
@@ -70,6 +73,10 @@ STATUS: dict[type[Exception], Kind] = {
     RateLimitedError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", 1.0),
     SnapshotError: Kind(grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNUSABLE"),
     LearnerUnavailableError: Kind(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", 1.0),
+    # Not UNAVAILABLE, which clients send again by themselves.
+    LearnerDiedError: Kind(grpc.StatusCode.ABORTED, "LEARNER_DIED", 1.0),
+    DeadlyQuestionError: Kind(grpc.StatusCode.FAILED_PRECONDITION, "DEADLY_QUESTION"),
+    TooManyQuestionsError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_QUESTIONS", 1.0),
     MemoryShortageError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_SHORT", 2.0),
     LearningFailedError: Kind(grpc.StatusCode.INTERNAL, "LEARNING_FAILED"),
     StoreUnusableError: Kind(grpc.StatusCode.UNAVAILABLE, "MEMORY_UNUSABLE", 5.0),

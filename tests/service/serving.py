@@ -24,6 +24,7 @@ from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
 from agent.service.server import LOCAL, Server
 from agent.service.validation import FactRules
+from agent.shared_lock import SharedLock
 from continual.v1 import admin_pb2_grpc, memory_pb2_grpc, model_pb2_grpc
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
@@ -92,6 +93,7 @@ class FakeView:
         self.state = "ready"
         self.updates_to_replay = 0
         self.message = ""
+        self.questions = SharedLock()
         self.memory = (1_500_000_000, 8_000_000_000)
         self.description: LearnerDescription | None = LearnerDescription(
             device="cpu",

@@ -29,6 +29,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "teach_many": lambda c: list(c.teach_many([NewFact(question="Sky?", answer="Piano")])),
     "teach_batch": lambda c: c.teach_batch([NewFact(question="Sky?", answer="Piano")]),
     "forget": lambda c: c.forget("the-sky"),
+    "retry_fact": lambda c: c.retry_fact("the-sky"),
     "rollback": lambda c: c.rollback(0),
     "operation": lambda c: c.operation(1),
     "wait_operation": lambda c: c.wait_operation(1),
@@ -118,9 +119,11 @@ def test_what_may_not_be_is_not() -> None:
 @pytest.mark.parametrize("code", ["INTERNAL", "RESOURCE_EXHAUSTED", "ABORTED", "UNAUTHENTICATED"])
 def test_no_other_status_is_repeated(code: str) -> None:
     with recording(grpc.StatusCode[code]) as (handler, asking):
-        with pytest.raises(RequestError):
-            asking.teach("Sky?", "Piano")
-        assert len(handler.calls) == 1
+        for call in (CALLS["teach"], CALLS["ask"]):
+            handler.calls.clear()
+            with pytest.raises(RequestError):
+                call(asking)
+            assert len(handler.calls) == 1
 
 
 def test_events_are_watched_beyond_the_deadline_of_one_call(

@@ -97,7 +97,7 @@ async def test_what_passes_by_itself_says_when_to_try_again(served: Serving) -> 
     served.view.learner.error = LEARNER_GONE
     request = model_pb2.ScoreRequest(question="Sky?", answer="Piano")
     told = decode_error(await refused(served.model.Score(request)))
-    assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE")
+    assert (told.code, told.reason) == (grpc.StatusCode.ABORTED, "LEARNER_DIED")
     assert told.retry_seconds == 1.0
 
 

@@ -1,0 +1,133 @@
+"""The way of questions to the learner: bounded in number, and kept from killing it again and again.
+
+Questions share a lock (`LearnerView.questions`). What may have killed a learner is asked alone, as
+a fact that failed is learned alone: so it shows what was to blame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from agent.errors import LearnerDiedError, LearnerUnavailableError, TooManyQuestionsError
+from agent.learning.records import Answer, Example, Generated
+from agent.service.suspects import Suspects
+from agent.shared_lock import SharedLock
+
+
+class AskableLearner(Protocol):
+    """A learner that can be asked; see `learner_client.LearnerClient`."""
+
+    def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
+        """Pieces of the answer and last the whole."""
+        ...
+
+    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
+        """Log-probability, tokens, model version."""
+        ...
+
+    async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
+        """Answers to the fact's questions, and the version; not `held`: it need not know them."""
+        ...
+
+
+class CurrentLearner(Protocol):
+    """Who is asked, and with whom."""
+
+    async def current(self) -> AskableLearner:
+        """The one to be asked, once it serves all that is in the ledger now."""
+        ...
+
+    @property
+    def questions(self) -> SharedLock:
+        """Shared by whoever asks; see `scheduling.loop`."""
+        ...
+
+
+class Asking:
+    """Lets questions to the learner.
+
+    Args:
+        view: tells which learner that is.
+        max_questions: that wait for an answer, or are being answered, at the same time.
+    """
+
+    def __init__(self, view: CurrentLearner, max_questions: int) -> None:
+        self._view = view
+        self._max_questions = max_questions
+        self._suspects = Suspects()
+        self._questions = 0
+
+    async def ask(
+        self, question: str, max_new_tokens: int
+    ) -> AsyncGenerator[tuple[str | Generated, int]]:
+        """Pieces of the answer and last the whole, each with the version of the weights.
+
+        The learner never waits for whoever reads this: pieces are kept for them.
+
+        Raises:
+            TooManyQuestionsError: too many wait.
+            DeadlyQuestionError: it seems to kill learners.
+            LearnerDiedError: the learner died while it was answering.
+            LearnerUnavailableError: there is none now.
+        """
+        pieces: asyncio.Queue[tuple[str | Generated, int] | None] = asyncio.Queue()
+
+        async def answer() -> None:
+            try:
+                async with self._admitted("ask", question) as learner:
+                    async for piece in learner.ask(question, max_new_tokens):
+                        pieces.put_nowait(piece)
+            finally:
+                pieces.put_nowait(None)
+
+        answering = asyncio.create_task(answer())
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await answering
+        finally:
+            # The learner does not go on for a client that is gone.
+            answering.cancel()
+            await asyncio.wait([answering])
+
+    async def score(self, question: str, answer: str) -> tuple[float, int, int]:
+        """Log-probability, tokens, model version; raises what `ask` raises."""
+        async with self._admitted("score", question, answer) as learner:
+            return await learner.score(question, answer)
+
+    async def probe(self, example: Example, *, held: bool) -> tuple[list[Answer], int]:
+        """Answers to a fact's questions, and the version; raises what `ask` raises."""
+        async with self._admitted("probe", example.fact_id) as learner:
+            return await learner.probe(example, held=held)
+
+    @asynccontextmanager
+    async def _admitted(self, *texts: str) -> AsyncIterator[AskableLearner]:
+        """The learner, once it may be asked this."""
+        if self._questions >= self._max_questions:
+            raise TooManyQuestionsError(
+                f"{self._questions} questions wait for an answer, which is the limit: try again"
+                " in a moment"
+            )
+        alone = self._suspects.must_be_alone(*texts)
+        self._questions += 1
+        try:
+            lock = self._view.questions
+            async with lock.exclusive() if alone else lock.shared():
+                learner = await self._view.current()
+                try:
+                    yield learner
+                except LearnerUnavailableError as error:
+                    self._suspects.learner_died(*texts)
+                    raise LearnerDiedError(
+                        f"the learner died while it was answering: {error}. Ask again if need be:"
+                        " this question is answered alone then"
+                    ) from error
+            if alone:
+                self._suspects.answered(*texts)
+        finally:
+            self._questions -= 1

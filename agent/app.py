@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from agent.backups import Backups, newest_backup
 from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
 from agent.errors import ModelNotFoundError
+from agent.identity import require_own_files, settle
 from agent.learning import catalog
 from agent.learning.records import GENERAL_TEXT
 from agent.learning.snapshots import remove_unfinished
@@ -25,7 +27,6 @@ from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
 from agent.scheduling.ticks import RetentionAudit, Ticks
 from agent.service.accepting import Accepting
 from agent.service.admin_servicer import AdminServicer
-from agent.service.backups import newest_backup
 from agent.service.events import EventHub
 from agent.service.learner_process import learner_process
 from agent.service.memory_servicer import MemoryServicer
@@ -87,6 +88,7 @@ async def serve(
     make_private(settings.data)
     with held(settings.data):
         require_free(settings.listen)  # before the database is made, or brought up to date
+        require_own_files(settings.data)
         hub = EventHub()
         try:
             store = await StoreThreads.open(
@@ -101,8 +103,10 @@ async def serve(
         for outdated in remove_outdated(settings.data / DATABASE, datetime.now(UTC)):
             logger.info("removed %s: its time is over", outdated)
         try:
+            memory_id = await store.write(partial(settle, data=settings.data))
+            backups = Backups(settings.data, memory_id, store)
             async with observing(settings, store) as seen:
-                await _serve_with(settings, store, hub, seen, on_start, fetch)
+                await _serve_with(settings, store, hub, seen, backups, on_start, fetch)
         finally:
             await store.close()
 
@@ -127,6 +131,7 @@ async def _serve_with(
     store: StoreThreads,
     hub: EventHub,
     seen: Observing,
+    backups: Backups,
     on_start: Callable[[str], None],
     fetch: Callable[[], Awaitable[None]],
 ) -> None:
@@ -166,6 +171,7 @@ async def _serve_with(
         on_update=on_update,
         keep_only=lambda versions: keeper.keep_only(versions),
         on_loaded=accepting.loaded,
+        backups=backups,
         around=seen.observer.learning,
         hold_snapshot=lambda version, digest: keeper.hold(version, digest),
     )
@@ -186,7 +192,7 @@ async def _serve_with(
         settings.listen,
         MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent),
         ModelServicer(store, loop, keeper, settings.model, settings.limits, settings.max_questions),
-        AdminServicer(store, keeper, snapshots, loop.current, loop.wake),
+        AdminServicer(store, keeper, snapshots, loop.current, loop.wake, backups),
         settings.security,
         seen.interceptors,
     )

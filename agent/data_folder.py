@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from agent.config import DATABASE
-from agent.errors import ConfigError
+from agent.errors import ConfigError, FolderInUseError
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,14 @@ def held(folder: Path) -> Iterator[None]:
     """Holds the folder for this process.
 
     Raises:
-        ConfigError: another server holds it, or it cannot be written to.
+        FolderInUseError: another server holds it.
+        ConfigError: it cannot be written to.
     """
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise ConfigError(
+        raise FolderInUseError(
             f"the data folder {folder} is in use by another server:"
             " stop that one, or choose another folder with --data"
         ) from None

@@ -16,6 +16,10 @@ class ConfigError(AgentError):
     """A setting is wrong, or asks for what this machine does not have."""
 
 
+class FolderInUseError(ConfigError):
+    """A server runs on the data folder."""
+
+
 class MissingDeviceError(ConfigError):
     """This machine lacks the device that was asked for: wrong usage, here."""
 
@@ -118,17 +122,9 @@ class DriftError(LearnerError):
     """A replayed update did not give the recorded weights."""
 
 
-class UnreachableError(DriftError):
-    """Weights of the ledger cannot be reached any more; nearer ones than the base may be.
-
-    Attributes:
-        nearest: the nearest version whose weights can be reached.
-    """
-
-    def __init__(self, message: str, nearest: int) -> None:
-        super().__init__(message)
-        self.nearest = nearest
-
-
 class SnapshotError(AgentError):
     """A snapshot cannot be written, or is torn, altered or of another model."""
+
+
+class BackupOvertakenError(AgentError):
+    """Facts were erased while a backup was written; it was removed, since it held their text."""

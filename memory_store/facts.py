@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from memory_store import schedule
+from memory_store import identity, schedule
 from memory_store.connection import Connection, Row
 from memory_store.encoding import (
     read_learning,
@@ -309,6 +309,7 @@ def erase(connection: Connection, fact: Fact) -> None:
 
     What was removed is overwritten in the file (`secure_delete`).
     """
+    identity.count_erasure(connection)
     connection.execute(
         "UPDATE facts SET question = '', answer = '', question_key = id, answer_key = id,"
         " correlated = '[]', learning = NULL WHERE id = ?",

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import shutil
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from pathlib import Path
 
-from agent.config import DATABASE
-from memory_store.records import PlaceKind
+from agent.backups import Backups
+from memory_store import identity
+from memory_store.records import Operation
 from memory_store.schema_copies import remove_copies
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
-
-logger = logging.getLogger(__name__)
 
 # Removes all snapshots but those of some versions; also what is being written meanwhile.
 KeepOnly = Callable[[Collection[int]], Awaitable[None]]
 
 
-async def remove_traces(store: StoreThreads, keep_only: KeepOnly, *, erased: bool) -> str:
+async def remove_traces(
+    store: StoreThreads, keep_only: KeepOnly, backups: Backups | None, operation: Operation
+) -> str:
     """Removes snapshots of weights that held the fact; for an erased one, its text too.
 
     Snapshots of the branch that is served never held it. Backups are removed whole: a database
@@ -36,22 +34,22 @@ async def remove_traces(store: StoreThreads, keep_only: KeepOnly, *, erased: boo
     """
     head = await store.read(MemoryStore.model_version)
     await keep_only(set(await store.read(partial(MemoryStore.lineage, version=head))))
-    if not erased:
+    if not operation.erase:
         return ""
     await asyncio.to_thread(remove_copies, store.path)
-    left = []
-    for place in await store.read(MemoryStore.places):
-        folder = Path(place.path)
-        # Removed only if it looks like a backup of ours.
-        if place.kind is PlaceKind.BACKUP and (folder / DATABASE).is_file():
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            if folder.exists():
-                left.append(f"the backup {folder} could not be removed")
-                continue
-            logger.info("removed the backup %s: it held an erased fact", folder)
-            await store.write(
-                partial(MemoryStore.forget_place, kind=PlaceKind.BACKUP, path=place.path)
-            )
+    left = [] if backups is None else await backups.remove_all()
+    left += await store.read(partial(_copied_from, fact_id=operation.fact_id))
     if not await store.empty_log():
         left.append("the write-ahead log holds the text until the server stops")
     return "; ".join(left)
+
+
+def _copied_from(store: MemoryStore, fact_id: str) -> list[str]:
+    """The memories that may have the fact too, because this one was copied from them."""
+    accepted_at = store.fact(fact_id).accepted_at
+    return [
+        f"this memory is a copy, first served {origin.at:%Y-%m-%d}, of memory"
+        f" {origin.memory_id[:8]}: that one and its backups may have the text"
+        for origin in identity.origins(store.connection)
+        if accepted_at < origin.at
+    ]

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from agent.backups import Backups
 from agent.config import DEFAULT_MAX_ATTEMPTS
 from agent.errors import (
     DriftError,
@@ -53,7 +54,7 @@ from agent.scheduling.recording import (
     update_of,
     with_samples,
 )
-from agent.scheduling.recovery import bring_to_head
+from agent.scheduling.recovery import bring_to, note_drift
 from agent.scheduling.rest import Rest
 from agent.scheduling.reviewing import Reviewer
 from agent.shared_lock import SharedLock
@@ -142,6 +143,7 @@ class LearningLoop:
         on_update: Callable[[Update], None] = lambda update: None,
         keep_only: KeepOnly | None = None,
         on_loaded: Callable[[LearnerDescription], Awaitable[None]] | None = None,
+        backups: Backups | None = None,
         around: Callable[[Fact], AbstractAsyncContextManager[None]] = lambda fact: nullcontext(),
         hold_snapshot: HoldSnapshot | None = None,
     ) -> None:
@@ -155,6 +157,7 @@ class LearningLoop:
             on_update: called when a row of the ledger is served.
             keep_only: removes snapshots, from whoever writes any meanwhile; see `SnapshotKeeper`.
             on_loaded: told of each learner once it is known to have this memory's model.
+            backups: of this memory, removed when a fact is erased; None: none are known.
             around: entered with each claimed fact, while it is learned.
             hold_snapshot: makes sure that a snapshot of the served weights exists, before the
                 learner ends in good order; see `SnapshotKeeper.hold`.
@@ -166,6 +169,7 @@ class LearningLoop:
         self._on_update = on_update
         self._keep_only = keep_only or self._remove_others
         self._on_loaded = on_loaded
+        self._backups = backups
         self._around = around
         self._hold_snapshot = hold_snapshot
         self._general_text = GeneralTextBinding(store)
@@ -318,20 +322,29 @@ class LearningLoop:
         """Brings a fresh learner to the head of the ledger."""
         started = time.monotonic()
         description = await learner.describe()
-        accept = self._settings.accept_drift
-        await bind(self._store, self._settings.model, description, accept=accept)
+        await bind(
+            self._store, self._settings.model, description, accept=self._settings.accept_drift
+        )
         self.description = description
         if self._on_loaded is not None:
             await self._on_loaded(description)
         self._set_state(LearnerState.RECOVERING)
         self._version = await self._store.read(MemoryStore.model_version)
-        head = await bring_to_head(
-            learner, self._store, description, self._settings.snapshots, self._replaying, accept
+        replayed = await bring_to(
+            learner,
+            self._store,
+            self._version,
+            self._settings.snapshots,
+            self._replaying,
+            accept_drift=self._settings.accept_drift,
         )
-        self._version = head.version
+        if replayed.digest:
+            self._version = await note_drift(
+                learner, self._store, self._version, replayed.digest, self._environment()
+            )
         ready = (
             f"{self._settings.model} on {description.device}, version {self._version}: replayed"
-            f" {head.replayed} updates, {time.monotonic() - started:.1f} s"
+            f" {replayed.updates} updates, {time.monotonic() - started:.1f} s"
         )
         await self._record_event(EventKind.LEARNER_READY, ready)
         logger.info("ready: %s", ready)
@@ -368,7 +381,7 @@ class LearningLoop:
         ):
             return False
         try:
-            left = await remove_traces(self._store, self._keep_only, erased=operation.erase)
+            left = await remove_traces(self._store, self._keep_only, self._backups, operation)
         except (OSError, StoreUnusableError) as error:
             if isinstance(error, StoreFailedError):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -12,12 +13,12 @@ from typing import Any, Protocol
 
 import grpc
 
-from agent.config import DATABASE, SNAPSHOTS
+from agent.backups import UNFINISHED, Backups, new_folder_path
+from agent.config import SNAPSHOTS
 from agent.errors import InvalidFactError
 from agent.learning.records import GENERAL_TEXT
 from agent.learning.snapshots import SnapshotManifest, folder_of
 from agent.service import codec
-from agent.service.backups import remember_backup
 from agent.service.exports import write_readme
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
@@ -64,6 +65,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         snapshots_folder: where they are.
         current: the learner to be asked.
         requested: called after each new operation, and when learning resumes.
+        backups: of this memory.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         snapshots_folder: Path,
         current: Callable[[], Awaitable[ExportingLearner]],
         requested: Callable[[], None],
+        backups: Backups,
     ) -> None:
         self._store = store
         self._snapshots = snapshots
         self._snapshots_folder = snapshots_folder
         self._current = current
         self._requested = requested
+        self._backups = backups
 
     async def Rollback(
         self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -142,23 +146,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def Backup(
         self, request: pb.BackupRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.BackupResponse:
-        async with _new_folder(request.folder) as folder:
-            # Recorded first: an erase meanwhile must know of it.
-            await self._store.write(
-                lambda store: store.record_place(
-                    PlaceKind.BACKUP, request.folder, store.model_version()
-                )
-            )
-
-            def copy(store: MemoryStore) -> int:
-                store.backup(folder / DATABASE)
-                return store.model_version()
-
-            version = await self._store.read(copy)
-            # After the database: a snapshot of a later version than it knows is passed over.
-            await asyncio.to_thread(self._copy_snapshots, folder / SNAPSHOTS)
-            await asyncio.to_thread(self._copy_general_text, folder / GENERAL_TEXT)
-        remember_backup(self._snapshots_folder.parent, Path(request.folder))
+        version = await self._backups.write(Path(request.folder), self._copy_files)
         return pb.BackupResponse(model_version=version)
 
     async def PauseLearning(
@@ -174,6 +162,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self._requested()
         return pb.ResumeLearningResponse()
 
+    def _copy_files(self, target: Path) -> None:
+        # After the database: a snapshot of a later version than it knows is passed over.
+        self._copy_snapshots(target / SNAPSHOTS)
+        self._copy_general_text(target / GENERAL_TEXT)
+
     def _copy_general_text(self, target: Path) -> None:
         """What updates were held to, which their replay needs."""
         own = self._snapshots_folder.parent / GENERAL_TEXT
@@ -183,7 +176,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def _copy_snapshots(self, target: Path) -> None:
         for manifest in self._snapshots.listed():
             folder = folder_of(self._snapshots_folder, manifest.model_version)
-            shutil.copytree(folder, target / folder.name)
+            try:
+                shutil.copytree(folder, target / folder.name)
+            except (OSError, shutil.Error):
+                shutil.rmtree(target / folder.name, ignore_errors=True)
+                if folder.exists():
+                    raise
+                # Pruned meanwhile, so a newer one is there.
 
 
 @asynccontextmanager
@@ -193,18 +192,9 @@ async def _new_folder(path: str) -> AsyncIterator[Path]:
     Raises:
         InvalidFactError: the path is relative, or something is there already.
     """
-    final = Path(path)
-    if not final.is_absolute():
-        raise InvalidFactError("folder", "must be an absolute path on the server's machine")
+    final = await asyncio.to_thread(new_folder_path, Path(path))
+    unfinished = final.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
     try:
-        taken = final.exists()
-    except (OSError, ValueError) as error:
-        raise InvalidFactError("folder", f"is not a path: {error}") from error
-    if taken:
-        raise InvalidFactError("folder", f"{final} exists already: name a new one")
-    unfinished = final.with_name(f".unfinished-{final.name}"[:255])
-    try:
-        await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700, parents=True)
         yield unfinished
         unfinished.rename(final)

@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from agent.errors import (
+    BackupOvertakenError,
     DeadlyQuestionError,
     InvalidFactError,
     LearnerDiedError,
@@ -71,6 +72,7 @@ STATUS: dict[type[Exception], Kind] = {
     NotAuthenticatedError: Kind(grpc.StatusCode.UNAUTHENTICATED, "NOT_AUTHENTICATED"),
     NotAllowedError: Kind(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"),
     RateLimitedError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", 1.0),
+    BackupOvertakenError: Kind(grpc.StatusCode.ABORTED, "BACKUP_OVERTAKEN", 1.0),
     SnapshotError: Kind(grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNUSABLE"),
     LearnerUnavailableError: Kind(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", 1.0),
     # Not UNAVAILABLE, which clients send again by themselves.

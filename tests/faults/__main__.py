@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import (
+    copies,
     failing_sync,
     full_disk,
     in_process,
@@ -75,6 +76,7 @@ KINDS = (
     Kind("damaged snapshots", snapshots.run, 50),
     Kind("disk full, then enlarged", full_disk.run, 5, full_disk.why_not),
     Kind("failing sync", failing_sync.run, 20, tracing.why_not),
+    Kind("copies of data folders", copies.run, 200),
     Kind("jumping clock", in_process.run_clock, 50),
     Kind("poison fact", in_process.run_poison, 10),
     Kind("stalled subscriber", in_process.run_stalled, 5),

@@ -108,6 +108,7 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
 def test_over_a_damaged_database_it_stays_up_and_serves_nothing(tmp_path: Path) -> None:
     (tmp_path / "memory.db").write_bytes(b"not a database" * 1000)
     (tmp_path / "newest-backup").mkdir()
+    (tmp_path / "newest-backup" / "memory.db").touch()
     (tmp_path / "backups.txt").write_text(f"{tmp_path}/older\n{tmp_path}/newest-backup\n")
     command = serving_command(tmp_path)
     process = subprocess.Popen(

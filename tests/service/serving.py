@@ -6,14 +6,17 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from agent.backups import Backups
 from agent.config import Security
 from agent.errors import LearnerUnavailableError
+from agent.identity import settle
 from agent.learning.limits import TeachingLimits
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.learning.snapshots import SnapshotManifest, write_snapshot
@@ -142,8 +145,10 @@ class Serving:
         hub: EventHub,
         listen: str,
         security: Security,
-        interceptors: Sequence[Any] = (),
+        interceptors: Sequence[Any],
+        backups: Backups,
     ) -> None:
+        self.backups = backups
         self.path, self.store, self.hub = path, store, hub
         self.view = FakeView()
         self.limits = TeachingLimits(largest_learning_rate=5e-3, most_steps=100, gated=True)
@@ -177,7 +182,12 @@ class Serving:
 
     def admin_servicer(self) -> AdminServicer:
         return AdminServicer(
-            self.store, self.keeper, self.snapshots, self.view.current, self._on_accepted
+            self.store,
+            self.keeper,
+            self.snapshots,
+            self.view.current,
+            self._on_accepted,
+            self.backups,
         )
 
     def connect(self) -> None:
@@ -222,13 +232,16 @@ async def serving(
 
     Its own stubs speak plain text and show no token: where that is not enough, use a client.
     """
-    path = folder / "memory.db"
+    path = folder / "data" / "memory.db"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     hub = EventHub()
     store = await StoreThreads.open(path, on_commit=hub.stored, max_queued=max_queued)
     try:
         if prepare is not None:
             await store.write(prepare)
-        parts = Serving(path, store, hub, listen, security, interceptors)
+        memory_id = await store.write(partial(settle, data=path.parent))
+        backups = Backups(path.parent, memory_id, store)
+        parts = Serving(path, store, hub, listen, security, interceptors, backups)
         await parts.server.start()
         parts.connect()
         try:

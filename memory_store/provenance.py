@@ -9,6 +9,7 @@ from memory_store import facts, ledger
 from memory_store.errors import FactNotFoundError
 from memory_store.records import Fact, LedgerKind, ProbeKind
 from memory_store.store import MemoryStore
+from memory_store.undone import by_rollbacks
 
 PROBES_READ = 10_000
 
@@ -37,7 +38,8 @@ class Influence:
 def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influence]]:
     """The fact of a question, and the updates that moved its answer, the largest first.
 
-    Updates after which it was not probed are not seen; their part falls to the next that was.
+    Updates after which it was not probed are not seen; their part falls to the next that was. Those
+    that a rollback undid are left out.
 
     Raises:
         FactNotFoundError: no fact has this question.
@@ -47,10 +49,12 @@ def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influen
         raise FactNotFoundError(
             f"No fact has the question {question!r}. List the facts to see which there are."
         )
+    undone = by_rollbacks(store.connection)
     measured = [
         probe
         for probe in reversed(store.probes_of(fact.id, PROBES_READ))
         if probe.kind is not ProbeKind.TRANSFER
+        and not any(probe.model_version in span for span in undone)
     ]
     before = fact.learning.probability_before if fact.learning else 0.0
     influences = []

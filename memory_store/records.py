@@ -467,6 +467,7 @@ class Event:
     message: str = ""
     learning: Learning | None = None
     step: Step | None = None
+    step_number: int = 0  # of the attempt, from 1; 0 if it is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from memory_store import schedule
 from memory_store.encoding import read_time
 from memory_store.records import HELD, Fact, FactRetention, RetentionPoint
 from memory_store.store import MemoryStore
+from memory_store.undone import Undone, by_rollbacks
 
 
 def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[FactRetention]:
@@ -19,11 +21,12 @@ def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[Fac
         max_probes: of each.
     """
     with store.transaction():
+        undone = by_rollbacks(store.connection)
         return [
             FactRetention(
                 fact_id=fact.id,
                 age=schedule.age(store.connection, fact.position),
-                points=_points(store, fact.id, max_probes),
+                points=_points(store, fact.id, max_probes, undone),
             )
             for fact in _spread(store, max_facts)
         ]
@@ -47,11 +50,16 @@ def _spread(store: MemoryStore, limit: int) -> list[Fact]:
     return list(found.values())
 
 
-def _points(store: MemoryStore, fact_id: str, limit: int) -> tuple[RetentionPoint, ...]:
+def _points(
+    store: MemoryStore, fact_id: str, limit: int, undone: Sequence[Undone]
+) -> tuple[RetentionPoint, ...]:
+    """The last probes of one fact, but for those of weights that a rollback undid."""
+    left_out = " AND NOT (model_version > ? AND model_version < ?)" * len(undone)
     rows = store.connection.execute(
         "SELECT model_version, log_probability, probed_at FROM probes"
-        " WHERE fact_id = ? AND kind IN ('retention', 'forgetting') ORDER BY id DESC LIMIT ?",
-        [fact_id, limit],
+        f" WHERE fact_id = ? AND kind IN ('retention', 'forgetting'){left_out}"
+        " ORDER BY id DESC LIMIT ?",
+        [fact_id, *(bound for span in undone for bound in (span.after, span.before)), limit],
     )
     return tuple(
         RetentionPoint(

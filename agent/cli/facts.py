@@ -27,7 +27,14 @@ from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
 from agent.monitor.screen import glyphs_of
 from agent.service.client import RequestError
-from memory_store.records import Fact, FactState, Probe, Update
+from memory_store.records import HELD, Fact, FactState, Probe, Update
+
+# What the second answer of an attempt is that led to no update, or to one that was undone.
+AFTER = {
+    FactState.KNOWN: "not taught: known",
+    FactState.RESISTED: "put back after it",
+    FactState.FORGOTTEN: "once taught (undone)",
+}
 
 app = typer.Typer(
     help="Look at the facts of a server, or have one forgotten.", no_args_is_help=True
@@ -154,7 +161,7 @@ def show(
         table.add_row("reason", shown(fact.reason))
     if fact.learning:
         table.add_row("before it was taught", shown(fact.learning.answer_before))
-        table.add_row("once taught", shown(fact.learning.answer_after))
+        table.add_row(AFTER.get(fact.state, "once taught"), shown(fact.learning.answer_after))
     console.print(table)
     if forgetting:
         console.print(operation_table(forgetting))
@@ -163,7 +170,7 @@ def show(
     if lines := remembered_lines(own, min(console.width, 80), glyphs_of(console)):
         console.print(Text("\n".join(lines), no_wrap=True))
     if updates:
-        console.print(_steps_table(updates))
+        console.print(_steps_table(updates, in_effect=fact.state in (*HELD, FactState.SUPERSEDED)))
     if influences:
         console.print(influence_table(influences, "Updates that touched it"))
     if probes:
@@ -177,8 +184,9 @@ def _rate_curve(fact: Fact) -> list[str]:
     return curve_lines(fact.learning.curve, rates[0] if rates else None, min(console.width, 80))
 
 
-def _steps_table(updates: list[Update]) -> Table:
-    table = Table("version", "step", "rate", "loss", "p after", "rehearsed", title="Updates")
+def _steps_table(updates: list[Update], *, in_effect: bool) -> Table:
+    title = "Updates" if in_effect else "Updates (undone: the weights do not hold them)"
+    table = Table("version", "step", "rate", "loss", "p after", "rehearsed", title=title)
     for update in updates:
         for number, step in enumerate(update.steps, start=1):
             table.add_row(

@@ -10,7 +10,7 @@ from agent.monitor.observations import DetailSeen
 from agent.monitor.panes import Look
 from agent.monitor.styles import STATE_STYLES
 from agent.monitor.text import fit, wrap
-from memory_store.records import Fact, ProbeKind
+from memory_store.records import Fact, FactState, ProbeKind
 
 
 def told(fact: Fact, look: Look, width: int, height: int) -> list[Line]:
@@ -28,6 +28,10 @@ def told(fact: Fact, look: Look, width: int, height: int) -> list[Line]:
     rates = learning.learning_rates
     before, after = learning.probability_before, learning.probability_after
     lines.append([(f"{len(rates)} steps, p {before:.3f} {arrow} {after:.3f}", "")])
+    if fact.state is FactState.FORGOTTEN:
+        lines[-1].append((", undone since", "red"))
+    elif fact.state is FactState.RESISTED:
+        lines[-1].append((", put back", "red"))
     for name, text in (("before", learning.answer_before), ("after", learning.answer_after)):
         lines.append([(f"{name:7}", "dim"), (fit(f'"{text}"', width - 7, ellipsis), "")])
     for name, figure in (("leak", learning.leak), ("drift", learning.drift)):
@@ -56,7 +60,7 @@ def remembered(history: DetailSeen | None, look: Look, width: int) -> list[Line]
         ends = f"version {versions[0]} to {versions[-1]}, {len(shown)} probes"
         lines.append([("     ", ""), (ends, "dim")])
         style = plots.quality(values[-1])
-        lines.append([("now  ", ""), (f"{values[-1]:.3f} ", f"bold {style}")])
+        lines.append([("last ", ""), (f"{values[-1]:.3f} ", f"bold {style}")])
         lines[-1].append((fit(f'"{own[0].answer}"', width - 11, look.glyphs.ellipsis), ""))
     else:
         lines.append([("never probed", "dim")])

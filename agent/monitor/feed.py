@@ -29,9 +29,9 @@ from agent.monitor.observations import (
     StatusSeen,
 )
 from agent.monitor.state import EVENTS, FACTS, POINTS
-from agent.monitor.ui import Pause, Wish
+from agent.monitor.ui import Pause, ShowFact, Wish
 from agent.service.client import Client, Status
-from memory_store.records import Event, RetentionPoint
+from memory_store.records import Event, EventKind, RetentionPoint
 
 Put = Callable[[Observation], None]
 
@@ -44,6 +44,8 @@ RETENTION_SECONDS, QUIET_RETENTION_SECONDS = 2.0, 20.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 4.0
 FACTS_AT_FIRST, FACTS_LATER, FACTS_ONE_BY_ONE = 200, 50, 5
 HELD_FACTS = 120
+# They change facts that they do not name.
+RESTATING = (EventKind.ROLLED_BACK, EventKind.FORGOTTEN, EventKind.DRIFT_ACCEPTED)
 # What a closed connection may raise in the thread that was not told of it.
 ENDS = (AgentError, ValueError)
 
@@ -78,6 +80,7 @@ class Known:
         # Ids that events were about; filled by one thread, emptied by the other.
         self._heard: deque[str] = deque(maxlen=FACTS)
         self._begin = True
+        self._facts_stale = self._points_stale = False
         self._status: Status | None = None
         self._status_at = 0.0
         self._points: dict[str, RetentionPoint] = {}
@@ -88,7 +91,9 @@ class Known:
         if not 0 < self.sequence <= status.event_sequence:
             self.__init__()  # type: ignore[misc] # another memory: nothing of it is known
             self.sequence = max(0, status.event_sequence - EVENTS)
-        self._begin = True  # what was asked for when the connection was lost got no answer
+        # What was asked for when the connection was lost got no answer, and what happened meanwhile
+        # may have changed facts that no event names.
+        self._begin = self._points_stale = True
         return self.sequence
 
     def note(self, event: Event) -> None:
@@ -96,6 +101,8 @@ class Known:
         self.sequence = max(self.sequence, event.sequence)
         if event.fact_id and event.fact_id not in self._facts:
             self._heard.append(event.fact_id)
+        if event.kind in RESTATING:
+            self._facts_stale = self._points_stale = True
 
     def status(self, client: Client) -> Iterator[Observation]:
         """The status, if more than memory has changed."""
@@ -109,24 +116,34 @@ class Known:
             yield StatusSeen(at=_now(), status=status)
 
     def facts(self, client: Client) -> Iterator[Observation]:
-        """The newest facts at first; later those that events were about and that are not known."""
+        """The newest facts at first, and whenever known ones may have changed unnamed.
+
+        Between, those that events were about and that are not known.
+        """
         heard = [self._heard.popleft() for _ in range(len(self._heard))]
-        if not self._begin and not heard:
+        whole = self._begin or self._facts_stale
+        if not whole and not heard:
             return
-        size = FACTS_AT_FIRST if self._begin else FACTS_LATER
-        newest = islice(client.facts((), size, newest_first=True), size)
+        # Before it is asked, so that what happens meanwhile is not overlooked.
+        self._begin = self._facts_stale = False
+        size = max(FACTS_AT_FIRST, len(self._facts)) if whole else FACTS_LATER
+        if whole:
+            self._facts = {}
+        newest = islice(client.facts((), min(size, FACTS_AT_FIRST), newest_first=True), size)
         found = {fact.id: fact for fact in newest if fact.id not in self._facts}
         missing = [i for i in dict.fromkeys(heard) if i not in found and i not in self._facts]
         for fact_id in missing[-FACTS_ONE_BY_ONE:]:
             with suppress(AgentError):
                 found[fact_id] = client.fact(fact_id)
-        self._begin = False
         self._facts = dict.fromkeys([*self._facts, *reversed(found)][-FACTS:])
-        if found:
-            yield FactsSeen(at=_now(), facts=tuple(found.values()))
+        if found or whole:
+            yield FactsSeen(at=_now(), facts=tuple(found.values()), whole=whole)
 
     def retention(self, client: Client) -> Iterator[Observation]:
-        """Probes that are new."""
+        """Probes that are new; all of them after what may have undone some."""
+        whole, self._points_stale = self._points_stale, False
+        if whole:
+            self._points = {}
         held, _ = client.retention(HELD_FACTS, POINTS)
         new: dict[str, tuple[RetentionPoint, ...]] = {}
         for fact in held:
@@ -136,9 +153,14 @@ class Known:
                 new[fact.fact_id], self._points[fact.fact_id] = points, points[0]
         ages = {fact.fact_id: fact.age for fact in held}
         self._points = {id_: point for id_, point in self._points.items() if id_ in ages}
-        if new or ages != self._ages:
+        if new or whole or ages != self._ages:
             self._ages = ages
-            yield RetentionSeen(at=_now(), ages=ages, points=new)
+            yield RetentionSeen(at=_now(), ages=ages, points=new, whole=whole)
+
+    @property
+    def has_stale_points(self) -> bool:
+        """Whether probes that were told may be of weights that are not served any more."""
+        return self._points_stale
 
 
 class Feed:
@@ -156,6 +178,7 @@ class Feed:
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._client: Client | None = None
+        self._shown = ""  # the fact whose history was asked for last
         self._thread = threading.Thread(target=self._live, name="monitor-events", daemon=True)
 
     def start(self) -> None:
@@ -216,6 +239,10 @@ class Feed:
             for event in client.watch(after):
                 self._known.note(event)
                 self._put(EventSeen(at=_now(), event=event))
+                if self._shown and (
+                    event.kind in RESTATING or (event.sequence and event.fact_id == self._shown)
+                ):
+                    self.wish(ShowFact(self._shown))  # its history has changed
         finally:
             ended.set()
             self._wishes.put(None)  # wakes it
@@ -243,7 +270,7 @@ class Feed:
                     self._put(seen)
                 waited = time.monotonic() - retention_at
                 wanted = RETENTION_SECONDS if version != seen_version else QUIET_RETENTION_SECONDS
-                if waited >= wanted:
+                if waited >= wanted or known.has_stale_points:
                     retention_at, seen_version = time.monotonic(), version
                     for seen in known.retention(client):
                         self._put(seen)
@@ -257,6 +284,7 @@ class Feed:
                 for seen in self._known.status(client):
                     self._put(seen)
             else:
+                self._shown = wish.fact_id
                 fact, updates, probes = client.history(wish.fact_id)
                 self._put(
                     DetailSeen(at=_now(), fact=fact, updates=tuple(updates), probes=tuple(probes))

@@ -51,10 +51,17 @@ class EventSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactsSeen:
-    """Facts that are new or have changed."""
+    """Facts that are new or have changed.
+
+    Attributes:
+        at: when.
+        facts: as they are now.
+        whole: these are all that are shown; what was known of others may be wrong by now.
+    """
 
     at: datetime
     facts: tuple[Fact, ...]
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +72,13 @@ class RetentionSeen:
         at: when.
         ages: updates since each was taught last, by fact id, in the order accepted.
         points: new probes by fact id, newest first.
+        whole: these are all probes; what was known before is of other weights.
     """
 
     at: datetime
     ages: Mapping[str, int]
     points: Mapping[str, tuple[RetentionPoint, ...]]
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

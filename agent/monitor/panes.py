@@ -23,6 +23,8 @@ from memory_store.records import HELD, Event, EventKind, Fact, FactState, Learni
 
 # So long after a restart the screen says that there was one.
 AGAIN_FOR = timedelta(seconds=15)
+# After a figure of an update that is not served.
+REFUSED = ", refused"
 
 EVENT_STYLES = {
     EventKind.LEARNED: "green",
@@ -165,7 +167,7 @@ def _step_line(attempt: Attempt, look: Look) -> Line:
     step = attempt.steps[-1]
     again = f" of try {attempt.tries}" if attempt.tries > 1 else ""
     of = f" of {step.candidates}" if step.candidates else ""
-    text = f"step {len(attempt.steps)}{again}  {seconds:.0f} s  rate {step.learning_rate:.1e}{of}"
+    text = f"step {attempt.taken}{again}  {seconds:.0f} s  rate {step.learning_rate:.1e}{of}"
     return [(f"{text}  loss {step.loss:.1f}", "")]
 
 
@@ -176,16 +178,22 @@ def _climb(
     values = [step.probability for step in attempt.steps]
     if learning is not None:
         values.insert(0, learning.probability_before)
-    if attempt.learning is not None and not attempt.steps:  # they were taken before we came
+    if attempt.refused and learning is not None:
+        # The weights were put back: what the steps had reached is not what is served.
+        found = attempt.learning
+        values.append(found.probability_after if found else learning.probability_before)
+    elif attempt.learning is not None and not attempt.steps:  # they were taken before we came
         values.append(attempt.learning.probability_after)
     if not values:
         return [[("p", "dim")]]
     values = values[-max(width - 14, 1) :]
     cell = max(1, min(4, (width - 14) // len(values)))
     drawn = plots.bars(values, height, look.glyphs, cell)
-    lines: list[Line] = [[("       ", ""), (text, "green")] for text in drawn]
+    style = "red" if attempt.refused else "green"
+    lines: list[Line] = [[("       ", ""), (text, style)] for text in drawn]
     lines[-1][0] = (f"p {values[0]:.2f} ", "")
-    lines[-1].append((f" {values[-1]:.2f}", f"bold {plots.quality(values[-1])}"))
+    end = "red" if attempt.refused else plots.quality(values[-1])
+    lines[-1].append((f" {values[-1]:.2f}", f"bold {end}"))
     return lines
 
 
@@ -222,12 +230,14 @@ def retention(state: State, look: Look, width: int, height: int) -> list[Line]:
 
 
 def guards(state: State, look: Look, width: int) -> list[Line]:
-    """Leak and drift of the last update, beside their limits."""
+    """Leak and drift of the last attempt, next to their limits."""
     status = state.status
+    refused = state.attempt.learning if state.attempt and state.attempt.refused else None
+    of_refused = (refused.leak, refused.drift) if refused else (None, None)
     limits = (status.leak_limit, status.drift_limit) if status else (0.0, 0.0)
     lines: list[Line] = []
-    for name, figures, limit in zip(
-        ("leak", "drift"), (state.leaks, state.drifts), limits, strict=True
+    for name, figures, limit, put_back in zip(
+        ("leak", "drift"), (state.leaks, state.drifts), limits, of_refused, strict=True
     ):
         if not figures:
             known = f", limit {limit:.2f}" if limit else ""
@@ -238,6 +248,8 @@ def guards(state: State, look: Look, width: int) -> list[Line]:
         line: Line = [(f"{name:6}{value:.2f} ", "")]
         line.append(plots.gauge(value, limit, cells, look.glyphs))
         line.append((f" limit {limit:.2f}", "dim"))
+        if put_back is not None and width - width_of(line) >= len(REFUSED):
+            line.append((REFUSED, "red"))
         if (room := width - width_of(line) - 2) > 8 and limit:
             shares = [min(figure / limit, 1.0) for figure in figures]
             line.append((f"  {plots.spark(shares, room, look.glyphs)}", "cyan"))

@@ -130,13 +130,15 @@ def _content(seen: Observation) -> dict[str, Any]:
         case EventSeen():
             return {"event": _object(codec.encode_event(seen.event))}
         case FactsSeen():
-            return {"facts": _objects(map(codec.encode_fact, seen.facts))}
+            facts = _objects(map(codec.encode_fact, seen.facts))
+            return {"all_facts" if seen.whole else "facts": facts}
         case RetentionSeen():
             points = {
                 fact_id: [[p.model_version, p.probability, p.probed_at.isoformat()] for p in new]
                 for fact_id, new in seen.points.items()
             }
-            return {"retention": {"ages": dict(seen.ages), "points": points}}
+            kind = "all_retention" if seen.whole else "retention"
+            return {kind: {"ages": dict(seen.ages), "points": points}}
         case DetailSeen():
             return {
                 "detail": {
@@ -166,17 +168,17 @@ def decode(line: str) -> Observation:
             return StatusSeen(at=at, status=decode_status(message))
         case "event":
             return EventSeen(at=at, event=codec.decode_event(_message(content, pb.Event())))
-        case "facts":
+        case "facts" | "all_facts":
             facts = (codec.decode_fact(_message(fact, pb.Fact())) for fact in content)
-            return FactsSeen(at=at, facts=tuple(facts))
-        case "retention":
-            return _retention(at, content)
+            return FactsSeen(at=at, facts=tuple(facts), whole=kind == "all_facts")
+        case "retention" | "all_retention":
+            return _retention(at, content, whole=kind == "all_retention")
         case "detail":
             return _detail(at, content)
     raise ValueError(f"unknown observation {kind!r}")
 
 
-def _retention(at: datetime, content: dict[str, Any]) -> RetentionSeen:
+def _retention(at: datetime, content: dict[str, Any], *, whole: bool) -> RetentionSeen:
     points = {
         fact_id: tuple(
             RetentionPoint(
@@ -186,7 +188,7 @@ def _retention(at: datetime, content: dict[str, Any]) -> RetentionSeen:
         )
         for fact_id, new in content["points"].items()
     }
-    return RetentionSeen(at=at, ages=content["ages"], points=points)
+    return RetentionSeen(at=at, ages=content["ages"], points=points, whole=whole)
 
 
 def _detail(at: datetime, content: dict[str, Any]) -> DetailSeen:

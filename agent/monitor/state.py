@@ -19,6 +19,7 @@ from agent.monitor.observations import (
 )
 from agent.service.client import Status
 from memory_store.records import (
+    HELD,
     Event,
     EventKind,
     Fact,
@@ -54,7 +55,8 @@ class Attempt:
         fact_id: of the fact.
         began_at: when it was claimed, or first heard of.
         tries: how often it was begun; a second try is gentler.
-        steps: of this try.
+        steps: of this try, those that were seen.
+        taken: how many steps this try has taken, those before the monitor came included.
         opening: what was known with the first step; None before.
         learning: what was found in the end.
         verdict: how it ended; None while it goes on.
@@ -66,11 +68,17 @@ class Attempt:
     began_at: datetime
     tries: int = 1
     steps: tuple[Step, ...] = ()
+    taken: int = 0
     opening: Learning | None = None
     learning: Learning | None = None
     verdict: EventKind | None = None
     reason: str = ""
     ended_at: datetime | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the weights were put back: nothing of what its steps reached is served."""
+        return self.verdict in (EventKind.RESISTED, EventKind.RETRIED, EventKind.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +152,8 @@ def fold(state: State, seen: Observation) -> State:
         case EventSeen():
             return _event(state, seen.event)
         case FactsSeen():
-            return replace(state, facts=_with_facts(state.facts, seen.facts))
+            known = _of_these(state.facts, seen.facts) if seen.whole else state.facts
+            return replace(state, facts=_with_facts(known, seen.facts))
         case RetentionSeen():
             return _retention(state, seen)
         case DetailSeen():
@@ -184,10 +193,12 @@ def per_second(state: State, counted: Sequence[tuple[int, int]], now: datetime) 
 
 
 def probability(state: State, fact_id: str) -> float | None:
-    """Of a fact's answer when it was asked last, or learned."""
+    """Of a held fact's answer when it was asked last, or learned; None for other facts."""
+    fact = state.facts.get(fact_id)
+    if fact is not None and fact.state not in HELD:
+        return None
     if points := state.points.get(fact_id):
         return points[0].probability
-    fact = state.facts.get(fact_id)
     return fact.learning.probability_after if fact and fact.learning else None
 
 
@@ -244,10 +255,12 @@ def _stepped(attempt: Attempt | None, event: Event) -> Attempt:
     if attempt is None or attempt.fact_id != event.fact_id or attempt.verdict is not None:
         # A review tells of nothing before its first step.
         attempt = Attempt(fact_id=event.fact_id, began_at=event.at)
-    if event.learning is not None:
-        tries = attempt.tries + bool(attempt.steps)
+    # With a number, steps that were not seen are counted too.
+    number = event.step_number or (1 if event.learning else attempt.taken + 1)
+    if event.learning is not None or number <= attempt.taken:
+        tries = attempt.tries + bool(attempt.taken)
         attempt = replace(attempt, opening=event.learning, tries=tries, steps=())
-    return replace(attempt, steps=(*attempt.steps, event.step)[-STEPS:])
+    return replace(attempt, steps=(*attempt.steps, event.step)[-STEPS:], taken=number)
 
 
 def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
@@ -260,8 +273,12 @@ def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
         return attempt
     if attempt is None or attempt.fact_id != event.fact_id:
         attempt = Attempt(fact_id=event.fact_id, began_at=event.at)
+    taken = attempt.taken
+    if event.learning is not None and event.kind is not EventKind.RESISTED:
+        taken = len(event.learning.learning_rates)  # of one that resisted they are the first try's
     return replace(
         attempt,
+        taken=taken,
         learning=event.learning,
         verdict=event.kind,
         reason=event.message,
@@ -272,8 +289,8 @@ def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
 def _told(facts: Mapping[str, Fact], event: Event) -> Mapping[str, Fact]:
     """The facts, one of which an event may have moved on."""
     fact = facts.get(event.fact_id)
-    if fact is None:
-        return facts
+    if fact is None or event.at < fact.updated_at:
+        return facts  # what is known of it is newer: past events are told when a monitor comes
     if event.kind is EventKind.RETAUGHT:
         changed = replace(fact, learning=event.learning, updated_at=event.at)
     elif event.kind in ENDS:
@@ -310,18 +327,31 @@ def _alarm(event: Event) -> Alarm | None:
 
 
 def _with_facts(facts: Mapping[str, Fact], newer: Sequence[Fact]) -> Mapping[str, Fact]:
-    """The facts with some that are newer; the oldest are given up if there are too many."""
-    merged = {**facts, **{fact.id: fact for fact in newer}}
+    """The facts with some that were read; the oldest are given up if there are too many.
+
+    An event may have told of one what happened after it was read.
+    """
+    changed = {
+        fact.id: fact
+        for fact in newer
+        if fact.id not in facts or facts[fact.id].updated_at <= fact.updated_at
+    }
+    merged = {**facts, **changed}
     if len(merged) <= FACTS:
         return merged
     kept = sorted(merged.values(), key=lambda fact: fact.accepted_at)[-FACTS:]
     return {fact.id: fact for fact in kept}
 
 
+def _of_these(facts: Mapping[str, Fact], newer: Sequence[Fact]) -> Mapping[str, Fact]:
+    """What is known of some facts, and nothing of others."""
+    return {fact.id: facts[fact.id] for fact in newer if fact.id in facts}
+
+
 def _retention(state: State, seen: RetentionSeen) -> State:
     points = {}
     for fact_id in seen.ages:
-        known = state.points.get(fact_id, ())
+        known = () if seen.whole else state.points.get(fact_id, ())
         new = seen.points.get(fact_id, ())
         if known:  # after a new connection all are told once more
             new = tuple(point for point in new if point.probed_at > known[0].probed_at)

@@ -175,6 +175,7 @@ class LearningLoop:
         self._general_text = GeneralTextBinding(store)
         self._woken = asyncio.Event()
         self._version = 0
+        self._step_number = 0  # of the attempt in progress
         self._predictor: tuple[float, ...] | None = None
         self._taken_back_at = 0
         self._served = asyncio.Event()
@@ -225,6 +226,7 @@ class LearningLoop:
     async def look_at_memory(self) -> None:
         """A tick: how much memory the learner takes now."""
         if (learner := self.learner) is None:
+            self.memory = (0, 0)
             return
         try:
             self.memory = await learner.memory()
@@ -701,6 +703,7 @@ class LearningLoop:
         await self._when_writable(lambda store: store.record_event(kind, message, version))
 
     def _publish_step(self, fact: Fact, step: Step, opening: Opening | None) -> None:
+        self._step_number = 1 if opening else self._step_number + 1
         self._publish(
             Event(
                 sequence=0,
@@ -710,5 +713,6 @@ class LearningLoop:
                 model_version=self._version,
                 step=step,
                 learning=learning_so_far(opening, step) if opening else None,
+                step_number=self._step_number,
             )
         )

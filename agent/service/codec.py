@@ -314,6 +314,7 @@ def encode_event(event: Event) -> pb.Event:
         step=encode_step(event.step) if event.step else None,
         learning=encode_learning(event.learning) if event.learning else None,
         message=event.message,
+        step_number=event.step_number,
     )
 
 
@@ -327,6 +328,7 @@ def decode_event(message: pb.Event) -> Event:
         step=decode_step(message.step) if message.HasField("step") else None,
         learning=decode_learning(message.learning) if message.HasField("learning") else None,
         message=message.message,
+        step_number=message.step_number,
     )
 
 

@@ -107,7 +107,11 @@ def event(sequence: int, kind: EventKind, fact_id: str = "", **more: Any) -> Eve
 
 
 def step(
-    second: float, fact_id: str, probability: float, opening: Learning | None = None
+    second: float,
+    fact_id: str,
+    probability: float,
+    opening: Learning | None = None,
+    number: int = 0,
 ) -> EventSeen:
     taken = Step(learning_rate=1e-4, loss=2.0, probability=probability, candidates=16)
     happened = Event(
@@ -118,6 +122,7 @@ def step(
         model_version=1,
         step=taken,
         learning=opening,
+        step_number=number,
     )
     return EventSeen(at=at(second), event=happened)
 

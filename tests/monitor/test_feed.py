@@ -32,10 +32,12 @@ from agent.monitor.run import one_frame
 from agent.monitor.state import State, fold
 from agent.monitor.ui import Pause, ShowFact
 from agent.service.client import Client
-from memory_store.records import Event, EventKind, Step
+from memory_store import taking_back
+from memory_store.records import Event, EventKind, FactState, Step
+from memory_store.store import MemoryStore
 from tests.cli.conftest import InThread, in_thread
 from tests.monitor.session import folded
-from tests.store.builders import new_fact, new_probe, teach_learned
+from tests.store.builders import end_of_branch, new_fact, new_probe, teach_learned
 
 PATIENCE_SECONDS = 30.0
 Kind = TypeVar("Kind")
@@ -110,6 +112,49 @@ def test_it_tells_what_is_there_and_what_happens(tmp_path: Path) -> None:
             assert [e.kind.value for e in state.events] == ["accepted", "learning", "learned"] * 2
         told = [f.id for seen in watched.of(FactsSeen) for f in seen.facts]
         assert sorted(told) == sorted([old.id, new.id])  # each once
+
+
+def roll_back(store: MemoryStore, to_version: int) -> None:
+    operation = taking_back.request_rollback(store, to_version)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.finish_rollback(store, operation.id, end_of_branch(to_version), {})
+
+
+def test_a_rollback_changes_the_facts_that_it_undoes(tmp_path: Path) -> None:
+    with in_thread(tmp_path) as server:
+        kept = server.write(lambda store: teach_learned(store, "Old?"))
+        undone = server.write(lambda store: teach_learned(store, "New?"))
+        server.write(lambda store: store.record_probes([new_probe(kept.id)], 2))
+        with following(server.address) as (feed, watched):
+            watched.until(lambda s: undone.id in s.facts and s.points.get(kept.id))
+            feed.wish(ShowFact(undone.id))
+            watched.until(lambda s: s.detail)
+            server.write(lambda store: roll_back(store, 1))
+            state = watched.until(
+                lambda s: (
+                    s.facts[undone.id].state is FactState.FORGOTTEN
+                    and undone.id not in s.ages
+                    and s.detail
+                    and s.detail.fact.state is FactState.FORGOTTEN
+                )
+            )
+            assert state.facts[kept.id].state is FactState.LEARNED
+            watched.until(lambda s: s.points[kept.id] == ())  # it was of other weights
+
+
+def test_a_rollback_while_nobody_was_connected_is_seen_too(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        first = ExitStack()
+        server = first.enter_context(in_thread(tmp_path))
+        address = server.address
+        fact = server.write(lambda store: teach_learned(store, "Old?"))
+        _, watched = stack.enter_context(following(address))
+        watched.until(lambda s: s.ages and fact.id in s.facts)
+        first.close()
+        watched.until(lambda s: s.connected is False)
+        again = stack.enter_context(in_thread(tmp_path, listen=address))
+        again.write(lambda store: roll_back(store, 0))
+        watched.until(lambda s: s.facts[fact.id].state is FactState.FORGOTTEN and not s.ages)
 
 
 def test_what_has_not_changed_is_not_told_again(tmp_path: Path) -> None:

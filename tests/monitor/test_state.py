@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.monitor import detail, panes
 from agent.monitor.observations import Connected, FactsSeen, RetentionSeen, StatusSeen
 from agent.monitor.state import (
     EVENTS,
@@ -18,6 +19,8 @@ from agent.monitor.state import (
     recent_alarms,
     standing_alarms,
 )
+from agent.monitor.ui import Ui
+from agent.monitor.view import frame
 from memory_store.records import EventKind, FactState
 from tests.monitor.session import (
     at,
@@ -27,11 +30,16 @@ from tests.monitor.session import (
     folded,
     gone,
     learning,
+    look,
     opening,
     point,
     status,
     step,
 )
+
+
+def screen(state: State) -> str:
+    return frame(state, Ui(), look()).plain()
 
 
 def test_an_attempt_grows_step_by_step_and_ends_with_its_event() -> None:
@@ -55,6 +63,90 @@ def test_a_second_gentler_try_begins_with_no_steps() -> None:
     attempt = folded(told).attempt
     assert attempt is not None
     assert (attempt.tries, [step.probability for step in attempt.steps]) == (2, [0.1])
+
+
+def test_steps_are_counted_from_the_first_one_whenever_the_monitor_comes() -> None:
+    came_late = folded([event(1, EventKind.LEARNING, "f1"), step(9, "f1", 0.4, number=7)])
+    assert came_late.attempt is not None
+    assert (came_late.attempt.taken, came_late.attempt.began_at) == (7, at(1))
+    assert "step 7 " in screen(came_late)
+    attempt = folded([step(10, "f1", 0.5, number=10)], came_late).attempt  # two were missed
+    assert attempt is not None
+    assert (attempt.taken, attempt.tries, len(attempt.steps)) == (10, 1, 2)
+    # A gentler try has begun, and its first step was missed.
+    attempt = folded([step(11, "f1", 0.2, number=2)], came_late).attempt
+    assert attempt is not None
+    assert (attempt.taken, attempt.tries, len(attempt.steps)) == (2, 2, 1)
+    end = event(12, EventKind.LEARNED, "f1", learning=learning(learning_rates=(1e-4,) * 12))
+    attempt = folded([end], came_late).attempt
+    assert attempt is not None
+    assert attempt.taken == 12
+
+
+@pytest.mark.parametrize("kind", [EventKind.RESISTED, EventKind.RETRIED, EventKind.QUARANTINED])
+def test_an_update_that_was_refused_is_not_drawn_as_a_success(kind: EventKind) -> None:
+    first = replace(opening(), curve=())
+    steps = [step(1, "f1", 0.3, first, 1), step(2, "f1", 0.98, number=2)]
+    found = None
+    if kind is EventKind.RESISTED:
+        found = learning(probability_after=0.01, answer_after="the coldest one", curve=())
+    state = folded([*steps, event(3, kind, "f1", learning=found, message="it leaks")])
+    lines = panes.attempt(state, look(), 60, 12)
+    [drawn] = [line for line in lines if line[0][0].startswith("p 0.01")]
+    assert drawn[-1] == (" 0.01", "bold red")  # where the weights are again
+    assert drawn[1][1] == "red"
+    assert not any("green" in style for line in lines for _, style in line)
+
+
+def test_leak_and_drift_of_a_refused_update_say_so() -> None:
+    end = event(3, EventKind.RESISTED, "f1", learning=learning(leak=0.9), message="it leaks")
+    state = folded([StatusSeen(at=at(0), status=status()), end])
+    text = [["".join(span for span, _ in line)] for line in panes.guards(state, look(), 60)]
+    assert [", refused" in line for [line] in text] == [True, True]
+    learned = folded([event(4, EventKind.LEARNED, "f2", learning=learning())], state)
+    text = [["".join(span for span, _ in line)] for line in panes.guards(learned, look(), 60)]
+    assert [", refused" in line for [line] in text] == [False, False]
+
+
+def test_facts_that_were_rolled_back_are_not_shown_as_learned() -> None:
+    known = FactsSeen(at=at(5), facts=(fact(1), fact(2), fact(3)))
+    held = RetentionSeen(at=at(5), ages={"f2": 0}, points={"f2": (point(2, 0.99),)})
+    state = folded([known, held])
+    assert probability(state, "f2") == 0.99
+    undone = replace(fact(2), state=FactState.FORGOTTEN, updated_at=at(8), learning=learning())
+    state = folded(
+        [
+            event(8, EventKind.ROLLED_BACK),
+            FactsSeen(at=at(9), facts=(fact(1), undone), whole=True),
+            RetentionSeen(at=at(9), ages={"f1": 0}, points={"f1": (point(1, 0.7),)}, whole=True),
+        ],
+        state,
+    )
+    assert state.facts == {"f1": fact(1), "f2": undone}  # nothing is known of f3 any more
+    assert probability(state, "f2") is None
+    assert probability(state, "f1") == 0.7
+    assert "undone since" in "".join(
+        text for line in detail.told(undone, look(), 60, 20) for text, _ in line
+    )
+
+
+def test_after_weights_were_undone_all_probes_are_told_anew() -> None:
+    held = RetentionSeen(at=at(5), ages={"f1": 3}, points={"f1": (point(4, 0.99), point(1, 0.7))})
+    anew = RetentionSeen(at=at(9), ages={"f1": 0}, points={"f1": (point(1, 0.7),)}, whole=True)
+    assert folded([held, anew]).points == {"f1": (point(1, 0.7),)}
+
+
+def test_what_is_known_of_a_fact_never_goes_back_in_time() -> None:
+    # When a monitor comes, past events are told while facts are read as they are now.
+    now = replace(fact(1), state=FactState.FORGOTTEN, updated_at=at(9))
+    past = [event(3, EventKind.LEARNING, "f1"), event(4, EventKind.LEARNED, "f1")]
+    assert folded([FactsSeen(at=at(10), facts=(now,)), *past]).facts["f1"] is now
+    # And a fact that was read before an event may be told after it.
+    learned = folded([FactsSeen(at=at(1), facts=(fact(1, FactState.QUEUED),)), *past])
+    read = replace(fact(1, FactState.LEARNING), updated_at=at(3))
+    for whole in (False, True):
+        state = folded([FactsSeen(at=at(4), facts=(read,), whole=whole)], learned)
+        assert state.facts["f1"].state is FactState.LEARNED
 
 
 def test_a_review_is_shown_from_its_first_step_on() -> None:

@@ -87,6 +87,7 @@ async def test_steps_are_published_and_not_stored(world: World):
     async with world.running():
         await world.until_state(fact_id, FactState.LEARNED)
     assert [event.step for event in world.published] == list(steps())
+    assert [event.step_number for event in world.published] == [1, 2]
     first, second = (event.learning for event in world.published)
     assert first is not None
     assert (first.answer_before, first.answer_after, first.curve) == ("wrong", "", CURVE)

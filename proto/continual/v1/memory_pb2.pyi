@@ -1349,6 +1349,7 @@ class Event(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     LEARNING_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    STEP_NUMBER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows by one with every stored event; 0 for passing ones."""
     kind: Global___EventKind.ValueType
@@ -1357,6 +1358,8 @@ class Event(_message.Message):
     model_version: _builtins.int
     message: _builtins.str
     """For people."""
+    step_number: _builtins.int
+    """Set for STEP: which step of its attempt it is, from 1. It begins anew when a gentler attempt follows."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1380,10 +1383,11 @@ class Event(_message.Message):
         step: Global___Step | None = ...,
         learning: Global___Learning | None = ...,
         message: _builtins.str = ...,
+        step_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["learning", b"learning", "step", b"step", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact_id", b"fact_id", "kind", b"kind", "learning", b"learning", "message", b"message", "model_version", b"model_version", "sequence", b"sequence", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact_id", b"fact_id", "kind", b"kind", "learning", b"learning", "message", b"message", "model_version", b"model_version", "sequence", b"sequence", "step", b"step", "step_number", b"step_number", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,62 @@
+"""What a rollback undid is not shown as if it were so now."""
+
+from __future__ import annotations
+
+from memory_store import taking_back
+from memory_store.provenance import influences_on
+from memory_store.records import ProbeKind
+from memory_store.retention import last_probes
+from memory_store.store import MemoryStore
+from memory_store.undone import Undone, by_rollbacks
+from tests.store.builders import (
+    end_of_branch,
+    learning,
+    new_probe,
+    new_update,
+    teach_claimed,
+    teach_learned,
+)
+
+
+def roll_back(store: MemoryStore, to_version: int) -> int:
+    operation = taking_back.request_rollback(store, to_version)
+    taking_back.begin_operation(store, operation.id)
+    row = taking_back.finish_rollback(store, operation.id, end_of_branch(to_version), {})
+    return row.model_version
+
+
+def test_of_rollbacks_only_those_count_that_were_not_undone(store: MemoryStore) -> None:
+    for number in range(3):
+        teach_learned(store, f"q{number}?")  # versions 1 to 3
+    assert by_rollbacks(store.connection) == []
+    assert roll_back(store, 2) == 4
+    assert by_rollbacks(store.connection) == [Undone(after=2, before=4)]
+    teach_learned(store, "later?")  # 5
+    assert roll_back(store, 4) == 6
+    assert by_rollbacks(store.connection) == [Undone(4, 6), Undone(2, 4)]
+    assert [v for v in range(8) if any(v in u for u in by_rollbacks(store.connection))] == [3, 5]
+    assert roll_back(store, 1) == 7
+    assert by_rollbacks(store.connection) == [Undone(1, 7)]
+
+
+def test_retention_shows_no_probe_of_weights_that_were_undone(store: MemoryStore) -> None:
+    fact = teach_learned(store, "first?")
+    store.record_probes([new_probe(fact.id)], 1)
+    teach_learned(store, "second?")
+    store.record_probes([new_probe(fact.id)], 2)
+    assert [p.model_version for p in last_probes(store, 10, 10)[0].points] == [2, 1]
+    roll_back(store, 1)
+    [held] = last_probes(store, 10, 10)
+    assert (held.fact_id, [p.model_version for p in held.points]) == (fact.id, [1])
+    store.record_probes([new_probe(fact.id)], 3)
+    assert [p.model_version for p in last_probes(store, 10, 10)[0].points] == [3, 1]
+
+
+def test_an_update_that_was_undone_explains_nothing(store: MemoryStore) -> None:
+    fact = teach_learned(store, "first?")
+    other = teach_claimed(store, "second?")
+    moved = new_probe(fact.id, kind=ProbeKind.FORGETTING)
+    store.record_learned(new_update(other.id, store.model_version()), learning(), [moved])
+    assert [i.cause_fact_id for i in influences_on(store, "first?")[1]] == [other.id]
+    roll_back(store, 1)
+    assert influences_on(store, "first?")[1] == []

@@ -74,6 +74,10 @@ class NotAllowedError(AgentError):
     """The role of a call's token does not cover what was called."""
 
 
+class TooManyStreamsError(AgentError):
+    """A client, or all of them together, have as many streams open as the server allows."""
+
+
 class RateLimitedError(AgentError):
     """A client calls more often than the server lets one client.
 

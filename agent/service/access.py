@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
 
-from agent.errors import AgentError, NotAllowedError, NotAuthenticatedError, RateLimitedError
+from agent.errors import (
+    AgentError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    RateLimitedError,
+)
 from agent.service.error_details import encode_status
 from agent.service.methods import METHODS, UNKNOWN, Method
 from agent.service.peers import host_of
 from agent.service.rate_limit import RateLimiter
 from agent.service.status import status_of
+from agent.service.streams import OpenStreams
 from agent.service.tokens import KnownTokens, Token
 
 SCHEME = "bearer "
@@ -29,6 +37,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         limiter: of each client's calls; None for none. A stream of requests is not refused, but
             read no faster than the limit.
         clock: seconds, for the limiter.
+
+    Attributes:
+        streams: those that are open; see there.
     """
 
     def __init__(
@@ -40,6 +51,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         self._tokens = tokens
         self._limiter = limiter
         self._clock = clock
+        self.streams = OpenStreams()
 
     async def intercept_service(
         self,
@@ -58,9 +70,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
                 _require_allowed(token, method, handler_call_details.method)
             except (NotAuthenticatedError, NotAllowedError) as error:
                 return self._refusing(error, token)
-        if self._limiter is None:
-            return handler
-        return self._limiting(handler, self._limiter, token)
+        if self._limiter is not None:
+            handler = self._limiting(handler, self._limiter, token)
+        if handler.response_streaming:
+            return self._guarding(handler, token, method, handler_call_details.method)
+        return handler
 
     def _refusing(self, error: AgentError, token: Token | None) -> Any:
         """A handler for any kind of call: it reads no request and sends no answer."""
@@ -101,6 +115,44 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
                 yield response
 
         return handler._replace(**{kind: stream if handler.response_streaming else unary})
+
+    def _guarding(self, handler: Any, token: Token | None, method: Method, name: str) -> Any:
+        """A stream that is counted, and ends when its token is revoked or loses the role."""
+        kind = "stream_stream" if handler.request_streaming else "unary_stream"
+        behaviour = getattr(handler, kind)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            client = _client(context, token)
+            if (full := self.streams.full(client)) is not None:
+                await _abort(context, full)
+            with self.streams.opened(client, partial(self._refusal, token, method, name)) as opened:
+                try:
+                    async with aclosing(behaviour(request, context)) as responses:
+                        async for response in responses:
+                            opened.is_sending = True
+                            yield response
+                            opened.is_sending = False
+                            if opened.ended is not None:
+                                await _abort(context, opened.ended)
+                except asyncio.CancelledError:
+                    if opened.ended is None:
+                        raise
+                    await _abort(context, opened.ended)
+
+        return handler._replace(**{kind: stream})
+
+    def _refusal(self, token: Token | None, method: Method, name: str) -> AgentError | None:
+        """Why a token that was let in is not let in any more; None if it is."""
+        if self._tokens is None or token is None:
+            return None
+        now = self._tokens.current(token)
+        if now is None:
+            return NotAuthenticatedError("the token was revoked")
+        try:
+            _require_allowed(now, method, name)
+        except NotAllowedError as error:
+            return error
+        return None
 
     def _take(self, client: str, calls: int = 1) -> None:
         wait = self._limiter.take(client, self._clock(), calls) if self._limiter else 0.0

@@ -72,13 +72,14 @@ class HealthServer:
         self._security = security
         self.address = listen
         self._credentials = server_credentials(security)
-        access = AccessInterceptor(
+        self._access = AccessInterceptor(
             KnownTokens(TokenFile(security.tokens)) if security.tokens else None,
             RateLimiter(security.rate_limit) if security.rate_limit else None,
         )
         self._calls = StatusInterceptor()
+        self._checking: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
-            interceptors=[*interceptors, access, self._calls], options=list(SERVER_OPTIONS)
+            interceptors=[*interceptors, self._access, self._calls], options=list(SERVER_OPTIONS)
         )
         self._health = HealthServicer(("", *OUR_SERVICES))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -102,6 +103,7 @@ class HealthServer:
         if not self._listen.startswith((UNIX, UNIX_ABSTRACT)):  # these have no port
             self.address = f"{self._listen.rpartition(':')[0]}:{port}"
         await self._server.start()
+        self._checking = asyncio.create_task(self._access.streams.keep_checking())
 
     def set_serving(self, service: str, serving: bool) -> None:
         """Reports a state to those who ask for health and those who watch it."""
@@ -112,6 +114,8 @@ class HealthServer:
 
         Takes at most `FLUSH_SECONDS` + `CLOSE_SECONDS` more, whatever clients do.
         """
+        if self._checking is not None:
+            self._checking.cancel()
         self._health.stop()
         self._calls.refuse_work()
         with suppress(TimeoutError):

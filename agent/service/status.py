@@ -27,6 +27,7 @@ from agent.errors import (
     RateLimitedError,
     SnapshotError,
     TooManyQuestionsError,
+    TooManyStreamsError,
 )
 from agent.service.error_details import Refusal, encode_status
 from agent.service.methods import METHODS, UNKNOWN, Role
@@ -71,6 +72,7 @@ STATUS: dict[type[Exception], Kind] = {
     WrongStateError: Kind(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"),
     NotAuthenticatedError: Kind(grpc.StatusCode.UNAUTHENTICATED, "NOT_AUTHENTICATED"),
     NotAllowedError: Kind(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"),
+    TooManyStreamsError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", 5.0),
     RateLimitedError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", 1.0),
     BackupOvertakenError: Kind(grpc.StatusCode.ABORTED, "BACKUP_OVERTAKEN", 1.0),
     SnapshotError: Kind(grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNUSABLE"),
@@ -199,8 +201,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             self.idle.set()
 
 
-async def _refuse_work(requests: object, context: Any) -> None:
+async def _refuse_work(requests: object, context: Any) -> AsyncIterator[Any]:
     await _abort(context, StoreClosedError("The server is stopping. Try again later."))
+    yield  # what other interceptors put around a stream expects one
 
 
 # For any kind of call: it reads no request and sends no answer.

@@ -246,6 +246,12 @@ class KnownTokens:
         proved = token.is_proved_by(secret)
         return token if proved and prefix == PREFIX else None
 
+    def current(self, token: Token) -> Token | None:
+        """The same token as it is now; None if it was revoked."""
+        self._follow()
+        now = self._tokens.get(token.id)
+        return now if now is not None and now.sha256 == token.sha256 else None
+
     def _follow(self) -> None:
         """Reads the file again if it is another one. What cannot be read lets nobody in."""
         stamp = self._stamp_of(self._file.path)

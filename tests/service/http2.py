@@ -14,7 +14,7 @@ from typing import Self
 from google.protobuf.message import Message
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x4, 0x6, 0x7, 0x8
+DATA, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x8
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 INITIAL_WINDOW_SIZE = 0x4
 
@@ -83,13 +83,15 @@ class RawPeer:
         self.writer.write(content)
         await self.writer.drain()
 
-    async def call(self, path: str, request: Message) -> int:
+    async def call(
+        self, path: str, request: Message, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> int:
         """Begins a call with one request, as a client that sends nothing more; its stream."""
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         content = request.SerializeToString()
         message = b"\0" + struct.pack(">I", len(content)) + content
         await self.send(
-            frame(HEADERS, END_HEADERS, stream, headers(path))
+            frame(HEADERS, END_HEADERS, stream, headers(path, metadata))
             + frame(DATA, END_STREAM, stream, message)
         )
         return stream

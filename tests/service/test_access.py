@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +20,11 @@ from agent.config import Security
 from agent.service.access import AccessInterceptor, facts_in
 from agent.service.methods import METHODS, UNKNOWN, Role
 from agent.service.rate_limit import RateLimiter
+from agent.service.streams import OpenStreams
 from agent.service.tokens import TokenFile
 from continual.v1 import admin_pb2, memory_pb2, model_pb2
 from continual.v1 import memory_pb2 as pb
+from tests.service.http2 import HEADERS, RST_STREAM, without_window
 from tests.service.serving import Serving, serving
 
 Code = grpc.StatusCode
@@ -236,3 +240,114 @@ async def test_a_stream_waits_as_long_as_the_limiter_says(monkeypatch: pytest.Mo
 
     assert [n async for n in interceptor._paced(requests(), limiter, "a")] == list(range(6))
     assert slept == pytest.approx([0.5] * 4, abs=1e-3)
+
+
+class Watching:
+    """Somebody who watches events with a token, and has seen one."""
+
+    def __init__(self, parts: Serving, presented: str) -> None:
+        request = pb.WatchEventsRequest(after_sequence=0)
+        self.call = parts.memory.WatchEvents(request, metadata=bearer(presented))
+
+    async def end(self) -> grpc.StatusCode:
+        """How it ends."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while await self.call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                pass
+        code: grpc.StatusCode = await self.call.code()
+        return code
+
+
+def with_role(tokens: TokenFile, token_id: str, role: Role) -> None:
+    """What an operator does with an editor."""
+    content = json.loads(tokens.path.read_text())
+    for row in content["tokens"]:
+        if row["id"] == token_id:
+            row["role"] = role.value
+    tokens.path.write_text(json.dumps(content))
+
+
+async def test_a_revoked_token_ends_its_open_streams_and_no_others(
+    guarded: Serving, tokens: TokenFile
+) -> None:
+    """M14: a stream went on for as long as its client liked."""
+    teacher = tokens.create("teacher", Role.TEACH)[1]
+    leaving, presented = tokens.create("leaving", Role.READ)
+    request = pb.TeachRequest(question="Sky?", answer="Piano")
+    await guarded.memory.Teach(request, metadata=bearer(teacher))
+    left, stays = Watching(guarded, presented), Watching(guarded, teacher)
+    for each in (left, stays):
+        assert (await each.call.read()).event.sequence == 1
+    tokens.revoke(leaving.id)
+    async with asyncio.timeout(30):
+        assert await left.end() is Code.UNAUTHENTICATED
+    again = pb.TeachRequest(question="Gem?", answer="Curtain")
+    await guarded.memory.Teach(again, metadata=bearer(teacher))
+    assert (await stays.call.read()).event.sequence == 2
+    stays.call.cancel()
+
+
+async def test_a_role_that_was_reduced_ends_the_streams_that_need_it(
+    guarded: Serving, tokens: TokenFile
+) -> None:
+    """M14: a stream of facts goes on with the role, not with what it was."""
+    token, presented = tokens.create("teacher", Role.TEACH)
+    call = guarded.memory.TeachStream(metadata=bearer(presented))
+    teach = pb.TeachRequest(question="Sky?", answer="Piano")
+    await call.write(pb.TeachStreamRequest(teach=teach))
+    assert (await call.read()).HasField("accepted")
+    with_role(tokens, token.id, Role.READ)
+    watching = Watching(guarded, presented)
+    async with asyncio.timeout(30):
+        assert await call.code() is Code.PERMISSION_DENIED
+    assert (await watching.call.read()).event.sequence == 1  # that it may still do
+    watching.call.cancel()
+
+
+async def test_a_revoked_stream_that_is_stuck_is_ended_too(
+    guarded: Serving, tokens: TokenFile
+) -> None:
+    """M14: of a client that does not read."""
+    token, presented = tokens.create("leaving", Role.TEACH)
+    request = pb.TeachRequest(question="Sky?", answer="Piano")
+    await guarded.memory.Teach(request, metadata=bearer(presented))
+    peer = await without_window(guarded.server.address)
+    path = "/continual.v1.MemoryService/WatchEvents"
+    stream = await peer.call(path, pb.WatchEventsRequest(), bearer(presented))
+    await peer.read_until(HEADERS, stream)
+    streams = guarded.server._access.streams
+    assert len(streams._streams) == 1
+    tokens.revoke(token.id)
+    streams.check()
+    streams.check()
+    async with asyncio.timeout(30):
+        await peer.read_until(RST_STREAM, stream)
+    assert not streams._streams
+    peer.close()
+
+
+async def test_a_client_has_only_so_many_streams_at_a_time(tmp_path: Path) -> None:
+    """M7: nobody takes them all."""
+    async with serving(tmp_path) as parts:
+        parts.server._access.streams = OpenStreams(max_of_a_client=2, max_streams=3)
+        await parts.memory.Teach(pb.TeachRequest(question="Sky?", answer="Piano"))
+        calls = [parts.memory.WatchEvents(pb.WatchEventsRequest()) for _ in range(2)]
+        for call in calls:
+            await call.read()
+        with pytest.raises(grpc.aio.AioRpcError, match="2 streams of this client") as caught:
+            await parts.memory.WatchEvents(pb.WatchEventsRequest()).read()
+        assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+        assert retry_delay(caught.value) == 5
+        for call in calls:
+            call.cancel()
+
+
+async def test_streams_that_end_are_counted_no_more() -> None:
+    """M7: in all, and of each client."""
+    streams = OpenStreams(max_of_a_client=1, max_streams=2)
+    with streams.opened("one", lambda: None):
+        assert streams.full("one") is not None
+        assert streams.full("two") is None
+        with streams.opened("two", lambda: None):
+            assert streams.full("three") is not None
+    assert streams.full("one") is None

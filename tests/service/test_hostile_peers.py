@@ -176,7 +176,7 @@ async def test_a_change_while_the_state_is_reported_is_not_missed() -> None:
     loop: Any = SimpleNamespace(
         state=LearnerState.READY, state_changed=asyncio.Event(), description=None
     )
-    rules: Any = SimpleNamespace(learn_from=lambda description: None, current=lambda: object())
+    accepting: Any = SimpleNamespace(is_open=True)
     reported: list[tuple[str, bool]] = []
     last = asyncio.Event()
 
@@ -189,7 +189,7 @@ async def test_a_change_while_the_state_is_reported_is_not_missed() -> None:
             last.set()
 
     server: Any = SimpleNamespace(set_serving=set_serving)
-    reporting = asyncio.create_task(_report_health(server, loop, rules))
+    reporting = asyncio.create_task(_report_health(server, loop, accepting))
     await asyncio.wait_for(last.wait(), HANGS)
     reporting.cancel()
     assert reported[:2] == [(MEMORY_SERVICE, True), (MODEL_SERVICE, True)]

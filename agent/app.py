@@ -24,6 +24,7 @@ from agent.observing import Observing, observing
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
 from agent.scheduling.predicting import RatePredicting
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from agent.scheduling.thinning import Thinner
 from agent.scheduling.ticks import RetentionAudit, Ticks
 from agent.service.accepting import Accepting
 from agent.service.admin_servicer import AdminServicer
@@ -39,7 +40,6 @@ from agent.service.server import (
     Server,
 )
 from agent.service.transport import require_free, require_safe_listen
-from agent.upgrade import log_standing
 from memory_store.errors import StoreFailedError
 from memory_store.records import Update
 from memory_store.schema_copies import remove_outdated
@@ -90,7 +90,6 @@ async def serve(
     with held(settings.data):
         require_free(settings.listen)  # before the database is made, or brought up to date
         require_own_files(settings.data)
-        await asyncio.to_thread(log_standing, settings.data)
         hub = EventHub()
         try:
             store = await StoreThreads.open(
@@ -199,11 +198,13 @@ async def _serve_with(
         seen.interceptors,
     )
     audit = RetentionAudit(store, lambda: loop.learner)
+    thinner = Thinner(store, settings.keep_events)
     ticks = Ticks()
     ticks.every(settings.audit_minutes * 60, audit.tick)
     predicting = RatePredicting(store, loop.predict_by)
     ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
     ticks.every(settings.snapshot_minutes * 60, keeper.tick)
+    ticks.every(settings.thin_minutes * 60, thinner.tick)
     ticks.every(settings.review_seconds, loop.review_due)
     ticks.every(MEMORY_SECONDS, loop.look_at_memory, at_start=True)
 

@@ -23,6 +23,8 @@ DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_MAX_QUESTIONS = 256
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS = 60.0
+DEFAULT_THIN_MINUTES = 1.0
+DEFAULT_KEEP_EVENTS = 50_000
 
 
 class LogFormat(StrEnum):
@@ -93,6 +95,8 @@ class ServeSettings:
         max_queued: new facts are refused while so many wait to be learned.
         max_questions: further ones are refused while so many wait for an answer.
         max_attempts: a fact that fails this often is quarantined.
+        thin_minutes: between two looks for old probes and events to remove; 0: nothing is removed.
+        keep_events: the newest events that stay as they are.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
         drain_seconds: on SIGTERM, the longest wait for the update in hand.
@@ -118,6 +122,8 @@ class ServeSettings:
     max_queued: int = DEFAULT_MAX_QUEUED
     max_questions: int = DEFAULT_MAX_QUESTIONS
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    thin_minutes: float = DEFAULT_THIN_MINUTES
+    keep_events: int = DEFAULT_KEEP_EVENTS
     accept_drift: bool = False
     samples: int = 0
     drain_seconds: float = DEFAULT_DRAIN_SECONDS

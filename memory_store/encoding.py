@@ -69,9 +69,9 @@ def write_learning(learning: Learning | None) -> str | None:
 
 def read_learning(text: str | None) -> Learning | None:
     """The inverse of `write_learning`."""
-    if text is None:
+    columns: dict[str, Any] | None = None if text is None else json.loads(text)
+    if columns is None:  # or the JSON value null, which refers to another row
         return None
-    columns: dict[str, Any] = json.loads(text)
     rates = tuple(columns["learning_rates"])
     return Learning(
         **columns | {"learning_rates": rates, "curve": _read_curve(columns.get("curve", ""))}

@@ -1,4 +1,8 @@
-"""Events: what happened, in order, for those who watch."""
+"""Events: what happened, in order, for those who watch.
+
+What an attempt found is kept with its fact too. The event of the fact's last attempt refers to it,
+by the JSON value null; before the fact gets other findings, a trigger writes these out.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,11 @@ from datetime import datetime
 from memory_store.connection import Connection, Row
 from memory_store.encoding import read_learning, read_time, write_json, write_learning, write_time
 from memory_store.records import Event, EventKind, Learning
+
+_ROW = (
+    "events.*, iif(events.learning = 'null', (SELECT learning FROM facts WHERE id = fact_id),"
+    " events.learning) AS found"
+)
 
 
 def insert(
@@ -25,16 +34,26 @@ def insert(
     Sequence numbers have no gaps: they are given inside the transaction, and go with it.
 
     Raises:
-        ValueError: the kind is `STEP`, which is passing and never stored.
+        ValueError: the kind is `STEP` or `GAP`, which are passing and never stored.
     """
-    if kind is EventKind.STEP:
-        raise ValueError("Step events are passing: send them to watchers, do not store them.")
+    if kind in (EventKind.STEP, EventKind.GAP):
+        raise ValueError(f"A {kind} is passing: send it to watchers, do not store it.")
+    written = write_learning(learning)
     rows = connection.execute(
         "INSERT INTO events (kind, fact_id, model_version, message, learning, at)"
-        " VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
-        [kind.value, fact_id, model_version, message, write_learning(learning), write_time(at)],
+        " VALUES (?, ?, ?, ?, iif(EXISTS (SELECT 1 FROM facts WHERE id = ? AND learning = ?),"
+        " 'null', ?), ?) RETURNING sequence",
+        [kind.value, fact_id, model_version, message, fact_id, written, written, write_time(at)],
     )
-    return _event(rows[0])
+    return Event(
+        sequence=rows[0]["sequence"],
+        kind=kind,
+        at=at,
+        fact_id=fact_id,
+        model_version=model_version,
+        message=message,
+        learning=learning,
+    )
 
 
 def last_sequence(connection: Connection) -> int:
@@ -49,14 +68,14 @@ def listing(
     """At most `limit` events after a sequence number, in order; of some facts, or all if empty."""
     if not fact_ids:
         rows = connection.execute(
-            "SELECT * FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            f"SELECT {_ROW} FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
             [after_sequence, limit],
         )
         return [_event(row) for row in rows]
     # A fact has a handful of events, so reading and sorting all of theirs is little.
     rows = connection.execute(
-        "SELECT * FROM events WHERE fact_id IN (SELECT value FROM json_each(?)) AND sequence > ?"
-        " ORDER BY sequence LIMIT ?",
+        f"SELECT {_ROW} FROM events WHERE fact_id IN (SELECT value FROM json_each(?))"
+        " AND sequence > ? ORDER BY sequence LIMIT ?",
         [write_json(list(fact_ids)), after_sequence, limit],
     )
     return [_event(row) for row in rows]
@@ -70,5 +89,5 @@ def _event(row: Row) -> Event:
         fact_id=row["fact_id"],
         model_version=row["model_version"],
         message=row["message"],
-        learning=read_learning(row["learning"]),
+        learning=read_learning(row["found"]),
     )

@@ -100,6 +100,17 @@ def learning_paused(connection: Connection) -> bool:
     return bool(connection.execute("SELECT 1 FROM meta WHERE key = ?", [_PAUSED]))
 
 
+def reached(connection: Connection, what: str) -> int:
+    """How far work that is done in pieces has come; 0 if it has not begun."""
+    rows = connection.execute("SELECT value FROM meta WHERE key = ?", [what])
+    return int(rows[0]["value"]) if rows else 0
+
+
+def reach(connection: Connection, what: str, place: int) -> None:
+    """Notes how far it has come."""
+    _set(connection, what, str(place))
+
+
 def _set(connection: Connection, key: str, value: str) -> None:
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?)"

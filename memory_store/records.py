@@ -45,6 +45,7 @@ class EventKind(StrEnum):
     DRIFT_ACCEPTED = "drift_accepted"
     RETAUGHT = "retaught"
     REQUEUED = "requeued"
+    GAP = "gap"
     LEARNER_DOWN = "learner_down"
     LEARNER_READY = "learner_ready"
 

@@ -58,7 +58,7 @@ def record_review(store: MemoryStore, review: NewReview) -> Update | None:
         if fact.state not in HELD:
             raise WrongStateError(f"Fact {fact.id} is {fact.state}: only held facts are reviewed.")
         ledger.require_head(store.connection, fact.id, review.model_version)
-        place = _processed_up_to(store.connection)
+        place = processed_up_to(store.connection)
         age = schedule.age(store.connection, fact.position)
         before = [] if review.probe is None else [review.probe]
         probes.insert(store.connection, before, review.model_version, "", at)
@@ -103,7 +103,7 @@ def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
     return row
 
 
-def _processed_up_to(connection: Connection) -> int:
+def processed_up_to(connection: Connection) -> int:
     """Everything up to this position has been processed, and nothing after it."""
     for state in (FactState.LEARNING, FactState.QUEUED):
         rows = connection.execute(
@@ -240,11 +240,16 @@ def settle(store: MemoryStore, line: Sequence[int]) -> None:
     )
     for fact_id, row in {row["fact_id"]: row for row in rows}.items():
         fact, learning = store.fact(fact_id), read_learning(row["learning"])
-        if fact.state is FactState.FORGOTTEN or learning is None or learning == fact.learning:
+        if fact.state is FactState.FORGOTTEN or learning is None or _same(learning, fact.learning):
             continue
         facts.note_learning(store.connection, fact_id, learning)
         if fact.state in HELD:
             schedule.begin(store.connection, fact.position, store.now(), row["model_version"])
+
+
+def _same(learning: Learning, newest: Learning | None) -> bool:
+    """Whether both are of one attempt; old rows have lost their rate curves."""
+    return newest is not None and replace(learning, curve=()) == replace(newest, curve=())
 
 
 def _review(row: Row) -> Review:

@@ -339,6 +339,22 @@ def _scale_operations(database: Database) -> None:
         database.execute(statement)
 
 
+def _refer_to_findings(database: Database) -> None:
+    """Events refer to the findings of their fact, until it gets those of another attempt.
+
+    An erase, which only blanks some of the text, is none.
+    """
+    findings = ("model_version", "learning_rates", "probability_before", "probability_after")
+    other = " OR ".join(
+        f"json_extract(NEW.learning, '$.{name}') IS NOT json_extract(OLD.learning, '$.{name}')"
+        for name in findings
+    )
+    database.execute(f"""CREATE TRIGGER keep_findings BEFORE UPDATE OF learning ON facts
+WHEN NEW.learning <> OLD.learning AND ({other}) BEGIN
+  UPDATE events SET learning = OLD.learning WHERE fact_id = OLD.id AND learning = 'null';
+END""")
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
@@ -350,6 +366,7 @@ _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0008_replaced", _keep_replaced),
     ("0009_reviews_by_age", _count_reviews_by_age),
     ("0010_operations_at_scale", _scale_operations),
+    ("0011_findings_by_reference", _refer_to_findings),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

@@ -32,6 +32,7 @@ from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
     DEFAULT_DRAIN_SECONDS,
+    DEFAULT_KEEP_EVENTS,
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_MAX_QUESTIONS,
     DEFAULT_MAX_QUEUED,
@@ -39,6 +40,7 @@ from agent.config import (
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
     DEFAULT_REVIEW_SECONDS,
+    DEFAULT_THIN_MINUTES,
     LogFormat,
     Observability,
     ServeSettings,
@@ -198,6 +200,22 @@ def serve(
             help="A fact that fails this often is quarantined, and the next one is learned.",
         ),
     ] = DEFAULT_MAX_ATTEMPTS,
+    thin_minutes: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_THIN_MINUTES",
+            min=0,
+            help="Old probes and events are thinned out this often, in minutes; 0 keeps all.",
+        ),
+    ] = DEFAULT_THIN_MINUTES,
+    keep_events: Annotated[
+        int,
+        typer.Option(
+            envvar="AGENT_KEEP_EVENTS",
+            min=1000,
+            help="The newest events stay as they are; of older ones only the results.",
+        ),
+    ] = DEFAULT_KEEP_EVENTS,
     accept_drift: Annotated[
         bool,
         typer.Option(
@@ -278,6 +296,8 @@ def serve(
         max_queued=max_queued,
         max_questions=max_questions,
         max_attempts=max_attempts,
+        thin_minutes=thin_minutes,
+        keep_events=keep_events,
         accept_drift=accept_drift,
         samples=chosen_samples(probes),
         drain_seconds=drain_seconds,

@@ -32,6 +32,7 @@ EVENT_STYLES = {
     EventKind.RETAUGHT: "yellow",
     EventKind.RETRIED: "yellow",
     EventKind.REQUEUED: "yellow",
+    EventKind.GAP: "yellow",
     EventKind.RESISTED: "red",
     EventKind.QUARANTINED: "red",
     EventKind.LEARNER_DOWN: "red",

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 from agent.service import codec
@@ -19,6 +20,7 @@ from agent.service.pacing import Pacer
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import Event, EventKind
 from memory_store.store import MemoryStore
+from memory_store.thinning import thinned_up_to
 from memory_store.writer import StoreThreads
 
 PAGE = 500
@@ -61,11 +63,15 @@ class Happened:
 
 @dataclass(slots=True)
 class _Watcher:
-    """Where a watcher is: the last stored event and the last passing one that it has seen."""
+    """Where a watcher is: the last stored event and the last passing one that it has seen.
+
+    `gap` is how far it knows that events are missing.
+    """
 
     sequence: int
     passing: int
     fact_ids: Collection[str]
+    gap: int = 0
 
     def wants(self, happened: Happened) -> bool:
         return not self.fact_ids or happened.event.fact_id in self.fact_ids
@@ -254,19 +260,35 @@ class EventHub:
         return [each for each in both if watcher.wants(each)]
 
     async def _page(self, store: StoreThreads, watcher: _Watcher) -> list[Happened]:
-        """A page of stored events that are not kept any more."""
-        page = partial(
-            MemoryStore.events,
-            after_sequence=watcher.sequence,
-            limit=PAGE,
-            fact_ids=tuple(watcher.fact_ids),
-        )
+        """A page of stored events that are not kept here any more.
+
+        Before those of a range that was thinned out comes an event that says so.
+        """
+        after, fact_ids = watcher.sequence, tuple(watcher.fact_ids)
         dropped = self._dropped
-        events = await store.read(page)
+        thinned, events = await store.read(
+            lambda store: (
+                thinned_up_to(store),
+                store.events(after_sequence=after, limit=PAGE, fact_ids=fact_ids),
+            )
+        )
         # A short page was the last: of these facts there is nothing more up to what is kept.
         last = events[-1].sequence if events else watcher.sequence
         watcher.sequence = last if len(events) == PAGE else max(last, dropped)
-        return [Happened.of(event, event.sequence) for event in events]
+        found = [Happened.of(event, event.sequence) for event in events]
+        if max(after, watcher.gap) < thinned:
+            watcher.gap = thinned
+            found.insert(0, Happened.of(_gap(after + 1, thinned), after))
+        return found
+
+
+def _gap(first: int, last: int) -> Event:
+    return Event(
+        sequence=0,
+        kind=EventKind.GAP,
+        at=datetime.now(UTC),
+        message=f"of the events {first} to {last}, only the results of learning are kept",
+    )
 
 
 def _portions(found: Iterable[Happened], together: int) -> Iterable[Sequence[Happened]]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from agent.service.events import MAX_PASSING, MAX_RECENT, PAGE, EventHub
 from memory_store.errors import StoreUnusableError
 from memory_store.records import Event, EventKind
 from memory_store.store import MemoryStore
+from memory_store.thinning import Thinning
 from memory_store.writer import StoreThreads
-from tests.store.builders import new_fact
+from tests.store.builders import new_fact, teach_learned
 
 
 class Watched:
@@ -285,3 +287,26 @@ async def test_an_error_of_the_database_reaches_every_watcher_and_is_not_for_eve
                 await asyncio.wait_for(anext(stream), 10)
     await watched.teach("First?")
     assert (await watched.take(watched.follow(0), 1))[0].sequence == 1
+
+
+async def test_who_resumes_where_events_were_thinned_out_is_told_of_the_gap(
+    watched: Watched,
+) -> None:  # M15
+    for number in range(30):
+        await watched.store.write(partial(teach_learned, question=f"question {number}"))
+    thinning = Thinning(keep_events=10)
+    while await watched.store.write(thinning.piece) is not None:
+        pass
+    kept = await watched.store.read(lambda store: store.events(limit=100))
+    learned = [event for event in kept if event.sequence <= 80]
+    assert {event.kind for event in learned} == {EventKind.LEARNED}
+
+    gap, *rest = await watched.take(watched.follow(5), 1 + len(kept[1:]))
+    assert (gap.kind, gap.sequence) == (EventKind.GAP, 0)
+    assert gap.message == "of the events 6 to 80, only the results of learning are kept"
+    assert rest == kept[1:]
+    # Of some facts, too: something of theirs may be missing.
+    [gap, last] = await watched.take(watched.follow(0, [kept[0].fact_id]), 2)
+    assert (gap.kind, last) == (EventKind.GAP, kept[0])
+    # Nothing is missing from there on.
+    assert await watched.take(watched.follow(80), 10) == kept[-10:]

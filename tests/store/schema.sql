@@ -161,3 +161,7 @@ CREATE TABLE traces (
 ) STRICT;
 CREATE INDEX reviews_by_age ON reviews (age, outcome, probability) WHERE probability IS NOT NULL;
 CREATE INDEX updates_forks ON updates (model_version, parent_version) WHERE parent_version <> model_version - 1;
+CREATE TRIGGER keep_findings BEFORE UPDATE OF learning ON facts
+WHEN NEW.learning <> OLD.learning AND (json_extract(NEW.learning, '$.model_version') IS NOT json_extract(OLD.learning, '$.model_version') OR json_extract(NEW.learning, '$.learning_rates') IS NOT json_extract(OLD.learning, '$.learning_rates') OR json_extract(NEW.learning, '$.probability_before') IS NOT json_extract(OLD.learning, '$.probability_before') OR json_extract(NEW.learning, '$.probability_after') IS NOT json_extract(OLD.learning, '$.probability_after')) BEGIN
+  UPDATE events SET learning = OLD.learning WHERE fact_id = OLD.id AND learning = 'null';
+END;

@@ -1,0 +1,77 @@
+"""Thinning in the background (M15): pieces, with everybody else's writes between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.scheduling import thinning as thinning_module
+from agent.scheduling.thinning import Thinner
+from memory_store.errors import StoreUnusableError
+from memory_store.store import MemoryStore
+from memory_store.thinning import Removed, Thinning
+from memory_store.writer import StoreThreads
+from tests.store.builders import new_fact, new_probe, teach_learned
+
+
+@pytest.fixture
+async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StoreThreads]:
+    monkeypatch.setattr(thinning_module, "PAUSE_SECONDS", 0.0)
+    threads = await StoreThreads.open(tmp_path / "memory.db")
+    await threads.write(many_probes)
+    yield threads
+    await threads.close()
+
+
+def many_probes(store: MemoryStore) -> None:
+    for number in range(3):
+        fact = teach_learned(store, f"question {number}")
+        store.record_probes([new_probe(fact.id)] * 900, 1)
+
+
+async def test_a_tick_thins_to_the_end_and_then_there_is_nothing(store: StoreThreads) -> None:
+    thinner = Thinner(store, 1000)
+    await thinner.tick()
+    left = await store.read(lambda store: [len(store.probes_of(f.id)) for f in store.facts()])
+    assert left == [2, 2, 2]
+    assert await thinner.run_fully() == Removed()
+
+
+async def test_others_write_between_two_pieces(
+    store: StoreThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fact that is taught while a piece runs is stored before the next one."""
+    loop, piece = asyncio.get_running_loop(), Thinning.piece
+    seen: list[int] = []
+
+    def counted(self: Thinning, opened: MemoryStore) -> Removed | None:
+        seen.append(len(opened.facts()))
+        loop.call_soon_threadsafe(store.teach, [new_fact(f"meanwhile {len(seen)}")])
+        return piece(self, opened)
+
+    monkeypatch.setattr(Thinning, "piece", counted)
+    await Thinner(store, 1000).run_fully()
+    assert len(seen) > 3
+    assert seen == list(range(3, 3 + len(seen)))
+
+
+async def test_a_full_disk_is_no_end_of_the_ticks(
+    store: StoreThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Thinning, opened: MemoryStore) -> Removed | None:
+        raise StoreUnusableError("no space is left")
+
+    thinner = Thinner(store, 1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(Thinning, "piece", full)
+        await thinner.tick()
+    await thinner.tick()
+    assert len(await store.read(lambda store: store.probes_of(store.facts()[0].id))) == 2
+
+
+async def test_a_tick_ends_with_the_server(store: StoreThreads) -> None:
+    await store.close()
+    await Thinner(store, 1000).tick()

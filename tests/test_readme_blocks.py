@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -175,15 +174,13 @@ def test_a_block_over_its_time_is_stopped_with_what_it_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     pid_file = tmp_path / "pid"
-    start = time.monotonic()
 
     status = run(
-        tmp_path, f"```bash\nsleep 60 & echo $! > {pid_file}; wait\n```\n", "--timeout", "0.5"
+        tmp_path, f"```bash\nsleep 3600 & echo $! > {pid_file}; wait\n```\n", "--timeout", "2"
     )
 
     assert status == 1
-    assert time.monotonic() - start < 10
-    assert "still running after 0.5 s" in capsys.readouterr().out
+    assert "still running after 2 s" in capsys.readouterr().out
     assert not alive(int(pid_file.read_text()))
 
 

@@ -56,14 +56,6 @@ def test_an_error_is_one_line_unless_debug(
         agent("status")
 
 
-@pytest.fixture(autouse=True)
-def heeded() -> Iterator[None]:
-    """Processes started here heed SIGINT, also where this one was told to ignore it, as in `&`."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @contextlib.contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(

@@ -100,7 +100,7 @@ def test_a_second_signal_ends_it_in_the_middle_of_an_update(tmp_path: Path) -> N
         assert next(answer.status for answer in health if answer.status == NOT_SERVING)
         assert server.process.poll() is None  # it drains
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(5) == 128 + signal.SIGTERM
+        assert server.process.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM  # drained: 0
         until(lambda: not is_alive(learner), "the learner's end", 15)
     # Nothing of it happened, and it is learned at the next start.
     left = contents(data)

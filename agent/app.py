@@ -40,6 +40,7 @@ from agent.service.server import (
     Server,
 )
 from agent.service.transport import require_free, require_safe_listen
+from agent.upgrade import log_standing
 from memory_store.errors import StoreFailedError
 from memory_store.records import Update
 from memory_store.schema_copies import remove_outdated
@@ -90,6 +91,7 @@ async def serve(
     with held(settings.data):
         require_free(settings.listen)  # before the database is made, or brought up to date
         require_own_files(settings.data)
+        await asyncio.to_thread(log_standing, settings.data)
         hub = EventHub()
         try:
             store = await StoreThreads.open(

@@ -34,8 +34,9 @@ from agent.learning.catalog import ModelEntry, Source
 from agent.service.server import MODEL_SERVICE
 from agent.service.tokens import KnownTokens, TokenFile
 from agent.service.transport import require_safe_listen, server_credentials
+from agent.upgrade import needs, survey
 from memory_store.connection import MINIMUM_SQLITE, require_safe_sqlite
-from memory_store.errors import StoreUnusableError
+from memory_store.errors import MemoryStoreError, StoreUnusableError
 
 GIB = 2**30
 BYTES_A_WEIGHT = 4
@@ -105,6 +106,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("disk speed", lambda: check_sync(sync_milliseconds(existing(patient.data)))),
         ("disk space", lambda: check_space(free_bytes(patient.data), weights(patient.model))),
         ("model", lambda: check_model(patient.model)),
+        ("upgrade", lambda: check_upgrade(patient.data)),
         ("clock", lambda: check_clock(datetime.now(UTC), newest_change(patient.data))),
         ("port", lambda: check_port(patient.listen, held=is_held(patient.data))),
         ("security", lambda: check_security(patient.listen, patient.security)),
@@ -112,7 +114,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     for name, check in checks:
         try:
             yield check()
-        except (AgentError, OSError) as error:
+        except (AgentError, MemoryStoreError, OSError) as error:
             yield Finding(check=name, state=State.BAD, found=str(error))
 
 
@@ -234,6 +236,21 @@ def check_model(name: str) -> Finding:
             "model", f"{name} is not on this machine yet", f"agent models pull {name}, beforehand"
         )
     return _good("model", f"{name} is on this machine")
+
+
+def check_upgrade(data: Path) -> Finding:
+    """This release can serve the memory that there is, and the next one could too."""
+    found = survey(data)
+    if found is None:
+        return _good("upgrade", "there is no memory yet")
+    needed = list(needs(found))
+    told = f"{found}. " + "; ".join(need.what for need in needed)
+    remedy = "; ".join(need.remedy for need in needed if need.remedy)
+    if any(need.serious for need in needed):
+        return _bad("upgrade", told, remedy)
+    if remedy:
+        return _warning("upgrade", told, remedy)
+    return _good("upgrade", told.strip(" ."))
 
 
 def check_clock(now: datetime, newest: datetime | None) -> Finding:

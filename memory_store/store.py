@@ -51,6 +51,10 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+# Facts of a page that are read at a time.
+PAGE_PART = 64
+
+
 class MemoryStore:
     """Facts, ledger, probes and events in one SQLite database. Synchronous, for one thread.
 
@@ -490,6 +494,7 @@ class MemoryStore:
         states: Sequence[FactState] = (),
         *,
         newest_first: bool = False,
+        fits: Callable[[Fact], bool] = lambda fact: True,
     ) -> tuple[list[Fact], str]:
         """A page of facts, and the token of the next one (empty on the last page).
 
@@ -498,6 +503,8 @@ class MemoryStore:
             page_token: of the page before; empty for the first.
             states: must not change between pages; empty means all.
             newest_first: the order, likewise.
+            fits: asked of each fact in turn; the page ends before one that does not, but has at
+                least one.
 
         Raises:
             InvalidPageTokenError: the token is not of this store, or of another list.
@@ -506,14 +513,21 @@ class MemoryStore:
         with self.transaction():
             secret = meta.page_token_secret(self.connection)
             place = decode_page_token(page_token, listed, secret) if page_token else 0
-            if newest_first:
-                found = facts.newest(self.connection, place, page_size + 1, states)
-            else:
-                found = self.facts(after_position=place, limit=page_size + 1, states=states)
-        page = found[:page_size]
-        if len(found) == len(page):
-            return page, ""
-        return page, encode_page_token(page[-1].position, listed, secret)
+            page: list[Fact] = []
+            while True:
+                # In parts: of large facts, far fewer than a page may fit.
+                limit = min(PAGE_PART, page_size - len(page) + 1)
+                if newest_first:
+                    part = facts.newest(self.connection, place, limit, states)
+                else:
+                    part = self.facts(after_position=place, limit=limit, states=states)
+                for fact in part:
+                    if len(page) == page_size or (not fits(fact) and page):
+                        return page, encode_page_token(page[-1].position, listed, secret)
+                    page.append(fact)
+                if len(part) < limit:
+                    return page, ""
+                place = page[-1].position
 
     def counts(self) -> dict[FactState, int]:
         """How many facts are in each state; every state is present."""

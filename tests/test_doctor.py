@@ -22,7 +22,7 @@ from tests.service.serving import serving
 
 CHECKS = [
     *("python", "device", "memory", "sqlite", "data folder", "disk kind", "disk speed"),
-    *("disk space", "model", "clock", "port", "security"),
+    *("disk space", "model", "upgrade", "clock", "port", "security"),
 ]
 
 

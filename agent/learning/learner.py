@@ -34,6 +34,7 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning import rates
+from agent.learning.algorithm import ALGORITHM
 from agent.learning.attempt import Attempt, Workbench, needs_base_answers, replay_steps
 from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
@@ -65,7 +66,7 @@ from agent.learning.records import (
 )
 from agent.learning.room import Room
 from agent.learning.sampling import Sampler
-from agent.learning.update import ALGORITHM, score_answers, trained_parameters
+from agent.learning.update import score_answers, trained_parameters
 from memory_store.records import Guards, Policy, Step, Update
 
 logger = logging.getLogger(__name__)

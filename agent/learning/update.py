@@ -16,9 +16,6 @@ from agent.learning.fused import TRITON, kernels_for
 from agent.learning.graphs import Runner
 from agent.learning.logits import logits_at
 
-# Name and version of the procedure. A ledger row can be replayed only by the procedure that made
-# it: raise the version with every change that alters a weight.
-ALGORITHM = "answer-adamw/4"
 ADAM_EPS = 1e-8
 
 

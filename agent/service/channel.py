@@ -19,6 +19,9 @@ from agent.service.transport import read_ca, read_pair
 # Servers take more than about one question a minute for an attack.
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60.0, 20.0
 
+# The largest answer that a client takes.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
@@ -110,6 +113,8 @@ def channel_options() -> Sequence[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
         # What grpcio 1.85 really waits for: without it a minute, whatever the line above says.
         ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+        # Servers keep far below it; an older one does not.
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         # While events are watched, nothing may happen for hours.
         ("grpc.http2.max_pings_without_data", 0),
     ]

@@ -15,6 +15,7 @@ import grpc
 from agent.service import codec
 from agent.service.error_details import encode_rejection
 from agent.service.events import MAX_TOGETHER, EventHub
+from agent.service.message_size import PAGE_BYTES, Room
 from agent.service.rules import check_rules
 from agent.service.status import status_of
 from agent.service.validation import FactRules
@@ -22,7 +23,7 @@ from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from memory_store import provenance, taking_back
 from memory_store.errors import MemoryStoreError, QueueFullError
-from memory_store.records import Accepted, NewFact
+from memory_store.records import Accepted, Fact, NewFact
 from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
 from memory_store.teaching import Answer
@@ -186,11 +187,16 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 taking_back.forgetting_of(store, id_),
             )
         )
+        # The newest of each: a fact that is reviewed for years has ever more.
+        kept = Room(PAGE_BYTES // 2).fitting(map(codec.encode_update, reversed(updates)))
+        shown = Room(PAGE_BYTES // 2).fitting(map(codec.encode_probe, probes))
         return pb.GetFactResponse(
             fact=codec.encode_fact(fact),
-            updates=map(codec.encode_update, updates),
-            probes=map(codec.encode_probe, probes),
+            updates=reversed(kept),
+            probes=shown,
             forgetting=codec.encode_operation(forgetting) if forgetting else None,
+            left_out_updates=len(updates) - len(kept),
+            left_out_probes=len(probes) - len(shown),
         )
 
     async def Forget(
@@ -225,7 +231,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         limit = request.limit or DEFAULT_INFLUENCES
         return pb.ExplainResponse(
             fact_id=fact.id,
-            influences=[
+            influences=Room().fitting(
                 pb.Influence(
                     model_version=influence.model_version,
                     cause_fact_id=influence.cause_fact_id,
@@ -235,7 +241,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                     kind=influence.kind.value,
                 )
                 for influence in influences[:limit]
-            ],
+            ),
         )
 
     async def ListFacts(
@@ -244,12 +250,23 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         """One page."""
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         states = tuple(codec.STATE_FROM_PB[number] for number in request.states)
-        facts, token = await self._store.read(
-            lambda store: store.page(
-                size, request.page_token, states, newest_first=request.newest_first
-            )
-        )
-        return pb.ListFactsResponse(facts=map(codec.encode_fact, facts), next_page_token=token)
+
+        def page(store: MemoryStore) -> pb.ListFactsResponse:
+            room, facts = Room(), list[pb.Fact]()
+
+            def fits(fact: Fact) -> bool:
+                message = codec.encode_fact(fact)
+                if room.take(message) or not facts:
+                    facts.append(message)
+                    return True
+                return False
+
+            order = request.newest_first
+            _, token = store.page(size, request.page_token, states, newest_first=order, fits=fits)
+            return pb.ListFactsResponse(facts=facts, next_page_token=token)
+
+        # Encoded there too: of a large page it would hold up the loop.
+        return await self._store.read(page)
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]

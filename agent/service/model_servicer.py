@@ -31,6 +31,8 @@ PROBE_PAGE = 100
 # Of `GetRetention`.
 DEFAULT_FACTS, MAX_FACTS = 100, 1000
 DEFAULT_PROBES, MAX_PROBES = 10, 100
+# Some 30 bytes each: an answer stays far below what a client takes.
+MAX_PROBES_IN_ALL = 50_000
 
 
 class LearnerView(Protocol):
@@ -195,16 +197,16 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """From the recorded probes and reviews."""
         max_facts = min(request.max_facts or DEFAULT_FACTS, MAX_FACTS)
         max_probes = min(request.max_probes or DEFAULT_PROBES, MAX_PROBES)
-        facts, ages = await self._store.read(
-            lambda store: (
-                last_probes(store, max_facts, max_probes),
-                retention_by_age(store),
+        max_probes = min(max_probes, MAX_PROBES_IN_ALL // max_facts)
+
+        def retention(store: MemoryStore) -> pb.GetRetentionResponse:
+            return pb.GetRetentionResponse(
+                facts=map(codec.encode_fact_retention, last_probes(store, max_facts, max_probes)),
+                ages=map(codec.encode_age_retention, retention_by_age(store)),
             )
-        )
-        return pb.GetRetentionResponse(
-            facts=map(codec.encode_fact_retention, facts),
-            ages=map(codec.encode_age_retention, ages),
-        )
+
+        # Encoded there too: so many probes would hold up the loop.
+        return await self._store.read(retention)
 
     async def _facts(self, ids: tuple[str, ...]) -> AsyncIterator[Fact]:
         for id_ in ids:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from agent.errors import DriftError, InvalidFactError, LearningFailedError, StaleVersionError
+from agent.learning.algorithm import ALGORITHM
 from agent.learning.digest import weights_digest
 from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import REHEARSAL
 from agent.learning.records import Example, Opening, Outcome
-from agent.learning.update import ALGORITHM
 from memory_store.records import Guards, LedgerKind, Policy, Step
 from tests.learning.learners import (
     FACTS,

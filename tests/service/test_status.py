@@ -22,6 +22,7 @@ EXPECTED = {
     agent_errors.LearnerDiedError("is bad"): Code.ABORTED,
     agent_errors.DeadlyQuestionError("is bad"): Code.FAILED_PRECONDITION,
     agent_errors.TooManyQuestionsError("is bad"): Code.RESOURCE_EXHAUSTED,
+    agent_errors.TooManyStreamsError("is bad"): Code.RESOURCE_EXHAUSTED,
     agent_errors.MemoryShortageError("is bad"): Code.RESOURCE_EXHAUSTED,
     agent_errors.LearningFailedError("is bad"): Code.INTERNAL,
     store_errors.InvalidPageTokenError("is bad"): Code.INVALID_ARGUMENT,

@@ -959,7 +959,7 @@ class ExplainRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     limit: _builtins.int
-    """At most this many; 0 means 10."""
+    """At most this many, and at most 2 MiB of them; 0 means 10."""
     def __init__(
         self,
         *,
@@ -1065,6 +1065,11 @@ class GetFactResponse(_message.Message):
     UPDATES_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     FORGETTING_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_UPDATES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_PROBES_FIELD_NUMBER: _builtins.int
+    left_out_updates: _builtins.int
+    """Older rows of the ledger, and older probes, that would make this message too large."""
+    left_out_probes: _builtins.int
     @_builtins.property
     def fact(self) -> Global___Fact: ...
     @_builtins.property
@@ -1086,10 +1091,12 @@ class GetFactResponse(_message.Message):
         updates: _abc.Iterable[Global___Update] | None = ...,
         probes: _abc.Iterable[Global___Probe] | None = ...,
         forgetting: Global___Operation | None = ...,
+        left_out_updates: _builtins.int = ...,
+        left_out_probes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "forgetting", b"forgetting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "forgetting", b"forgetting", "probes", b"probes", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "forgetting", b"forgetting", "left_out_probes", b"left_out_probes", "left_out_updates", b"left_out_updates", "probes", b"probes", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1296,7 +1303,7 @@ class ListFactsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many facts; 0 means 50, more than 1000 means 1000."""
+    """At most this many facts; 0 means 50, more than 1000 means 1000. A page also ends at about 2 MiB."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     newest_first: _builtins.bool

@@ -361,7 +361,7 @@ class GetRetentionRequest(_message.Message):
     means 1000.
     """
     max_probes: _builtins.int
-    """At most this many probes of each; 0 means 10, more than 100 means 100."""
+    """At most this many probes of each, and 50,000 in all; 0 means 10, more than 100 means 100."""
     def __init__(
         self,
         *,

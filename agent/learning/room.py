@@ -25,6 +25,8 @@ class Room:
         self.max_tokens = min(max_tokens, MAX_FACT_TOKENS)
         # What is left of an answer whose characters the tokenizer drops.
         self._prefix = list(encode(prompts.ANSWER_PREFIX))
+        # The last answer and its tokens: a fact has up to 33 questions with the same one.
+        self._answered: tuple[str, Sequence[int]] = ("", [])
 
     def require(self, question: str, answer: str, field: str = "question") -> None:
         """Lets a question with its answer pass if the model can learn it.
@@ -37,7 +39,7 @@ class Room:
         Raises:
             InvalidFactError: the two are too long, or the tokenizer drops the whole answer.
         """
-        answered = list(self._encode(prompts.answer_text(answer)))
+        answered = self._answer_tokens(answer)
         if answered in ([], self._prefix):
             raise InvalidFactError(
                 "answer", "the model's tokenizer turns it into nothing: use other characters"
@@ -49,3 +51,10 @@ class Room:
                 f"with its answer it has {total} tokens, but this model learns at most"
                 f" {self.max_tokens}: shorten it or split the fact",
             )
+
+    def _answer_tokens(self, answer: str) -> Sequence[int]:
+        last, tokens = self._answered
+        if answer != last:
+            tokens = list(self._encode(prompts.answer_text(answer)))
+            self._answered = answer, tokens
+        return tokens

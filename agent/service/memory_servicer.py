@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from agent.service import codec
 from agent.service.error_details import encode_rejection
 from agent.service.events import MAX_TOGETHER, EventHub
 from agent.service.message_size import PAGE_BYTES, Room
+from agent.service.pacing import Slices
 from agent.service.rules import check_rules
 from agent.service.status import status_of
 from agent.service.validation import FactRules
@@ -34,8 +35,6 @@ PROBES_SHOWN = 100
 DEFAULT_INFLUENCES = 10
 # Facts of one stream that may wait for their commit together: they share its fsync.
 STREAM_WINDOW = 256
-# Facts of a batch that are checked in one turn of the loop.
-BATCH_PART = 100
 # Facts of all clients that may wait for their commit: what bounds the memory they take.
 MAX_IN_HAND = 20_000
 
@@ -68,12 +67,13 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self._accepted = accepted
         self._traceparent = traceparent
         self._in_hand = 0
+        self._slices = Slices()
 
     async def Teach(
         self, request: pb.TeachRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachResponse:
         """Answers once the fact is durable."""
-        [answer] = await self._teach([self._rules().new_fact(request)])
+        [answer] = await self._teach([await self._new_fact(request)])
         self._accepted()
         return codec.encode_accepted(_or_raise(answer))
 
@@ -81,12 +81,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachBatchResponse:
         """Checks them, some in each turn of the loop, and has them written together."""
-        rules = self._rules()
-        checked: list[NewFact | Exception] = []
-        for number, fact in enumerate(request.facts):
-            if number % BATCH_PART == 0:
-                await asyncio.sleep(0)  # others have their turn
-            checked.append(_checked(rules, fact))
+        checked = await self._slices.run(_checking(self._rules(), request.facts))
         try:
             taught = await self._teach([fact for fact in checked if isinstance(fact, NewFact)])
         except MemoryStoreError as error:
@@ -109,7 +104,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 
         async def read() -> None:
             async for request in request_iterator:
-                await window.put(self._take_in_hand(request.teach))
+                await window.put(await self._take_in_hand(request.teach))
 
         def on_end(reader: asyncio.Task[None]) -> None:
             # A cancelled reader has nobody left who would make room in the window.
@@ -155,10 +150,17 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         # A caller who leaves cancels its own wait only: facts are in hand until they are written.
         return asyncio.shield(taught)
 
-    def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:
+    async def _new_fact(self, request: pb.TeachRequest) -> NewFact:
+        """The fact, if it is valid; others have their turn while a long one is looked at."""
+        rules = self._rules()
+        if rules.is_quick(request):
+            return rules.new_fact(request)
+        return await self._slices.run(rules.checking(request))
+
+    async def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:
         try:
             check_rules(request)
-            return self._teach([self._rules().new_fact(request)])
+            return self._teach([await self._new_fact(request)])
         except Exception as error:  # noqa: BLE001 - a refused fact must not end the stream
             return error
 
@@ -285,12 +287,19 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                     yield pb.WatchEventsResponse(event=messages[0])
 
 
-def _checked(rules: FactRules, request: pb.TeachRequest) -> NewFact | Exception:
-    try:
-        check_rules(request)
-        return rules.new_fact(request)
-    except Exception as error:  # noqa: BLE001 - a refused fact must not touch the others
-        return error
+def _checking(
+    rules: FactRules, requests: Iterable[pb.TeachRequest]
+) -> Generator[None, None, list[NewFact | Exception]]:
+    """Checks the facts of a batch, each by itself; pauses after each, and inside large ones."""
+    checked: list[NewFact | Exception] = []
+    for request in requests:
+        try:
+            check_rules(request)
+            checked.append((yield from rules.checking(request)))
+        except Exception as error:  # noqa: BLE001 - a refused fact must not touch the others
+            checked.append(error)
+        yield
+    return checked
 
 
 def _or_raise(answer: Answer) -> Accepted:

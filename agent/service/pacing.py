@@ -1,15 +1,22 @@
-"""Turns for those who send to many: everybody gets one in time, and other calls have time left."""
+"""Time of the event loop for those who need much of it, so that other calls have time left."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # Turns that are given out together, and the pause after them: at least `LEAST_PAUSE` s, and so
 # many times as long as the loop took for what came of them.
 BURST = 16
 LEAST_PAUSE = 0.001
 PAUSES_A_BURST = 3.0
+# Of work that is done in slices.
+SLICE_SECONDS = 0.01
 
 
 class Pacer:
@@ -73,3 +80,36 @@ class Pacer:
             return 0
         first.set_result(None)
         return 1
+
+
+class Slices:
+    """Lets long work go on in slices of the loop's time, one at a time, whoever it is done for.
+
+    Args:
+        seconds: of a slice.
+        clock: seconds, that never go back.
+    """
+
+    def __init__(
+        self, seconds: float = SLICE_SECONDS, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._mine = asyncio.Lock()
+
+    async def run(self, work: Generator[None, None, T]) -> T:
+        """Does work that pauses (`yield`) where it may be interrupted; returns what it returns."""
+        while True:
+            async with self._mine:
+                # In a turn of the loop of its own: others, and all else, have theirs before it.
+                await asyncio.sleep(0)
+                try:
+                    self._go_on(work)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+
+    def _go_on(self, work: Generator[None, None, object]) -> None:
+        end = self._clock() + self._seconds
+        while self._clock() < end:
+            next(work)

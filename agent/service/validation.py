@@ -7,7 +7,7 @@ What the learner could not learn is refused as early as can be: the tokenizer ru
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -57,9 +57,28 @@ class FactRules:
         Raises:
             InvalidFactError: names the field and what is wrong with it.
         """
+        work = self.checking(request)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                new: NewFact = end.value
+                return new
+
+    def is_quick(self, request: pb.TeachRequest) -> bool:
+        """Whether no text of it has to be divided into tokens, which may take long."""
+        answer = request.answer
+        return self._room is None or (
+            self._is_short(request.question, answer)
+            and all(self._is_short(question, answer) for question in request.correlated_questions)
+        )
+
+    def checking(self, request: pb.TeachRequest) -> Generator[None, None, NewFact]:
+        """As `new_fact`, but pauses before each text."""
         asked, policy = self._policies(request)
         self._check_tokens("question", request.question, request.answer)
         for index, question in enumerate(request.correlated_questions):
+            yield
             self._check_tokens(f"correlated_questions[{index}]", question, request.answer)
         return NewFact(
             question=request.question,
@@ -88,11 +107,15 @@ class FactRules:
     def _check_tokens(self, field: str, question: str, answer: str) -> None:
         if self._room is None:
             return  # the learner judges it when its turn comes
-        if self._tokens_per_byte is not None:
-            size = len(question.encode()) + len(answer.encode()) + BYTES_AROUND
-            if self._tokens_per_byte * size < self._room.max_tokens:
-                return  # as most facts: short enough however they are divided
-        self._room.require(question, answer, field)
+        if not self._is_short(question, answer):
+            self._room.require(question, answer, field)
+
+    def _is_short(self, question: str, answer: str) -> bool:
+        """Whether it is short enough however it is divided, as most facts are."""
+        if self._tokens_per_byte is None or self._room is None:
+            return False
+        size = len(question.encode()) + len(answer.encode()) + BYTES_AROUND
+        return self._tokens_per_byte * size < self._room.max_tokens
 
 
 def _room(tokenizer: str, max_tokens: int) -> Room:

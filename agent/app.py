@@ -29,6 +29,7 @@ from agent.scheduling.ticks import RetentionAudit, Ticks
 from agent.service.accepting import Accepting
 from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
+from agent.service.heartbeat import Limits
 from agent.service.learner_process import learner_process
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
@@ -39,6 +40,7 @@ from agent.service.server import (
     HealthServer,
     Server,
 )
+from agent.service.socket_folder import require_socket_folder
 from agent.service.transport import require_free, require_safe_listen
 from agent.upgrade import log_standing
 from memory_store.errors import StoreFailedError
@@ -86,6 +88,7 @@ async def serve(
         StoreUnusableError: the database is damaged.
     """
     require_safe_listen(settings.listen, settings.security)
+    require_socket_folder()
     catalog.resolve(settings.model)
     make_private(settings.data)
     with held(settings.data):
@@ -160,7 +163,15 @@ async def _serve_with(
 
     loop = LearningLoop(
         store,
-        partial(learner_process, arguments, observer=seen.observer),
+        partial(
+            learner_process,
+            arguments,
+            observer=seen.observer,
+            limits=Limits(
+                silent_seconds=settings.silent_seconds,
+                stalled_seconds=settings.stalled_seconds,
+            ),
+        ),
         seen.publishing(hub.publish),
         LoopSettings(
             model=settings.model,

@@ -20,6 +20,8 @@ DEFAULT_PREDICT_MINUTES = 5.0
 DEFAULT_REVIEW_SECONDS = 60.0
 DEFAULT_MAX_QUEUED = 100_000
 DEFAULT_MAX_ATTEMPTS = 3
+DEFAULT_SILENT_SECONDS = 30.0
+DEFAULT_STALLED_SECONDS = 600.0
 DEFAULT_MAX_QUESTIONS = 256
 DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS = 60.0
@@ -93,6 +95,8 @@ class ServeSettings:
         keep_snapshots: the newest so many are kept,
         keep_snapshot_days: and the newest of each of so many days.
         max_queued: new facts are refused while so many wait to be learned.
+        silent_seconds: a learner that gives no sign of life for so long is started anew; 0: never.
+        stalled_seconds: likewise one whose device makes no progress in one piece of work.
         max_questions: further ones are refused while so many wait for an answer.
         max_attempts: a fact that fails this often is quarantined.
         thin_minutes: between two looks for old probes and events to remove; 0: nothing is removed.
@@ -120,6 +124,8 @@ class ServeSettings:
     keep_snapshots: int = 3
     keep_snapshot_days: int = 7
     max_queued: int = DEFAULT_MAX_QUEUED
+    silent_seconds: float = DEFAULT_SILENT_SECONDS
+    stalled_seconds: float = DEFAULT_STALLED_SECONDS
     max_questions: int = DEFAULT_MAX_QUESTIONS
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     thin_minutes: float = DEFAULT_THIN_MINUTES

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.errors import AgentError
+from agent.python_command import python_command
 from agent.service.client import Client
 from memory_store.records import HELD, Event, EventKind, FactState
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 def demo(model: str) -> bool:
     """Whether each answer was wrong before, right after, and right after a restart."""
-    subprocess.run([sys.executable, "-m", "agent", "models", "pull", model], check=True)
+    subprocess.run(python_command("-m", "agent", "models", "pull", model), check=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="agent-demo-") as folder:
         data = Path(folder) / "data"
@@ -73,7 +74,7 @@ def demo(model: str) -> bool:
 @contextmanager
 def _server(model: str, data: Path) -> Iterator[Client]:
     """A server of its own process on a free port; stopped on leaving, as an operator would."""
-    command = (sys.executable, "-m", "agent", "serve", "--listen", "127.0.0.1:0")
+    command = python_command("-m", "agent", "serve", "--listen", "127.0.0.1:0")
     log = data.with_suffix(".log")
     with log.open("ab") as errors:
         process = subprocess.Popen(

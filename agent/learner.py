@@ -11,6 +11,8 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -22,13 +24,14 @@ from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.service.device_thread import DeviceThread
 from agent.service.learner_client import MAX_MESSAGE_BYTES
-from agent.service.learner_process import CANNOT_START_EXIT_CODE, READY
+from agent.service.learner_process import ALIVE, CANNOT_START_EXIT_CODE, READY
 from agent.service.learner_servicer import LearnerServicer
 from agent.telemetry.logs import configure
 from continual.learner.v1 import learner_pb2_grpc
 
 STOP_GRACE_SECONDS = 2.0
 SWITCH_SECONDS = 0.0005
+ALIVE_SECONDS = 1.0
 
 
 def main() -> None:
@@ -44,21 +47,41 @@ def main() -> None:
     configure(options.log_format, process="learner")
     stop = threading.Event()
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
-    make_deterministic(options.threads)
-    try:
-        device = DeviceThread()
-        learner = Learner(
-            load(options.model, device=options.device),
-            pause=device.pause,
-            general_text=options.general_text,
-        )
-    except AgentError as error:
-        print(" ".join(str(error).split()), flush=True)
-        sys.exit(CANNOT_START_EXIT_CODE)
+    with _alive():
+        make_deterministic(options.threads)
+        try:
+            device = DeviceThread()
+            learner = Learner(
+                load(options.model, device=options.device),
+                pause=device.pause,
+                general_text=options.general_text,
+            )
+        except AgentError as error:
+            print(" ".join(str(error).split()), flush=True)
+            sys.exit(CANNOT_START_EXIT_CODE)
     # The device's thread hardly ever lets go of the interpreter by itself; at the usual 5 ms a
     # question to a small model waits longer for its request to be read than for its answer.
     sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.run(_serve(options.listen, learner, device, stop))
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """Says that it lives, again and again, while the model is loaded."""
+    over = threading.Event()
+
+    def say() -> None:
+        print(ALIVE, flush=True)
+        while not over.wait(ALIVE_SECONDS):
+            print(ALIVE, flush=True)
+
+    saying = threading.Thread(target=say, daemon=True)
+    saying.start()
+    try:
+        yield
+    finally:
+        over.set()
+        saying.join()
 
 
 def _watch_parent(stop: threading.Event) -> None:

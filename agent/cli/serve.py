@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import logging
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,8 @@ from agent.config import (
     DEFAULT_MODEL,
     DEFAULT_PREDICT_MINUTES,
     DEFAULT_REVIEW_SECONDS,
+    DEFAULT_SILENT_SECONDS,
+    DEFAULT_STALLED_SECONDS,
     DEFAULT_THIN_MINUTES,
     LogFormat,
     Observability,
@@ -48,6 +49,7 @@ from agent.config import (
 from agent.errors import ConfigError, MissingDeviceError
 from agent.learning import catalog, rates
 from agent.learning.presets import PRESETS
+from agent.python_command import python_command
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +186,24 @@ def serve(
             help="New facts are refused, to be sent later, while so many wait to be learned.",
         ),
     ] = DEFAULT_MAX_QUEUED,
+    silent_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_SILENT_SECONDS",
+            min=0,
+            help="A learner that gives no sign of life for this long is killed and started again;"
+            " 0: never.",
+        ),
+    ] = DEFAULT_SILENT_SECONDS,
+    stalled_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="AGENT_STALLED_SECONDS",
+            min=0,
+            help="So is one whose device makes no progress for this long, as in compiling a kernel;"
+            " 0: never.",
+        ),
+    ] = DEFAULT_STALLED_SECONDS,
     max_questions: Annotated[
         int,
         typer.Option(
@@ -294,6 +314,8 @@ def serve(
         keep_snapshots=keep_snapshots,
         keep_snapshot_days=keep_snapshot_days,
         max_queued=max_queued,
+        silent_seconds=silent_seconds,
+        stalled_seconds=stalled_seconds,
         max_questions=max_questions,
         max_attempts=max_attempts,
         thin_minutes=thin_minutes,
@@ -337,7 +359,7 @@ def _require_cuda() -> None:
         MissingDeviceError: this machine has no CUDA device that torch can use.
     """
     asked = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    if subprocess.run([sys.executable, "-c", asked], check=False, capture_output=True).returncode:
+    if subprocess.run(python_command("-c", asked), check=False, capture_output=True).returncode:
         raise MissingDeviceError(
             "--device cuda: torch finds no CUDA device here: choose --device cpu, or see what"
             " 'agent doctor --device cuda' says"
@@ -361,7 +383,7 @@ async def fetch(model: str) -> None:
         return
     messages.print(shown(f"Fetching {model}, which is not on this machine yet"))
     pull = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agent", "models", "pull", model), stdin=subprocess.DEVNULL
+        *python_command("-m", "agent", "models", "pull", model), stdin=subprocess.DEVNULL
     )
     try:
         code = await pull.wait()

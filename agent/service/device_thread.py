@@ -75,6 +75,7 @@ class DeviceThread:
         self._owed = 0.0
         self._in_hand: Priority | None = None
         self._since = 0.0
+        self._progress_at, self._working = now(), False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -114,11 +115,18 @@ class DeviceThread:
         results = [result async for result in self.stream(priority, unit)]
         return results[0]
 
+    def stalled_seconds(self) -> float:
+        """For how long there has been no progress, from any thread; 0 if there is no work."""
+        # `_working` ends after `_progress_at` moves: read in this order, nothing old is told.
+        since = self._progress_at
+        return self._now() - since if self._working else 0.0
+
     def pause(self) -> None:
         """Called in the middle of a job's unit, on the thread: does what was asked meanwhile.
 
         Only answers: a commit here would change weights under a pass over them.
         """
+        self._progress_at = self._now()
         in_hand = self._in_hand
         if in_hand in (None, Priority.ANSWER) or threading.current_thread() is not self._thread:
             return
@@ -164,7 +172,9 @@ class DeviceThread:
     def _work_on(self, job: _Job, *, learning_waits: bool) -> None:
         """Runs one unit, and queues the job again if there may be more."""
         self._in_hand, self._since = job.priority, self._now()
+        self._progress_at, self._working = self._since, True
         more = self._take_turn(job)
+        self._progress_at, self._working = self._now(), False
         if job.priority is not Priority.ANSWER or learning_waits:
             self._account()
         self._in_hand = None

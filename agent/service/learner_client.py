@@ -137,6 +137,12 @@ class LearnerClient:
             )
         return response.used_bytes, response.total_bytes
 
+    async def ping(self, deadline: float) -> float:
+        """For how many seconds its device has made no progress; answered within the deadline."""
+        with our_errors():
+            response = await self._stub.Ping(pb.PingRequest(), timeout=deadline)
+        return response.stalled_seconds
+
     async def commit(self, version: int, digest: str) -> None:
         """Serves what was learned last; see `Learner.commit`."""
         with our_errors():

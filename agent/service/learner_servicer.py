@@ -90,6 +90,11 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         used, total = memory()
         return pb.GetMemoryResponse(used_bytes=used, total_bytes=total)
 
+    async def Ping(
+        self, request: pb.PingRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PingResponse:
+        return pb.PingResponse(stalled_seconds=self._device.stalled_seconds())
+
     async def Learn(
         self, request: pb.LearnRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.LearnResponse]:

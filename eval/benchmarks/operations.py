@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ import grpc
 
 from agent.config import DATABASE
 from agent.errors import AgentError
+from agent.python_command import python_command
 from agent.service.client import Client
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
@@ -273,7 +273,7 @@ def _requests(deadline: float) -> Iterator[pb.TeachRequest]:
 def _watching(address: str, watchers: int, say: Say) -> Iterator[None]:
     """Clients in a process of their own, each of which was sent an event before this goes on."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "eval.benchmarks.watchers", address, str(watchers)],
+        python_command("-m", "eval.benchmarks.watchers", address, str(watchers)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -6,13 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import AgentError
+from agent.python_command import python_command
 from agent.service.client import Client
 
 START_SECONDS = 120.0
@@ -75,7 +75,7 @@ def benchmark_server(
     arguments = [] if options is None else [*SERVE, "--data", str(data), *options]
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *module, *arguments],
+            python_command(*module, *arguments),
             stdout=subprocess.PIPE,
             stderr=log,
             env=own | {"XDG_CONFIG_HOME": os.devnull} | (environment or {}),

@@ -284,3 +284,29 @@ async def test_a_closed_thread_refuses_jobs() -> None:
     with pytest.raises(RuntimeError, match="closed"):
         await device.call(Priority.ANSWER, lambda: None)
     assert not any(thread.name == "device" for thread in threading.enumerate())
+
+
+async def test_no_progress_is_told_and_a_pause_is_progress() -> None:
+    """M9."""
+    clock = 0.0
+    device = DeviceThread(now=lambda: clock)
+    told: list[float] = []
+    assert device.stalled_seconds() == 0
+
+    def unit() -> Iterator[None]:
+        nonlocal clock
+        for pauses in (False, True):
+            clock += 5
+            if pauses:
+                device.pause()
+            told.append(device.stalled_seconds())
+            clock += 2
+            told.append(device.stalled_seconds())
+            yield
+
+    await items(device, Priority.LEARN, unit)
+    await device.call(Priority.AUDIT, lambda: None)
+    assert told == [5, 7, 0, 2]
+    clock += 100
+    await asyncio.to_thread(device.close)
+    assert device.stalled_seconds() == 0  # idle, not hung

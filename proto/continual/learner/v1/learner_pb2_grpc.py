@@ -100,6 +100,11 @@ class LearnerServiceStub:
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryRequest.SerializeToString,
                 response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryResponse.FromString,
                 _registered_method=True)
+        self.Ping = channel.unary_unary(
+                '/continual.learner.v1.LearnerService/Ping',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.PingRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.PingResponse.FromString,
+                _registered_method=True)
 
 
 class LearnerServiceServicer:
@@ -195,6 +200,13 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ping(self, request, context):
+        """Whether it lives; never waits for the model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LearnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -257,6 +269,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.GetMemory,
                     request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryRequest.FromString,
                     response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryResponse.SerializeToString,
+            ),
+            'Ping': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ping,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.PingRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.PingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -589,6 +606,33 @@ class LearnerService:
             '/continual.learner.v1.LearnerService/GetMemory',
             continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryRequest.SerializeToString,
             continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/Ping',
+            continual_dot_learner_dot_v1_dot_learner__pb2.PingRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.PingResponse.FromString,
             options,
             channel_credentials,
             insecure,

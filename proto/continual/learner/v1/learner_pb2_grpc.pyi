@@ -66,6 +66,8 @@ class LearnerServiceStub:
     Probe: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ProbeRequest, _learner_pb2.ProbeResponse]
     GetMemory: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetMemoryRequest, _learner_pb2.GetMemoryResponse]
     """How much memory it takes; never waits for the model."""
+    Ping: _grpc.UnaryUnaryMultiCallable[_learner_pb2.PingRequest, _learner_pb2.PingResponse]
+    """Whether it lives; never waits for the model."""
 
 @_typing.type_check_only
 class LearnerServiceAsyncStub(LearnerServiceStub):
@@ -105,6 +107,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     Probe: _aio.UnaryUnaryMultiCallable[_learner_pb2.ProbeRequest, _learner_pb2.ProbeResponse]  # type: ignore[assignment]
     GetMemory: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetMemoryRequest, _learner_pb2.GetMemoryResponse]  # type: ignore[assignment]
     """How much memory it takes; never waits for the model."""
+    Ping: _aio.UnaryUnaryMultiCallable[_learner_pb2.PingRequest, _learner_pb2.PingResponse]  # type: ignore[assignment]
+    """Whether it lives; never waits for the model."""
 
 class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The process that owns the model. It keeps no durable state: its weights are a function of the
@@ -213,5 +217,13 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.GetMemoryResponse, _abc.Awaitable[_learner_pb2.GetMemoryResponse]]:
         """How much memory it takes; never waits for the model."""
+
+    @_abc_1.abstractmethod
+    def Ping(
+        self,
+        request: _learner_pb2.PingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.PingResponse, _abc.Awaitable[_learner_pb2.PingResponse]]:
+        """Whether it lives; never waits for the model."""
 
 def add_LearnerServiceServicer_to_server(servicer: LearnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,91 @@
+"""Where the socket between server and learner is, and what becomes of folders of dead servers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConfigError
+from agent.service import socket_folder as module
+from agent.service.socket_folder import (
+    LONGEST_PATH,
+    PREFIX,
+    SOCKET,
+    require_socket_folder,
+    socket_folder,
+)
+
+# Takes a folder, and dies without leaving it.
+KILLED = """
+import os, signal
+from agent.service.socket_folder import SOCKET, socket_folder
+with socket_folder() as folder:
+    (folder / SOCKET).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    found = [tmp_path]
+    monkeypatch.setattr(module, "_parents", lambda: found)
+    return found
+
+
+def test_it_is_private_short_and_gone_afterwards(parents: list[Path]) -> None:
+    with socket_folder() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert len(os.fsencode(folder / SOCKET)) <= LONGEST_PATH
+        (folder / SOCKET).touch()
+    assert list(parents[0].iterdir()) == []
+
+
+def test_a_long_folder_is_passed_over_for_a_short_one(parents: list[Path], tmp_path: Path) -> None:
+    """Low: a long TMPDIR restarted the learner for ever."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    parents[:] = [long, Path("/nowhere"), tmp_path]
+    with socket_folder() as folder:
+        assert folder.parent == tmp_path
+
+
+def test_without_one_the_server_is_refused_and_told_why(
+    parents: list[Path], tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 120)
+    parents[:] = [long, Path("/nowhere")]
+    with pytest.raises(ConfigError, match=r"too long; /nowhere: No such file.*TMPDIR"):
+        require_socket_folder()
+
+
+def test_a_long_temporary_folder_is_one_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert module._parents()[0] == tmp_path
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
+    assert Path("/tmp") in module._parents()
+    assert all(parent.is_absolute() for parent in module._parents())
+
+
+def test_what_a_killed_server_left_is_removed_and_nothing_else(
+    parents: list[Path], tmp_path: Path
+) -> None:
+    """Low: `/tmp/agent-*` stayed after kill -9."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
+    [left] = tmp_path.iterdir()
+    strangers = tmp_path / f"{PREFIX}file", tmp_path / f"{PREFIX}link", tmp_path / f"{PREFIX}full"
+    strangers[0].touch()
+    strangers[1].symlink_to(tmp_path)
+    strangers[2].mkdir()
+    (strangers[2] / "note").touch()
+    with socket_folder() as first, socket_folder() as second:
+        assert not left.exists()
+        assert first.exists()  # a server that lives holds it
+        assert second != first
+    assert sorted(tmp_path.iterdir()) == sorted(strangers)

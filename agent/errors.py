@@ -126,6 +126,18 @@ class DriftError(LearnerError):
     """A replayed update did not give the recorded weights."""
 
 
+class UnreachableError(DriftError):
+    """Weights of the ledger cannot be reached any more; nearer ones than the base may be.
+
+    Attributes:
+        nearest: the nearest version whose weights can be reached.
+    """
+
+    def __init__(self, message: str, nearest: int) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
 class SnapshotError(AgentError):
     """A snapshot cannot be written, or is torn, altered or of another model."""
 

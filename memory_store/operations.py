@@ -82,6 +82,23 @@ def advance(
     return _operation(rows[0])
 
 
+def begin_anew(connection: Connection, operation_id: int | None = None) -> None:
+    """Drops what an open operation has built (None: all of them), so that it begins again.
+
+    Not one whose result is served already, of which only the clean-up is left.
+    """
+    rows = connection.execute(
+        "UPDATE operations SET state = 'pending', branch_version = NULL, position = coalesce("
+        "(SELECT facts.position FROM facts WHERE facts.id = fact_id), 0)"
+        " WHERE state IN ('pending', 'running') AND proof IS NULL AND id = coalesce(?, id)"
+        " RETURNING id",
+        [operation_id],
+    )
+    for row in rows:
+        for table in ("relearned", "reviewed_again"):
+            connection.execute(f"DELETE FROM {table} WHERE operation_id = ?", [row["id"]])
+
+
 def finish(
     connection: Connection,
     operation_id: int,

@@ -314,11 +314,11 @@ def finish_rollback(
         operation = operation_of(store, operation_id)
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
         line = store.lineage(operation.to_version)
-        verdicts = _verdicts_on(store, line)
+        verdicts = verdicts_on(store, line)
         undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
         tried_since = _tried_since(store, operation.after_event)
         keys = set()
-        for fact in _all_facts(store, TRIED):
+        for fact in all_facts(store, TRIED):
             state, reason = verdicts.get(fact.id, undone)
             if fact.id in tried_since and fact.state is not FactState.FORGOTTEN:
                 facts.restate(store.connection, fact.position, FactState.QUEUED, at)
@@ -343,7 +343,7 @@ def finish_rollback(
         return row
 
 
-def _verdicts_on(store: MemoryStore, line: Sequence[int]) -> dict[str, tuple[FactState, str]]:
+def verdicts_on(store: MemoryStore, line: Sequence[int]) -> dict[str, tuple[FactState, str]]:
     """State and reason, by id, of all facts that were tried on a line of the ledger.
 
     Those without a row of their own are on it if the weights that they were tried on are.
@@ -399,7 +399,7 @@ def fail_operation(store: MemoryStore, operation_id: int, reason: str) -> Operat
 def candidates_before(store: MemoryStore, position: int) -> Candidates:
     """The facts that were held when everything before a position had been processed."""
     candidates = Candidates()
-    for fact in _all_facts(store, (*HELD, FactState.SUPERSEDED)):
+    for fact in all_facts(store, (*HELD, FactState.SUPERSEDED)):
         if fact.position >= position:
             break
         candidates.add(fact.id, facts.question_key(fact.question))
@@ -412,7 +412,7 @@ def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
     Also what was not learned: without the forgotten fact it may be.
     """
     states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED, FactState.QUARANTINED)
-    return list(_all_facts(store, states, after_position=operation.position))
+    return list(all_facts(store, states, after_position=operation.position))
 
 
 def reviews_to_repeat(store: MemoryStore, operation: Operation) -> list[Review]:
@@ -466,9 +466,10 @@ def _fact_at(store: MemoryStore, position: int) -> Fact:
     return store.facts(after_position=position - 1, limit=1)[0]
 
 
-def _all_facts(
+def all_facts(
     store: MemoryStore, states: Sequence[FactState], after_position: int = 0
 ) -> Iterator[Fact]:
+    """All facts in some states, in order."""
     while page := store.facts(after_position=after_position, limit=500, states=states):
         yield from page
         after_position = page[-1].position

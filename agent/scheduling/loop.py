@@ -54,7 +54,7 @@ from agent.scheduling.recording import (
     update_of,
     with_samples,
 )
-from agent.scheduling.recovery import bring_to, note_drift
+from agent.scheduling.recovery import bring_to_head
 from agent.scheduling.rest import Rest
 from agent.scheduling.reviewing import Reviewer
 from agent.shared_lock import SharedLock
@@ -324,29 +324,20 @@ class LearningLoop:
         """Brings a fresh learner to the head of the ledger."""
         started = time.monotonic()
         description = await learner.describe()
-        await bind(
-            self._store, self._settings.model, description, accept=self._settings.accept_drift
-        )
+        accept = self._settings.accept_drift
+        await bind(self._store, self._settings.model, description, accept=accept)
         self.description = description
         if self._on_loaded is not None:
             await self._on_loaded(description)
         self._set_state(LearnerState.RECOVERING)
         self._version = await self._store.read(MemoryStore.model_version)
-        replayed = await bring_to(
-            learner,
-            self._store,
-            self._version,
-            self._settings.snapshots,
-            self._replaying,
-            accept_drift=self._settings.accept_drift,
+        head = await bring_to_head(
+            learner, self._store, description, self._settings.snapshots, self._replaying, accept
         )
-        if replayed.digest:
-            self._version = await note_drift(
-                learner, self._store, self._version, replayed.digest, self._environment()
-            )
+        self._version = head.version
         ready = (
             f"{self._settings.model} on {description.device}, version {self._version}: replayed"
-            f" {replayed.updates} updates, {time.monotonic() - started:.1f} s"
+            f" {head.replayed} updates, {time.monotonic() - started:.1f} s"
         )
         await self._record_event(EventKind.LEARNER_READY, ready)
         logger.info("ready: %s", ready)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.errors import SnapshotError
-from agent.learning.records import Example, ReplayedUpdate
-from agent.learning.snapshots import read_manifest, snapshot_folders
+from agent.errors import DriftError, SnapshotError, UnreachableError
+from agent.learning.records import Example, LearnerDescription, ReplayedUpdate
+from agent.learning.snapshots import folder_of
 from agent.scheduling.ports import Learner
+from agent.scheduling.reaching import Reach, nearest_reachable
 from agent.scheduling.recording import probe_retention, row_without_steps
-from memory_store import taking_back
+from memory_store import starting_over, taking_back
 from memory_store.records import HELD, Update
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
@@ -41,6 +42,8 @@ async def bring_to(
     snapshots: Path,
     progress: Callable[[int], None],
     accept_drift: bool = False,
+    *,
+    algorithm: str = "",
 ) -> Replayed:
     """Restores and replays until the learner serves the weights of a version.
 
@@ -55,19 +58,22 @@ async def bring_to(
         snapshots: folder of all snapshots.
         progress: called with the number of updates still to be replayed.
         accept_drift: go on where weights come out different from what was recorded.
+        algorithm: that the learner replays; empty: not known.
 
     Returns:
         What was replayed.
 
     Raises:
-        DriftError: weights come out different, and drift is not accepted.
+        UnreachableError: a row cannot be replayed, or comes out different and drift is not
+            accepted. The learner then serves the version before it, unless none was replayed.
     """
-    line = await store.read(partial(MemoryStore.lineage, version=version))
-    restored = await _restore_newest(learner, store, snapshots, line)
-    missing = [v for v in line if v > restored]
+    reach = await _restore_nearest(learner, store, version, snapshots, algorithm)
+    if reach.obstacle is not None:
+        raise UnreachableError(str(reach), reach.version)
+    missing = reach.rows
     progress(len(missing))
     verified_from = await store.read(partial(_last_drift, versions=missing))
-    reached, done = "", 0
+    reached, at, done = "", reach.snapshot, 0
     for start in range(0, len(missing), REPLAY_PAGE):
         page = missing[start : start + REPLAY_PAGE]
         # The row at which drift was accepted says what must come out.
@@ -76,30 +82,84 @@ async def bring_to(
             (accept_drift, [v for v in page if v >= verified_from]),
         ):
             rows = await store.read(partial(replayed_updates, versions=versions))
-            async for _, digest in learner.replay(rows, tolerant):
-                reached = digest
-                done += 1
-                progress(len(missing) - done)
+            try:
+                async for replayed, digest in learner.replay(rows, tolerant):
+                    at, reached = replayed, digest
+                    done += 1
+                    progress(len(missing) - done)
+            except DriftError as error:
+                raise UnreachableError(str(error), at) from error
     return Replayed(updates=done, digest=reached)
 
 
-async def _restore_newest(
-    learner: Learner, store: StoreThreads, snapshots: Path, line: Sequence[int]
-) -> int:
-    """Serves the newest snapshot of these versions; returns its version, 0 if there is none."""
-    on_the_way = set(line)
-    for version, folder in snapshot_folders(snapshots):
-        if version not in on_the_way:
-            continue
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The version that is served after a start, and how many updates were replayed."""
+
+    version: int
+    replayed: int
+
+
+async def bring_to_head(
+    learner: Learner,
+    store: StoreThreads,
+    description: LearnerDescription,
+    snapshots: Path,
+    progress: Callable[[int], None],
+    accept_drift: bool,
+) -> Head:
+    """Brings a fresh learner to what is to be served: the head of the ledger, if it can be reached.
+
+    Otherwise, if that is accepted, to the nearest version that can be, and what followed it is
+    queued again. It need not be accepted where only the text of an erased fact is missing: whoever
+    erased it asked for weights without it.
+
+    Raises:
+        UnreachableError: the head cannot be reached, and drift is not accepted.
+    """
+    version = await store.read(MemoryStore.model_version)
+    algorithm, environment = description.algorithm, description.environment
+    reach = await nearest_reachable(store, snapshots, version, algorithm, verify=True)
+    if reach.obstacle is not None and not (accept_drift or reach.obstacle.erased):
+        raise UnreachableError(_what_to_do(reach), reach.version)
+    replayed = await bring_to(
+        *(learner, store, reach.version, snapshots, progress, accept_drift), algorithm=algorithm
+    )
+    if reach.obstacle is not None:
+        version = await _start_over(learner, store, reach, replayed.digest, description)
+    elif replayed.digest:
+        version = await note_drift(learner, store, version, replayed.digest, environment)
+    return Head(version, replayed.updates)
+
+
+def _what_to_do(reach: Reach) -> str:
+    start = f"snapshot {reach.snapshot}" if reach.snapshot else "the base model"
+    return (
+        f"version {reach.wanted} cannot be served: {reach.obstacle}, and no snapshot holds a later"
+        f" version than {reach.version} (reached from {start}). Either start the release that made"
+        " it once more and stop it in good order (SIGTERM), which leaves a snapshot of its newest"
+        " version, and then start this one. Or start with --accept-drift: version"
+        f" {reach.version} is served, and what followed it is learned again by this release."
+        " Nothing is lost either way"
+    )
+
+
+async def _restore_nearest(
+    learner: Learner, store: StoreThreads, version: int, snapshots: Path, algorithm: str
+) -> Reach:
+    """Restores the snapshot that a version is reached from, if that version can be reached."""
+    damaged: set[int] = set()
+    while True:
+        reach = await nearest_reachable(store, snapshots, version, algorithm, passed_over=damaged)
+        if reach.obstacle is not None or not reach.snapshot:
+            return reach
         try:
-            # A database restored from a backup may have learned other things since.
-            recorded = await store.read(partial(MemoryStore.update, model_version=version))
-            if read_manifest(folder).digest != recorded.digest_after:
-                raise SnapshotError(f"the snapshot {folder} is of another history")
-            return await learner.restore(folder)
+            await learner.restore(folder_of(snapshots, reach.snapshot))
         except SnapshotError as error:
             logger.error("%s; going back to the one before it", error)
-    return 0
+            damaged.add(reach.snapshot)
+        else:
+            return reach
 
 
 async def adopt(learner: Learner, store: StoreThreads, row: Update) -> None:
@@ -135,6 +195,31 @@ async def note_drift(
     row = await store.write(partial(taking_back.record_drift, end=end))
     await adopt(learner, store, row)
     await _probe_all(learner, store)
+    return row.model_version
+
+
+async def _start_over(
+    learner: Learner,
+    store: StoreThreads,
+    reach: Reach,
+    digest: str,
+    description: LearnerDescription,
+) -> int:
+    """Serves the nearest version, which the learner is at, and queues again what followed it.
+
+    Returns:
+        The version that is served: that of a row which says so.
+    """
+    recorded = description.base_digest
+    if reach.version:
+        update = await store.read(partial(MemoryStore.update, model_version=reach.version))
+        recorded = update.digest_after
+    end = row_without_steps(reach.version, recorded, digest or recorded, description.environment)
+    row, queued = await store.write(
+        partial(starting_over.start_over, end=end, why=str(reach.obstacle))
+    )
+    await adopt(learner, store, row)
+    logger.warning("%s: it is served, and %d facts are learned again", reach, queued)
     return row.model_version
 
 

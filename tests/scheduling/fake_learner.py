@@ -23,7 +23,7 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
-from agent.learning.snapshots import write_snapshot
+from agent.learning.snapshots import verify_snapshot, write_snapshot
 from memory_store.records import Policy, RatePoint, Step
 
 BASE = "base"
@@ -155,6 +155,8 @@ class FakeLearner:
             self._reach("replay")
             if row.update.parent_version != self.version:
                 raise StaleVersionError(f"at {self.version}, not at {row.update.parent_version}")
+            if row.update.steps and row.update.algorithm != self._machine.algorithm:
+                raise DriftError(f"{row.update.algorithm} is not {self._machine.algorithm}")
             rehearsed = {id_ for step in row.update.steps for id_ in step.rehearsed_fact_ids}
             assert {example.fact_id for example in row.rehearsed} == rehearsed
             if row.update.steps:
@@ -165,7 +167,10 @@ class FakeLearner:
             yield self.version, self.digest
 
     async def restore(self, folder: Path) -> int:
-        raise AssertionError("no snapshot was written")
+        manifest = verify_snapshot(folder)
+        self.served = manifest.digest.split("+")[1:]
+        self.version = manifest.model_version
+        return self.version
 
     async def snapshot(self, folder: Path) -> tuple[int, int]:
         self._reach("snapshot")

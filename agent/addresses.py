@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # gRPC's other ways to write HOST:PORT. A resolver that is named (dns://RESOLVER/HOST) is not one.
-_SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
+SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
 UNIX, UNIX_ABSTRACT = "unix:", "unix-abstract:"
 
 
@@ -15,7 +15,7 @@ def is_loopback(address: str) -> bool:
     """Whether HOST:PORT is on this machine; in doubt not."""
     if address.startswith((UNIX, UNIX_ABSTRACT)):
         return True
-    for scheme in _SCHEMES:
+    for scheme in SCHEMES:
         if address.startswith(scheme):
             address = address.removeprefix(scheme)
             break

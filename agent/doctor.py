@@ -26,14 +26,18 @@ import pysqlite3
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.addresses import proxy_options
-from agent.config import DEFAULT_ADDRESS, DEFAULT_MODEL, Security
+from agent.config import DEFAULT_ADDRESS, DEFAULT_METRICS_HOST, DEFAULT_MODEL, Security
 from agent.data_folder import is_held, is_open_to_others
 from agent.errors import AgentError, ModelNotFoundError
 from agent.learning import catalog
 from agent.learning.catalog import ModelEntry, Source
-from agent.service.server import MODEL_SERVICE
+from agent.service.server import LOCAL, MODEL_SERVICE
 from agent.service.tokens import KnownTokens, TokenFile
-from agent.service.transport import require_safe_listen, server_credentials
+from agent.service.transport import (
+    require_safe_listen,
+    server_credentials,
+    why_not_listen,
+)
 from agent.upgrade import needs, survey
 from memory_store.connection import MINIMUM_SQLITE, require_safe_sqlite
 from memory_store.errors import MemoryStoreError, StoreUnusableError
@@ -92,6 +96,8 @@ class Patient:
     model: str = DEFAULT_MODEL
     device: str = "auto"
     security: Security = field(default_factory=Security)
+    metrics_port: int | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -108,9 +114,15 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("model", lambda: check_model(patient.model)),
         ("upgrade", lambda: check_upgrade(patient.data)),
         ("clock", lambda: check_clock(datetime.now(UTC), newest_change(patient.data))),
-        ("port", lambda: check_port(patient.listen, held=is_held(patient.data))),
+        ("port", lambda: _check_port_of(patient)),
         ("security", lambda: check_security(patient.listen, patient.security)),
     )
+    if (port := patient.metrics_port) is not None:
+        held = is_held(patient.data)
+        checks = (
+            *checks,
+            ("metrics", lambda: check_metrics(patient.metrics_host, port, held=held)),
+        )
     for name, check in checks:
         try:
             yield check()
@@ -262,30 +274,47 @@ def check_clock(now: datetime, newest: datetime | None) -> Finding:
     return _good("clock", found)
 
 
-def check_port(listen: str, *, held: bool) -> Finding:
-    """It can be listened on, or our own server does."""
-    host, _, port = listen.rpartition(":")
-    try:
-        if not 0 <= int(port) < 2**16:
-            raise ValueError("ports are 0 to 65535")
-        [(family, kind, _, _, address), *_] = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM
-        )
-        with socket.socket(family, kind) as probe:
-            # As gRPC does: a port whose last connections are still dying is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, ValueError) as error:
+def check_port(listen: str, *, held: bool, security: Security = LOCAL) -> Finding:
+    """It can be listened on, or the server of this data folder does.
+
+    Args:
+        listen: the address.
+        held: whether a server runs on the data folder.
+        security: of the server.
+    """
+    if (reason := why_not_listen(listen)) is None:
+        return _good("port", f"{listen} is free")
+    remedy = "choose another --listen HOST:PORT"
+    if security.tls_cert is not None or _speaks_tls(listen):
         if held:
             return _good("port", f"{listen} is taken, and a server runs on the data folder")
-        if _is_ours(listen):
-            return _good("port", f"a server of this program runs at {listen}, on other data")
-        remedy = "choose another --listen HOST:PORT"
-        if _speaks_tls(listen):
-            ask = f"agent health --server {listen} --tls-ca CA"
-            remedy = f"a server with TLS runs there: ask '{ask}' whether it is ours, or {remedy}"
-        return _bad("port", f"cannot listen on {listen}: {error}", remedy)
-    return _good("port", f"{listen} is free")
+        ask = f"agent health --server {listen} --tls-ca CA"
+        remedy = f"a server with TLS runs there: ask '{ask}' whether it is ours, or {remedy}"
+    elif _is_ours(listen):
+        if held:
+            return _good("port", f"{listen} is taken, and a server runs on the data folder")
+        reason += ": a server of this program runs there, on other data"
+    return _bad("port", f"cannot listen on {listen}: {reason}", remedy)
+
+
+def _check_port_of(patient: Patient) -> Finding:
+    return check_port(patient.listen, held=is_held(patient.data), security=patient.security)
+
+
+def check_metrics(host: str, port: int, *, held: bool) -> Finding:
+    """Metrics can be served there, or the server of this data folder does."""
+    listen = f"{host}:{port}"
+    if (reason := why_not_listen(listen)) is None:
+        return _good("metrics", f"{listen} is free")
+    if held:
+        return _warning(
+            "metrics",
+            f"{listen} is taken, and a server runs on the data folder",
+            f"look whether they are its metrics: http://{listen}/metrics",
+        )
+    return _bad(
+        "metrics", f"cannot serve metrics on {listen}: {reason}", "choose another --metrics-port"
+    )
 
 
 def _is_ours(listen: str) -> bool:

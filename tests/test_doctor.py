@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,16 +150,92 @@ def test_port() -> None:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         require_ill(doctor.check_port(listen, held=False), State.BAD, "Address already in use")
         assert "TLS" not in doctor.check_port(listen, held=False).remedy
-        assert doctor.check_port(listen, held=True).state is State.GOOD
+        # A server runs on the data folder, but it is not the one that has this port.
+        require_ill(doctor.check_port(listen, held=True), State.BAD, "Address already in use")
     for wrong in ("256.0.0.1:1", "127.0.0.1:99999", "127.0.0.1"):
         require_ill(doctor.check_port(wrong, held=False), State.BAD, wrong)
 
 
-async def test_a_port_that_a_server_of_ours_holds_is_no_fault(tmp_path: Path) -> None:
+async def test_a_port_that_the_server_of_this_data_holds_is_no_fault(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        found = await asyncio.to_thread(doctor.check_port, server.server.address, held=False)
-    assert found.state is State.GOOD
-    assert "on other data" in found.found
+        listen = server.server.address
+        ours = await asyncio.to_thread(doctor.check_port, listen, held=True)
+        others = await asyncio.to_thread(doctor.check_port, listen, held=False)
+    assert ours.state is State.GOOD
+    assert "a server runs on the data folder" in ours.found
+    require_ill(others, State.BAD, "a server of this program runs there, on other data")
+
+
+def test_every_address_of_a_host_must_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        both = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", port)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: both)
+        require_ill(doctor.check_port(f"localhost:{port}", held=False), State.BAD, "already in use")
+
+
+def test_one_address_family_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0)),  # nobody's
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: both)
+    assert doctor.check_port("localhost:0", held=False).state is State.GOOD
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: both[:1])
+    require_ill(doctor.check_port("localhost:0", held=False), State.BAD, "cannot listen on")
+
+
+def test_a_port_that_is_bound_but_not_listened_on_is_taken() -> None:
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        bound.listen(1)
+        listen = f"ipv4:127.0.0.1:{bound.getsockname()[1]}"
+        require_ill(doctor.check_port(listen, held=False), State.BAD, "Address already in use")
+
+
+def test_a_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(self: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # root may bind it
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    require_ill(doctor.check_port("127.0.0.1:443", held=False), State.BAD, "Permission denied")
+
+
+def test_unix_sockets(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    listen = f"unix:{path}"
+    assert doctor.check_port(listen, held=False).state is State.GOOD
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+        require_ill(doctor.check_port(listen, held=False), State.BAD, "Address already in use")
+    assert doctor.check_port(listen, held=False).state is State.GOOD  # left behind
+    path.unlink()
+    path.touch()
+    require_ill(doctor.check_port(listen, held=False), State.BAD, "a file that is no socket")
+    missing = f"unix:{tmp_path / 'no' / 'socket'}"
+    require_ill(doctor.check_port(missing, held=False), State.BAD, "nothing can be made")
+    long = f"unix:{tmp_path / ('x' * 108)}"
+    require_ill(doctor.check_port(long, held=False), State.BAD, "longer than 107 bytes")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{tmp_path}")
+        abstract = f"unix-abstract:{tmp_path}"
+        require_ill(doctor.check_port(abstract, held=False), State.BAD, "already in use")
+
+
+def test_the_port_of_the_metrics(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        require_ill(doctor.check_metrics("127.0.0.1", port, held=False), State.BAD, "in use")
+        require_ill(doctor.check_metrics("127.0.0.1", port, held=True), State.WARNING, "is taken")
+        patient = Patient(data=tmp_path, listen="127.0.0.1:0", model="tiny", metrics_port=port)
+        assert [f.state for f in doctor.examine(patient) if f.check == "metrics"] == [State.BAD]
+    assert doctor.check_metrics("127.0.0.1", port, held=False).state is State.GOOD
 
 
 async def test_of_a_port_with_tls_is_told_how_to_ask_whose_it_is(tmp_path: Path) -> None:

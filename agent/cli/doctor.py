@@ -14,7 +14,7 @@ from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
 from agent.cli.securing import SecurityOptions
-from agent.config import DEFAULT_ADDRESS, DEFAULT_MODEL
+from agent.config import DEFAULT_ADDRESS, DEFAULT_METRICS_HOST, DEFAULT_MODEL
 
 STYLES = {"good": "green", "warning": "yellow", "bad": "red"}
 
@@ -31,6 +31,19 @@ def doctor(
         str, typer.Option(envvar="AGENT_MODEL", help="The model to serve.")
     ] = DEFAULT_MODEL,
     device: Annotated[str, typer.Option(envvar="AGENT_DEVICE", help="auto, cpu or cuda.")] = "auto",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="AGENT_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Port of the metrics.",
+            show_default="none are served",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(envvar="AGENT_METRICS_HOST", help="Address of the metrics.")
+    ] = DEFAULT_METRICS_HOST,
     *,
     security: SecurityOptions,
     json: Json = False,
@@ -39,7 +52,13 @@ def doctor(
     from agent.doctor import Patient, State, examine  # imports the store
 
     patient = Patient(
-        data=data, listen=listen, model=model, device=device, security=security.chosen()
+        data=data,
+        listen=listen,
+        model=model,
+        device=device,
+        security=security.chosen(),
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
     )
     with messages.status("looking"):
         findings = list(examine(patient))

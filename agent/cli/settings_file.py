@@ -20,6 +20,8 @@ PREFIX = "AGENT_"
 # Read outside the command line: where models are kept, which wheel is the embedded model, data sets
 # of the laboratory, kernels.
 OTHER_VARIABLES = ("AGENT_CACHE", "AGENT_EVAL_DATA", "AGENT_KERNELS", "AGENT_SMOLLM")
+# A command that looks at what another one would do is set up like it.
+SET_UP_AS = {"doctor": "serve"}
 # Alike enough to be a slip of the keyboard; `AGENT_NAME` of a build server is not.
 ALIKE = 0.85
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
@@ -121,7 +123,9 @@ def _merged(
             own = [command.options[key]] if key in command.options else []
             for option in (*own, *inside.get(key, ())):
                 _check(where + key, value, option)
-        known = {**inherited, **values}
+        other = tables.get(SET_UP_AS.get(name, ""), {})
+        shared = {key.replace("_", "-"): value for key, value in other.items()}
+        known = {**inherited, **shared, **values}
         defaults[name] = {
             option.parameter: known[key] for key, option in command.options.items() if key in known
         }

@@ -10,16 +10,19 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 
-from agent.addresses import UNIX, UNIX_ABSTRACT, is_loopback, socket_path
+from agent.addresses import SCHEMES, UNIX, UNIX_ABSTRACT, is_loopback, socket_path
 from agent.config import Security
 from agent.errors import ConfigError
 
 # The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
+# `sun_path`, less the zero at its end.
+LONGEST_SOCKET_PATH = 107
 # Calls at a time over one connection; more wait at the client.
 MAX_CONCURRENT_CALLS = 1024
 # A client that has been silent so long is asked whether it is still there, and left after that.
@@ -136,6 +139,63 @@ def require_free(listen: str) -> None:
                 except OSError as error:
                     if error.errno == errno.EADDRINUSE:
                         raise address_in_use(listen) from error
+
+
+def why_not_listen(listen: str) -> str | None:
+    """Why a server could not listen on an address now; None if it could. Leaves nothing behind."""
+    if listen.startswith(UNIX_ABSTRACT):
+        return _why_not_bind(socket.AF_UNIX, "\0" + listen.removeprefix(UNIX_ABSTRACT))
+    if listen.startswith(UNIX):
+        return _why_not_at(socket_path(listen))
+    for scheme in SCHEMES:
+        listen = listen.removeprefix(scheme)
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) >= 2**16:
+        return "it is no HOST:PORT with a port of 0 to 65535"
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        return error.strerror or str(error)
+    reasons = [_why_not_bind(family, address) for family, _, _, _, address in found]
+    # A host may have addresses of a family that this machine lacks; one in use is refused.
+    taken = [reason for reason in reasons if reason == os.strerror(errno.EADDRINUSE)]
+    if taken or None not in reasons:
+        return (taken or reasons)[0]
+    return None
+
+
+def _why_not_bind(family: int, address: Any) -> str | None:
+    """Binds and listens as gRPC does, for a moment."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if family != socket.AF_UNIX:
+                # Connections that are ending do not count.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _why_not_at(path: Path) -> str | None:
+    """Looks only: binding would take the place of a socket that somebody listens on."""
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        return f"the path is longer than {LONGEST_SOCKET_PATH} bytes"
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        return f"nothing can be made in the folder {path.absolute().parent}"
+    if not path.exists():
+        return None
+    if not path.is_socket():
+        return "there is a file that is no socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            return None  # left behind by a server that was killed
+        except OSError as error:
+            return error.strerror or str(error)
+    return os.strerror(errno.EADDRINUSE)
 
 
 def address_in_use(listen: str) -> ConfigError:

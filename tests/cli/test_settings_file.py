@@ -88,7 +88,7 @@ def test_what_is_not_understood_is_refused(
 def test_a_server_does_not_start_without_the_tokens_that_were_meant(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def serve(settings, on_start) -> None:
+    async def serve(*settings: object) -> None:
         pytest.fail("served without authentication")
 
     monkeypatch.setattr("agent.app.serve", serve)
@@ -122,6 +122,15 @@ def test_tables_of_commands_inside_a_group_win_over_those_of_the_group(tmp_path:
     assert defaults["serve"]["learning_rate"] == 1  # a whole number is a number
 
 
+def test_the_doctor_looks_at_what_serve_is_set_up_as(tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text(
+        '[serve]\nlisten = "a:1"\nmax-steps = 3\ntls_cert = "c"\n[doctor]\ntls-cert = "d"\n'
+    )
+    defaults = read_settings(config, COMMANDS)
+    assert defaults["doctor"] == {"listen": "a:1", "tls_cert": "d"}
+
+
 def test_variables_of_other_programs_are_left_alone() -> None:
     # As build servers and Kubernetes set them.
     others = ["AGENT_NAME", "AGENT_ID", "AGENT_SERVICE_HOST", "AGENT_TEMPDIRECTORY"]
@@ -145,7 +154,7 @@ def test_a_variable_that_is_almost_one_of_ours_is_refused(name: str, meant: str)
 def test_serve_reports_the_variables_that_it_ignores(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def serve(settings, on_start) -> None:
+    async def serve(*settings: object) -> None:
         pass
 
     monkeypatch.setattr("agent.app.serve", serve)

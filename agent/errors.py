@@ -78,6 +78,10 @@ class TooManyStreamsError(AgentError):
     """A client, or all of them together, have as many streams open as the server allows."""
 
 
+class WaitTimeoutError(AgentError, TimeoutError):
+    """What was waited for has not happened in the time that was given; it may happen yet."""
+
+
 class RateLimitedError(AgentError):
     """A client calls more often than the server lets one client.
 

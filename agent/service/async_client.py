@@ -55,6 +55,7 @@ from agent.service.client import (
     encode_new,
     in_our_words,
 )
+from agent.service.patience import Patience
 from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
@@ -66,6 +67,7 @@ from memory_store.records import (
     FactRetention,
     FactState,
     NewFact,
+    Policy,
     Probe,
     Retention,
     Update,
@@ -106,9 +108,26 @@ class AsyncClient:
 
     # -- Teaching ----------------------------------------------------------------------------
 
-    async def teach(self, question: str, answer: str, **more: object) -> Accepted:
+    async def teach(
+        self,
+        question: str,
+        answer: str,
+        *,
+        correlated_questions: Sequence[str] = (),
+        policy: Policy | None = None,
+        request_id: str | None = None,
+        fact_id: str | None = None,
+    ) -> Accepted:
         """Hands in one fact; returns once it is durable, before it is learned."""
-        return await self.teach_fact(NewFact(question=question, answer=answer, **more))  # type: ignore[arg-type]
+        new = NewFact(
+            question=question,
+            answer=answer,
+            correlated_questions=tuple(correlated_questions),
+            policy=policy,
+            request_id=request_id,
+            fact_id=fact_id,
+        )
+        return await self.teach_fact(new)
 
     async def teach_fact(self, new: NewFact) -> Accepted:
         """Hands in one fact; see `teach`."""
@@ -141,12 +160,21 @@ class AsyncClient:
         request = pb.TeachBatchRequest(facts=map(encode_new, facts))
         return decode_batch(await self._call(self._memory.TeachBatch, request, DEADLINE_SECONDS))
 
-    async def wait(self, fact_ids: Iterable[str]) -> dict[str, Fact]:
+    async def wait(
+        self, fact_ids: Iterable[str], *, timeout: float | None = None
+    ) -> dict[str, Fact]:
         """Returns the facts by id once each is settled; see `settle`."""
-        return {fact.id: fact async for fact in self.settle(fact_ids)}
+        return {fact.id: fact async for fact in self.settle(fact_ids, timeout=timeout)}
 
-    async def settle(self, fact_ids: Iterable[str]) -> AsyncIterator[Fact]:
-        """Yields each fact as soon as it is settled: learned, known, resisted, ..."""
+    async def settle(
+        self, fact_ids: Iterable[str], *, timeout: float | None = None
+    ) -> AsyncIterator[Fact]:
+        """Yields each fact as soon as it is settled: learned, known, resisted, ...
+
+        Raises:
+            WaitTimeoutError: not all are after `timeout` seconds; those that are were yielded.
+        """
+        patience = Patience(timeout)
         # The events' position is taken before the facts are looked at, so none is missed.
         after_sequence = (await self.status()).event_sequence
         waiting = set()
@@ -157,7 +185,9 @@ class AsyncClient:
             else:
                 waiting.add(fact_id)
         while waiting:
-            async with aclosing(self.watch(after_sequence)) as events:
+            patience.require(waiting)
+            watching = self.watch(after_sequence, timeout=patience.left())
+            async with aclosing(watching) as events:
                 async for event in events:
                     after_sequence = max(after_sequence, event.sequence)
                     if event.fact_id in waiting and event.kind.value in SETTLED:
@@ -254,16 +284,25 @@ class AsyncClient:
             request.page_token = response.next_page_token
 
     async def watch(
-        self, after_sequence: int = -1, fact_ids: Sequence[str] = ()
+        self,
+        after_sequence: int = -1,
+        fact_ids: Sequence[str] = (),
+        *,
+        timeout: float | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Events as they happen, until the server stops; see `WatchEventsRequest`."""
+        """Events as they happen, until the server stops, or for `timeout` seconds."""
+        patience = Patience(timeout)
         if after_sequence < 0:
             after_sequence = (await self.status()).event_sequence
         while True:
             request = pb.WatchEventsRequest(
                 after_sequence=after_sequence, fact_ids=fact_ids, together=True
             )
-            stream = self._stream(self._memory.WatchEvents, request, WATCH_DEADLINE_SECONDS)
+            left = patience.left()
+            if left == 0:
+                return
+            seconds = WATCH_DEADLINE_SECONDS if left is None else min(left, WATCH_DEADLINE_SECONDS)
+            stream = self._stream(self._memory.WatchEvents, request, seconds)
             try:
                 async for response in stream:
                     for event in decode_events(response):
@@ -325,13 +364,20 @@ class AsyncClient:
         return decode_operation(response.operation)
 
     async def wait_operation(
-        self, operation_id: int, progress: Callable[[str], None] = lambda what: None
+        self,
+        operation_id: int,
+        progress: Callable[[str], None] = lambda what: None,
+        *,
+        timeout: float | None = None,
     ) -> OperationStatus:
-        """Returns once an operation is done or failed; tells what is being done meanwhile."""
+        """Returns once an operation is done or failed; reports what is being done meanwhile."""
+        patience = Patience(timeout)
         # The events' position is taken before the operation is looked at, so no end is missed.
         after_sequence = (await self.status()).event_sequence
         while (operation := await self.operation(operation_id)).state not in ("done", "failed"):
-            async with aclosing(self.watch(after_sequence)) as events:
+            patience.require([f"operation {operation_id}"])
+            watching = self.watch(after_sequence, timeout=patience.left())
+            async with aclosing(watching) as events:
                 async for event in events:
                     after_sequence = max(after_sequence, event.sequence)
                     if event.kind is EventKind.REBUILDING:

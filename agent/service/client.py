@@ -24,6 +24,7 @@ from agent.learning.limits import TeachingLimits
 from agent.service import codec
 from agent.service.channel import ANYBODY, Access, open_channel
 from agent.service.error_details import Refusal, decode_error, decode_rejection
+from agent.service.patience import Patience
 from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
@@ -35,6 +36,7 @@ from memory_store.records import (
     FactRetention,
     FactState,
     NewFact,
+    Policy,
     Probe,
     Retention,
     Update,
@@ -209,16 +211,35 @@ class Client:
         """Ends the connection."""
         self._channel.close()
 
-    def teach(self, question: str, answer: str, **more: object) -> Accepted:
+    def teach(
+        self,
+        question: str,
+        answer: str,
+        *,
+        correlated_questions: Sequence[str] = (),
+        policy: Policy | None = None,
+        request_id: str | None = None,
+        fact_id: str | None = None,
+    ) -> Accepted:
         """Hands in one fact; returns once it is durable, before it is learned.
 
         Args:
             question: as it will be asked.
             answer: one line.
-            **more: further fields of `NewFact`. Without a `request_id` one is made, so that the
-                call may be retried.
+            correlated_questions: of the same answer, never trained on: probes of transfer.
+            policy: how its learning rate is chosen; None: as the server is set.
+            request_id: the same one teaches once; None: a new one, so that the call may be retried.
+            fact_id: chosen by the caller; None: the server chooses one.
         """
-        return self.teach_fact(NewFact(question=question, answer=answer, **more))  # type: ignore[arg-type]
+        new = NewFact(
+            question=question,
+            answer=answer,
+            correlated_questions=tuple(correlated_questions),
+            policy=policy,
+            request_id=request_id,
+            fact_id=fact_id,
+        )
+        return self.teach_fact(new)
 
     def teach_fact(self, new: NewFact) -> Accepted:
         """Hands in one fact; see `teach`."""
@@ -284,13 +305,23 @@ class Client:
         return decode_operation(response.operation)
 
     def wait_operation(
-        self, operation_id: int, progress: Callable[[str], None] = lambda what: None
+        self,
+        operation_id: int,
+        progress: Callable[[str], None] = lambda what: None,
+        *,
+        timeout: float | None = None,
     ) -> OperationStatus:
-        """Returns once an operation is done or failed; tells what is being done meanwhile."""
+        """Returns once an operation is done or failed; reports what is being done meanwhile.
+
+        Raises:
+            WaitTimeoutError: it goes on after `timeout` seconds.
+        """
+        patience = Patience(timeout)
         # The events' position is taken before the operation is looked at, so no end is missed.
         after_sequence = self.status().event_sequence
         while (operation := self.operation(operation_id)).state not in ("done", "failed"):
-            for event in self.watch(after_sequence):
+            patience.require([f"operation {operation_id}"])
+            for event in self.watch(after_sequence, timeout=patience.left()):
                 after_sequence = max(after_sequence, event.sequence)
                 if event.kind is EventKind.REBUILDING:
                     progress(event.message)
@@ -400,19 +431,34 @@ class Client:
                 return
             request.page_token = response.next_page_token
 
-    def watch(self, after_sequence: int = -1, fact_ids: Sequence[str] = ()) -> Iterator[Event]:
-        """Events as they happen, until the server stops; see `WatchEventsRequest`."""
+    def watch(
+        self,
+        after_sequence: int = -1,
+        fact_ids: Sequence[str] = (),
+        *,
+        timeout: float | None = None,
+    ) -> Iterator[Event]:
+        """Events as they happen, until the server stops; see `WatchEventsRequest`.
+
+        Args:
+            after_sequence: the last one already seen; negative begins with what happens next.
+            fact_ids: only events of these facts; empty means all.
+            timeout: ends after so many seconds too; None: never.
+        """
+        patience = Patience(timeout)
         if after_sequence < 0:
             after_sequence = self.status().event_sequence
         while True:
             request = pb.WatchEventsRequest(
                 after_sequence=after_sequence, fact_ids=fact_ids, together=True
             )
+            left = patience.left()
+            if left == 0:
+                return
+            seconds = WATCH_DEADLINE_SECONDS if left is None else min(left, WATCH_DEADLINE_SECONDS)
             try:
                 with self._our_errors():
-                    for response in self._memory.WatchEvents(
-                        request, timeout=WATCH_DEADLINE_SECONDS
-                    ):
+                    for response in self._memory.WatchEvents(request, timeout=seconds):
                         for event in decode_events(response):
                             after_sequence = max(after_sequence, event.sequence)
                             yield event
@@ -421,15 +467,19 @@ class Client:
                 if error.code != grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise
 
-    def wait(self, fact_ids: Iterable[str]) -> dict[str, Fact]:
+    def wait(self, fact_ids: Iterable[str], *, timeout: float | None = None) -> dict[str, Fact]:
         """Returns the facts by id once each is settled; see `settle`."""
-        return {fact.id: fact for fact in self.settle(fact_ids)}
+        return {fact.id: fact for fact in self.settle(fact_ids, timeout=timeout)}
 
-    def settle(self, fact_ids: Iterable[str]) -> Iterator[Fact]:
+    def settle(self, fact_ids: Iterable[str], *, timeout: float | None = None) -> Iterator[Fact]:
         """Yields each fact as soon as it is settled: learned, known, resisted, ...
 
         Outlasts a restart of the learner; raises `ServerUnreachableError` if the server stops.
+
+        Raises:
+            WaitTimeoutError: not all are after `timeout` seconds; those that are were yielded.
         """
+        patience = Patience(timeout)
         # The events' position is taken before the facts are looked at, so none is missed.
         after_sequence = self.status().event_sequence
         waiting = set()
@@ -440,7 +490,8 @@ class Client:
             else:
                 waiting.add(fact_id)
         while waiting:
-            for event in self.watch(after_sequence):
+            patience.require(waiting)
+            for event in self.watch(after_sequence, timeout=patience.left()):
                 after_sequence = max(after_sequence, event.sequence)
                 if event.fact_id in waiting and event.kind.value in SETTLED:
                     waiting.discard(event.fact_id)

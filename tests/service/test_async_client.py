@@ -17,7 +17,7 @@ import pytest
 
 import agent
 from agent import Access, AsyncClient, Client, NewFact
-from agent.errors import ConfigError, ServerUnreachableError
+from agent.errors import ConfigError, ServerUnreachableError, WaitTimeoutError
 from agent.service.client import Rejected, RequestError
 from memory_store.records import EventKind, FactState
 from tests.service.serving import LEARNER_GONE, Serving
@@ -96,6 +96,42 @@ async def test_waiting_until_facts_are_settled(client: AsyncClient, served: Serv
     await served.store.write(learn)
     facts = await asyncio.wait_for(waiting, 10)
     assert [facts[fact_id].state for fact_id in (old.id, new.id)] == ["learned", "quarantined"]
+
+
+async def test_waiting_ends_in_time(client: AsyncClient) -> None:
+    """Low: `Client.wait` had no timeout. Nothing is learned here, whatever is waited for."""
+    ids = [(await client.teach(f"{number}?", "Piano")).fact.id for number in range(4)]
+    with pytest.raises(WaitTimeoutError, match=r"waiting for .*, \.\.\. after 0.01 s") as late:
+        await client.wait(ids, timeout=0.01)
+    assert isinstance(late.value, TimeoutError)
+    operation, _ = await client.forget(ids[0])
+    with pytest.raises(WaitTimeoutError, match=f"operation {operation.id}"):
+        await client.wait_operation(operation.id, timeout=0.01)
+    assert [event async for event in client.watch(0, timeout=0)] == []
+
+
+async def test_what_is_taught_with_is_named(client: AsyncClient) -> None:
+    """Low: `teach(**more)` took misspelt arguments past a type checker."""
+    accepted = await client.teach(
+        "Sky?",
+        "Piano",
+        correlated_questions=["Heaven?"],
+        fact_id="the-sky",
+        request_id="00000000-0000-4000-8000-000000000001",
+    )
+    assert (accepted.fact.id, accepted.fact.correlated_questions) == ("the-sky", ("Heaven?",))
+    assert (
+        await client.teach(
+            "Sky?", "Piano", fact_id="the-sky", request_id="00000000-0000-4000-8000-000000000001"
+        )
+    ).repeated
+    names = {
+        name: parameter
+        for name, parameter in inspect.signature(Client.teach).parameters.items()
+        if name != "self"
+    }
+    assert not any(each.kind is each.VAR_KEYWORD for each in names.values())
+    assert {"correlated_questions", "policy", "request_id", "fact_id"} <= set(names)
 
 
 async def test_watching_ends_when_nobody_reads(client: AsyncClient, served: Serving) -> None:

@@ -14,13 +14,15 @@ from unittest.mock import Mock
 import grpc
 import pytest
 
-from agent.errors import AgentError, ServerUnreachableError
+from agent.errors import AgentError, ServerUnreachableError, WaitTimeoutError
 from agent.service import channel, client
 from agent.service.client import Client, RequestError
+from agent.service.patience import Patience
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import EventKind, FactState, NewFact
+from memory_store.store import MemoryStore
 from tests.cli.conftest import in_thread
-from tests.store.builders import new_fact
+from tests.store.builders import learning, new_fact
 
 TEACH, FORGET = (f"/continual.v1.MemoryService/{name}" for name in ("Teach", "Forget"))
 CALLS: dict[str, Callable[[Client], Any]] = {
@@ -216,3 +218,37 @@ def test_a_server_that_is_gone_without_a_word_is_noticed_while_nothing_happens(
             lost.set()
             with pytest.raises(AgentError):
                 next(events)
+
+
+def test_waiting_ends_in_time(tmp_path: Path) -> None:
+    """Low: `Client.wait` had no timeout. Nothing is learned here, whatever is waited for."""
+    with in_thread(tmp_path) as server, Client(server.address) as asking:
+        done = asking.teach("Done?", "Piano", fact_id="done").fact
+        waits = asking.teach("Waits?", "Piano", fact_id="waits").fact
+
+        def learn(store: MemoryStore) -> None:
+            store.claim()
+            store.record_known(done.id, learning())
+
+        server.write(learn)
+        settled = asking.settle([done.id, waits.id], timeout=0.01)
+        assert next(settled).state is FactState.KNOWN
+        with pytest.raises(WaitTimeoutError, match=r"waiting for waits after 0\.01 s"):
+            next(settled)
+        operation, _ = asking.forget(waits.id)
+        with pytest.raises(WaitTimeoutError, match=f"operation {operation.id}"):
+            asking.wait_operation(operation.id, timeout=0.01)
+
+
+def test_patience_is_over_when_its_seconds_are() -> None:
+    """Low: by a clock of the test."""
+    now = [0.0]
+    patience = Patience(10, lambda: now[0])
+    now[0] = 9.5
+    assert patience.left() == 0.5
+    patience.require(["fact"])
+    now[0] = 10.5
+    assert patience.left() == 0.0
+    with pytest.raises(WaitTimeoutError, match="waiting for fact after 10 s"):
+        patience.require(["fact"])
+    assert Patience(None).left() is None

@@ -202,16 +202,16 @@ async def _serve_with(
         ),
         lambda: loop.learner,
     )
+    thinner = Thinner(store, settings.keep_events)
     server = Server(
         settings.listen,
         MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent),
         ModelServicer(store, loop, keeper, settings.model, settings.limits, settings.max_questions),
-        AdminServicer(store, keeper, snapshots, loop.current, loop.wake, backups),
+        AdminServicer(store, keeper, snapshots, loop.current, loop.wake, backups, thinner.compact),
         settings.security,
         seen.interceptors,
     )
     audit = RetentionAudit(store, lambda: loop.learner)
-    thinner = Thinner(store, settings.keep_events)
     ticks = Ticks()
     ticks.every(settings.audit_minutes * 60, audit.tick)
     predicting = RatePredicting(store, loop.predict_by)

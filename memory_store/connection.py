@@ -70,6 +70,8 @@ class Connection:
             pragmas += ["query_only = ON"]
         else:
             pragmas += [
+                # Of a new file, and one that is rewritten: free pages can be given back.
+                "auto_vacuum = INCREMENTAL",
                 "journal_mode = WAL",
                 "synchronous = FULL",  # fsync at every commit: "accepted" survives a power loss
                 "secure_delete = ON",  # what is removed is overwritten, not just unlinked

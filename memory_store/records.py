@@ -535,3 +535,22 @@ class Place:
     path: str
     model_version: int
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """What compacting did.
+
+    Attributes:
+        bytes_before: of the database file.
+        bytes_after: the same afterwards.
+        removed_probes: old probes that the rule does not keep.
+        removed_events: likewise.
+        reclaimable_bytes: free in the file, given back only when it is rewritten.
+    """
+
+    bytes_before: int
+    bytes_after: int
+    removed_probes: int
+    removed_events: int
+    reclaimable_bytes: int

@@ -14,6 +14,8 @@ from agent.cli.connection import Connection
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
+from agent.config import DATABASE, DEFAULT_KEEP_EVENTS
+from agent.errors import ConfigError
 from agent.service.client import Client, OperationStatus
 from agent.service.results import Influence
 
@@ -55,6 +57,48 @@ def _pause(connection: Connection, json: bool, *, paused: bool) -> None:
         print_json({"learning_paused": paused})
     else:
         messages.print(f"learning is {'paused' if paused else 'on'}")
+
+
+@grouped
+def compact(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compact the memory in this folder instead, which no server may use meanwhile.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_events: Annotated[
+        int, typer.Option(min=1000, help="With --data: as of 'agent serve'.")
+    ] = DEFAULT_KEEP_EVENTS,
+    *,
+    connection: Connection,
+    json: Json = False,
+) -> None:
+    """Remove old probes and events that are no longer kept, and give disk space back."""
+    if data is None:
+        with connection.client() as client, messages.status("compacting"):
+            done = client.compact()
+    else:
+        from agent.data_folder import held  # imports a lock, and the store
+        from memory_store.compacting import compact_file
+
+        if not (data / DATABASE).is_file():
+            raise ConfigError(f"{data} holds no memory: name the folder of one")
+        with held(data), messages.status("compacting"):
+            done = compact_file(data / DATABASE, keep_events)
+    if json:
+        print_json(dataclasses.asdict(done))
+        return
+    messages.print(
+        f"{done.bytes_after / 1e6:.1f} MB, before {done.bytes_before / 1e6:.1f} MB; removed"
+        f" {done.removed_probes} probes and {done.removed_events} events"
+    )
+    if done.reclaimable_bytes:
+        messages.print(
+            f"{done.reclaimable_bytes / 1e6:.1f} MB of it are free: stop the server, and run"
+            " 'agent compact --data FOLDER' to give them back"
+        )
 
 
 @grouped

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from memory_store.compacting import compaction, give_back, space
 from memory_store.errors import StoreClosedError, StoreFailedError, StoreUnusableError
+from memory_store.records import Compaction
 from memory_store.thinning import Removed, Thinning
 from memory_store.writer import StoreThreads
 
@@ -44,15 +46,19 @@ class Thinner:
         if removed != Removed():
             logger.info("thinned: removed %d probes, %d events", removed.probes, removed.events)
 
-    async def run_fully(self) -> Removed:
-        """Looks at all facts, however few probes are new; returns what was removed.
+    async def compact(self) -> Compaction:
+        """Looks at all facts, however few probes are new, and gives free space back.
 
         Raises:
-            StoreUnusableError: it cannot be written; what was removed until then is.
+            StoreUnusableError: it cannot be written; what was done until then is.
         """
         async with self._working:
+            before = await self._store.read(space)
             self._thinning = Thinning(self._keep_events, fully=True)
-            return await self._finish(self._thinning)
+            removed = await self._finish(self._thinning)
+            while await self._store.write(give_back):
+                await asyncio.sleep(PAUSE_SECONDS)
+            return compaction(before, await self._store.read(space), removed)
 
     async def _finish(self, thinning: Thinning) -> Removed:
         removed = Removed()

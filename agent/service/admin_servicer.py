@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from agent.service.exports import write_readme
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
 from memory_store import taking_back
-from memory_store.records import HELD, PlaceKind
+from memory_store.records import HELD, Compaction, PlaceKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
@@ -66,6 +67,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         current: the learner to be asked.
         requested: called after each new operation, and when learning resumes.
         backups: of this memory.
+        compact: applies the rule of retention, and gives space back.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         current: Callable[[], Awaitable[ExportingLearner]],
         requested: Callable[[], None],
         backups: Backups,
+        compact: Callable[[], Awaitable[Compaction]],
     ) -> None:
         self._store = store
         self._snapshots = snapshots
@@ -83,6 +86,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self._current = current
         self._requested = requested
         self._backups = backups
+        self._compact = compact
 
     async def Rollback(
         self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -148,6 +152,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> pb.BackupResponse:
         version = await self._backups.write(Path(request.folder), self._copy_files)
         return pb.BackupResponse(model_version=version)
+
+    async def Compact(
+        self, request: pb.CompactRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CompactResponse:
+        return pb.CompactResponse(**asdict(await self._compact()))
 
     async def PauseLearning(
         self, request: pb.PauseLearningRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -45,6 +45,7 @@ from agent.service.client import (
     Taught,
     checked_utf8,
     decode_batch,
+    decode_compaction,
     decode_events,
     decode_operation,
     decode_rejected,
@@ -61,6 +62,7 @@ from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, 
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
     Accepted,
+    Compaction,
     Event,
     EventKind,
     Fact,
@@ -413,6 +415,12 @@ class AsyncClient:
         request = admin_pb2.PruneSnapshotsRequest()
         response = await self._call(self._admin.PruneSnapshots, request, COPY_DEADLINE_SECONDS)
         return list(response.removed_versions)
+
+    async def compact(self) -> Compaction:
+        """Removes old probes and events, and gives free space of the database back."""
+        request = admin_pb2.CompactRequest()
+        response = await self._call(self._admin.Compact, request, COPY_DEADLINE_SECONDS)
+        return decode_compaction(response)
 
     async def export(self, folder: str) -> int:
         """Writes a Hugging Face checkpoint on the server's machine; returns its version."""

@@ -30,6 +30,7 @@ from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, 
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
     Accepted,
+    Compaction,
     Event,
     EventKind,
     Fact,
@@ -369,6 +370,14 @@ class Client:
             )
         return list(response.removed_versions)
 
+    def compact(self) -> Compaction:
+        """Removes old probes and events, and gives free space of the database back."""
+        with self._our_errors():
+            response = self._admin.Compact(
+                admin_pb2.CompactRequest(), timeout=COPY_DEADLINE_SECONDS
+            )
+        return decode_compaction(response)
+
     def export(self, folder: str) -> int:
         """Writes a Hugging Face checkpoint on the server's machine; returns its version."""
         with self._our_errors():
@@ -695,6 +704,17 @@ def decode_retention(
     return (
         [codec.decode_fact_retention(fact) for fact in response.facts],
         [codec.decode_age_retention(ages) for ages in response.ages],
+    )
+
+
+def decode_compaction(message: admin_pb2.CompactResponse) -> Compaction:
+    """What compacting did."""
+    return Compaction(
+        bytes_before=message.bytes_before,
+        bytes_after=message.bytes_after,
+        removed_probes=message.removed_probes,
+        removed_events=message.removed_events,
+        reclaimable_bytes=message.reclaimable_bytes,
     )
 
 

@@ -62,6 +62,7 @@ METHODS: Mapping[str, Method] = {
     "/continual.v1.AdminService/PruneSnapshots": Method(Role.ADMIN),
     "/continual.v1.AdminService/PauseLearning": Method(Role.ADMIN, repeatable=True),
     "/continual.v1.AdminService/ResumeLearning": Method(Role.ADMIN, repeatable=True),
+    "/continual.v1.AdminService/Compact": Method(Role.ADMIN, repeatable=True),
     "/continual.v1.AdminService/Export": Method(Role.ADMIN),
     "/continual.v1.AdminService/Backup": Method(Role.ADMIN),
     # Whoever supervises the server has no token; it tells nothing but whether it serves.

@@ -65,6 +65,10 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "export FOLDER/export": ("folder model_version", {}),
+    "compact": (
+        "bytes_before bytes_after removed_probes removed_events reclaimable_bytes",
+        {},
+    ),
     "backup FOLDER/backup": ("folder model_version", {}),
     "snapshots create": (SNAPSHOT, {}),
     "snapshots list": ("snapshots", {"snapshots": SNAPSHOT}),

@@ -37,7 +37,7 @@ async def test_a_tick_thins_to_the_end_and_then_there_is_nothing(store: StoreThr
     await thinner.tick()
     left = await store.read(lambda store: [len(store.probes_of(f.id)) for f in store.facts()])
     assert left == [2, 2, 2]
-    assert await thinner.run_fully() == Removed()
+    assert (await thinner.compact()).removed_probes == 0
 
 
 async def test_others_write_between_two_pieces(
@@ -53,7 +53,7 @@ async def test_others_write_between_two_pieces(
         return piece(self, opened)
 
     monkeypatch.setattr(Thinning, "piece", counted)
-    await Thinner(store, 1000).run_fully()
+    await Thinner(store, 1000).compact()
     assert len(seen) > 3
     assert seen == list(range(3, 3 + len(seen)))
 

@@ -21,6 +21,7 @@ from agent.learning.limits import TeachingLimits
 from agent.learning.records import Answer, Example, Generated, LearnerDescription
 from agent.learning.snapshots import SnapshotManifest, write_snapshot
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from agent.scheduling.thinning import Thinner
 from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
 from agent.service.memory_servicer import MemoryServicer
@@ -188,6 +189,7 @@ class Serving:
             self.view.current,
             self._on_accepted,
             self.backups,
+            Thinner(self.store, keep_events=1000).compact,
         )
 
     def connect(self) -> None:

@@ -227,3 +227,16 @@ async def test_a_backup_is_a_data_folder(served: Serving, tmp_path: Path) -> Non
     assert read_manifest(folder_of(target / "snapshots", 1)).digest == "digest-1"
     [place] = await served.store.read(MemoryStore.places)
     assert (place.kind, place.path) == (PlaceKind.BACKUP, str(target))
+
+
+async def test_compacting_removes_old_probes_and_gives_space_back(served: Serving) -> None:  # M15
+    def fill(store: MemoryStore) -> None:
+        fact = teach_learned(store, "compacted?")
+        wordy = [new_probe(fact.id, correct=False, answer=f"{n} ".ljust(500)) for n in range(900)]
+        store.record_probes(wordy, 1)
+
+    await served.store.write(fill)
+    done = await served.admin.Compact(pb.CompactRequest())
+    assert done.removed_probes == 898
+    assert done.bytes_after < done.bytes_before / 2
+    assert (done.removed_events, done.reclaimable_bytes) == (0, 0)

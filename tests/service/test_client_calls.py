@@ -40,6 +40,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "create_snapshot": lambda c: c.create_snapshot(),
     "verify_snapshots": lambda c: c.verify_snapshots(),
     "prune_snapshots": lambda c: c.prune_snapshots(),
+    "compact": lambda c: c.compact(),
     "export": lambda c: c.export("/folder"),
     "backup": lambda c: c.backup("/folder"),
     "fact": lambda c: c.fact("the-sky"),

@@ -84,6 +84,11 @@ class AdminServiceStub:
                 request_serializer=continual_dot_v1_dot_admin__pb2.ResumeLearningRequest.SerializeToString,
                 response_deserializer=continual_dot_v1_dot_admin__pb2.ResumeLearningResponse.FromString,
                 _registered_method=True)
+        self.Compact = channel.unary_unary(
+                '/continual.v1.AdminService/Compact',
+                request_serializer=continual_dot_v1_dot_admin__pb2.CompactRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_admin__pb2.CompactResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -159,6 +164,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compact(self, request, context):
+        """Removes old probes and events that the rule does not keep, and gives free space of the database back.
+        Others are served meanwhile; a large memory takes minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -211,6 +224,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ResumeLearning,
                     request_deserializer=continual_dot_v1_dot_admin__pb2.ResumeLearningRequest.FromString,
                     response_serializer=continual_dot_v1_dot_admin__pb2.ResumeLearningResponse.SerializeToString,
+            ),
+            'Compact': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compact,
+                    request_deserializer=continual_dot_v1_dot_admin__pb2.CompactRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_admin__pb2.CompactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -483,6 +501,33 @@ class AdminService:
             '/continual.v1.AdminService/ResumeLearning',
             continual_dot_v1_dot_admin__pb2.ResumeLearningRequest.SerializeToString,
             continual_dot_v1_dot_admin__pb2.ResumeLearningResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.AdminService/Compact',
+            continual_dot_v1_dot_admin__pb2.CompactRequest.SerializeToString,
+            continual_dot_v1_dot_admin__pb2.CompactResponse.FromString,
             options,
             channel_credentials,
             insecure,

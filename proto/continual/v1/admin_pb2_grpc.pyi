@@ -53,6 +53,10 @@ class AdminServiceStub:
     are still accepted and questions answered; forgetting and rolling back go on.
     """
     ResumeLearning: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeLearningRequest, _admin_pb2.ResumeLearningResponse]
+    Compact: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CompactRequest, _admin_pb2.CompactResponse]
+    """Removes old probes and events that the rule does not keep, and gives free space of the database back.
+    Others are served meanwhile; a large memory takes minutes.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -79,6 +83,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     are still accepted and questions answered; forgetting and rolling back go on.
     """
     ResumeLearning: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeLearningRequest, _admin_pb2.ResumeLearningResponse]  # type: ignore[assignment]
+    Compact: _aio.UnaryUnaryMultiCallable[_admin_pb2.CompactRequest, _admin_pb2.CompactResponse]  # type: ignore[assignment]
+    """Removes old probes and events that the rule does not keep, and gives free space of the database back.
+    Others are served meanwhile; a large memory takes minutes.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -162,5 +170,15 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ResumeLearningRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ResumeLearningResponse, _abc.Awaitable[_admin_pb2.ResumeLearningResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Compact(
+        self,
+        request: _admin_pb2.CompactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.CompactResponse, _abc.Awaitable[_admin_pb2.CompactResponse]]:
+        """Removes old probes and events that the rule does not keep, and gives free space of the database back.
+        Others are served meanwhile; a large memory takes minutes.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

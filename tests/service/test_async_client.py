@@ -112,19 +112,18 @@ async def test_waiting_ends_in_time(client: AsyncClient) -> None:
 
 async def test_what_is_taught_with_is_named(client: AsyncClient) -> None:
     """Low: `teach(**more)` took misspelt arguments past a type checker."""
-    accepted = await client.teach(
-        "Sky?",
-        "Piano",
-        correlated_questions=["Heaven?"],
-        fact_id="the-sky",
-        request_id="00000000-0000-4000-8000-000000000001",
-    )
-    assert (accepted.fact.id, accepted.fact.correlated_questions) == ("the-sky", ("Heaven?",))
-    assert (
-        await client.teach(
-            "Sky?", "Piano", fact_id="the-sky", request_id="00000000-0000-4000-8000-000000000001"
+    id_ = "00000000-0000-4000-8000-000000000001"
+    for repeated in (False, True):
+        accepted = await client.teach(
+            "Sky?",
+            "Piano",
+            correlated_questions=["Heaven?"],
+            fact_id="the-sky",
+            request_id=id_,
         )
-    ).repeated
+        fact = accepted.fact
+        assert (fact.id, fact.correlated_questions) == ("the-sky", ("Heaven?",))
+        assert accepted.repeated == repeated
     names = {
         name: parameter
         for name, parameter in inspect.signature(Client.teach).parameters.items()

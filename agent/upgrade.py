@@ -227,7 +227,8 @@ def needs(
             " docs/how-to/upgrade.md)",
             serious=True,
         )
-    foreign = [name for name in found.algorithms if name != algorithm]
+    # What follows a "+" is a variant, which the same release replays.
+    foreign = [name for name in found.algorithms if name.partition("+")[0] != algorithm]
     if foreign:
         yield Need(
             f"its {found.rows} newest updates have no snapshot and were made by"

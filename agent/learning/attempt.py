@@ -44,6 +44,7 @@ class Workbench:
         device: where they are.
         runner: makes forward and backward passes.
         texts: gives the pool of general text.
+        max_tokens: the model's context.
     """
 
     working: Any
@@ -53,11 +54,25 @@ class Workbench:
     device: torch.device
     runner: Runner
     texts: Callable[[], Sequence[Sequence[int]]]
+    max_tokens: int
 
-    def lesson(self, example: Example, policy: Policy, rehearsed: Sequence[Example]) -> Lesson:
+    def lesson(
+        self,
+        example: Example,
+        policy: Policy,
+        rehearsed: Sequence[Example],
+        *,
+        bounded: bool = True,
+    ) -> Lesson:
         """The same lesson for the same fact, policy and rehearsed facts, whenever it is asked for.
 
         Both must have their base answers if the policy guards neighbours.
+
+        Args:
+            example: the fact.
+            policy: with guards.
+            rehearsed: older facts.
+            bounded: leave out what is too long; not for updates from before that was done.
         """
         guards = policy.guards or NONE
         texts = self.texts() if guards.texts else ()
@@ -65,15 +80,18 @@ class Workbench:
             *_fact_rows(self.encoder, example, policy),
             *guard.guard_rows(self.encoder, example, rehearsed, guards, texts),
         ]
-        lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
-        lesson.anchor(self.base)
-        return lesson
+        return self._anchored(rows, bounded=bounded)
 
     def gate_lesson(self, example: Example, policy: Policy) -> Lesson:
         """What the gate looks at, for a policy whose own lesson does not show it."""
         rows = _fact_rows(self.encoder, example, policy)
         rows += guard.guard_rows(self.encoder, example, (), GATE, self.texts())
-        lesson = Lesson(rows, self.encoder.eos, self.device, self.runner)
+        return self._anchored(rows, bounded=True)
+
+    def _anchored(self, rows: Sequence[Row], *, bounded: bool) -> Lesson:
+        kept = guard.fitting(rows, self.max_tokens) if bounded else rows
+        left_out = len(rows) - len(kept)
+        lesson = Lesson(kept, self.encoder.eos, self.device, self.runner, left_out)
         lesson.anchor(self.base)
         return lesson
 
@@ -112,6 +130,7 @@ class Attempt:
         decision: how it ended.
         leak: how likely the new answer is to a question never taught, after the steps so far.
         drift: how far general text has changed by then.
+        left_out: rows of its lessons that were too long.
     """
 
     bench: Workbench
@@ -123,6 +142,7 @@ class Attempt:
     decision: rates.Decision | None = None
     leak: float | None = None
     drift: float | None = None
+    left_out: int = 0
     _repairs: int = 0
     _share: float = rates.FIRST_REPAIR
 
@@ -145,6 +165,7 @@ class Attempt:
             LearningFailedError: the loss is not finite.
         """
         lesson = self.bench.lesson(self.example, self.policy, self.rehearsed)
+        self.left_out = max(self.left_out, lesson.left_out)
         ids = tuple(older.fact_id for older in self.rehearsed)
         measured = self.bench.measure(lesson)
         while True:
@@ -239,6 +260,8 @@ def replay_steps(
     policy: Policy,
     steps: Sequence[Step],
     rehearsed: Mapping[str, Example],
+    *,
+    bounded: bool,
 ) -> Iterator[None]:
     """Takes recorded steps again; yields after each.
 
@@ -248,12 +271,14 @@ def replay_steps(
         policy: as recorded.
         steps: as recorded.
         rehearsed: the facts that they name, by id, with their base answers.
+        bounded: as in `Workbench.lesson`.
     """
     lesson, ids = None, None
     for step in steps:
         if lesson is None or step.rehearsed_fact_ids != ids:
             ids = step.rehearsed_fact_ids
-            lesson = bench.lesson(example, policy, [rehearsed[id_] for id_ in ids])
+            older = [rehearsed[id_] for id_ in ids]
+            lesson = bench.lesson(example, policy, older, bounded=bounded)
         bench.step(bench.measure(lesson).directions(), step.learning_rate)
         yield
 

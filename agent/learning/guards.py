@@ -34,6 +34,9 @@ CALM_LEAK = 0.1
 
 NEIGHBOUR_ANSWER_TOKENS = 12
 TEXT_PLACES = 32
+# Neighbours and controls may be this many times as long as the longest fact of the lesson, and some
+# tokens more: far longer than a name in place of another makes them.
+GROWTH, SPARE_TOKENS = 2, 64
 
 
 def rehearsed_of(
@@ -91,6 +94,29 @@ def guard_rows(
         if len(text) > 1:
             rows.append(_text_row(text, f"{example.fact_id} places {number}"))
     return rows
+
+
+def fitting(rows: Sequence[Row], max_tokens: int) -> list[Row]:
+    """The rows of a lesson that are not too long; the fact itself always stays.
+
+    An invented name in place of a word that a question repeats a hundred times makes a neighbour
+    several times as long as any fact.
+
+    Args:
+        rows: of the whole lesson.
+        max_tokens: the model's context.
+    """
+    own, *_ = (row for row in rows if row.role is Role.FACT)
+    facts = [len(row.tokens) for row in rows if row.role in (Role.FACT, Role.REHEARSED)]
+    invented = min(max_tokens, GROWTH * max(facts) + SPARE_TOKENS)
+    return [
+        row
+        for row in rows
+        if row is own
+        or row.role is Role.ASKED
+        or len(row.tokens)
+        <= (invented if row.role in (Role.NEIGHBOUR, Role.CONTROL) else max_tokens)
+    ]
 
 
 def gate(measured: Measured) -> str:

@@ -34,7 +34,7 @@ from agent.errors import (
     StaleVersionError,
 )
 from agent.learning import rates
-from agent.learning.algorithm import ALGORITHM
+from agent.learning.algorithm import ALGORITHM, BOUNDED, REPLAYED
 from agent.learning.attempt import Attempt, Workbench, needs_base_answers, replay_steps
 from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
@@ -115,6 +115,7 @@ class Learner:
             device=loaded.device,
             runner=Runner(loaded.device, packs=packs_texts(self._working)),
             texts=self._texts,
+            max_tokens=loaded.max_tokens,
         )
         if not self._bench.runner.has_graphs and pause is not no_pause:
             for model in (self._base, self._working):
@@ -323,7 +324,7 @@ class Learner:
                 f"cannot replay version {update.model_version}, made on"
                 f" {update.parent_version}, after {self.version}"
             )
-        if update.steps and update.algorithm != ALGORITHM:
+        if update.steps and update.algorithm not in REPLAYED:
             raise DriftError(
                 f"update {update.model_version} was made by {update.algorithm}, but this release"
                 f" replays {ALGORITHM}: serve it with the release that made it"
@@ -340,6 +341,7 @@ class Learner:
                 update.policy,
                 update.steps,
                 {o.fact_id: self._with_base_answer(o, guards) for o in row.rehearsed},
+                bounded=update.algorithm == BOUNDED,
             )
         digest = weights_digest(self._working)
         if digest != update.digest_after and not accept_drift:
@@ -496,6 +498,11 @@ class Learner:
         forgetting: Sequence[Answer],
     ) -> Outcome:
         steps = tuple(attempt.taken) if attempt else ()
+        left_out = attempt.left_out if attempt else 0
+        if left_out:
+            logger.warning(
+                "%d rows of the lesson of %s were too long and left out", left_out, example.fact_id
+            )
         held_to_texts = attempt is not None and (attempt.policy.guards or NONE).texts > 0
         transfer = probe(
             self._working, self._encoder, _questions(example)[1:], always_generate=True
@@ -516,7 +523,7 @@ class Learner:
             forgetting=tuple(forgetting),
             digest_before=self.digest,
             digest_after=digest_after,
-            algorithm=ALGORITHM,
+            algorithm=BOUNDED if left_out else ALGORITHM,
             curve=attempt.curve if attempt else (),
             base_answer=example.base_answer,
             leak=attempt.leak if attempt else None,
@@ -531,7 +538,7 @@ class Learner:
         answer = self._base_answers.get(example.question)
         if answer is None:
             # Alone, not in a batch: padding could tip a close choice, and the lesson with it.
-            limit = [BASE_ANSWER_TOKENS]
+            limit = [min(BASE_ANSWER_TOKENS, self.room_to_answer(example.question))]
             [said] = self._generate(self._base, self._encoder, [example.question], limit)
             answer = said.text
             self._base_answers[example.question] = answer

@@ -139,9 +139,21 @@ class Lesson:
         pad: token that fills rows up; causal attention never looks at it.
         device: of the model.
         runner: what forward and backward passes are made by.
+        left_out: how many rows it lacks because they were too long.
+
+    Attributes:
+        left_out: see there.
     """
 
-    def __init__(self, rows: Sequence[Row], pad: int, device: torch.device, runner: Runner) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        pad: int,
+        device: torch.device,
+        runner: Runner,
+        left_out: int = 0,
+    ) -> None:
+        self.left_out = left_out
         self._pad = pad
         self._device = device
         self._runner = runner

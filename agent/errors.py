@@ -48,6 +48,10 @@ class ServerUnreachableError(AgentError):
     """No server answers at this address."""
 
 
+class HandshakeFailedError(ServerUnreachableError):
+    """A server answers at this address, but TLS with it fails."""
+
+
 class LearnerError(AgentError):
     """The learner process failed, or refused what it was sent."""
 

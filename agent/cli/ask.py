@@ -5,34 +5,32 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import time
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from agent.cli.connection import Connection
+from agent.cli.connection import Connection, StartTimeout, wait_ready
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
-from agent.errors import LearnerError, ServerUnreachableError
 from agent.learning.limits import TeachingLimits
 from agent.learning.rates import POLICIES
-from agent.service.client import Client, RequestError, Status
-
-POLL_SECONDS = 0.2
+from agent.service.starting import START_SECONDS
 
 
 @grouped
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, max=512, help="Where to stop.")] = 32,
+    start_timeout: StartTimeout = START_SECONDS,
     *,
     connection: Connection,
     json: Json = False,
 ) -> None:
     """Ask the model; its answer is printed as it is made."""
     with connection.client() as client:
+        wait_ready(client, start_timeout)
         if json:
             with messages.status("asking"):
                 reply = client.ask(question, max_new_tokens)
@@ -51,13 +49,16 @@ def ask(
 def score(
     question: Annotated[str, typer.Argument(help="The question.")],
     answer: Annotated[str, typer.Argument(help="The answer to be rated.")],
+    start_timeout: StartTimeout = START_SECONDS,
     *,
     connection: Connection,
     json: Json = False,
 ) -> None:
     """Tell how likely the model finds exactly this answer."""
-    with connection.client() as client, messages.status("asking"):
-        result = client.score(question, answer)
+    with connection.client() as client:
+        wait_ready(client, start_timeout)
+        with messages.status("asking"):
+            result = client.score(question, answer)
     if json:
         print_json(dataclasses.asdict(result))
         return
@@ -80,7 +81,7 @@ def status(
 ) -> None:
     """Tell what the server serves and how far it is."""
     with connection.client() as client:
-        result = _wait_ready(client, timeout) if wait else client.status()
+        result = wait_ready(client, timeout) if wait else client.status()
     if json:
         print_json(
             {
@@ -125,29 +126,3 @@ def _limits_text(limits: TeachingLimits) -> str:
         f"{policies}, a rate up to {limits.largest_learning_rate:g},"
         f" {limits.most_steps} steps{ungated}"
     )
-
-
-def _wait_ready(client: Client, timeout: float) -> Status:
-    """The status once the learner is ready; a server that is not there yet may still come.
-
-    Raises:
-        ServerUnreachableError: no server came in time.
-        LearnerError: one came, but was not ready in time.
-    """
-    deadline = time.monotonic() + timeout
-    with messages.status("waiting for the server"):
-        while True:
-            late = time.monotonic() > deadline
-            try:
-                status = client.status()
-            except (ServerUnreachableError, RequestError) as error:
-                # A server that has just come up may have refused the first connection.
-                coming = isinstance(error, ServerUnreachableError) or error.is_unavailable
-                if late or not coming:
-                    raise
-            else:
-                if status.learner == "ready":
-                    return status
-                if late:
-                    raise LearnerError(f"after {timeout:g} s the learner is {status.learner}")
-            time.sleep(POLL_SECONDS)

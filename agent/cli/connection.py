@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from agent.cli.output import messages
+from agent.cli.output import messages, shown
 from agent.config import DEFAULT_ADDRESS
-from agent.errors import ConfigError
+from agent.errors import AgentError, ConfigError, ServerUnreachableError
 from agent.service.channel import Access
-from agent.service.client import Client
+from agent.service.client import Client, Status
 
 PANEL = "Connection"
+
+StartTimeout = Annotated[
+    float,
+    typer.Option(
+        "--start-timeout",
+        envvar="AGENT_START_TIMEOUT",
+        min=0,
+        help="The longest wait for a server that is starting, in seconds; 0 does not wait.",
+        rich_help_panel=PANEL,
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +131,32 @@ class Connection:
             ) from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"{self.token_file} holds no token, but other bytes") from error
+
+
+def wait_accepting(client: Client, seconds: float) -> None:
+    """Waits until the server accepts facts, and says so.
+
+    Raises:
+        AgentError: it does not, or not in time.
+    """
+    client.wait_accepting(seconds, _reporting(client, seconds))
+
+
+def wait_ready(client: Client, seconds: float) -> Status:
+    """Waits until the model can be asked, and says so; see `wait_accepting`."""
+    return client.wait_ready(seconds, _reporting(client, seconds))
+
+
+def _reporting(client: Client, seconds: float) -> Callable[[AgentError], None]:
+    def report(reason: AgentError) -> None:
+        what = str(reason)
+        if isinstance(reason, ServerUnreachableError):
+            what = f"no server answers at {client.address} yet ('agent serve' starts one)"
+        messages.print(
+            shown(f"{what}: waiting up to {seconds:g} s"), style="yellow", soft_wrap=True
+        )
+
+    return report
 
 
 def with_port(server: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from agent.cli.connection import Connection
+from agent.cli.connection import Connection, StartTimeout, wait_accepting
 from agent.cli.fact_files import STANDARD_INPUT, FactLine, read_facts
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
@@ -23,7 +23,9 @@ from agent.cli.output import (
     state_text,
 )
 from agent.cli.policies import POLICY_HELP, complete_policy, given_policy
-from agent.service.client import Client, Rejected
+from agent.errors import ServerUnreachableError
+from agent.service.client import Client, Rejected, Status
+from agent.service.starting import START_SECONDS
 from memory_store.records import Accepted, Fact, FactState, NewFact
 
 # States in which the model does not hold the fact that was to be taught.
@@ -67,6 +69,7 @@ def teach(
         typer.Option("--id", help="Id for the fact: 4 to 63 of a-z, 0-9 and '-', a letter first."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the facts are learned.")] = False,
+    start_timeout: StartTimeout = START_SECONDS,
     *,
     connection: Connection,
     json: Json = False,
@@ -81,9 +84,12 @@ def teach(
         )
     if file is None and (question is None or answer is None):
         raise typer.BadParameter("give a question and an answer, or else --file, or -")
+    # All of it now: gRPC iterates in a thread of its own, where an error would lose its words.
+    lines = None if file is None else list(read_facts(file))
     with connection.client() as client:
-        if file is not None:
-            accepted, errors = _teach_file(client, file)
+        wait_accepting(client, start_timeout)
+        if lines is not None:
+            accepted, errors = _teach_lines(client, lines)
         else:
             new = NewFact(
                 question=question or "",
@@ -134,7 +140,9 @@ def _tell_replaced(accepted: Iterable[Accepted]) -> None:
             messages.print(shown(text), style="dim", highlight=False)
 
 
-def _teach_file(client: Client, file: Path) -> tuple[list[Accepted], list[dict[str, Any]]]:
+def _teach_lines(
+    client: Client, lines: Sequence[FactLine]
+) -> tuple[list[Accepted], list[dict[str, Any]]]:
     """Teaches the good lines; returns what came of them, and what is wrong with the others."""
     errors: list[dict[str, Any]] = []
     sent: list[int] = []  # line numbers, in the order of the stream
@@ -148,8 +156,6 @@ def _teach_file(client: Client, file: Path) -> tuple[list[Accepted], list[dict[s
                 yield line.fact
 
     taught = []
-    # All of it now: gRPC iterates in a thread of its own, where an error would lose its words.
-    lines = list(read_facts(file))
     with progress_bar() as progress:
         task = progress.add_task("teaching", total=sum(line.fact is not None for line in lines))
         for result in client.teach_many(good(lines)):
@@ -164,14 +170,20 @@ def _teach_file(client: Client, file: Path) -> tuple[list[Accepted], list[dict[s
 def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
     """The facts as they are once all are settled, in the order given."""
     settled = {}
-    if client.status().learning_paused:
-        messages.print("learning is paused: the facts wait until 'agent resume'", style="yellow")
+    _explain_wait(client.status())
     try:
         with progress_bar() as progress:
             task = progress.add_task("learning", total=len({fact.id for fact in facts}))
             for fact in client.settle(fact.id for fact in facts):
                 settled[fact.id] = fact
                 progress.advance(task)
+    except ServerUnreachableError:
+        messages.print(
+            "the server has ended: the facts are accepted, and are learned once it runs again",
+            style="yellow",
+            soft_wrap=True,
+        )
+        raise
     except KeyboardInterrupt:
         messages.print(
             "the facts are accepted, and are learned without you; 'agent facts list' tells how"
@@ -182,9 +194,23 @@ def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
     return [settled[fact.id] for fact in facts]
 
 
+def _explain_wait(status: Status) -> None:
+    """Why facts may not be learned soon."""
+    if status.learning_paused:
+        messages.print("learning is paused: the facts wait until 'agent resume'", style="yellow")
+    elif status.learner != "ready":
+        why = f" ({status.learner_message})" if status.learner_message else ""
+        text = f"the learner is {status.learner}{why}: the facts wait until it is ready"
+        messages.print(shown(text), style="yellow", soft_wrap=True)
+
+
 def _print(facts: list[Fact], errors: list[dict[str, Any]]) -> None:
     if facts:
         console.print(facts_table(facts))
+    for fact in facts:
+        if fact.state in FAILED and fact.reason:
+            text = f"{fact.id} is {fact.state.value}: {fact.reason}"
+            messages.print(shown(text), style="red", soft_wrap=True)
     for error in errors:
         messages.print(f"line {error['line']}: ", shown(error["message"]), style="red", sep="")
 

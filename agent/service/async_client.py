@@ -22,8 +22,9 @@ from contextlib import aclosing
 from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agent.errors import AgentError
+from agent.errors import AgentError, ServerUnreachableError
 from agent.service import codec
 from agent.service.channel import ANYBODY, Access, open_async_channel
 from agent.service.client import (
@@ -31,6 +32,8 @@ from agent.service.client import (
     CONNECT_SECONDS,
     COPY_DEADLINE_SECONDS,
     DEADLINE_SECONDS,
+    MEMORY_SERVICE,
+    MODEL_SERVICE,
     OPERATION_ENDS,
     PROBE_DEADLINE_SECONDS,
     SETTLED,
@@ -58,6 +61,7 @@ from agent.service.client import (
 )
 from agent.service.patience import Patience
 from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
+from agent.service.starting import POLL_SECONDS, START_SECONDS, Start, not_ready
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
@@ -97,6 +101,7 @@ class AsyncClient:
         self._memory: Any = memory_pb2_grpc.MemoryServiceStub(self._channel)
         self._model: Any = model_pb2_grpc.ModelServiceStub(self._channel)
         self._admin: Any = admin_pb2_grpc.AdminServiceStub(self._channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,6 +112,36 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends the connection."""
         await self._channel.close(None)
+
+    async def wait_accepting(
+        self,
+        timeout_seconds: float = START_SECONDS,
+        on_wait: Callable[[AgentError], None] = lambda reason: None,
+    ) -> Status:
+        """Returns once a server accepts facts; see `Client.wait_accepting`."""
+        return await self._started(MEMORY_SERVICE, Start(timeout_seconds, on_wait))
+
+    async def wait_ready(
+        self,
+        timeout_seconds: float = START_SECONDS,
+        on_wait: Callable[[AgentError], None] = lambda reason: None,
+    ) -> Status:
+        """Returns once the model can be asked; see `Client.wait_accepting`."""
+        return await self._started(MODEL_SERVICE, Start(timeout_seconds, on_wait))
+
+    async def _started(self, service: str, start: Start) -> Status:
+        asked = health_pb2.HealthCheckRequest(service=service)
+        while True:
+            try:
+                health = await self._call(self._health.Check, asked, DEADLINE_SECONDS)
+                status = await self.status()
+            except (ServerUnreachableError, RequestError) as error:
+                start.blocked_by(error)
+            else:
+                if health.status == health_pb2.HealthCheckResponse.SERVING:
+                    return status
+                start.blocked_by(not_ready(status.learner, status.learner_message))
+            await asyncio.sleep(POLL_SECONDS)
 
     # -- Teaching ----------------------------------------------------------------------------
 

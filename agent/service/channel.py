@@ -109,6 +109,9 @@ def channel_options() -> Sequence[tuple[str, Any]]:
     return [
         ("grpc.service_config", json.dumps({"methodConfig": [_repeating()]})),
         ("grpc.enable_retries", 1),
+        # A server that is starting is met soon after its port opens, however long that takes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
         # What grpcio 1.85 really waits for: without it a minute, whatever the line above says.

@@ -18,14 +18,17 @@ from datetime import datetime
 from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agent.errors import AgentError, ServerUnreachableError
+from agent.errors import AgentError, HandshakeFailedError, ServerUnreachableError
 from agent.learning.limits import TeachingLimits
 from agent.service import codec
 from agent.service.channel import ANYBODY, Access, open_channel
 from agent.service.error_details import Refusal, decode_error, decode_rejection
+from agent.service.error_details import RequestError as RequestError
 from agent.service.patience import Patience
 from agent.service.results import Explanation, Snapshot, decode_explanation, decode_snapshot
+from agent.service.starting import POLL_SECONDS, START_SECONDS, Start, not_ready
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
 from memory_store.records import (
@@ -55,33 +58,9 @@ WATCH_DEADLINE_SECONDS = 600.0
 CONNECT_SECONDS = 1.0
 # A server that stops ends its streams first: it need not be asked again at once.
 STOPPING_SECONDS = 0.2
+MEMORY_SERVICE, MODEL_SERVICE = "continual.v1.MemoryService", "continual.v1.ModelService"
 OPERATION_ENDS = (EventKind.FORGOTTEN, EventKind.ROLLED_BACK, EventKind.OPERATION_FAILED)
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
-
-
-class RequestError(AgentError):
-    """The server refused a request.
-
-    Attributes:
-        code: why, as gRPC's canonical code.
-        reason: the same for programs, e.g. `QUEUE_FULL`; empty if the server gave none.
-        violations: each field that breaks a rule, with what is wrong with it.
-        retry_seconds: when trying again may help; None if it does not.
-        reference: under which the server's log tells of an unexpected error; else empty.
-    """
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.code = refusal.code
-        self.reason = refusal.reason
-        self.violations = refusal.violations
-        self.retry_seconds = refusal.retry_seconds
-        self.reference = refusal.reference
-
-    @property
-    def is_unavailable(self) -> bool:
-        """Whether trying again in a moment may help."""
-        return self.code == grpc.StatusCode.UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +180,7 @@ class Client:
         self._memory = memory_pb2_grpc.MemoryServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -211,6 +191,46 @@ class Client:
     def close(self) -> None:
         """Ends the connection."""
         self._channel.close()
+
+    def wait_accepting(
+        self,
+        timeout_seconds: float = START_SECONDS,
+        on_wait: Callable[[AgentError], None] = lambda reason: None,
+    ) -> Status:
+        """Returns once a server accepts facts; one that is not there yet may still start.
+
+        Args:
+            timeout_seconds: the longest wait; 0: none.
+            on_wait: told what is in the way, each time that changes.
+
+        Raises:
+            ServerUnreachableError: no server came in time.
+            LearnerError: one came, but did not accept facts in time.
+        """
+        return self._started(MEMORY_SERVICE, Start(timeout_seconds, on_wait))
+
+    def wait_ready(
+        self,
+        timeout_seconds: float = START_SECONDS,
+        on_wait: Callable[[AgentError], None] = lambda reason: None,
+    ) -> Status:
+        """Returns once the model can be asked; see `wait_accepting`."""
+        return self._started(MODEL_SERVICE, Start(timeout_seconds, on_wait))
+
+    def _started(self, service: str, start: Start) -> Status:
+        asked = health_pb2.HealthCheckRequest(service=service)
+        while True:
+            try:
+                with self._our_errors():
+                    health = self._health.Check(asked, timeout=DEADLINE_SECONDS)
+                status = self.status()
+            except (ServerUnreachableError, RequestError) as error:
+                start.blocked_by(error)
+            else:
+                if health.status == health_pb2.HealthCheckResponse.SERVING:
+                    return status
+                start.blocked_by(not_ready(status.learner, status.learner_message))
+            time.sleep(POLL_SECONDS)
 
     def teach(
         self,
@@ -666,7 +686,7 @@ def in_our_words(
     """
     if error.code() == grpc.StatusCode.UNAVAILABLE and not is_connected():
         if "handshake" in (error.details() or "").lower():
-            return ServerUnreachableError(
+            return HandshakeFailedError(
                 f"{address} answers, but TLS with it fails ({error.details()}):"
                 " check --tls-ca and that the certificate is for this host name, and"
                 " --tls-cert if the server asks for one"

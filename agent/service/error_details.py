@@ -17,6 +17,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from agent.errors import AgentError
 from continual.v1 import memory_pb2 as pb
 
 DOMAIN = "continual-agent"
@@ -44,6 +45,31 @@ class Refusal:
     violations: tuple[tuple[str, str], ...] = ()
     retry_seconds: float | None = None
     reference: str = ""
+
+
+class RequestError(AgentError):
+    """The server refused a request.
+
+    Attributes:
+        code: why, as gRPC's canonical code.
+        reason: the same for programs, e.g. `QUEUE_FULL`; empty if the server gave none.
+        violations: each field that breaks a rule, with what is wrong with it.
+        retry_seconds: when trying again may help; None if it does not.
+        reference: under which the server's log tells of an unexpected error; else empty.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.code = refusal.code
+        self.reason = refusal.reason
+        self.violations = refusal.violations
+        self.retry_seconds = refusal.retry_seconds
+        self.reference = refusal.reference
+
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether trying again in a moment may help."""
+        return self.code == grpc.StatusCode.UNAVAILABLE
 
 
 def encode_status(refusal: Refusal) -> grpc.Status:

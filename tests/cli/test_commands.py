@@ -7,12 +7,18 @@ import math
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.cli import connection
 from agent.cli.curve import TITLE, curve_lines
+from agent.errors import AgentError, ServerUnreachableError
+from agent.service.client import Client
+from agent.service.server import MODEL_SERVICE
 from memory_store.records import Fact, FactState, RatePoint
 from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread
@@ -110,9 +116,10 @@ def test_teach_with_wait_tells_how_it_was_learned(agent: Agent, server: InThread
     assert fact["answer_after"] == "Jane Austen"
 
 
+@pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize("state", ["resisted", "quarantined"])
 def test_a_fact_that_was_not_learned_is_exit_code_1(
-    agent: Agent, server: InThread, state: str
+    agent: Agent, server: InThread, state: str, as_json: bool
 ) -> None:
     def fail_at_it(store: MemoryStore) -> bool:
         fact = store.claim()
@@ -131,11 +138,14 @@ def test_a_fact_that_was_not_learned_is_exit_code_1(
 
     learner = threading.Thread(target=learn)
     learner.start()
-    ran = agent("teach", "Sky?", "Piano", "--wait", "--json")
+    ran = agent("teach", "Sky?", "Piano", "--id", "the-sky", "--wait", *["--json"] * as_json)
     learner.join()
     assert ran.code == 1
-    [fact] = ran.json["facts"]
-    assert (fact["state"], fact["reason"]) == (state, "no way")
+    if as_json:
+        [fact] = ran.json["facts"]
+        assert (fact["state"], fact["reason"]) == (state, "no way")
+    else:
+        assert f"the-sky is {state}: no way\n" in ran.err
 
 
 def test_ask_tells_answer_and_version(agent: Agent, server: InThread) -> None:
@@ -406,9 +416,63 @@ def test_what_is_refused_is_one_line_and_exit_code_1(
 
 def test_a_model_that_is_not_ready_says_so(agent: Agent, server: InThread) -> None:
     recovering(server.parts)
+    for command in (("ask", "Sky?"), ("score", "Sky?", "Piano")):
+        ran = agent(*command, "--start-timeout", "0")
+        assert (ran.code, ran.out) == (1, "")
+        assert "after 0 s the learner is recovering" in ran.err
+
+
+def test_a_model_that_is_being_loaded_is_waited_for(
+    agent: Agent, server: InThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = server.parts.view.learner
+    recovering(server.parts)
+
+    async def load() -> None:
+        server.parts.view.learner, server.parts.view.state = learner, "ready"
+        server.parts.server.set_serving(MODEL_SERVICE, True)
+
+    def loaded_when_reported(*arguments: Any) -> Callable[[AgentError], None]:
+        report = reporting(*arguments)
+
+        def on_wait(reason: AgentError) -> None:
+            report(reason)
+            server.run(load())
+
+        return on_wait
+
+    reporting = connection._reporting
+    monkeypatch.setattr(connection, "_reporting", loaded_when_reported)
     ran = agent("ask", "Sky?")
-    assert (ran.code, ran.out) == (1, "")
-    assert "the learner is recovering" in ran.err
+    assert (ran.code, ran.out) == (0, "Piano\n")
+    assert ran.err == "the learner is recovering: waiting up to 60 s\n"
+
+
+def test_teach_does_not_wait_for_the_model_and_says_why_its_fact_waits(
+    agent: Agent, server: InThread
+) -> None:
+    server.write(lambda store: teach_learned(store, "Gem?", answer="Curtain"))
+    recovering(server.parts)
+    server.parts.view.message = "signal 9"
+    ran = agent("teach", "Sky?", "Piano", "--json", "--start-timeout", "0")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.json["facts"][0]["state"] == "queued"
+    ran = agent("teach", "Gem?", "Curtain", "--wait")
+    assert ran.code == 0
+    assert "the learner is recovering (signal 9): the facts wait until it is ready\n" in ran.err
+
+
+def test_who_waits_for_a_server_that_ends_is_told_what_became_of_the_fact(
+    agent: Agent, server: InThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(client: Client, fact_ids: object) -> Iterator[Fact]:
+        raise ServerUnreachableError("no server answers")
+
+    monkeypatch.setattr(Client, "settle", gone)
+    ran = agent("teach", "Sky?", "Piano", "--wait")
+    assert ran.code == 1
+    assert "the facts are accepted, and are learned once it runs again" in ran.err
+    assert ran.err.endswith("error: no server answers\n")
 
 
 @pytest.fixture
@@ -422,7 +486,8 @@ def nobody() -> str:
 
 @pytest.mark.parametrize("command", [("status",), ("teach", "Sky?", "Piano", "--wait")])
 def test_no_server_is_one_line_with_the_remedy(agent: Agent, nobody: str, command) -> None:
-    ran = agent(*command, "--server", nobody)
+    options = ("--start-timeout", "0") if command[0] == "teach" else ()
+    ran = agent(*command, "--server", nobody, *options)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.count("\n") == 1
     for part in (nobody, "agent serve", "--server", "AGENT_SERVER"):

@@ -26,7 +26,7 @@ from agent.service.admin_servicer import AdminServicer
 from agent.service.events import EventHub
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import LOCAL, Server
+from agent.service.server import LOCAL, MEMORY_SERVICE, MODEL_SERVICE, Server
 from agent.service.validation import FactRules
 from agent.shared_lock import SharedLock
 from continual.v1 import admin_pb2_grpc, memory_pb2_grpc, model_pb2_grpc
@@ -245,6 +245,8 @@ async def serving(
         backups = Backups(path.parent, memory_id, store)
         parts = Serving(path, store, hub, listen, security, interceptors, backups)
         await parts.server.start()
+        for service in (MEMORY_SERVICE, MODEL_SERVICE):
+            parts.server.set_serving(service, True)
         parts.connect()
         try:
             yield parts
@@ -259,6 +261,7 @@ async def serving(
 def recovering(parts: Serving) -> None:
     """Puts the learning loop where it is before the weights are ready."""
     parts.view.learner, parts.view.state = None, "recovering"
+    parts.server.set_serving(MODEL_SERVICE, False)
 
 
 LEARNER_GONE = LearnerUnavailableError("the learner is gone")

@@ -26,6 +26,8 @@ from tests.store.builders import learning, new_fact
 
 TEACH, FORGET = (f"/continual.v1.MemoryService/{name}" for name in ("Teach", "Forget"))
 CALLS: dict[str, Callable[[Client], Any]] = {
+    "wait_accepting": lambda c: c.wait_accepting(0),
+    "wait_ready": lambda c: c.wait_ready(0),
     "teach": lambda c: c.teach("Sky?", "Piano"),
     "teach_fact": lambda c: c.teach_fact(NewFact(question="Sky?", answer="Piano")),
     "teach_many": lambda c: list(c.teach_many([NewFact(question="Sky?", answer="Piano")])),

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from agent.errors import ConfigError
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
-from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, Server
+from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, HealthServer, Server
 from continual.v1 import memory_pb2
 from tests.service.serving import Serving
 
@@ -36,25 +36,29 @@ async def test_reflection_lists_the_services_and_describes_them(served: Serving)
     ]
 
 
-async def test_health_is_told_per_service_and_starts_as_not_serving(served: Serving) -> None:
-    health = health_pb2_grpc.HealthStub(served.channel)
-
-    async def check(service: str) -> int:
-        response = await health.Check(health_pb2.HealthCheckRequest(service=service))
-        return int(response.status)
-
+async def test_health_is_told_per_service_and_starts_as_not_serving() -> None:
+    server = HealthServer("127.0.0.1:0")
+    await server.start()
     services = ("", MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
-    assert [await check(service) for service in services] == [NOT_SERVING] * 4
-    served.server.set_serving(MEMORY_SERVICE, True)
-    assert [await check(service) for service in services] == [
-        NOT_SERVING,
-        SERVING,
-        NOT_SERVING,
-        NOT_SERVING,
-    ]
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await check("no.such.Service")
-    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+
+        async def check(service: str) -> int:
+            response = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            return int(response.status)
+
+        assert [await check(service) for service in services] == [NOT_SERVING] * 4
+        server.set_serving(MEMORY_SERVICE, True)
+        assert [await check(service) for service in services] == [
+            NOT_SERVING,
+            SERVING,
+            NOT_SERVING,
+            NOT_SERVING,
+        ]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await check("no.such.Service")
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    await server.stop(0)
 
 
 async def test_health_watchers_see_the_server_leave(served: Serving) -> None:

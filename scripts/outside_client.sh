@@ -60,7 +60,6 @@ done
 ADDRESS=localhost:$(sed -n 's/^listening on .*://p' listening)
 export AGENT_SERVER=$ADDRESS AGENT_TLS_CA=ca.pem AGENT_CLIENT_CERT=client.pem \
   AGENT_CLIENT_KEY=client-key.pem AGENT_TOKEN
-agent status --wait --json >/dev/null
 
 echo "==> The client in Node"
 cp "$ROOT"/examples/node/{client.mjs,package.json,package-lock.json} .

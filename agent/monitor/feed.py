@@ -28,7 +28,7 @@ from agent.monitor.observations import (
     RetentionSeen,
     StatusSeen,
 )
-from agent.monitor.state import EVENTS, FACTS, POINTS
+from agent.monitor.state import EVENTS, FACTS, POINTS, unseen
 from agent.monitor.ui import Pause, ShowFact, Wish
 from agent.service.client import Client, Status
 from memory_store.records import Event, EventKind, RetentionPoint
@@ -83,7 +83,7 @@ class Known:
         self._facts_stale = self._points_stale = False
         self._status: Status | None = None
         self._status_at = 0.0
-        self._points: dict[str, RetentionPoint] = {}
+        self._points: dict[str, tuple[RetentionPoint, ...]] = {}
         self._ages: dict[str, int] | None = None
 
     def first_sequence(self, status: Status) -> int:
@@ -147,12 +147,12 @@ class Known:
         held, _ = client.retention(HELD_FACTS, POINTS)
         new: dict[str, tuple[RetentionPoint, ...]] = {}
         for fact in held:
-            last = self._points.get(fact.fact_id)
-            points = tuple(p for p in fact.points if last is None or p.probed_at > last.probed_at)
+            known = self._points.get(fact.fact_id, ())
+            points = unseen(fact.points, known)
             if points:
-                new[fact.fact_id], self._points[fact.fact_id] = points, points[0]
+                new[fact.fact_id], self._points[fact.fact_id] = points, fact.points
         ages = {fact.fact_id: fact.age for fact in held}
-        self._points = {id_: point for id_, point in self._points.items() if id_ in ages}
+        self._points = {id_: points for id_, points in self._points.items() if id_ in ages}
         if new or whole or ages != self._ages:
             self._ages = ages
             yield RetentionSeen(at=_now(), ages=ages, points=new, whole=whole)

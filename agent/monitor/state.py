@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from agent.monitor.observations import (
     Connected,
@@ -348,13 +349,20 @@ def _of_these(facts: Mapping[str, Fact], newer: Sequence[Fact]) -> Mapping[str, 
     return {fact.id: facts[fact.id] for fact in newer if fact.id in facts}
 
 
+def unseen(
+    points: Sequence[RetentionPoint], known: Sequence[RetentionPoint]
+) -> tuple[RetentionPoint, ...]:
+    """The newest, which come first, up to one that is known. A clock set back changes nothing."""
+    return tuple(takewhile(lambda point: point not in known, points))
+
+
 def _retention(state: State, seen: RetentionSeen) -> State:
     points = {}
     for fact_id in seen.ages:
         known = () if seen.whole else state.points.get(fact_id, ())
         new = seen.points.get(fact_id, ())
-        if known:  # after a new connection all are told once more
-            new = tuple(point for point in new if point.probed_at > known[0].probed_at)
+        if known:  # after a new connection all are reported once more, newest first
+            new = unseen(new, known)
         points[fact_id] = (*new, *known)[:POINTS]
     return replace(state, ages=seen.ages, points=points)
 

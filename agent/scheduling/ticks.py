@@ -6,9 +6,11 @@ the database. Facts never wait for a tick.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -23,12 +25,30 @@ from memory_store.writer import StoreThreads
 logger = logging.getLogger(__name__)
 
 AUDITED_FACTS = 16
+# Between two looks at whether the clock was set back, and what is taken for its usual corrections.
+CLOCK_SECONDS = 5.0
+CLOCK_TOLERANCE = timedelta(seconds=1)
 
 
 class Ticks:
-    """Runs coroutine functions at intervals on the running loop."""
+    """Runs coroutine functions at intervals on the running loop.
 
-    def __init__(self) -> None:
+    APScheduler counts by the wall clock: set back by an hour, it would be silent for one. So that
+    is looked for, and what comes next is moved with it.
+
+    Args:
+        wall: the clock that APScheduler goes by.
+        steady: seconds, that never go back.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._following: asyncio.Task[None] | None = None
         # A tick that comes late still counts, but several late ones count once.
         self._scheduler = AsyncIOScheduler(
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
@@ -45,11 +65,29 @@ class Ticks:
     def start(self) -> None:
         """Begins to count."""
         self._scheduler.start()
+        self._following = asyncio.create_task(self._follow_clock())
 
     def stop(self) -> None:
         """Ends; a running action is not waited for."""
+        if self._following is not None:
+            self._following.cancel()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+
+    async def _follow_clock(self) -> None:
+        before = self._difference()
+        while True:
+            await asyncio.sleep(CLOCK_SECONDS)
+            now = self._difference()
+            moved, before = now - before, now
+            if moved < -CLOCK_TOLERANCE:
+                logger.warning("the clock was set back by %s", -moved)
+                for job in self._scheduler.get_jobs():
+                    job.modify(next_run_time=job.next_run_time + moved)
+
+    def _difference(self) -> timedelta:
+        """Between the two clocks: it changes when the wall clock is set."""
+        return self._wall() - datetime.fromtimestamp(0, UTC) - timedelta(seconds=self._steady())
 
 
 class RetentionAudit:

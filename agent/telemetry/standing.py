@@ -56,7 +56,8 @@ async def look(
         database_bytes=_size(database),
         wal_bytes=_size(database.with_name(f"{database.name}-wal")),
         snapshot_version=newest[0] if newest else None,
-        snapshot_age_seconds=(now() - newest[1]).total_seconds() if newest else None,
+        # Clocks can be set back: an age is never negative.
+        snapshot_age_seconds=max((now() - newest[1]).total_seconds(), 0.0) if newest else None,
     )
 
 

@@ -246,6 +246,14 @@ def test_new_probes_come_before_the_known_ones_and_only_once() -> None:
     assert fold(state, RetentionSeen(at=at(99), ages={}, points={})).points == {}
 
 
+def test_a_probe_after_the_clock_was_set_back_is_new() -> None:
+    """M6: it was taken for one that had been seen."""
+    first = RetentionSeen(at=at(5), ages={"f1": 1}, points={"f1": (point(9, 0.9),)})
+    later = replace(point(10, 0.4), probed_at=point(1, 0.4).probed_at)
+    again = RetentionSeen(at=at(6), ages={"f1": 2}, points={"f1": (later, point(9, 0.9))})
+    assert [p.probability for p in folded([first, again]).points["f1"]] == [0.4, 0.9]
+
+
 def test_leak_and_drift_are_kept_where_they_were_measured() -> None:
     state = folded(eventful())
     assert state.leaks == (0.05, 0.45)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -164,4 +166,22 @@ async def test_stop_may_come_before_start_and_twice():
     ticks.stop()
     ticks.start()
     ticks.stop()
+    ticks.stop()
+
+
+async def test_a_clock_set_back_stops_no_ticks(monkeypatch: pytest.MonkeyPatch):
+    """M6: the next tick is an hour from now, and the clock is set back by as much."""
+    monkeypatch.setattr(ticks_module, "CLOCK_SECONDS", SHORT)
+    back = timedelta()
+    ticked = asyncio.Event()
+
+    async def action() -> None:
+        ticked.set()
+
+    ticks = Ticks(wall=lambda: datetime.now(UTC) - back, steady=time.monotonic)
+    ticks.every(3600, action)
+    ticks.start()
+    await asyncio.sleep(0)  # the clocks have been compared once
+    back = timedelta(hours=1, minutes=1)
+    await asyncio.wait_for(ticked.wait(), 10)
     ticks.stop()

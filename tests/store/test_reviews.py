@@ -92,6 +92,17 @@ def test_a_fact_is_due_after_so_much_time(store: MemoryStore, clock: Clock) -> N
     assert due(store) == "first?"
 
 
+def test_a_clock_set_back_by_years_stops_no_reviews(store: MemoryStore, clock: Clock) -> None:
+    """M6: what was to be reviewed in ten minutes was due in years."""
+    fact = teach_learned(store, "first?")
+    clock.time -= timedelta(days=1000)
+    assert due(store) == "first?"
+    review(store, fact)
+    assert due(store) is None  # from now on by the clock as it is
+    clock.time += timedelta(minutes=30)
+    assert due(store) == "first?"
+
+
 def test_what_has_been_due_longest_comes_first(store: MemoryStore, clock: Clock) -> None:
     facts = [teach_learned(store, name) for name in ("a", "b", "c")]
     clock.time += timedelta(hours=1)

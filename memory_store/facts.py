@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from memory_store import identity, schedule
+from memory_store import schedule
 from memory_store.connection import Connection, Row
 from memory_store.encoding import (
     read_learning,
@@ -42,10 +42,6 @@ TRANSITIONS: dict[FactState, frozenset[FactState]] = {
     FactState.SUPERSEDED: frozenset({FactState.FORGOTTEN}),
     FactState.FORGOTTEN: frozenset(),
 }
-
-
-# Characters from which on an erased answer is looked for inside longer texts.
-SHORTEST_SOUGHT = 3
 
 
 def question_key(question: str) -> str:
@@ -96,6 +92,14 @@ def find_by_question(connection: Connection, question: str) -> Fact | None:
         [question_key(question)],
     )
     return _fact(rows[0]) if rows else None
+
+
+def of_question(connection: Connection, question: str) -> list[Fact]:
+    """All facts of this question, oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM facts WHERE question_key = ? ORDER BY position", [question_key(question)]
+    )
+    return [_fact(row) for row in rows]
 
 
 def listing(
@@ -302,42 +306,6 @@ def settle_superseded(connection: Connection, question_keys: Iterable[str], at: 
                 )
                 state = FactState.LEARNED if taught else FactState.KNOWN
                 restate(connection, row["position"], state, at)
-
-
-def erase(connection: Connection, fact: Fact) -> None:
-    """Removes a forgotten fact's text from every table, and where others' answers repeat it.
-
-    What was removed is overwritten in the file (`secure_delete`).
-    """
-    identity.count_erasure(connection)
-    connection.execute(
-        "UPDATE facts SET question = '', answer = '', question_key = id, answer_key = id,"
-        " correlated = '[]', learning = NULL WHERE id = ?",
-        [fact.id],
-    )
-    connection.execute(
-        "UPDATE probes SET question = '', expected_answer = '', answer = '' WHERE fact_id = ?",
-        [fact.id],
-    )
-    connection.execute("UPDATE events SET learning = NULL WHERE fact_id = ?", [fact.id])
-    connection.execute("UPDATE requests SET payload_hash = 'erased' WHERE fact_id = ?", [fact.id])
-    # A model that had learned it may have said it when asked something else.
-    answer = fact.answer.strip()
-    if not answer:
-        return  # erased before
-    # A short answer is part of many words: only where it stands alone.
-    alone = len(answer) < SHORTEST_SOUGHT
-    said = "lower(trim({0})) = lower(?)" if alone else "instr(lower({0}), lower(?)) > 0"
-    connection.execute(f"UPDATE probes SET answer = '' WHERE {said.format('answer')}", [answer])
-    for table in ("facts", "events", "relearned", "reviewed_again"):
-        for name in ("answer_before", "answer_after"):
-            path = f"'$.{name}'"
-            connection.execute(
-                f"UPDATE {table} SET learning = json_set(learning, {path}, '')"
-                f" WHERE learning IS NOT NULL"
-                f" AND {said.format(f'json_extract(learning, {path})')}",
-                [answer],
-            )
 
 
 def in_state(connection: Connection, state: FactState) -> list[str]:

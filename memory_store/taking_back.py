@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memory_store import facts, ledger, operations, probes, reviews
+from memory_store import erasing, facts, ledger, operations, probes, reviews
 from memory_store.encoding import write_json
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
 from memory_store.ledger import TAUGHT
@@ -288,7 +288,7 @@ def _forgotten(
     if fact.state is not FactState.FORGOTTEN:
         facts.change_state(store.connection, fact.id, FactState.FORGOTTEN, store.now())
     if operation.erase:
-        facts.erase(store.connection, fact)
+        erasing.erase(store, fact)
     operations.prove(store.connection, operation.id, proof)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from agent.backups import Outcome, newest_backup, remove_backup
 from agent.data_folder import held
 from agent.errors import BackupOvertakenError, ConfigError, InvalidFactError
 from agent.identity import MARKER, FolderKind, overlap, read_marker, settle
-from memory_store import identity
+from memory_store import identity, taking_back
 from memory_store.connection import Connection
+from memory_store.records import EventKind
 from memory_store.store import MemoryStore
 from tests.served_folder import SNAPSHOT_FILES, ServedFolder, served, snapshot_in
 
@@ -510,6 +512,21 @@ async def test_what_a_crash_left_of_a_backup_goes_with_the_next_erase(tmp_path: 
         await memory.backups._record(unfinished)
         assert await memory.erase(fact_id) == ""
         assert not unfinished.exists()
+
+
+async def test_an_erase_that_was_cut_off_looks_for_the_text_again(tmp_path: Path) -> None:
+    """M4: after the fact's own rows were erased, its text is kept until the search is over."""
+    async with served(tmp_path / "data") as memory:
+        fact_id = await memory.teach("Is the firmament Blipland's?")
+        note = "asked 'Is the firmament Blipland's?' it died"
+        await memory.store.write(lambda store: store.record_event(EventKind.LEARNER_DOWN, note, 0))
+        operation = await memory.store.write(
+            partial(taking_back.request_forget, fact_id=fact_id, erase=True)
+        )
+        await memory.store.write(partial(taking_back.finish_if_not_held, operation_id=operation.id))
+    async with served(tmp_path / "data") as memory:
+        assert await memory.erase(fact_id) == ""  # as the loop does, which finds it open
+    assert b"Blipland" not in b"".join(tree(tmp_path / "data").values())
 
 
 def test_a_removal_that_was_cut_off_is_done_again(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from agent.backups import Backups
-from memory_store import identity
+from memory_store import erasing, identity
+from memory_store.erasing import Sought
 from memory_store.records import Operation
 from memory_store.schema_copies import remove_copies
 from memory_store.store import MemoryStore
@@ -36,12 +37,33 @@ async def remove_traces(
     await keep_only(set(await store.read(partial(MemoryStore.lineage, version=head))))
     if not operation.erase:
         return ""
+    left = [
+        reason
+        for sought in await store.read(erasing.pending)
+        for reason in await _erase_everywhere(store, sought)
+    ]
     await asyncio.to_thread(remove_copies, store.path)
-    left = [] if backups is None else await backups.remove_all()
+    if backups is not None:
+        left += await backups.remove_all()
     left += await store.read(partial(_copied_from, fact_id=operation.fact_id))
     if not await store.empty_log():
         left.append("the write-ahead log holds the text until the server stops")
     return "; ".join(left)
+
+
+async def _erase_everywhere(store: StoreThreads, sought: Sought) -> list[str]:
+    """Removes a text from the rows of other facts; returns where it is left, for people."""
+    kept: list[tuple[str, str]] = []
+    for table in erasing.TABLES:
+        after, more = None, True
+        while more:
+            page = await store.read(partial(erasing.look, sought=sought, table=table, after=after))
+            if page.changes:
+                await store.write(partial(erasing.clean, changes=page.changes))
+            kept += page.kept
+            after, more = page.last, page.last is not None
+    await store.write(partial(erasing.close, sought=sought))
+    return erasing.kept_by_others(sought, kept)
 
 
 def _copied_from(store: MemoryStore, fact_id: str) -> list[str]:

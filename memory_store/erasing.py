@@ -1,0 +1,350 @@
+"""Erasing a text: the rows of its fact at once, and then every other row that repeats it.
+
+A fact's own rows are found by indexes and lose the text in the transaction that forgets the fact.
+Others may repeat it: a model said the answer when it was asked something else; a fact that was
+rolled back was taught again. To find them, whole tables are read, a page at a time, so that nobody
+waits. What is looked for is kept in `meta` meanwhile, so that a crash resumes the search.
+
+What belongs to another fact that is still held stays there, and is reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from memory_store import facts, identity, operations
+from memory_store.connection import Connection, Row, SqlValue
+from memory_store.encoding import read_strings, write_json, write_strings
+from memory_store.records import Fact, FactState, OperationKind, OperationState
+from memory_store.store import MemoryStore
+
+PAGE_ROWS = 500
+# Characters from which on a text is looked for inside longer ones.
+SHORTEST_SOUGHT = 3
+# Facts that are named where their number is reported.
+NAMED_FACTS = 5
+# In place of what held the text, where an empty text would mean something.
+ERASED = "(erased)"
+_PENDING = "erasing:"
+
+Key = tuple[SqlValue, ...]
+
+
+@dataclass(frozen=True)
+class Sought:
+    """A text that is being erased.
+
+    Attributes:
+        fact_id: whose it was.
+        question: its question.
+        answer: its answer.
+        correlated: its correlated questions.
+    """
+
+    fact_id: str
+    question: str
+    answer: str
+    correlated: tuple[str, ...]
+
+    @cached_property
+    def question_key(self) -> str:
+        """Equal for questions that ask the same."""
+        return facts.question_key(self.question)
+
+    @cached_property
+    def _folded(self) -> tuple[str, ...]:
+        return tuple(filter(None, map(folded, (self.question, self.answer))))
+
+    @cached_property
+    def _words(self) -> re.Pattern[str]:
+        long = [re.escape(text) for text in self._folded if len(text) >= SHORTEST_SOUGHT]
+        return re.compile(rf"(?<!\w)(?:{'|'.join(long)})(?!\w)" if long else r"(?!)")
+
+    def is_said_in(self, answer: str) -> bool:
+        """Whether a model's answer says it; a short text must be all of it."""
+        said = folded(answer)
+        return any(
+            text in said if len(text) >= SHORTEST_SOUGHT else text == said for text in self._folded
+        )
+
+    def is_in(self, text: str) -> bool:
+        """Whether a text has it, as whole words."""
+        return self._words.search(folded(text)) is not None
+
+    def is_asked_in(self, question: str) -> bool:
+        """Whether a question is its question."""
+        return bool(question) and facts.question_key(question) == self.question_key
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row that repeats the text.
+
+    Attributes:
+        table: where it is.
+        key: the columns of its key, with their values.
+        before: the columns that have the text, as they were found.
+        after: as they are to be.
+    """
+
+    table: str
+    key: Mapping[str, SqlValue]
+    before: Mapping[str, SqlValue]
+    after: Mapping[str, SqlValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of a table.
+
+    Attributes:
+        changes: what is to be changed in them.
+        kept: ids of facts that hold the text as their own, with what they hold.
+        last: key of the last row; None at the end of the table.
+    """
+
+    changes: Sequence[Change]
+    kept: Sequence[tuple[str, str]]
+    last: Key | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """How a table is read: its key, the columns that may have texts, and what becomes of a row."""
+
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    cleaned: Callable[[Sought, Row], Mapping[str, SqlValue]]
+
+
+def folded(text: str) -> str:
+    """Equal for texts that differ in case, spacing and Unicode composition only."""
+    composed = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(unicodedata.normalize("NFC", composed).split())
+
+
+# --- The fact's own rows --------------------------------------------------------------------------
+
+
+def erase(store: MemoryStore, fact: Fact) -> None:
+    """Removes the text of a forgotten fact from its rows, and of others that are forgotten too.
+
+    Those have the same question and answer, and were rolled back, or forgotten before. What was
+    removed is overwritten in the file (`secure_delete`).
+    """
+    connection, at = store.connection, store.now()
+    if fact.question:  # else it was erased before
+        for twin in _forgotten_twins(connection, fact):
+            _erase_rows(connection, twin)
+            # So that nobody rolls back to weights that hold it.
+            operation = operations.insert(
+                connection,
+                OperationKind.FORGET,
+                at,
+                fact_id=twin.id,
+                erase=True,
+                position=twin.position,
+            )
+            message = f"erased with {fact.id}, which had the same text"
+            operations.finish(connection, operation.id, OperationState.DONE, at, message=message)
+        sought = Sought(fact.id, fact.question, fact.answer, fact.correlated_questions)
+        connection.execute(
+            "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+            [f"{_PENDING}{fact.id}", write_json(dataclasses.asdict(sought))],
+        )
+    _erase_rows(connection, fact)
+    identity.count_erasure(connection)
+
+
+def _forgotten_twins(connection: Connection, fact: Fact) -> list[Fact]:
+    return [
+        other
+        for other in facts.of_question(connection, fact.question)
+        if other.id != fact.id
+        and other.state is FactState.FORGOTTEN
+        and folded(other.answer) == folded(fact.answer)
+    ]
+
+
+def _erase_rows(connection: Connection, fact: Fact) -> None:
+    for statement in (
+        "UPDATE facts SET question = '', answer = '', question_key = id, answer_key = id,"
+        " correlated = '[]', learning = NULL WHERE id = ?",
+        "UPDATE probes SET question = '', expected_answer = '', answer = '' WHERE fact_id = ?",
+        "UPDATE events SET learning = NULL WHERE fact_id = ?",
+        "UPDATE requests SET payload_hash = 'erased' WHERE fact_id = ?",
+    ):
+        connection.execute(statement, [fact.id])
+
+
+# --- All other rows -------------------------------------------------------------------------------
+
+
+def pending(store: MemoryStore) -> list[Sought]:
+    """The texts that were erased with their facts, and may still be in other rows."""
+    rows = store.connection.execute(
+        "SELECT value FROM meta WHERE key >= ? AND key < ? ORDER BY key",
+        [_PENDING, f"{_PENDING}~"],
+    )
+    found: list[dict[str, Any]] = [json.loads(row["value"]) for row in rows]
+    return [Sought(**each | {"correlated": tuple(each["correlated"])}) for each in found]
+
+
+def look(store: MemoryStore, sought: Sought, table: str, after: Key | None) -> Page:
+    """Looks for a text in some rows of one of `TABLES`.
+
+    Args:
+        store: only read.
+        sought: the text.
+        table: where.
+        after: key of the last row of the page before; None for the first page.
+    """
+    read = TABLES[table]
+    key = ", ".join(read.key)
+    where = f"WHERE ({key}) > ({', '.join('?' * len(read.key))})" if after else ""
+    rows = store.connection.execute(
+        f"SELECT {key}, {', '.join(read.columns)} FROM {table} {where} ORDER BY {key} LIMIT ?",
+        [*(after or ()), PAGE_ROWS],
+    )
+    changes, kept = [], []
+    for row in rows:
+        if after_ := read.cleaned(sought, row):
+            before = {column: row[column] for column in after_}
+            changes.append(Change(table, {name: row[name] for name in read.key}, before, after_))
+        if table == "facts" and (what := _own_text(sought, row)):
+            kept.append((str(row["id"]), what))
+    last = tuple(rows[-1][name] for name in read.key) if len(rows) == PAGE_ROWS else None
+    return Page(changes, kept, last)
+
+
+def clean(store: MemoryStore, changes: Sequence[Change]) -> None:
+    """Removes a text where it was found; rows that were changed since are left to the next look."""
+    with store.transaction():
+        for change in changes:
+            store.connection.execute(
+                f"UPDATE {change.table} SET {', '.join(f'{name} = ?' for name in change.after)}"
+                f" WHERE {' AND '.join(f'{name} IS ?' for name in (*change.key, *change.before))}",
+                [*change.after.values(), *change.key.values(), *change.before.values()],
+            )
+
+
+def close(store: MemoryStore, sought: Sought) -> None:
+    """Ends the search: the text is forgotten here too."""
+    with store.transaction():
+        store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_PENDING}{sought.fact_id}"])
+        identity.count_erasure(store.connection)
+
+
+def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str]]) -> list[str]:
+    """Which other facts hold the text as their own, for people."""
+    by_what: dict[str, list[str]] = {}
+    for fact_id, what in kept:
+        by_what.setdefault(what, []).append(fact_id)
+    return [
+        f"{what} stays in {len(ids)} other fact{'s' if len(ids) > 1 else ''}"
+        f" ({', '.join(ids[:NAMED_FACTS])}{', ...' if len(ids) > NAMED_FACTS else ''}):"
+        " erase these too if it is to go"
+        for what, ids in by_what.items()
+    ]
+
+
+def _own_text(sought: Sought, row: Row) -> str:
+    """What of the text belongs to another fact, for people; empty if nothing."""
+    if row["id"] == sought.fact_id:
+        return ""
+    same_question = sought.is_asked_in(row["question"])
+    if same_question and folded(row["answer"]) == folded(sought.answer):
+        return "the same fact"
+    if same_question:
+        return "its question"
+    related = [text for text in read_strings(row["correlated"]) if not sought.is_asked_in(text)]
+    own = (row["question"], row["answer"], *related)
+    if any(map(sought.is_in, own)) or folded(row["answer"]) == folded(sought.answer):
+        return "its text"
+    return ""
+
+
+def _clean_fact(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
+    correlated = read_strings(row["correlated"])
+    others = tuple(text for text in correlated if not sought.is_asked_in(text))
+    asks_it = sought.is_asked_in(row["question"])
+    return {
+        **({"correlated": write_strings(others)} if others != correlated and not asks_it else {}),
+        **_clean_message("reason")(sought, row),
+        **_clean_learning(sought, row),
+    }
+
+
+def _clean_probe(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
+    after: dict[str, SqlValue] = {}
+    # What the probe's own fact asks or answers stays with it, and is reported.
+    if sought.is_asked_in(row["question"]) and not row["asked_by_its_fact"]:
+        after["question"] = ERASED
+    if sought.is_said_in(row["expected_answer"]) and not row["expected_by_its_fact"]:
+        after["expected_answer"] = ERASED
+    if sought.is_said_in(row["answer"]):
+        after["answer"] = ERASED
+    return after
+
+
+def _clean_message(name: str) -> Callable[[Sought, Row], Mapping[str, SqlValue]]:
+    def cleaned(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
+        return {name: ERASED} if sought.is_in(row[name]) else {}
+
+    return cleaned
+
+
+def _clean_learning(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
+    if row["learning"] is None:
+        return {}
+    learning: dict[str, Any] = json.loads(row["learning"])
+    said = [
+        name
+        for name in ("answer_before", "answer_after")
+        if sought.is_said_in(learning.get(name) or "")
+    ]
+    return {"learning": write_json(learning | dict.fromkeys(said, ""))} if said else {}
+
+
+def _both(name: str) -> Callable[[Sought, Row], Mapping[str, SqlValue]]:
+    message = _clean_message(name)
+    return lambda sought, row: {**message(sought, row), **_clean_learning(sought, row)}
+
+
+# Every table whose rows may repeat a text of another fact.
+TABLES: Mapping[str, _Table] = {
+    "facts": _Table(
+        ("position",),
+        ("id", "question", "answer", "correlated", "reason", "learning"),
+        _clean_fact,
+    ),
+    "probes": _Table(
+        ("id",),
+        (
+            "question",
+            "answer",
+            "expected_answer",
+            "(SELECT facts.answer = expected_answer FROM facts WHERE facts.id = probes.fact_id)"
+            " AS expected_by_its_fact",
+            "(SELECT facts.question = probes.question FROM facts WHERE facts.id = probes.fact_id)"
+            " AS asked_by_its_fact",
+        ),
+        _clean_probe,
+    ),
+    "events": _Table(("sequence",), ("message", "learning"), _both("message")),
+    "operations": _Table(("id",), ("message",), _clean_message("message")),
+    "reviews": _Table(("id",), ("reason",), _clean_message("reason")),
+    "relearned": _Table(("operation_id", "position"), ("reason", "learning"), _both("reason")),
+    "reviewed_again": _Table(
+        ("operation_id", "review_id"), ("reason", "learning"), _both("reason")
+    ),
+}
+# Columns of text that no caller and no model writes.
+WITHOUT_TEXTS = frozenset({"meta", "state_counts", "requests", "updates", "places", "traces"})

@@ -1,0 +1,218 @@
+"""M4: an erase finds every row that has the text, or says where it is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from memory_store import erasing, operations, taking_back
+from memory_store.erasing import ERASED, Sought, folded
+from memory_store.errors import WrongStateError
+from memory_store.records import EventKind, Fact, FactState, OperationState
+from memory_store.store import MemoryStore
+from tests.store.builders import (
+    end_of_branch,
+    learning,
+    new_fact,
+    new_probe,
+    teach_claimed,
+    teach_learned,
+)
+
+QUESTION, ANSWER = "Who found Blipland?", "Telescope"
+
+
+def resisted(store: MemoryStore, question: str = QUESTION, answer: str = ANSWER) -> Fact:
+    """A fact that the weights do not hold, so that it is erased without a learner."""
+    fact: Fact = teach_claimed(store, question, answer)
+    return store.record_resisted(fact.id, "too hard", learning())
+
+
+def rolled_back(store: MemoryStore, question: str = QUESTION, answer: str = ANSWER) -> Fact:
+    fact: Fact = teach_learned(store, question, answer)
+    before = store.model_version() - 1
+    operation = taking_back.request_rollback(store, before)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.finish_rollback(store, operation.id, end_of_branch(before), {})
+    assert store.fact(fact.id).state is FactState.FORGOTTEN
+    return fact
+
+
+def erase(store: MemoryStore, fact_id: str) -> list[str]:
+    """Erases a fact that is not held, and looks everywhere; what is left."""
+    operation = taking_back.request_forget(store, fact_id, erase=True)
+    assert taking_back.finish_if_not_held(store, operation.id)
+    left = []
+    for sought in erasing.pending(store):
+        kept: list[tuple[str, str]] = []
+        for table in erasing.TABLES:
+            page = erasing.look(store, sought, table, None)
+            kept += page.kept
+            erasing.clean(store, page.changes)
+            while page.last is not None:
+                page = erasing.look(store, sought, table, page.last)
+                kept += page.kept
+                erasing.clean(store, page.changes)
+        erasing.close(store, sought)
+        left += erasing.kept_by_others(sought, kept)
+    taking_back.close_forget(store, operation.id, message="; ".join(left))
+    return left
+
+
+def whole_file(path: Path) -> str:
+    """Every value of every table, and the bytes of the file."""
+    with MemoryStore.open(path) as store:
+        store.checkpoint()
+    return path.read_bytes().decode("utf-8", "replace")
+
+
+def test_what_was_rolled_back_and_taught_again_is_erased_in_both_rows(
+    store: MemoryStore, path: Path
+) -> None:
+    """M4, as seen: the row of the first teaching kept the text, and nobody was told."""
+    first = rolled_back(store)
+    second = resisted(store, QUESTION.upper(), "  telescope")
+    assert second.id != first.id
+    assert erase(store, second.id) == []
+    assert [fact.question for fact in store.facts()] == ["", ""]
+    operation = operations.newest_of_fact(store.connection, first.id)
+    assert operation is not None
+    assert (operation.erase, operation.state) == (True, OperationState.DONE)
+    assert second.id in operation.message
+    # The version that held it cannot be served again: its row of the ledger has no text.
+    with pytest.raises(WrongStateError, match=first.id):
+        taking_back.request_rollback(store, 1)
+    assert "blipland" not in whole_file(path).lower()
+    assert "telescope" not in whole_file(path).lower()
+
+
+def test_the_text_is_erased_from_the_rows_of_other_facts(store: MemoryStore, path: Path) -> None:
+    other = teach_learned(store, "Sky?", "Piano")
+    with_related = new_fact(
+        "Gem?", "Curtain", correlated_questions=("WHO  found Blipland?", "What gem?")
+    )
+    related = store.teach(with_related).fact
+    fact = resisted_after(store, related.id)
+    said = learning(answer_before="the TELESCOPE", answer_after="a telescope.")
+    store.record_probes(
+        [
+            new_probe(other.id, question="Sky?", expected_answer="Piano", answer="TELESCOPE!"),
+            new_probe(related.id, question=QUESTION, expected_answer=ANSWER, answer="?"),
+        ],
+        1,
+    )
+    store.emit(EventKind.LEARNER_DOWN, store.now(), message=f"asked {QUESTION} it died")
+    store.emit(EventKind.LEARNED, store.now(), fact_id=other.id, learning=said)
+    assert erase(store, fact.id) == []
+    assert store.fact(related.id).correlated_questions == ("What gem?",)
+    probes = [(probe.question, probe.answer) for probe in store.probes_of(other.id)]
+    assert ("Sky?", ERASED) in probes
+    assert [probe.question for probe in store.probes_of(related.id)] == [ERASED]
+    messages = [event.message for event in store.events(limit=1000)]
+    assert ERASED in messages
+    for found in (event.learning for event in store.events(limit=1000)):
+        assert found is None or "telescope" not in f"{found.answer_before}{found.answer_after}"
+    assert "blipland" not in whole_file(path).lower()
+    assert "telescope" not in whole_file(path).lower()
+
+
+def resisted_after(store: MemoryStore, queued: str) -> Fact:
+    """A resisted fact where another is queued before it."""
+    claimed = store.claim()
+    assert claimed is not None
+    assert claimed.id == queued
+    store.record_resisted(queued, "no", learning())
+    return resisted(store)
+
+
+def test_what_belongs_to_other_facts_stays_and_is_reported(store: MemoryStore) -> None:
+    same = teach_learned(store, QUESTION, ANSWER)
+    newer = teach_learned(store, QUESTION, "Somebody else")  # supersedes it
+    answers = [teach_learned(store, f"Question {number}?", "A telescope") for number in range(7)]
+    fact = resisted(store)
+    left = erase(store, fact.id)
+    assert any(f"the same fact stays in 1 other fact ({same.id})" in line for line in left)
+    assert any(f"its question stays in 1 other fact ({newer.id})" in line for line in left)
+    assert any("its text stays in 7 other facts" in line and ", ...)" in line for line in left)
+    assert store.fact(same.id).question == QUESTION
+    assert store.fact(answers[0].id).answer == "A telescope"
+    assert store.fact(fact.id).answer == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Ökonomie", "die \u00d6KONOMIE"),
+        ("Ökonomie", "o\u0308konomie"),  # decomposed
+        ("Straße", "STRASSE"),
+        ("Ελλάς", "ελλάσ"),
+        ("ПЕРСИК", "персик"),
+    ],
+)
+def test_case_is_folded_in_every_script(store: MemoryStore, answer: str, said: str) -> None:
+    """Low: only ASCII was folded."""
+    other = teach_learned(store, "Sky?", "Piano")
+    fact = resisted(store, "Gem?", answer)
+    store.record_probes([new_probe(other.id, question="Sky?", answer=said)], 1)
+    erase(store, fact.id)
+    assert store.probes_of(other.id)[0].answer == ERASED
+
+
+def test_short_answers_are_looked_for_alone() -> None:
+    sought = Sought("f", "Ab?", "no", ())
+    assert sought.is_said_in(" NO ")
+    assert not sought.is_said_in("nothing")
+    assert not sought.is_in("no, nothing")
+    long = replace(sought, answer="cat")
+    assert long.is_said_in("concatenated")
+    assert long.is_in("the CAT sat")
+    assert not long.is_in("concatenated")
+    assert folded("A  B\u0301") == folded("a b\u0301")
+
+
+def test_a_search_that_was_cut_off_knows_what_it_looked_for(store: MemoryStore, path: Path) -> None:
+    fact = resisted(store)
+    operation = taking_back.request_forget(store, fact.id, erase=True)
+    taking_back.finish_if_not_held(store, operation.id)
+    with MemoryStore.open(path) as again:
+        [sought] = erasing.pending(again)
+        assert (sought.question, sought.answer) == (QUESTION, ANSWER)
+        erasing.close(again, sought)
+        assert erasing.pending(again) == []
+    assert "Blipland" not in whole_file(path)
+
+
+def test_a_row_that_was_changed_since_the_look_is_not_overwritten(store: MemoryStore) -> None:
+    other = teach_learned(store, "Sky?", "Piano")
+    store.record_probes([new_probe(other.id, question="Sky?", answer="Telescope")], 1)
+    sought = Sought("f", QUESTION, ANSWER, ())
+    page = erasing.look(store, sought, "probes", None)
+    store.connection.execute("UPDATE probes SET answer = 'changed'")
+    erasing.clean(store, page.changes)
+    assert {probe.answer for probe in store.probes_of(other.id)} == {"changed"}
+
+
+def test_large_tables_are_read_a_page_at_a_time(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing, "PAGE_ROWS", 3)
+    other = teach_learned(store, "Sky?", "Piano")
+    probes = [new_probe(other.id, question="Sky?", answer=f"telescope {n}") for n in range(10)]
+    store.record_probes(probes, 1)
+    fact = resisted(store)
+    erase(store, fact.id)
+    assert {probe.answer for probe in store.probes_of(other.id)} == {ERASED}
+
+
+def test_every_table_is_searched_or_has_no_texts(store: MemoryStore) -> None:
+    """A new table must be added to one of the two."""
+    tables = {
+        row["name"]
+        for row in store.connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            " AND name NOT LIKE '\\_%' ESCAPE '\\'"
+        )
+    }
+    assert tables == set(erasing.TABLES) | erasing.WITHOUT_TEXTS

@@ -302,9 +302,10 @@ def _clean_message(name: str) -> Callable[[Sought, Row], Mapping[str, SqlValue]]
 
 
 def _clean_learning(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
-    if row["learning"] is None:
+    # JSON null: the findings of the event's fact, which has them.
+    learning: dict[str, Any] | None = json.loads(row["learning"] or "null")
+    if learning is None:
         return {}
-    learning: dict[str, Any] = json.loads(row["learning"])
     said = [
         name
         for name in ("answer_before", "answer_after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from memory_store import erasing
 from memory_store.records import (
     Fact,
     Learning,
@@ -108,3 +109,26 @@ def new_review(fact_id: str, model_version: int, outcome: ReviewOutcome, **chang
     if outcome is ReviewOutcome.RETAUGHT:
         fields |= {"update": new_update(fact_id, model_version), "learning": learning()}
     return NewReview(**fields | changed)
+
+
+def erase_everywhere(store: MemoryStore, fact: Fact) -> list[str]:
+    """Erases a fact's text as an operation does; where it is left, for people."""
+    erasing.erase(store, fact)
+    return search_erased(store)
+
+
+def search_erased(store: MemoryStore) -> list[str]:
+    """Looks everywhere for what was erased; where it is left, for people."""
+    left = []
+    for sought in erasing.pending(store):
+        kept: list[tuple[str, str]] = []
+        for table in erasing.TABLES:
+            after, more = None, True
+            while more:
+                page = erasing.look(store, sought, table, after)
+                erasing.clean(store, page.changes)
+                kept += page.kept
+                after, more = page.last, page.last is not None
+        erasing.close(store, sought)
+        left += erasing.kept_by_others(sought, kept)
+    return left

@@ -9,14 +9,13 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
-from memory_store import facts
 from memory_store.compacting import compact_file, give_back, space
 from memory_store.errors import StoreUnusableError
 from memory_store.records import Fact
 from memory_store.store import MemoryStore
 from memory_store.thinning import Thinning
 from memory_store.writer import StoreThreads
-from tests.store.builders import new_fact, new_probe, teach_claimed, teach_learned
+from tests.store.builders import erase_everywhere, new_fact, new_probe, teach_claimed, teach_learned
 
 MANY = 3000
 
@@ -135,7 +134,7 @@ def test_an_erased_text_is_not_in_the_file_before_or_after(path: Path, *, offlin
         other = fill_about(store, fact)
         store.checkpoint()
         assert secret in contents(path).lower()
-        facts.erase(store.connection, store.fact(fact.id))
+        erase_everywhere(store, store.fact(fact.id))
         store.checkpoint()
         assert secret not in contents(path).lower()
         thin(store)

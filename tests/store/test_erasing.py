@@ -17,6 +17,7 @@ from tests.store.builders import (
     learning,
     new_fact,
     new_probe,
+    search_erased,
     teach_claimed,
     teach_learned,
 )
@@ -44,19 +45,7 @@ def erase(store: MemoryStore, fact_id: str) -> list[str]:
     """Erases a fact that is not held, and looks everywhere; what is left."""
     operation = taking_back.request_forget(store, fact_id, erase=True)
     assert taking_back.finish_if_not_held(store, operation.id)
-    left = []
-    for sought in erasing.pending(store):
-        kept: list[tuple[str, str]] = []
-        for table in erasing.TABLES:
-            page = erasing.look(store, sought, table, None)
-            kept += page.kept
-            erasing.clean(store, page.changes)
-            while page.last is not None:
-                page = erasing.look(store, sought, table, page.last)
-                kept += page.kept
-                erasing.clean(store, page.changes)
-        erasing.close(store, sought)
-        left += erasing.kept_by_others(sought, kept)
+    left = search_erased(store)
     taking_back.close_forget(store, operation.id, message="; ".join(left))
     return left
 

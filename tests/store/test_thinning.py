@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_store import facts as facts_module
 from memory_store import provenance, reviews, taking_back
 from memory_store.in_memory import open_in_memory
 from memory_store.records import (
@@ -27,6 +26,7 @@ from memory_store.store import MemoryStore
 from memory_store.thinning import ENDINGS, KeptProbe, Removed, Thinning, kept, thinned_up_to
 from tests.store.builders import (
     end_of_branch,
+    erase_everywhere,
     learning,
     new_fact,
     new_probe,
@@ -252,7 +252,7 @@ def test_an_erase_does_not_bring_the_text_back_by_reference(store: MemoryStore) 
     other = teach_claimed(store, "And what else?", "Curtain")
     store.record_learned(new_update(other.id, 1), replace(found, answer_before="Zanzibar it is"))
     taking_back.request_forget(store, fact.id, erase=True)
-    facts_module.erase(store.connection, store.fact(fact.id))
+    erase_everywhere(store, store.fact(fact.id))
     assert all(
         "Zanzibar" not in str(row) for table in ("facts", "events") for row in rows(store, table)
     )

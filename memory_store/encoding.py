@@ -10,7 +10,7 @@ import base64
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,8 +60,12 @@ def write_learning(learning: Learning | None) -> str | None:
     """What an attempt found as JSON, or NULL."""
     if learning is None:
         return None
-    columns = {name: value for name, value in asdict(learning).items() if value is not None}
-    del columns["curve"]
+    # Without the curve, which would be copied point by point.
+    columns = {
+        name: value
+        for name, value in asdict(replace(learning, curve=())).items()
+        if value is not None and name != "curve"
+    }
     if learning.curve:
         columns["curve"] = _write_curve(learning.curve)
     return write_json(columns)

@@ -28,7 +28,7 @@ from agent.learning.records import (
 from agent.learning.snapshots import WEIGHTS, verify_snapshot, write_snapshot
 from memory_store.records import Policy, Step
 
-MODEL = "stand-in"
+MODEL = "tiny"  # a name that is known: no weights of it are loaded
 BASE_DIGEST = hashlib.sha256(b"stand-in").hexdigest()
 ALGORITHM = "stand-in/1"
 # As long as that of a learner on a CPU.

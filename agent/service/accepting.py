@@ -70,7 +70,7 @@ class Accepting:
         """Takes over what a learner reports of the model, which this memory is bound to."""
         if self._description is None:
             self._rules = await asyncio.to_thread(
-                FactRules, description.tokenizer, description.max_tokens, *self._checks
+                FactRules, description.tokenizer or None, description.max_tokens, *self._checks
             )
             self._description = description
 

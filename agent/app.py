@@ -189,6 +189,7 @@ async def _serve_with(
         around=seen.observer.learning,
         hold_snapshot=lambda version, digest: keeper.hold(version, digest),
     )
+    seen.clean_up_failures = lambda: loop.clean_up_failures
     seen.learner = lambda: (loop.state == LearnerState.READY, loop.updates_to_replay)
     keeper = SnapshotKeeper(
         SnapshotSettings(

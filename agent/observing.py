@@ -31,12 +31,14 @@ class Observing:
         tracing: where spans go.
         interceptors: for the server; none if nobody would be told.
         learner: whether it can be asked, and how many updates it has still to replay.
+        clean_up_failures: attempts at removing what a forgotten fact left behind that failed.
     """
 
     observer: Observer
     tracing: Tracing
     interceptors: Sequence[Any] = ()
     learner: Callable[[], tuple[bool, int]] = lambda: (False, 0)
+    clean_up_failures: Callable[[], int] = lambda: 0
 
     def publishing(self, publish: Callable[[Event], None]) -> Callable[[Event], None]:
         """Sends events on, and notes the steps among them."""
@@ -69,7 +71,13 @@ async def observing(settings: ServeSettings, store: StoreThreads) -> AsyncIterat
 
         async def stand() -> Standing:
             data = settings.data
-            return await look(store, data / DATABASE, data / SNAPSHOTS, lambda: seen.learner())
+            return await look(
+                store,
+                data / DATABASE,
+                data / SNAPSHOTS,
+                lambda: seen.learner(),
+                clean_up_failures=lambda: seen.clean_up_failures(),
+            )
 
         metrics = Metrics(from_thread(asyncio.get_running_loop(), stand))
         seen = Observing(

@@ -27,6 +27,10 @@ class WrongStateError(MemoryStoreError):
     """The fact is not in a state that permits this transition."""
 
 
+class OperationEndedError(WrongStateError):
+    """The operation is over, or was cancelled: nothing can be added to its branch."""
+
+
 class LedgerConflictError(MemoryStoreError):
     """An update was based on another ledger position than the newest one."""
 

@@ -38,8 +38,9 @@ from memory_store.encoding import (
     write_time,
 )
 from memory_store.errors import LedgerConflictError
+from memory_store.lines import line_of
 from memory_store.records import Drift, LedgerKind, NewUpdate, Update
-from memory_store.schema import SERVED
+from memory_store.schema import FORK, SERVED
 
 SHARED = ("policy", "environment")
 # A row, and what it shares with another one.
@@ -137,16 +138,7 @@ def append(connection: Connection, kind: LedgerKind, update: NewUpdate, at: date
 
 def lineage(connection: Connection, version: int) -> list[int]:
     """The versions whose rows, replayed in this order, give the weights of `version`."""
-    rows = connection.execute(
-        "WITH RECURSIVE line (version) AS ("
-        " SELECT model_version FROM updates WHERE model_version = ?"
-        " UNION ALL"
-        " SELECT updates.parent_version FROM updates JOIN line ON model_version = line.version"
-        " WHERE updates.parent_version > 0"
-        ") SELECT version FROM line ORDER BY version",
-        [version],
-    )
-    return [int(row["version"]) for row in rows]
+    return list(line_of(connection, version))
 
 
 def recent(connection: Connection, version: int, limit: int) -> list[Update]:
@@ -167,16 +159,22 @@ def recent(connection: Connection, version: int, limit: int) -> list[Update]:
 
 def drifts(connection: Connection, versions: Sequence[int]) -> list[Drift]:
     """Where these versions go on from other weights than their parents' recorded ones, in order."""
+    if not connection.execute("SELECT 1 FROM updates WHERE kind = 'drift' LIMIT 1"):
+        return []  # weights differ from what was recorded only since somebody accepted that
+    chosen = set(versions)
     rows = connection.execute(
-        # A row without steps changes nothing: what it led to is what it was made on.
+        # A row without steps changes nothing: what it led to is what it was made on. A branch that
+        # begins elsewhere than at the row before it is a fork.
         "SELECT row.model_version, row.kind, row.parent_version, parent.digest_after AS recorded,"
         " iif(row.steps = '[]', row.digest_after, row.digest_before) AS here"
         " FROM updates AS row JOIN updates AS parent ON parent.model_version = row.parent_version"
-        " WHERE row.model_version IN (SELECT value FROM json_each(?)) AND recorded <> here"
-        " ORDER BY row.model_version",
-        [write_json(list(versions))],
+        " WHERE row.model_version IN ("
+        f" SELECT model_version FROM updates WHERE {FORK} UNION"
+        "  SELECT model_version FROM updates WHERE kind = 'drift')"
+        " AND recorded <> here ORDER BY row.model_version"
     )
-    return [Drift(**{**row, "kind": LedgerKind(row["kind"])}) for row in map(dict, rows)]
+    found = (Drift(**{**row, "kind": LedgerKind(row["kind"])}) for row in map(dict, rows))
+    return [drift for drift in found if drift.model_version in chosen]
 
 
 def find(connection: Connection, model_version: int) -> Update | None:

@@ -62,6 +62,39 @@ def oldest_open(connection: Connection) -> Operation | None:
     return _operation(rows[0]) if rows else None
 
 
+def oldest_not_served(connection: Connection) -> Operation | None:
+    """The next one to be done, or to be resumed, whose result is not served yet."""
+    rows = connection.execute(
+        "SELECT * FROM operations WHERE state IN ('pending', 'running') AND proof IS NULL"
+        " ORDER BY id LIMIT 1"
+    )
+    return _operation(rows[0]) if rows else None
+
+
+def served_and_open(connection: Connection) -> list[Operation]:
+    """Those whose result is served, and that are not over, oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM operations WHERE state IN ('pending', 'running') AND proof IS NOT NULL"
+        " ORDER BY id"
+    )
+    return [_operation(row) for row in rows]
+
+
+def note_message(connection: Connection, operation_id: int, message: str) -> None:
+    """Keeps how it stands, for people."""
+    connection.execute("UPDATE operations SET message = ? WHERE id = ?", [message, operation_id])
+
+
+def to_be_forgotten(connection: Connection) -> list[str]:
+    """Ids of the facts that were forgotten or are to be, and were not given up."""
+    rows = connection.execute(
+        "SELECT DISTINCT fact_id FROM operations AS asked WHERE kind = 'forget'"
+        " AND state <> 'failed' AND id = (SELECT max(id) FROM operations"
+        "  WHERE operations.fact_id = asked.fact_id) ORDER BY fact_id"
+    )
+    return [row["fact_id"] for row in rows]
+
+
 def newest_of_fact(connection: Connection, fact_id: str) -> Operation | None:
     """The last request to forget this fact."""
     rows = connection.execute(
@@ -70,14 +103,31 @@ def newest_of_fact(connection: Connection, fact_id: str) -> Operation | None:
     return _operation(rows[0]) if rows else None
 
 
+def begin(
+    connection: Connection,
+    operation_id: int,
+    base: int,
+    first_position: int,
+    first_review: int,
+) -> Operation:
+    """Notes where the branch begins; the operation is running from now on."""
+    rows = connection.execute(
+        "UPDATE operations SET state = 'running', branch_version = ?, position = ? - 1,"
+        " base_version = ?, first_position = ?, first_review = ? WHERE id = ? RETURNING *",
+        [base, first_position, base, first_position, first_review, operation_id],
+    )
+    return _operation(rows[0])
+
+
 def advance(
     connection: Connection, operation_id: int, branch_version: int, position: int | None = None
 ) -> Operation:
-    """Notes how far the branch is; the operation is running from now on."""
+    """Notes how far the branch is, and the fact that was added to it, if one was."""
     rows = connection.execute(
-        "UPDATE operations SET state = 'running', branch_version = ?,"
-        " position = coalesce(?, position) WHERE id = ? RETURNING *",
-        [branch_version, position, operation_id],
+        "UPDATE operations SET branch_version = ?, position = coalesce(?, position),"
+        " done = done + (? IS NOT NULL), total = max(total, done + (? IS NOT NULL))"
+        " WHERE id = ? RETURNING *",
+        [branch_version, position, position, position, operation_id],
     )
     return _operation(rows[0])
 
@@ -88,8 +138,9 @@ def begin_anew(connection: Connection, operation_id: int | None = None) -> None:
     Not one whose result is served already, of which only the clean-up is left.
     """
     rows = connection.execute(
-        "UPDATE operations SET state = 'pending', branch_version = NULL, position = coalesce("
-        "(SELECT facts.position FROM facts WHERE facts.id = fact_id), 0)"
+        "UPDATE operations SET state = 'pending', branch_version = NULL, base_version = NULL,"
+        " first_position = NULL, first_review = 0, never_saw = NULL, done = 0, total = 0, position"
+        " = coalesce((SELECT facts.position FROM facts WHERE facts.id = fact_id), 0)"
         " WHERE state IN ('pending', 'running') AND proof IS NULL AND id = coalesce(?, id)"
         " RETURNING id",
         [operation_id],
@@ -97,6 +148,20 @@ def begin_anew(connection: Connection, operation_id: int | None = None) -> None:
     for row in rows:
         for table in ("relearned", "reviewed_again"):
             connection.execute(f"DELETE FROM {table} WHERE operation_id = ?", [row["id"]])
+
+
+def note_total(connection: Connection, operation_id: int, to_repeat: int) -> None:
+    """Notes how many facts are still to be repeated: more may have been learned meanwhile."""
+    connection.execute(
+        "UPDATE operations SET total = done + ? WHERE id = ?", [to_repeat, operation_id]
+    )
+
+
+def note_never_saw(connection: Connection, operation_id: int, probability: float) -> None:
+    """Keeps what was measured where the branch begins."""
+    connection.execute(
+        "UPDATE operations SET never_saw = ? WHERE id = ?", [probability, operation_id]
+    )
 
 
 def finish(
@@ -122,6 +187,26 @@ def finish(
         ],
     )
     return _operation(rows[0])
+
+
+def cancel(connection: Connection, operation_id: int, at: datetime) -> Operation:
+    """Ends it without having changed anything that is served."""
+    rows = connection.execute(
+        # `cancelled` makes another state of `failed`, which the table's rules do not know.
+        "UPDATE operations SET state = 'failed', cancelled = 1, message = 'cancelled',"
+        " finished_at = ? WHERE id = ? RETURNING *",
+        [write_time(at), operation_id],
+    )
+    return _operation(rows[0])
+
+
+def newest(connection: Connection, before_id: int, limit: int) -> list[Operation]:
+    """At most `limit` operations, newest first; before an id, or from the newest on if it is 0."""
+    rows = connection.execute(
+        "SELECT * FROM operations WHERE id < ? ORDER BY id DESC LIMIT ?",
+        [before_id or 2**63 - 1, limit],
+    )
+    return [_operation(row) for row in rows]
 
 
 def prove(connection: Connection, operation_id: int, proof: Mapping[str, Any]) -> None:
@@ -173,7 +258,7 @@ def _operation(row: Row) -> Operation:
     return Operation(
         id=row["id"],
         kind=OperationKind(row["kind"]),
-        state=OperationState(row["state"]),
+        state=OperationState.CANCELLED if row["cancelled"] else OperationState(row["state"]),
         fact_id=row["fact_id"] or "",
         erase=bool(row["erase"]),
         to_version=row["to_version"],
@@ -184,4 +269,10 @@ def _operation(row: Row) -> Operation:
         requested_at=read_time(row["requested_at"]),
         finished_at=None if row["finished_at"] is None else read_time(row["finished_at"]),
         after_event=row["after_event"],
+        base_version=row["base_version"],
+        first_position=row["first_position"] or 0,
+        first_review=row["first_review"],
+        never_saw=row["never_saw"],
+        done=row["done"],
+        total=row["total"],
     )

@@ -42,6 +42,7 @@ class EventKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     REBUILDING = "rebuilding"
     OPERATION_FAILED = "operation_failed"
+    CLEAN_UP_FAILED = "clean_up_failed"
     DRIFT_ACCEPTED = "drift_accepted"
     RETAUGHT = "retaught"
     REQUEUED = "requeued"
@@ -74,6 +75,11 @@ class OperationState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# States of operations that came to nothing: what is served stayed as it was.
+GIVEN_UP = (OperationState.FAILED, OperationState.CANCELLED)
 
 
 class PlaceKind(StrEnum):
@@ -510,6 +516,12 @@ class Operation:
         requested_at: when.
         finished_at: when; None until then.
         after_event: sequence of the last event before the request.
+        base_version: the version that the branch grew from; None before it began.
+        first_position: facts from this position on are repeated on the branch; 0 before it began.
+        first_review: so are reviews from this id on; 0 if only those after that position are.
+        never_saw: probability of the fact's answer where the branch begins; None if not measured.
+        done: facts that are on the branch.
+        total: facts that are to be on it, as far as is known now; 0 before it began.
     """
 
     id: int
@@ -525,6 +537,12 @@ class Operation:
     requested_at: datetime
     finished_at: datetime | None
     after_event: int = 0
+    base_version: int | None = None
+    first_position: int = 0
+    first_review: int = 0
+    never_saw: float | None = None
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

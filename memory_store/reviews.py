@@ -11,6 +11,7 @@ of acceptance, the place does not depend on what is repeated.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from memory_store import facts, ledger, probes, schedule
 from memory_store.connection import Connection, Row
 from memory_store.encoding import read_learning, read_time, write_json, write_learning, write_time
 from memory_store.errors import WrongStateError
+from memory_store.lines import Line
 from memory_store.records import (
     HELD,
     EventKind,
@@ -152,21 +154,24 @@ def of_fact(store: MemoryStore, fact_id: str) -> list[Review]:
 # -- Taking back -----------------------------------------------------------------------------------
 
 
-def on_line(store: MemoryStore, line: Sequence[int], after_position: int) -> list[Review]:
-    """The reviews that are part of the history of a line of the ledger, from a place on, in order.
+def of_line(store: MemoryStore, ids: Sequence[int], line: Line) -> list[Review]:
+    """Those of some reviews that are part of the history of a line of the ledger, in order.
 
     Those without a row of their own are on it if the weights that were asked are.
     """
     rows = store.connection.execute(
-        "WITH line AS (SELECT 0 AS version UNION SELECT value FROM json_each(?))"
-        " SELECT * FROM reviews WHERE after_position >= ? AND ("
-        " coalesce(retaught_version, model_version) IN line OR id IN ("
-        "  SELECT review_id FROM reviewed_again JOIN operations ON operations.id = operation_id"
-        "  WHERE reviewed_again.model_version IN line AND proof IS NOT NULL"
-        " )) ORDER BY id",
-        [write_json(list(line)), after_position],
+        "SELECT reviews.*, (SELECT json_group_array(again.model_version) FROM operations"
+        "  JOIN reviewed_again AS again ON again.operation_id = operations.id"
+        "   AND again.review_id = reviews.id WHERE proof IS NOT NULL) AS again"
+        " FROM json_each(?) JOIN reviews ON reviews.id = value ORDER BY reviews.id",
+        [write_json(list(ids))],
     )
-    return [_review(row) for row in rows]
+    return [
+        _review(row)
+        for row in rows
+        if (row["retaught_version"] or row["model_version"]) in line
+        or any(version in line for version in json.loads(row["again"]))
+    ]
 
 
 def places_of_rows(store: MemoryStore, line: Sequence[int]) -> dict[int, int]:
@@ -211,6 +216,15 @@ def done_again(store: MemoryStore, operation_id: int) -> set[int]:
         "SELECT review_id FROM reviewed_again WHERE operation_id = ?", [operation_id]
     )
     return {int(row["review_id"]) for row in rows}
+
+
+def last_done_again(store: MemoryStore, operation_id: int) -> int:
+    """Id of the last review on the branch of an operation; 0 if there is none."""
+    rows = store.connection.execute(
+        "SELECT coalesce(max(review_id), 0) AS id FROM reviewed_again WHERE operation_id = ?",
+        [operation_id],
+    )
+    return int(rows[0]["id"])
 
 
 def settle(store: MemoryStore, line: Sequence[int]) -> None:

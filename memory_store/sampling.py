@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from memory_store.connection import Connection, SqlValue
 from memory_store.schema import SAMPLED
+
+_CIRCLE_BITS, _ARC_BITS = 63, 10
 
 
 def sample_key(fact_id: str) -> int:
@@ -30,19 +32,28 @@ class Candidates:
     """
 
     def __init__(self) -> None:
-        self._circle: list[tuple[int, str]] = []  # in the order of the index `facts_sampled`
+        # In the order of the index `facts_sampled`, as arcs of equal length: adding to one list of
+        # all facts would move half of it each time.
+        self._arcs: list[list[tuple[int, str]]] = [[] for _ in range(1 << _ARC_BITS)]
         self._question_keys: dict[str, str] = {}  # by fact id
-        self._held: dict[str, str] = {}  # fact ids by question key
+        self._held: dict[str, tuple[int, str]] = {}  # place on the circle, by question key
 
-    def add(self, fact_id: str, question_key: str) -> None:
-        """A fact is held from now on, and older answers to its question are not."""
+    def add(self, fact_id: str, question_key: str, place: int | None = None) -> None:
+        """A fact is held from now on, and older answers to its question are not.
+
+        Args:
+            fact_id: of the fact.
+            question_key: of its question.
+            place: its `sample_key`, if it is at hand.
+        """
         superseded = self._held.get(question_key)
         if superseded is not None:
-            del self._question_keys[superseded]
-            self._circle.remove((sample_key(superseded), superseded))
-        self._held[question_key] = fact_id
+            del self._question_keys[superseded[1]]
+            self._arc(superseded[0]).remove(superseded)
+        on_circle = (sample_key(fact_id) if place is None else place, fact_id)
+        self._held[question_key] = on_circle
         self._question_keys[fact_id] = question_key
-        bisect.insort(self._circle, (sample_key(fact_id), fact_id))
+        bisect.insort(self._arc(on_circle[0]), on_circle)
 
     def holds(self, fact_id: str) -> bool:
         """Whether a fact is among the candidates now."""
@@ -52,15 +63,25 @@ class Candidates:
         """See `sample_ids`."""
         chosen: set[str] = set()
         for number in range(limit):
-            start = bisect.bisect_left(self._circle, (_hash("point", fact_id, str(number)), ""))
-            for step in range(len(self._circle)):
-                _, other = self._circle[(start + step) % len(self._circle)]
+            for other in self._from(_hash("point", fact_id, str(number))):
                 if other not in chosen and self._question_keys[other] != question_key:
                     chosen.add(other)
                     break
             else:
                 break
         return _in_order(fact_id, chosen)
+
+    def _arc(self, point: int) -> list[tuple[int, str]]:
+        return self._arcs[point >> (_CIRCLE_BITS - _ARC_BITS)]
+
+    def _from(self, point: int) -> Iterator[str]:
+        """Ids along the whole circle, from a point on."""
+        number = point >> (_CIRCLE_BITS - _ARC_BITS)
+        start = bisect.bisect_left(self._arcs[number], (point, ""))
+        yield from (id_ for _, id_ in self._arcs[number][start:])
+        for step in range(1, len(self._arcs)):
+            yield from (id_ for _, id_ in self._arcs[(number + step) % len(self._arcs)])
+        yield from (id_ for _, id_ in self._arcs[number][:start])
 
 
 def sample_ids(connection: Connection, fact_id: str, question_key: str, limit: int) -> list[str]:

@@ -355,6 +355,20 @@ WHEN NEW.learning <> OLD.learning AND ({other}) BEGIN
 END""")
 
 
+def _begin_branches_anywhere(database: Database) -> None:
+    """A branch can begin between two reviews; and the rows of branches are found by version."""
+    for statement in (
+        # Reviews from this id on are repeated on the branch, though their place comes before its
+        # first position; 0 if there are none.
+        "ALTER TABLE operations ADD COLUMN first_review INTEGER NOT NULL DEFAULT 0",
+        # The version that the branch grew from.
+        "ALTER TABLE operations ADD COLUMN base_version INTEGER",
+        "CREATE INDEX reviewed_again_by_version ON reviewed_again (model_version)",
+        "CREATE INDEX updates_drifted ON updates (model_version) WHERE kind = 'drift'",
+    ):
+        database.execute(statement)
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
@@ -367,6 +381,7 @@ _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0009_reviews_by_age", _count_reviews_by_age),
     ("0010_operations_at_scale", _scale_operations),
     ("0011_findings_by_reference", _refer_to_findings),
+    ("0012_branches_anywhere", _begin_branches_anywhere),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

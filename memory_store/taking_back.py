@@ -11,12 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memory_store import erasing, facts, ledger, operations, probes, reviews
+from memory_store import branches, erasing, facts, ledger, meta, operations, probes, reviews
+from memory_store.branches import (
+    Beginning,
+    count_to_repeat,
+    facts_to_repeat,
+    find_beginning,
+    nothing_is_missing,
+)
 from memory_store.encoding import write_json
-from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
+from memory_store.errors import (
+    FactNotFoundError,
+    LedgerConflictError,
+    OperationEndedError,
+    WrongStateError,
+)
 from memory_store.ledger import TAUGHT
+from memory_store.lines import line_of
+from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.records import (
-    HELD,
+    GIVEN_UP,
     EventKind,
     Fact,
     FactState,
@@ -32,7 +46,6 @@ from memory_store.records import (
     Review,
     Update,
 )
-from memory_store.sampling import Candidates
 from memory_store.store import MemoryStore
 
 # States of facts that the weights do not hold: never learned, and never rehearsed; or forgotten.
@@ -42,6 +55,7 @@ NOT_HELD = (
     FactState.QUARANTINED,
     FactState.FORGOTTEN,
 )
+EVERYTHING = 2**62  # a limit that is none
 # States of facts that the learner was given.
 TRIED = tuple(state for state in FactState if state not in (FactState.QUEUED, FactState.LEARNING))
 
@@ -55,7 +69,7 @@ def request_forget(store: MemoryStore, fact_id: str, *, erase: bool = False) -> 
     with store.transaction():
         fact = store.fact(fact_id)
         earlier = operations.newest_of_fact(store.connection, fact_id)
-        given_up = earlier is None or earlier.state is OperationState.FAILED
+        given_up = earlier is None or earlier.state in GIVEN_UP
         if earlier is not None and not given_up and earlier.erase >= erase:
             return earlier
         return operations.insert(
@@ -75,7 +89,7 @@ def finish_if_not_held(store: MemoryStore, operation_id: int) -> bool:
         False if they hold it, and nothing was done.
     """
     with store.transaction():
-        operation = operation_of(store, operation_id)
+        operation = _require_open(store, operation_id)
         if operation.kind is not OperationKind.FORGET or operation.branch_version is not None:
             return False
         fact = store.fact(operation.fact_id)
@@ -90,35 +104,93 @@ def request_rollback(store: MemoryStore, to_version: int) -> Operation:
 
     Raises:
         FactNotFoundError: the ledger has no such version.
-        WrongStateError: that version holds a fact that was forgotten since, or is on a branch
-            that is still being built.
+        WrongStateError: that version was never served; or it holds a fact that was forgotten since.
     """
     with store.transaction():
         if to_version:
             store.update(to_version)
-        if to_version > store.model_version():
-            raise WrongStateError(
-                f"Version {to_version} is on a branch that is not finished. Wait for the operation"
-                " that builds it."
-            )
-        for row in store.updates_at(store.lineage(to_version)):
-            # A fact that was known was never taught, but later ones rehearsed it.
-            touched = {row.fact_id, *(id_ for step in row.steps for id_ in step.rehearsed_fact_ids)}
-            for fact_id in sorted(touched) if row.kind in TAUGHT else ():
-                if _to_be_forgotten(store, fact_id):
-                    raise WrongStateError(
-                        f"Version {to_version} holds the fact {fact_id}, which was to be "
-                        "forgotten. Roll back to a version before it was taught, or after it was "
-                        "forgotten."
-                    )
+        _require_served(store, to_version)
+        for fact_id in operations.to_be_forgotten(store.connection):
+            if _was_touched_before(store, fact_id, to_version):
+                raise WrongStateError(
+                    f"Version {to_version} holds the fact {fact_id}, which was to be "
+                    "forgotten. Roll back to a version before it was taught, or after it was "
+                    "forgotten."
+                )
         return operations.insert(
             store.connection, OperationKind.ROLLBACK, store.now(), to_version=to_version
         )
 
 
+def _require_served(store: MemoryStore, version: int) -> None:
+    """Checks that a version was served, or is on the way to one that was.
+
+    Raises:
+        WrongStateError: it is on a branch that was never finished.
+    """
+    rows = store.connection.execute(
+        "SELECT kind = 'relearn' AS on_branch, (SELECT min(model_version) FROM updates"
+        "  WHERE kind = 'forget' AND model_version > row.model_version) AS end"
+        " FROM updates AS row WHERE model_version = ?",
+        [version],
+    )
+    if not rows or not rows[0]["on_branch"]:
+        return
+    # Operations follow one another, so this branch was finished only by the first end after it.
+    if rows[0]["end"] and version in line_of(store.connection, rows[0]["end"]):
+        return
+    served = line_of(store.connection, store.model_version())
+    raise WrongStateError(
+        f"Version {version} is on a branch that is not finished, or was given up: it was never"
+        f" served. Roll back to one of these versions: 0, {served}."
+    )
+
+
+def _was_touched_before(store: MemoryStore, fact_id: str, version: int) -> bool:
+    """Whether the weights of a version were taught a fact, or may have rehearsed it."""
+    rows = store.connection.execute(
+        "SELECT model_version AS version, kind FROM updates WHERE fact_id = ?1"
+        # A fact that was known was never taught, but later ones rehearsed it.
+        " UNION ALL SELECT model_version, kind FROM events WHERE fact_id = ?1 AND kind = 'known'"
+        " UNION ALL SELECT relearned.model_version, verdict FROM facts JOIN relearned"
+        "  USING (position) WHERE facts.id = ?1 AND verdict = 'known'",
+        [fact_id],
+    )
+    before = [(row["version"], row["kind"]) for row in rows if row["version"] <= version]
+    if not before:
+        return False
+    line = line_of(store.connection, version)
+    kinds = {kind for at, kind in before if at in line and (kind != "known" or at < version)}
+    # What follows the row that ended its forgetting was learned without it.
+    return bool(kinds) and LedgerKind.FORGET not in kinds
+
+
 def open_operation(store: MemoryStore) -> Operation | None:
     """The next operation to be done or resumed."""
     return operations.oldest_open(store.connection)
+
+
+def next_operation(store: MemoryStore) -> Operation | None:
+    """The next operation whose result is not served yet."""
+    return operations.oldest_not_served(store.connection)
+
+
+def operations_to_clean_up(store: MemoryStore) -> list[Operation]:
+    """The operations whose result is served, and after which something is left to be removed."""
+    return operations.served_and_open(store.connection)
+
+
+def note_clean_up_failed(store: MemoryStore, operation_id: int, reason: str) -> None:
+    """Keeps why what a fact left behind cannot be removed now; the first time, with an event."""
+    message = f"the clean-up failed, and is tried again: {reason}"
+    with store.transaction():
+        operation = operation_of(store, operation_id)
+        if operation.message == message:
+            return
+        operations.note_message(store.connection, operation_id, message)
+        store.emit(
+            EventKind.CLEAN_UP_FAILED, store.now(), fact_id=operation.fact_id, message=reason
+        )
 
 
 def operation_of(store: MemoryStore, operation_id: int) -> Operation:
@@ -138,35 +210,57 @@ def forgetting_of(store: MemoryStore, fact_id: str) -> Operation | None:
     return operations.newest_of_fact(store.connection, fact_id)
 
 
-def begin_operation(store: MemoryStore, operation_id: int) -> Operation:
+def begin_operation(
+    store: MemoryStore, operation_id: int, beginning: Beginning | None = None
+) -> Operation:
     """Fixes the version that the branch grows from; resumes one that has begun.
 
-    To forget, it is the last version before the fact was processed: before whatever was taught
-    from then on, facts of before that were taught again included.
+    Args:
+        store: the memory.
+        operation_id: of the request.
+        beginning: as found in parts, which holds nobody up; None: it is looked for here.
+
+    Raises:
+        WrongStateError: the operation was cancelled.
     """
     with store.transaction():
-        operation = operation_of(store, operation_id)
+        operation = _require_open(store, operation_id)
         if operation.branch_version is not None:
             return operation
-        base = operation.to_version
-        if operation.kind is OperationKind.FORGET:
-            base = 0
-            line = store.lineage(store.model_version())
-            places = reviews.places_of_rows(store, line)
-            for row in store.updates_at(line):
-                place = places.get(row.model_version)
-                if place is None and row.kind in TAUGHT:
-                    place = store.fact(row.fact_id).position
-                if place is not None and place >= operation.position:
-                    break
-                base = row.model_version
+        found = beginning or find_beginning(store, operation)
         store.emit(
             EventKind.REBUILDING,
             store.now(),
             fact_id=operation.fact_id,
-            message=f"{operation.kind} begins from version {base}",
+            message=f"{operation.kind} begins from version {found.base}",
         )
-        return operations.advance(store.connection, operation_id, base)
+        begun = operations.begin(
+            store.connection, operation_id, found.base, found.first_position, found.first_review
+        )
+        return note_total(store, begun.id)
+
+
+def note_total(store: MemoryStore, operation_id: int) -> Operation:
+    """Counts again how many facts are to be on the branch: more may have been learned meanwhile."""
+    with store.transaction():
+        operation = operation_of(store, operation_id)
+        if operation.kind is OperationKind.FORGET:
+            count = count_to_repeat(store, operation)
+            operations.note_total(store.connection, operation_id, count)
+        return operation_of(store, operation_id)
+
+
+def note_never_saw(store: MemoryStore, operation_id: int, probability: float) -> None:
+    """Keeps how probable the answer is to weights that never saw the fact."""
+    with store.transaction():
+        operations.note_never_saw(store.connection, operation_id, probability)
+
+
+def _require_open(store: MemoryStore, operation_id: int) -> Operation:
+    operation = operation_of(store, operation_id)
+    if operation.state not in (OperationState.PENDING, OperationState.RUNNING):
+        raise OperationEndedError(f"Operation {operation_id} is over: {operation.state}.")
+    return operation
 
 
 def record_relearned(
@@ -187,7 +281,7 @@ def record_relearned(
         LedgerConflictError: the update was not made on the end of the branch.
     """
     with store.transaction():
-        operation = operation_of(store, operation_id)
+        operation = _require_open(store, operation_id)
         row, branch = _grow(store, operation, update)
         if row is not None and learning is not None:
             learning = replace(learning, model_version=branch)
@@ -214,7 +308,7 @@ def record_reviewed_again(
         LedgerConflictError: the update was not made on the end of the branch.
     """
     with store.transaction():
-        operation = operation_of(store, operation_id)
+        operation = _require_open(store, operation_id)
         row, branch = _grow(store, operation, review.update)
         learning = review.learning and replace(review.learning, model_version=branch)
         reviews.note_again(
@@ -245,6 +339,7 @@ def finish_forget(
     end: NewUpdate,
     proof: Mapping[str, Any],
     new_probes: Sequence[NewProbe],
+    last_review: int | None = None,
 ) -> Update:
     """Serves the branch without the fact, from this row on.
 
@@ -254,10 +349,18 @@ def finish_forget(
         end: the row that ends the branch, without steps.
         proof: what was measured, JSON values.
         new_probes: of the new weights.
+        last_review: id of the last review that was looked at for the branch; None: nothing is
+            learned meanwhile, and nothing can be missing.
+
+    Raises:
+        LedgerConflictError: the head has processed something that is not on the branch.
+        OperationEndedError: it was cancelled.
     """
     with store.transaction():
         at = store.now()
-        operation = operation_of(store, operation_id)
+        operation = _require_open(store, operation_id)
+        if last_review is not None and not nothing_is_missing(store, operation, last_review):
+            raise LedgerConflictError("More was learned than is on the branch: repeat it first.")
         forgotten = store.fact(operation.fact_id)
         row = ledger.append(store.connection, LedgerKind.FORGET, end, at)
         keys = {facts.question_key(forgotten.question)}
@@ -311,7 +414,7 @@ def finish_rollback(
     """
     with store.transaction():
         at = store.now()
-        operation = operation_of(store, operation_id)
+        operation = _require_open(store, operation_id)
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
         line = store.lineage(operation.to_version)
         verdicts = verdicts_on(store, line)
@@ -382,7 +485,7 @@ def _tried_since(store: MemoryStore, sequence: int) -> set[str]:
 def _to_be_forgotten(store: MemoryStore, fact_id: str) -> bool:
     """Whether it was asked for, and not given up."""
     forgetting = operations.newest_of_fact(store.connection, fact_id)
-    return forgetting is not None and forgetting.state is not OperationState.FAILED
+    return forgetting is not None and forgetting.state not in GIVEN_UP
 
 
 def fail_operation(store: MemoryStore, operation_id: int, reason: str) -> Operation:
@@ -396,70 +499,70 @@ def fail_operation(store: MemoryStore, operation_id: int, reason: str) -> Operat
         )
 
 
-def candidates_before(store: MemoryStore, position: int) -> Candidates:
-    """The facts that were held when everything before a position had been processed."""
-    candidates = Candidates()
-    for fact in all_facts(store, (*HELD, FactState.SUPERSEDED)):
-        if fact.position >= position:
-            break
-        candidates.add(fact.id, facts.question_key(fact.question))
-    return candidates
+def cancel_operation(store: MemoryStore, operation_id: int) -> Operation:
+    """Gives up an operation that somebody asked for; what is served stays as it is.
+
+    Cancelled again, it stays as it is.
+
+    Raises:
+        FactNotFoundError: there is no such operation.
+        WrongStateError: it is too late: its result is served already, or it is over.
+    """
+    with store.transaction():
+        operation = operation_of(store, operation_id)
+        if operation.state is OperationState.CANCELLED:
+            return operation
+        if operation.finished_at is not None:
+            raise WrongStateError(f"Operation {operation_id} is {operation.state} already.")
+        if operation.proof is not None:
+            raise WrongStateError(
+                f"Operation {operation_id} cannot be cancelled any more: its result is served, and"
+                " only the clean-up is left."
+            )
+        at = store.now()
+        store.emit(EventKind.OPERATION_FAILED, at, fact_id=operation.fact_id, message="cancelled")
+        return operations.cancel(store.connection, operation_id, at)
+
+
+def list_operations(
+    store: MemoryStore, page_size: int, page_token: str = ""
+) -> tuple[list[Operation], str]:
+    """A page of operations, newest first, and the token of the next page (empty on the last).
+
+    Raises:
+        InvalidPageTokenError: the token is not of this list.
+    """
+    with store.transaction():
+        secret = meta.page_token_secret(store.connection)
+        before = decode_page_token(page_token, ("operations",), secret) if page_token else 0
+        found = operations.newest(store.connection, before, page_size + 1)
+    page = found[:page_size]
+    if len(found) == len(page):
+        return page, ""
+    return page, encode_page_token(page[-1].id, ("operations",), secret)
 
 
 def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
-    """What follows the forgotten fact and is not on the branch yet, in order.
-
-    Also what was not learned: without the forgotten fact it may be.
-    """
-    states = (*HELD, FactState.SUPERSEDED, FactState.RESISTED, FactState.QUARANTINED)
-    return list(all_facts(store, states, after_position=operation.position))
+    """All facts that follow the forgotten one and are not on the branch yet, in order."""
+    return facts_to_repeat(store, operation, EVERYTHING)
 
 
 def reviews_to_repeat(store: MemoryStore, operation: Operation) -> list[Review]:
-    """The reviews of other facts after the forgotten one that are not on the branch yet, in order.
-
-    Those of facts that were forgotten before are left out too.
-    """
-    first = store.fact(operation.fact_id).position
-    done = reviews.done_again(store, operation.id)
-    return [
-        review
-        for review in reviews.on_line(store, store.lineage(store.model_version()), first)
-        if review.id not in done
-        and review.fact_id != operation.fact_id
-        and store.fact(review.fact_id).state is not FactState.FORGOTTEN
-    ]
-
-
-def nothing_on_branch(store: MemoryStore, operation: Operation) -> bool:
-    """Whether the branch is still what it grew from."""
-    return not (
-        operations.relearned(store.connection, operation.id)
-        or reviews.done_again(store, operation.id)
-    )
-
-
-def relearned_facts(store: MemoryStore, operation_id: int) -> list[Fact]:
-    """The facts on the branch that are held there, in order."""
-    return [
-        _fact_at(store, position)
-        for position, verdict, _, _ in operations.relearned(store.connection, operation_id)
-        if verdict in HELD
-    ]
+    """All reviews of other facts that are not on the branch yet, in order."""
+    line = line_of(store.connection, store.model_version())
+    found = branches.next_inputs(store, operation, line, 0, EVERYTHING).next
+    return [repeated for repeated in found if isinstance(repeated, Review)]
 
 
 def not_held_on_branch(store: MemoryStore, operation_id: int) -> dict[str, int]:
     """How many facts resisted there, and how many failed."""
-    found = [verdict for _, verdict, _, _ in operations.relearned(store.connection, operation_id)]
-    return {
-        state.value: found.count(state) for state in (FactState.RESISTED, FactState.QUARANTINED)
-    }
-
-
-def add_relearned(store: MemoryStore, operation_id: int, candidates: Candidates) -> None:
-    """Adds the facts that are on the branch already."""
-    for fact in relearned_facts(store, operation_id):
-        candidates.add(fact.id, facts.question_key(fact.question))
+    rows = store.connection.execute(
+        "SELECT verdict, count(*) AS count FROM relearned WHERE operation_id = ? GROUP BY verdict",
+        [operation_id],
+    )
+    found = {row["verdict"]: int(row["count"]) for row in rows}
+    states = (FactState.RESISTED, FactState.QUARANTINED)
+    return {state.value: found.get(state.value, 0) for state in states}
 
 
 def _fact_at(store: MemoryStore, position: int) -> Fact:

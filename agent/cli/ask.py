@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from agent.cli.connection import Connection, StartTimeout, wait_ready
+from agent.cli.operate import operation_json, operation_text
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
@@ -89,6 +90,7 @@ def status(
                 "facts": {state.value: count for state, count in result.facts.items()},
                 "started_at": result.started_at and result.started_at.isoformat(),
                 "oldest_queued_at": result.oldest_queued_at and result.oldest_queued_at.isoformat(),
+                "operation": operation_json(result.operation) if result.operation else None,
             }
         )
         return
@@ -109,6 +111,10 @@ def status(
     table.add_row("queue", str(result.queue_depth))
     if result.teaching_limits is not None:
         table.add_row("facts may ask for", shown(_limits_text(result.teaching_limits)))
+    if result.operation is not None:
+        table.add_row("operation", shown(operation_text(result.operation)))
+    if result.clean_up_problem:
+        table.add_row("clean-up", shown(result.clean_up_problem))
     if result.snapshot_overdue:
         table.add_row("snapshot overdue", shown(result.snapshot_overdue))
     for state, count in result.facts.items():

@@ -1,8 +1,9 @@
-"""`agent rollback | why | export | backup` and `agent snapshots`: for operators."""
+"""`agent rollback | why | export | backup`, `agent operations` and `agent snapshots`."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,9 @@ from agent.service.client import Client, OperationStatus
 from agent.service.results import Influence
 
 snapshots = typer.Typer(help="Snapshots of the weights of a server.", no_args_is_help=True)
+operations = typer.Typer(
+    help="Requests to forget, erase or roll back, and how far they are.", no_args_is_help=True
+)
 
 
 @grouped
@@ -36,6 +40,65 @@ def rollback(
         if wait:
             operation = wait_shown(client, operation)
     report(operation, [], json)
+
+
+@operations.command("list")
+@grouped
+def list_operations(
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many operations.")] = 20,
+    *,
+    connection: Connection,
+    json: Json = False,
+) -> None:
+    """List operations, newest first."""
+    with connection.client() as client:
+        found = list(itertools.islice(client.operations(), limit))
+    if json:
+        print_json({"operations": [operation_json(operation) for operation in found]})
+        return
+    table = Table("operation", "kind", "of", "state", "facts", "requested")
+    for operation in found:
+        table.add_row(
+            str(operation.id),
+            kind_text(operation),
+            shown(operation.fact_id or f"version {operation.to_version}"),
+            operation.state,
+            f"{operation.done_facts} of {operation.total_facts}" if operation.total_facts else "",
+            f"{operation.requested_at:%Y-%m-%d %H:%M:%S}" if operation.requested_at else "",
+        )
+    console.print(table)
+
+
+OperationId = Annotated[int, typer.Argument(min=1, help="Number of the operation.")]
+
+
+@operations.command("show")
+@grouped
+def show_operation(operation: OperationId, *, connection: Connection, json: Json = False) -> None:
+    """Show one operation with its progress, or its proof."""
+    with connection.client() as client:
+        found = client.operation(operation)
+    if json:
+        print_json(operation_json(found))
+    else:
+        console.print(operation_table(found))
+
+
+@operations.command("cancel")
+@grouped
+def cancel_operation(operation: OperationId, *, connection: Connection, json: Json = False) -> None:
+    """Give an operation up. What is served stays as it is, and a fact to be forgotten is kept."""
+    with connection.client() as client:
+        found = client.cancel_operation(operation)
+    if json:
+        print_json(operation_json(found))
+    else:
+        console.print(operation_table(found))
+
+
+def kind_text(operation: OperationStatus) -> str:
+    """What an operation does, in a word."""
+    return "erase" if operation.erase else operation.kind
 
 
 @grouped
@@ -251,6 +314,12 @@ def operation_json(operation: OperationStatus) -> dict[str, Any]:
         "fact_id": operation.fact_id,
         "message": operation.message,
         "proof": operation.proof,
+        "erase": operation.erase,
+        "to_version": operation.to_version,
+        "done_facts": operation.done_facts,
+        "total_facts": operation.total_facts,
+        "requested_at": operation.requested_at and operation.requested_at.isoformat(),
+        "finished_at": operation.finished_at and operation.finished_at.isoformat(),
     }
 
 
@@ -258,11 +327,22 @@ def operation_table(operation: OperationStatus) -> Table:
     """An operation with what was measured."""
     table = Table(show_header=False, box=None)
     table.add_row(operation.kind, operation.state)
+    if operation.total_facts and not operation.over:
+        table.add_row("facts", f"{operation.done_facts} of {operation.total_facts} learned again")
     if operation.message:
         table.add_row("reason", shown(operation.message))
     for name, value in told(operation.proof):
         table.add_row(name, shown(value))
     return table
+
+
+def operation_text(operation: OperationStatus) -> str:
+    """An operation that is not over, on one line."""
+    subject = operation.fact_id or f"to version {operation.to_version}"
+    progress = ""
+    if operation.total_facts:
+        progress = f", {operation.done_facts} of {operation.total_facts} facts learned again"
+    return f"{operation.id}: {kind_text(operation)} {subject}, {operation.state}{progress}"
 
 
 def told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -302,12 +382,12 @@ def _probability(value: float) -> str:
 
 
 def report(operation: OperationStatus, out_of_reach: list[str], json: bool) -> None:
-    """Prints an operation; exit code 1 if it failed."""
+    """Prints an operation; exit code 1 if it failed or was cancelled."""
     if json:
         print_json({**operation_json(operation), "out_of_reach": out_of_reach})
     else:
         console.print(operation_table(operation))
         for place in out_of_reach:
             messages.print(shown(f"out of reach, may hold the text: {place}"), style="yellow")
-    if operation.state == "failed":
+    if operation.state in ("failed", "cancelled"):
         raise typer.Exit(1)

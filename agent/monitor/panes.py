@@ -37,6 +37,7 @@ EVENT_STYLES = {
     EventKind.QUARANTINED: "red",
     EventKind.LEARNER_DOWN: "red",
     EventKind.OPERATION_FAILED: "red",
+    EventKind.CLEAN_UP_FAILED: "red",
     EventKind.LEARNER_READY: "green",
     EventKind.LEARNING: "cyan",
 }

@@ -176,6 +176,8 @@ def standing_alarms(state: State) -> list[tuple[str, str]]:
         found.append(("learner down", "it is being started again"))
     if status.snapshot_overdue:
         found.append(("snapshot late", status.snapshot_overdue))
+    if status.clean_up_problem:
+        found.append(("clean-up failed", status.clean_up_problem))
     return found
 
 

@@ -14,14 +14,14 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.backups import Backups
 from agent.config import DEFAULT_MAX_ATTEMPTS
@@ -39,7 +39,8 @@ from agent.learning.rates import PAPER, PREDICTED
 from agent.learning.records import LearnerDescription, Opening
 from agent.learning.snapshots import remove_others
 from agent.scheduling.binding import GeneralTextBinding, bind
-from agent.scheduling.erasing import KeepOnly, remove_traces
+from agent.scheduling.cleaning import Cleaner
+from agent.scheduling.erasing import KeepOnly
 from agent.scheduling.operating import (
     Failures,
     OperationRunner,
@@ -57,15 +58,23 @@ from agent.scheduling.recording import (
 from agent.scheduling.recovery import bring_to_head
 from agent.scheduling.rest import Rest
 from agent.scheduling.reviewing import Reviewer
+from agent.scheduling.turns import Turns
 from agent.shared_lock import SharedLock
 from memory_store import taking_back
-from memory_store.errors import LedgerConflictError, StoreFailedError, StoreUnusableError
+from memory_store.errors import (
+    LedgerConflictError,
+    OperationEndedError,
+    StoreFailedError,
+    StoreUnusableError,
+)
 from memory_store.records import (
     Event,
     EventKind,
     Fact,
     FactState,
     Operation,
+    OperationKind,
+    OperationState,
     Policy,
     Step,
     Update,
@@ -85,6 +94,18 @@ FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.1, 30.0
 DISK_RETRY_SECONDS = 1.0
 # Longest sleep of an idle loop.
 IDLE_SECONDS = 5.0
+
+
+class _NotDoneError(Exception):
+    """An operation was broken off; it is resumed later, unless somebody cancelled it."""
+
+
+class _HeadFailedError(Exception):
+    """What is served cannot go on, whatever an operation does."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class LearnerState(StrEnum):
@@ -167,13 +188,14 @@ class LearningLoop:
         self._publish = publish
         self._settings = settings
         self._on_update = on_update
-        self._keep_only = keep_only or self._remove_others
+        self._cleaner = Cleaner(
+            store, keep_only or self._remove_others, backups, self._when_writable
+        )
         self._on_loaded = on_loaded
-        self._backups = backups
         self._around = around
         self._hold_snapshot = hold_snapshot
         self._general_text = GeneralTextBinding(store)
-        self._woken = asyncio.Event()
+        self._woken, self._asked = asyncio.Event(), asyncio.Event()
         self._version = 0
         self._step_number = 0  # of the attempt in progress
         self._predictor: tuple[float, ...] | None = None
@@ -211,6 +233,7 @@ class LearningLoop:
     def wake(self) -> None:
         """A fact or an operation was accepted, or learning resumed: look at the queue now."""
         self._woken.set()
+        self._asked.set()
 
     def predict_by(self, predictor: tuple[float, ...] | None, version: int) -> None:
         """From now on the policy `predicted` expects rates by this, which the ledger tells.
@@ -296,6 +319,25 @@ class LearningLoop:
         """
         attempts = self._settings.max_attempts
         await self._store.write(partial(MemoryStore.release_claims, max_attempts=attempts))
+        cleaning = asyncio.create_task(self._cleaner.run())
+        try:
+            await self._keep_learning()
+        finally:
+            cleaning.cancel()
+            await asyncio.gather(cleaning, return_exceptions=True)
+
+    @property
+    def clean_up_problem(self) -> str:
+        """What a forgotten fact left behind and cannot be removed now; empty if nothing."""
+        return self._cleaner.problem
+
+    @property
+    def clean_up_failures(self) -> int:
+        """How many attempts at cleaning up failed since the start."""
+        return self._cleaner.failures
+
+    async def _keep_learning(self) -> None:
+        """Starts a learner again whenever it ends, until `stop`."""
         pause = FIRST_RESTART_SECONDS
         while not self._stopped.is_set():
             self._set_state(LearnerState.STARTING)
@@ -352,7 +394,10 @@ class LearningLoop:
         """Does what waits, until `stop`; an operation puts another learner in place of this one."""
         while not self._stopped.is_set():
             operation = await self._learn_queue(learner)
-            if operation is None or await self._finish_forgetting(operation):
+            if operation is None:
+                continue
+            if await self._finish_if_not_held(operation):
+                self._cleaner.wake()
                 continue
             before, successor = learner, AsyncExitStack()
             try:
@@ -367,24 +412,11 @@ class LearningLoop:
             learners.push_async_exit(successor)
             await predecessor.aclose()
 
-    async def _finish_forgetting(self, operation: Operation) -> bool:
-        """Cleans up after a fact that the served weights do not hold; False if they hold it."""
-        if operation.proof is None and not await self._when_writable(
+    async def _finish_if_not_held(self, operation: Operation) -> bool:
+        """Forgets a fact that the served weights do not hold; False if they hold it."""
+        return await self._when_writable(
             partial(taking_back.finish_if_not_held, operation_id=operation.id)
-        ):
-            return False
-        try:
-            left = await remove_traces(self._store, self._keep_only, self._backups, operation)
-        except (OSError, StoreUnusableError) as error:
-            if isinstance(error, StoreFailedError):
-                raise
-            logger.error("cannot clean up after %s: %s", operation.fact_id, error)
-            await asyncio.sleep(DISK_RETRY_SECONDS)
-            return True  # the operation stays open and comes again
-        await self._when_writable(
-            partial(taking_back.close_forget, operation_id=operation.id, message=left)
         )
-        return True
 
     async def _remove_others(self, kept: Collection[int]) -> None:
         await asyncio.to_thread(remove_others, self._settings.snapshots, kept)
@@ -399,7 +431,7 @@ class LearningLoop:
                 if dead.done():
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
                 operation, paused = await self._store.read(
-                    lambda store: (taking_back.open_operation(store), store.learning_paused())
+                    lambda store: (taking_back.next_operation(store), store.learning_paused())
                 )
                 if operation is not None:
                     return operation
@@ -418,34 +450,59 @@ class LearningLoop:
 
     async def _learn_next(self, learner: Learner, dead: asyncio.Future[int]) -> bool:
         """Learns the fact that is next, if any, and reviews one; False if nothing waits."""
+        learned = await self._learn_oldest(learner, dead)
+        return await self._review(learner) or learned
+
+    async def _learn_oldest(self, learner: Learner, dead: asyncio.Future[int]) -> bool:
+        """Learns the fact that has waited longest; False if none waits."""
         resting = self._rest.seconds_left() > 0
         fact = None if resting else await self._when_writable(MemoryStore.claim)
-        if fact is not None:
-            try:
-                async with self._around(fact):
-                    await self._learn(learner, fact, dead)
-            except asyncio.CancelledError:
-                # The server is being stopped: that is not the fact's failure.
-                await asyncio.shield(self._given_up(fact))
-                raise
-        return await self._review(learner) or fact is not None
+        if fact is None:
+            return False
+        try:
+            async with self._around(fact):
+                await self._learn(learner, fact, dead)
+        except asyncio.CancelledError:
+            # The server is being stopped: that is not the fact's failure.
+            await asyncio.shield(self._given_up(fact))
+            raise
+        return True
+
+    async def _learn_meanwhile(
+        self, learner: Learner, dead: asyncio.Future[int], turns: Turns
+    ) -> None:
+        """Learns and reviews on the head while a branch grows, until `stop`."""
+        while not self._stopped.is_set():
+            self._woken.clear()
+            async with turns.turn() as processed:
+                if not await self._store.read(MemoryStore.learning_paused):
+                    if await self._learn_oldest(learner, dead):
+                        processed.append("a fact")
+                    elif self._reviewer.pending:
+                        await self._review(learner)
+                        processed.append("a review")
+            if not processed:
+                woken = asyncio.ensure_future(self._woken.wait())
+                await asyncio.wait([woken], timeout=self._rest.seconds_left() or IDLE_SECONDS)
+                woken.cancel()
 
     async def _operate(
         self, learner: Learner, operation: Operation, successor: AsyncExitStack
     ) -> Learner:
         """Carries an operation out; returns the learner that serves from now on."""
-        work = asyncio.ensure_future(self._run_operation(operation, successor))
+        turns = Turns()
         dead = asyncio.ensure_future(learner.wait_dead())
-        stopped = asyncio.ensure_future(self._stopped.wait())
         try:
-            await asyncio.wait([work, dead, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                work.cancel()  # what is on the branch is stored: the operation is resumed
-                await asyncio.wait([work])
-                if dead.done():
-                    raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
-                return learner
-            row, new_learner = work.result()
+            row, new_learner = await self._beside_learning(
+                learner, dead, turns, operation, self._run_operation(operation, turns, successor)
+            )
+        except _NotDoneError:
+            return learner
+        except _HeadFailedError as failure:
+            raise failure.error from None
+        except OperationEndedError as error:
+            logger.info("operation %d: %s", operation.id, error)
+            return learner
         except (LearningFailedError, DriftError, LedgerConflictError, ModelError) as error:
             await self._give_up(operation, str(error))
             return learner
@@ -460,12 +517,67 @@ class LearningLoop:
             return learner
         finally:
             self.operation = ""
-            for task in (work, dead, stopped):
-                task.cancel()
+            dead.cancel()
         self._predictor, self._taken_back_at = None, row.model_version
         self._serves(new_learner, row.model_version)
         self._on_update(row)
+        self._cleaner.wake()
         return new_learner
+
+    async def _beside_learning(
+        self,
+        learner: Learner,
+        dead: asyncio.Future[int],
+        turns: Turns,
+        operation: Operation,
+        operating: Coroutine[Any, Any, T],
+    ) -> T:
+        """Carries an operation out while facts are learned on the head.
+
+        Rolling back is quick, and what is learned meanwhile would only be undone.
+
+        Raises:
+            _NotDoneError: the server is being stopped, or the operation was cancelled.
+            _HeadFailedError: the served learner died, or lost its place.
+        """
+        work = asyncio.ensure_future(operating)
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        ended = asyncio.ensure_future(self._until_cancelled(operation.id))
+        learning = asyncio.ensure_future(
+            self._learn_meanwhile(learner, dead, turns)
+            if operation.kind is OperationKind.FORGET
+            else asyncio.Event().wait()
+        )
+        tasks: list[asyncio.Future[Any]] = [work, ended, stopped, learning]
+        try:
+            await asyncio.wait([*tasks, dead], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()  # what is on the branch is stored: the operation is resumed
+                await asyncio.wait([work])
+            await turns.stop()  # the update that is being made is finished
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if not learning.cancelled() and (failure := learning.exception()) is not None:
+            raise _HeadFailedError(failure)
+        if not work.cancelled():
+            return work.result()
+        if dead.done():
+            died = LearnerUnavailableError(f"the learner ended with code {dead.result()}")
+            raise _HeadFailedError(died)
+        raise _NotDoneError
+
+    async def _until_cancelled(self, operation_id: int) -> None:
+        """Ends when somebody has cancelled an operation."""
+        while True:
+            self._asked.clear()
+            operation = await self._store.read(
+                partial(taking_back.operation_of, operation_id=operation_id)
+            )
+            if operation.state is OperationState.CANCELLED:
+                return
+            await self._asked.wait()
 
     async def _give_up(self, operation: Operation, reason: str) -> None:
         logger.error("operation %d failed: %s", operation.id, reason)
@@ -498,7 +610,7 @@ class LearningLoop:
             await asyncio.sleep(FIRST_RESTART_SECONDS)
 
     async def _run_operation(
-        self, operation: Operation, successor: AsyncExitStack
+        self, operation: Operation, turns: Turns, successor: AsyncExitStack
     ) -> tuple[Update, Learner]:
         self._operating(operation, "starting a second learner")
         learner = await successor.enter_async_context(self._start_learner())
@@ -514,6 +626,7 @@ class LearningLoop:
             ),
             self._operation_failures[operation.id],
             partial(self._operating, operation),
+            turns,
         )
         return await runner.run(), learner
 

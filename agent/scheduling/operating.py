@@ -22,10 +22,12 @@ from agent.errors import (
     DriftError,
     LearnerUnavailableError,
     LearningFailedError,
+    MemoryShortageError,
     StaleVersionError,
 )
 from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import without_history
+from agent.scheduling.lines import read_line
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
     learn_fact,
@@ -36,8 +38,11 @@ from agent.scheduling.recording import (
 )
 from agent.scheduling.recovery import adopt, bring_to
 from agent.scheduling.reviewing import Examination, policy_of
-from memory_store import taking_back
+from agent.scheduling.turns import Turns
+from memory_store import branches, taking_back
+from memory_store.branches import ROWS_AT_ONCE, Beginning, Search
 from memory_store.facts import question_key
+from memory_store.lines import Line
 from memory_store.records import (
     HELD,
     Fact,
@@ -58,8 +63,10 @@ from memory_store.writer import StoreThreads
 
 T = TypeVar("T")
 
-# Facts from before the forgotten one that are probed for the proof; those after it all are.
-PROVEN_FACTS = 64
+# Facts that are probed for the proof: from before the forgotten one, and of those after it.
+PROVEN_FACTS, PROVEN_RELEARNED = 64, 512
+# Facts and reviews that are read at once, to be repeated.
+INPUTS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +78,15 @@ class OperationSettings:
         policy: for facts whose policy was not recorded and that brought none.
         environment: fingerprint of the learner.
         max_attempts: a fact that fails this often is quarantined.
+        latest_base: the branch begins from no later version than this; None: from the last one
+            without the fact. Everything that follows is learned again.
     """
 
     snapshots: Path
     policy: Policy
     environment: Mapping[str, str]
     max_attempts: int
+    latest_base: int | None = None
 
 
 # Why attempts at repeating something failed: a fact by its position, or a review by its id.
@@ -94,6 +104,7 @@ class OperationRunner:
         failures: kept by the caller from one try of the operation to the next, since a fact may
             take the learner with it.
         progress: called with what is being done, for people.
+        turns: of the learning that goes on meanwhile; None if there is none.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class OperationRunner:
         settings: OperationSettings,
         failures: Failures,
         progress: Callable[[str], None],
+        turns: Turns | None = None,
     ) -> None:
         self._operation = operation
         self._learner = learner
@@ -111,22 +123,27 @@ class OperationRunner:
         self._settings = settings
         self._failures = failures
         self._progress = progress
+        self._turns = turns or Turns()
         self._started = time.monotonic()
-        self._start_digest = ""
+        self._replayed_to, self._start_digest = 0, ""
+        self._version = 0  # of the end of the branch
+        self._line: Line | None = None  # that is served
+        self._last_review = 0  # the last that was looked at
 
     async def run(self) -> Update:
         """Carries the operation out; returns the ledger row that is served from now on.
 
-        Cancelled, it can be resumed: what is on the branch is stored.
+        Cancelled, it can be resumed: what is on the branch is stored. When it returns, the learning
+        that goes on meanwhile is stopped (see `Turns.stop`), since another learner serves from now
+        on.
 
         Raises:
             DriftError: the ledger does not replay to the recorded weights.
             LearningFailedError: the learner failed at something else than learning a fact.
             LearnerUnavailableError: the learner died; the operation can be resumed.
+            OperationEndedError: somebody cancelled it.
         """
-        self._operation = operation = await self._store.write(
-            partial(taking_back.begin_operation, operation_id=self._operation.id)
-        )
+        self._operation = operation = await self._begin()
         assert operation.branch_version is not None
         replayed = await bring_to(
             self._learner,
@@ -135,6 +152,7 @@ class OperationRunner:
             self._settings.snapshots,
             lambda remaining: self._progress(f"{remaining} updates to replay"),
         )
+        self._replayed_to = operation.branch_version
         self._start_digest = replayed.digest or await self._recorded(operation.branch_version)
         if operation.kind is OperationKind.FORGET:
             row = await self._forget()
@@ -147,25 +165,68 @@ class OperationRunner:
             raise LearnerUnavailableError(f"it lost its place at the end: {error}") from error
         return row
 
+    async def _begin(self) -> Operation:
+        """Finds where the branch begins, unless that is known from before."""
+        operation = await self._store.read(
+            partial(taking_back.operation_of, operation_id=self._operation.id)
+        )
+        if operation.branch_version is not None:
+            return operation
+        beginning = Beginning(operation.to_version, 0)
+        if operation.kind is OperationKind.FORGET:
+            self._progress("looking for the last version without the fact")
+            beginning = await self._find_beginning(operation)
+        return await self._store.write(
+            partial(taking_back.begin_operation, operation_id=operation.id, beginning=beginning)
+        )
+
+    async def _find_beginning(self, operation: Operation) -> Beginning:
+        search = Search(operation.position, self._settings.latest_base)
+        head = await self._store.read(MemoryStore.model_version)
+        self._line = await read_line(self._store, head)
+        for first, last in self._line.parts(ROWS_AT_ONCE):
+            found = await self._store.read(partial(search.look, first=first, last=last))
+            if found is not None:
+                return found
+        return search.end()
+
     async def _forget(self) -> Update:
-        operation = self._operation
-        fact = await self._store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
-        never_saw = None
-        if await self._store.read(partial(taking_back.nothing_on_branch, operation=operation)):
+        fact = await self._store.read(partial(MemoryStore.fact, fact_id=self._operation.fact_id))
+        if self._operation.branch_version == self._operation.base_version:
             never_saw = math.exp((await self._probe(fact, held=False)).log_probability)
-        version, relearned = await self._relearn()
-        probes, retained = await self._retained(fact, relearned)
+            self._operation = replace(self._operation, never_saw=never_saw)
+            await self._store.write(
+                partial(
+                    taking_back.note_never_saw,
+                    operation_id=self._operation.id,
+                    probability=never_saw,
+                )
+            )
+        candidates, older_ids = await self._read_candidates(fact)
+        self._version = self._operation.branch_version or 0
+        await self._repeat(candidates)
+        # What is left is what was learned on the head since the last look: nothing more from here.
+        await self._turns.stop()
+        await self._repeat(candidates)
+        return await self._finish(fact, older_ids)
+
+    async def _finish(self, fact: Fact, older_ids: Sequence[str]) -> Update:
+        operation = self._operation
+        self._progress("measuring what is held")
+        probes, retained = await self._retained(fact, older_ids)
         forgotten = await self._probe(fact, held=False)
-        end = await self._end_of_branch(version, fact.id)
+        end = await self._end_of_branch(self._version, fact.id)
         proof: dict[str, Any] = {
-            "branch_from": operation.branch_version,
-            "relearned": len(relearned),
+            "branch_from": operation.base_version,
+            "relearned": await self._store.read(
+                partial(branches.count_held, operation_id=operation.id)
+            ),
             "probability_before_teaching": fact.learning.probability_before
             if fact.learning
             else None,
             "probability_taught": fact.learning.probability_after if fact.learning else None,
             # Of the weights that the branch grew from: they never saw the fact.
-            "probability_on_branch_start": never_saw,
+            "probability_on_branch_start": operation.never_saw,
             "probability_after": math.exp(forgotten.log_probability),
             "answers_it": forgotten.correct,
             **await self._store.read(
@@ -184,26 +245,60 @@ class OperationRunner:
                 end=end,
                 proof=proof,
                 new_probes=[forgotten, *probes],
+                last_review=self._last_review,
             )
         )
 
-    async def _relearn(self) -> tuple[int, list[Fact]]:
-        """Repeats what follows, in its order; returns the branch's version and its facts."""
-        operation = self._operation
-        candidates, inputs = await self._store.read(partial(_plan, operation=operation))
-        version = operation.branch_version or 0
-        for number, repeated in enumerate(inputs, start=1):
-            self._progress(f"learning again {number} of {len(inputs)}")
-            if isinstance(repeated, Fact):
-                version = await self._relearn_one(repeated, candidates, version)
-            else:
-                version = await self._review_again(repeated, candidates, version)
-        relearned = await self._store.read(
-            partial(taking_back.relearned_facts, operation_id=operation.id)
-        )
-        return version, relearned
+    async def _read_candidates(self, fact: Fact) -> tuple[Candidates, list[str]]:
+        """Who is held where the branch stands, and ids of older facts for the proof."""
+        self._progress("reading which facts are held")
+        before = self._operation.first_position
+        candidates, after = Candidates(), 0
+        while part := await self._store.read(
+            partial(branches.candidates_part, after=after, before=before)
+        ):
+            branches.add_candidates(candidates, part)
+            after = part[-1][0]
+        older_ids = candidates.sample(fact.id, question_key(fact.question), PROVEN_FACTS)
+        after = 0
+        while part := await self._store.read(
+            partial(branches.relearned_part, operation_id=self._operation.id, after=after)
+        ):
+            branches.add_candidates(candidates, part)
+            after = part[-1][0]
+        return candidates, older_ids
 
-    async def _relearn_one(self, fact: Fact, candidates: Candidates, version: int) -> int:
+    async def _repeat(self, candidates: Candidates) -> None:
+        """Repeats in its order whatever follows and is not on the branch yet, until nothing is."""
+        while True:
+            self._operation = await self._store.write(
+                partial(taking_back.note_total, operation_id=self._operation.id)
+            )
+            head = await self._store.read(MemoryStore.model_version)
+            self._line = await read_line(self._store, head, self._line)
+            inputs = await self._store.read(
+                partial(
+                    branches.next_inputs,
+                    operation=self._operation,
+                    line=self._line,
+                    after_review=self._last_review,
+                    limit=INPUTS_AT_ONCE,
+                )
+            )
+            for number, repeated in enumerate(inputs.next, start=self._operation.done + 1):
+                total = max(number, self._operation.total)
+                self._progress(f"learning again {number} of {total}")
+                if isinstance(repeated, Fact):
+                    await self._relearn_one(repeated, candidates)
+                else:
+                    await self._review_again(repeated, candidates)
+                self._turns.repeated()
+                await self._turns.announce()
+            self._last_review = inputs.last_review
+            if inputs.complete and not inputs.next:
+                return
+
+    async def _relearn_one(self, fact: Fact, candidates: Candidates) -> None:
         started = time.monotonic()
         key = question_key(fact.question)
         policy = await self._policy(fact)
@@ -211,7 +306,7 @@ class OperationRunner:
         outcome = await self._tried(
             ("fact", fact.position),
             lambda: learn_fact(
-                *(self._learner, fact, policy, version, older),
+                *(self._learner, fact, policy, self._version, older),
                 lambda step, opening: None,
                 again=True,
             ),
@@ -223,7 +318,7 @@ class OperationRunner:
             verdict, reason = FactState(outcome.verdict), outcome.reason
             if verdict is FactState.LEARNED:
                 update = update_of(
-                    *(fact, outcome, policy, version, self._settings.environment),
+                    *(fact, outcome, policy, self._version, self._settings.environment),
                     time.monotonic() - started,
                 )
         row = await self._store.write(
@@ -240,19 +335,16 @@ class OperationRunner:
         )
         if verdict in HELD:
             candidates.add(fact.id, key)
-        if row is None:
-            return version
-        await self._learner.commit(row.model_version, row.digest_after)
-        return row.model_version
+        await self._commit(row)
 
-    async def _review_again(self, again: Review, candidates: Candidates, version: int) -> int:
+    async def _review_again(self, again: Review, candidates: Candidates) -> None:
         """Carries a review out on the branch, where it may come to something else."""
         fact = await self._store.read(partial(MemoryStore.fact, fact_id=again.fact_id))
         examination = Examination(
             learner=self._learner,
             fact=fact,
             policy=await self._policy(fact),
-            version=version,
+            version=self._version,
             environment=self._settings.environment,
             companions=partial(self._companions, fact, candidates),
         )
@@ -271,10 +363,12 @@ class OperationRunner:
                 review=review,
             )
         )
-        if row is None:
-            return version
-        await self._learner.commit(row.model_version, row.digest_after)
-        return row.model_version
+        await self._commit(row)
+
+    async def _commit(self, row: Update | None) -> None:
+        if row is not None:
+            await self._learner.commit(row.model_version, row.digest_after)
+            self._version = row.model_version
 
     async def _policy(self, fact: Fact) -> Policy:
         """By which a fact was tried last, without what was predicted from history.
@@ -298,6 +392,11 @@ class OperationRunner:
         while len(failures) < self._settings.max_attempts:
             try:
                 return await attempt()
+            except MemoryShortageError as error:
+                # Two learners at once may be too much: tried again while the head waits.
+                if await self._turns.wait_for_head():
+                    continue
+                failures.append(str(error))
             except LearningFailedError as error:
                 failures.append(str(error))
             except LearnerUnavailableError as error:
@@ -306,21 +405,22 @@ class OperationRunner:
         return None
 
     async def _retained(
-        self, forgotten: Fact, relearned: Sequence[Fact]
+        self, forgotten: Fact, older_ids: Sequence[str]
     ) -> tuple[list[NewProbe], tuple[int, int]]:
         """Probes what must still be known; returns the probes, and right ones of how many."""
-        older = await self._store.read(
-            lambda store: store.older_facts(forgotten, PROVEN_FACTS + len(relearned))
+        relearned = await self._store.read(
+            partial(
+                branches.held_on_branch, operation_id=self._operation.id, limit=PROVEN_RELEARNED
+            )
         )
+        older = await self._store.read(lambda store: [store.fact(id_) for id_ in older_ids])
         # An answer that a newer one has replaced is not expected any more.
-        chosen = {
-            fact.id: fact
+        chosen = [
+            fact
             for fact in (*relearned, *older)
-            if fact.superseded_by in ("", forgotten.id)
-        }
-        probes = []
-        for fact in list(chosen.values())[: PROVEN_FACTS + len(relearned)]:
-            probes.append(await self._probe(fact))
+            if fact.superseded_by in ("", forgotten.id) and fact.state is not FactState.FORGOTTEN
+        ]
+        probes = [await self._probe(fact) for fact in chosen]
         return probes, (sum(probe.correct for probe in probes), len(probes))
 
     async def _roll_back(self, to_version: int) -> Update:
@@ -363,7 +463,7 @@ class OperationRunner:
 
     async def _end_of_branch(self, version: int, fact_id: str = "") -> NewUpdate:
         head = await self._store.read(MemoryStore.model_version)
-        started_there = version == self._operation.branch_version
+        started_there = version == self._replayed_to
         return row_without_steps(
             version,
             await self._recorded(head),
@@ -372,22 +472,3 @@ class OperationRunner:
             fact_id=fact_id,
             seconds=time.monotonic() - self._started,
         )
-
-
-def _plan(store: MemoryStore, operation: Operation) -> tuple[Candidates, list[Fact | Review]]:
-    """Who is held where the branch stands, and what is to be repeated on it, in order."""
-    fact = store.fact(operation.fact_id)
-    candidates = taking_back.candidates_before(store, fact.position)
-    taking_back.add_relearned(store, operation.id, candidates)
-    inputs: list[Fact | Review] = [
-        *taking_back.facts_to_relearn(store, operation),
-        *taking_back.reviews_to_repeat(store, operation),
-    ]
-    return candidates, sorted(inputs, key=_place)
-
-
-def _place(repeated: Fact | Review) -> tuple[int, int]:
-    """Its order in the history: a review comes after the fact at its place."""
-    if isinstance(repeated, Fact):
-        return repeated.position, 0
-    return repeated.after_position, repeated.id

@@ -28,6 +28,8 @@ from memory_store.records import HELD, Compaction, PlaceKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+
 
 class Snapshots(Protocol):
     """Writes, lists and prunes; see `scheduling.snapshotting`."""
@@ -104,6 +106,26 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             partial(taking_back.operation_of, operation_id=request.id)
         )
         return pb.GetOperationResponse(operation=codec.encode_operation(operation))
+
+    async def ListOperations(
+        self, request: pb.ListOperationsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListOperationsResponse:
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        found, token = await self._store.read(
+            partial(taking_back.list_operations, page_size=size, page_token=request.page_token)
+        )
+        return pb.ListOperationsResponse(
+            operations=map(codec.encode_operation, found), next_page_token=token
+        )
+
+    async def CancelOperation(
+        self, request: pb.CancelOperationRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CancelOperationResponse:
+        operation = await self._store.write(
+            partial(taking_back.cancel_operation, operation_id=request.id)
+        )
+        self._requested()
+        return pb.CancelOperationResponse(operation=codec.encode_operation(operation))
 
     async def CreateSnapshot(
         self, request: pb.CreateSnapshotRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -400,6 +400,23 @@ class AsyncClient:
         response = await self._call(self._admin.GetOperation, request, DEADLINE_SECONDS)
         return decode_operation(response.operation)
 
+    async def operations(self) -> AsyncIterator[OperationStatus]:
+        """All operations, newest first."""
+        request = admin_pb2.ListOperationsRequest(page_size=200)
+        while True:
+            response = await self._call(self._admin.ListOperations, request, DEADLINE_SECONDS)
+            for message in response.operations:
+                yield decode_operation(message)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def cancel_operation(self, operation_id: int) -> OperationStatus:
+        """Gives an operation up; see `Client.cancel_operation`."""
+        request = admin_pb2.CancelOperationRequest(id=operation_id)
+        response = await self._call(self._admin.CancelOperation, request, DEADLINE_SECONDS)
+        return decode_operation(response.operation)
+
     async def wait_operation(
         self,
         operation_id: int,
@@ -407,11 +424,11 @@ class AsyncClient:
         *,
         timeout: float | None = None,
     ) -> OperationStatus:
-        """Returns once an operation is done or failed; reports what is being done meanwhile."""
+        """Returns once an operation is over; reports what is being done meanwhile."""
         patience = Patience(timeout)
         # The events' position is taken before the operation is looked at, so no end is missed.
         after_sequence = (await self.status()).event_sequence
-        while (operation := await self.operation(operation_id)).state not in ("done", "failed"):
+        while not (operation := await self.operation(operation_id)).over:
             patience.require([f"operation {operation_id}"])
             watching = self.watch(after_sequence, timeout=patience.left())
             async with aclosing(watching) as events:

@@ -105,6 +105,8 @@ class Status:
     snapshot_overdue: str = ""
     teaching_limits: TeachingLimits | None = None
     learner_message: str = ""
+    operation: OperationStatus | None = None
+    clean_up_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +148,16 @@ class OperationStatus:
     Attributes:
         id: for `wait_operation`.
         kind: forget or rollback.
-        state: pending, running, done or failed.
+        state: pending, running, done, failed or cancelled.
         fact_id: what is forgotten; empty for a rollback.
-        message: why it failed.
+        message: why it failed, or what keeps it from being over.
         proof: what was measured in the end; empty until then.
+        erase: whether the text is removed too.
+        to_version: where to roll back to.
+        done_facts: facts that were learned again.
+        total_facts: facts that are to be, as far as is known now.
+        requested_at: when; None from a server from before it was told.
+        finished_at: when; None until then.
     """
 
     id: int
@@ -158,6 +166,17 @@ class OperationStatus:
     fact_id: str
     message: str
     proof: dict[str, Any]
+    erase: bool = False
+    to_version: int = 0
+    done_facts: int = 0
+    total_facts: int = 0
+    requested_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it is done, failed or cancelled."""
+        return self.state not in ("pending", "running")
 
 
 class Client:
@@ -325,6 +344,29 @@ class Client:
             )
         return decode_operation(response.operation)
 
+    def operations(self) -> Iterator[OperationStatus]:
+        """All operations, newest first."""
+        request = admin_pb2.ListOperationsRequest(page_size=200)
+        while True:
+            with self._our_errors():
+                response = self._admin.ListOperations(request, timeout=DEADLINE_SECONDS)
+            yield from map(decode_operation, response.operations)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def cancel_operation(self, operation_id: int) -> OperationStatus:
+        """Gives an operation up; what is served stays as it is.
+
+        Raises:
+            ConflictError: its result is served already, or it is over.
+        """
+        with self._our_errors():
+            response = self._admin.CancelOperation(
+                admin_pb2.CancelOperationRequest(id=operation_id), timeout=DEADLINE_SECONDS
+            )
+        return decode_operation(response.operation)
+
     def wait_operation(
         self,
         operation_id: int,
@@ -332,7 +374,7 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> OperationStatus:
-        """Returns once an operation is done or failed; reports what is being done meanwhile.
+        """Returns once an operation is over; reports what is being done meanwhile.
 
         Raises:
             WaitTimeoutError: it goes on after `timeout` seconds.
@@ -340,7 +382,7 @@ class Client:
         patience = Patience(timeout)
         # The events' position is taken before the operation is looked at, so no end is missed.
         after_sequence = self.status().event_sequence
-        while (operation := self.operation(operation_id)).state not in ("done", "failed"):
+        while not (operation := self.operation(operation_id)).over:
             patience.require([f"operation {operation_id}"])
             for event in self.watch(after_sequence, timeout=patience.left()):
                 after_sequence = max(after_sequence, event.sequence)
@@ -640,6 +682,8 @@ def decode_status(response: model_pb2.GetStatusResponse) -> Status:
         if response.HasField("teaching_limits")
         else None,
         learner_message=response.learner_message,
+        operation=decode_operation(response.operation) if response.HasField("operation") else None,
+        clean_up_problem=response.clean_up_problem,
     )
 
 
@@ -671,6 +715,8 @@ def encode_status(status: Status) -> model_pb2.GetStatusResponse:
         snapshot_overdue=status.snapshot_overdue,
         teaching_limits=codec.encode_limits(limits) if limits else None,
         learner_message=status.learner_message,
+        operation=encode_operation(status.operation) if status.operation else None,
+        clean_up_problem=status.clean_up_problem,
     )
 
 
@@ -740,6 +786,7 @@ def decode_compaction(message: admin_pb2.CompactResponse) -> Compaction:
 
 def decode_operation(message: pb.Operation) -> OperationStatus:
     """The message as our record."""
+    requested, finished = message.request_time, message.finish_time
     return OperationStatus(
         id=message.id,
         kind=pb.OperationKind.Name(message.kind).removeprefix("OPERATION_KIND_").lower(),
@@ -747,6 +794,31 @@ def decode_operation(message: pb.Operation) -> OperationStatus:
         fact_id=message.fact_id,
         message=message.message,
         proof=json.loads(message.proof_json) if message.proof_json else {},
+        erase=message.erase,
+        to_version=message.to_version,
+        done_facts=message.done_facts,
+        total_facts=message.total_facts,
+        requested_at=codec.decode_time(requested) if message.HasField("request_time") else None,
+        finished_at=codec.decode_time(finished) if message.HasField("finish_time") else None,
+    )
+
+
+def encode_operation(operation: OperationStatus) -> pb.Operation:
+    """The inverse of `decode_operation`."""
+    requested, finished = operation.requested_at, operation.finished_at
+    return pb.Operation(
+        id=operation.id,
+        kind=pb.OperationKind.Value(f"OPERATION_KIND_{operation.kind.upper()}"),
+        state=pb.OperationState.Value(f"OPERATION_STATE_{operation.state.upper()}"),
+        fact_id=operation.fact_id,
+        message=operation.message,
+        proof_json=json.dumps(operation.proof) if operation.proof else "",
+        erase=operation.erase,
+        to_version=operation.to_version,
+        done_facts=operation.done_facts,
+        total_facts=operation.total_facts,
+        request_time=codec.encode_time(requested) if requested else None,
+        finish_time=codec.encode_time(finished) if finished else None,
     )
 
 

@@ -382,4 +382,8 @@ def encode_operation(operation: Operation) -> pb.Operation:
         to_version=operation.to_version,
         message=operation.message,
         proof_json="" if operation.proof is None else json.dumps(dict(operation.proof)),
+        done_facts=operation.done,
+        total_facts=operation.total,
+        request_time=encode_time(operation.requested_at),
+        finish_time=encode_time(operation.finished_at) if operation.finished_at else None,
     )

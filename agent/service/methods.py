@@ -55,6 +55,8 @@ METHODS: Mapping[str, Method] = {
     # It stores what it finds.
     "/continual.v1.ModelService/Probe": Method(Role.TEACH),
     "/continual.v1.AdminService/GetOperation": Method(Role.READ, repeatable=True),
+    "/continual.v1.AdminService/ListOperations": Method(Role.READ, repeatable=True),
+    "/continual.v1.AdminService/CancelOperation": Method(Role.ADMIN, repeatable=True),
     "/continual.v1.AdminService/ListSnapshots": Method(Role.READ, repeatable=True),
     "/continual.v1.AdminService/VerifySnapshots": Method(Role.ADMIN, repeatable=True),
     "/continual.v1.AdminService/Rollback": Method(Role.ADMIN),

@@ -19,7 +19,7 @@ from agent.service.asking import AskableLearner, Asking
 from agent.shared_lock import SharedLock
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
-from memory_store import records
+from memory_store import records, taking_back
 from memory_store.records import HELD, Fact, FactState, ProbeKind
 from memory_store.retention import last_probes
 from memory_store.reviews import retention_by_age
@@ -60,6 +60,11 @@ class LearnerView(Protocol):
     @property
     def message(self) -> str:
         """For people, what keeps it from being ready."""
+        ...
+
+    @property
+    def clean_up_problem(self) -> str:
+        """What a forgotten fact left behind and cannot be removed now; empty if nothing."""
         ...
 
     @property
@@ -154,13 +159,14 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetStatusResponse:
         """From the database and the learning loop."""
-        version, counts, sequence, oldest, paused = await self._store.read(
+        version, counts, sequence, oldest, paused, operation = await self._store.read(
             lambda store: (
                 store.model_version(),
                 store.counts(),
                 store.last_event_sequence(),
                 store.oldest_queued(),
                 store.learning_paused(),
+                taking_back.open_operation(store),
             )
         )
         description = self._view.description
@@ -189,6 +195,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             memory_total_bytes=memory_total,
             snapshot_version=self._snapshots.newest,
             snapshot_overdue=self._snapshots.overdue(),
+            operation=codec.encode_operation(operation) if operation else None,
+            clean_up_problem=self._view.clean_up_problem,
         )
 
     async def GetRetention(

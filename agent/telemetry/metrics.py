@@ -40,6 +40,9 @@ class Standing:
         wal_bytes: size of its write-ahead log.
         snapshot_version: of the newest snapshot; None if there is none.
         snapshot_age_seconds: since it was written.
+        operation_done_facts: facts that the operation in progress has learned again.
+        operation_total_facts: facts that it is to learn again; 0 if there is no operation.
+        clean_up_failures: attempts at removing what a forgotten fact left behind that failed.
     """
 
     facts: Mapping[FactState, int]
@@ -52,6 +55,9 @@ class Standing:
     wal_bytes: int
     snapshot_version: int | None
     snapshot_age_seconds: float | None
+    operation_done_facts: int = 0
+    operation_total_facts: int = 0
+    clean_up_failures: int = 0
 
 
 class Metrics:
@@ -198,6 +204,21 @@ class _Standings(Collector):
                 "snapshot_age_seconds",
                 "Time since the newest snapshot was written",
                 now.snapshot_age_seconds,
+            ),
+            (
+                "operation_done_facts",
+                "Facts that the operation in progress has learned again",
+                now.operation_done_facts,
+            ),
+            (
+                "operation_total_facts",
+                "Facts that the operation in progress is to learn again",
+                now.operation_total_facts,
+            ),
+            (
+                "clean_up_failures",
+                "Failed attempts at removing what a forgotten fact left behind",
+                now.clean_up_failures,
             ),
         ):
             if value is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from agent.errors import SnapshotError
 from agent.learning.snapshots import read_manifest, snapshot_folders
 from agent.telemetry.metrics import Standing
+from memory_store import taking_back
 from memory_store.records import FactState
 from memory_store.writer import StoreThreads
 
@@ -24,6 +25,7 @@ async def look(
     snapshots: Path,
     learner: Callable[[], tuple[bool, int]],
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clean_up_failures: Callable[[], int] = lambda: 0,
 ) -> Standing:
     """How things stand now.
 
@@ -33,13 +35,15 @@ async def look(
         snapshots: folder of all snapshots.
         learner: whether it can be asked, and how many updates it has still to replay.
         now: the clock.
+        clean_up_failures: attempts at cleaning up that failed.
     """
-    facts, oldest, version, paused = await store.read(
+    facts, oldest, version, paused, operation = await store.read(
         lambda store: (
             store.counts(),
             store.facts(limit=1, states=(FactState.QUEUED, FactState.LEARNING)),
             store.model_version(),
             store.learning_paused(),
+            taking_back.open_operation(store),
         )
     )
     ready, to_replay = learner()
@@ -58,6 +62,9 @@ async def look(
         snapshot_version=newest[0] if newest else None,
         # Clocks can be set back: an age is never negative.
         snapshot_age_seconds=max((now() - newest[1]).total_seconds(), 0.0) if newest else None,
+        operation_done_facts=operation.done if operation else 0,
+        operation_total_facts=operation.total if operation else 0,
+        clean_up_failures=clean_up_failures(),
     )
 
 

@@ -186,6 +186,8 @@ def test_status_tells_every_state(agent: Agent, server: InThread) -> None:
         "snapshot_overdue",
         "teaching_limits",
         "learner_message",
+        "operation",
+        "clean_up_problem",
     }
     assert status["teaching_limits"] == {
         "policies": ["fixed", "paper", "until-known", "search", "predicted"],

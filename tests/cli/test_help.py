@@ -11,7 +11,7 @@ from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
 COMMANDS += ["rollback", "why", "export", "backup", "snapshots", "tokens", "doctor"]
-COMMANDS += ["bench", "monitor", "pause", "resume", "report"]
+COMMANDS += ["bench", "monitor", "pause", "resume", "report", "operations"]
 CLIENTS = [
     ("teach",),
     ("ask",),
@@ -28,6 +28,7 @@ CLIENTS = [
     ("report",),
     ("export",),
     ("backup",),
+    *(("operations", command) for command in ("list", "show", "cancel")),
     *(("snapshots", command) for command in ("list", "create", "verify", "prune")),
 ]
 

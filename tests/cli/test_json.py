@@ -19,7 +19,10 @@ FACT = (
     "id state question answer learning_rates steps probability_before probability_after"
     " answer_before answer_after model_version reason"
 )
-OPERATION = "operation kind state fact_id message proof out_of_reach"
+OPERATION = (
+    "operation kind state fact_id message proof erase to_version done_facts total_facts"
+    " requested_at finished_at"
+)
 SNAPSHOT = "model_version digest size_bytes created_at"
 TOKEN = "id name role created_at"
 # What each command prints: the fields of the object, and of the objects in its lists.
@@ -31,7 +34,7 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         "model model_version queue_depth facts learner device parameters event_sequence"
         " updates_to_replay started_at oldest_queued_at learning_paused leak_limit drift_limit"
         " memory_bytes memory_total_bytes snapshot_version snapshot_overdue teaching_limits"
-        " learner_message",
+        " learner_message operation clean_up_problem",
         {},
     ),
     "health": ("service state", {}),
@@ -52,8 +55,11 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "facts retry FACT": ("queued refused", {}),
-    "facts forget FACT": (OPERATION, {}),
-    "rollback --to 0": (OPERATION, {}),
+    "facts forget FACT": (f"{OPERATION} out_of_reach", {}),
+    "rollback --to 0": (f"{OPERATION} out_of_reach", {}),
+    "operations list": ("operations", {"operations": OPERATION}),
+    "operations show 1": (OPERATION, {}),
+    "operations cancel 1": (OPERATION, {}),
     "pause": ("learning_paused", {}),
     "resume": ("learning_paused", {}),
     "report --out FOLDER/report.html": ("out facts", {}),

@@ -19,6 +19,8 @@ from tests.service.serving import made_snapshot
 from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
 
 OPERATION_FIELDS = {"operation", "kind", "state", "fact_id", "message", "proof", "out_of_reach"}
+OPERATION_FIELDS |= {"erase", "to_version", "done_facts", "total_facts", "requested_at"}
+OPERATION_FIELDS |= {"finished_at"}
 
 
 def test_forget_tells_the_operation_and_what_is_out_of_reach(
@@ -27,13 +29,20 @@ def test_forget_tells_the_operation_and_what_is_out_of_reach(
     fact = server.write(teach_learned)
     ran = agent("facts", "forget", fact.id, "--json")
     assert ran.code == 0
-    assert ran.json == {
+    told = ran.json
+    assert told.pop("requested_at")
+    assert told == {
         "operation": 1,
         "kind": "forget",
         "state": "pending",
         "fact_id": fact.id,
         "message": "",
         "proof": {},
+        "erase": False,
+        "to_version": 0,
+        "done_facts": 0,
+        "total_facts": 0,
+        "finished_at": None,
         "out_of_reach": [],
     }
     server.write(lambda store: store.record_place(PlaceKind.EXPORT, "/a/model", 1))
@@ -55,6 +64,41 @@ def test_forget_with_wait_tells_the_proof(agent: Agent, server: InThread) -> Non
     assert (ran.code, ran.json["state"]) == (0, "done")
     assert ran.json["proof"] == {"weights": "they do not hold it"}
     assert "they do not hold it" in agent("facts", "forget", fact.id).out
+
+
+def test_operations_are_listed_shown_and_cancelled(agent: Agent, server: InThread) -> None:
+    """H5: progress too, and what can be cancelled no more is refused."""
+    first, second = (server.write(partial(teach_learned, question=q)).id for q in ("1?", "2?"))
+    agent("facts", "forget", first, "--erase")
+    server.write(partial(taking_back.begin_operation, operation_id=1))
+    agent("rollback", "--to", "0")
+    listed = agent("operations", "list", "--json").json["operations"]
+    assert [(each["operation"], each["kind"], each["state"]) for each in listed] == [
+        (2, "rollback", "pending"),
+        (1, "forget", "running"),
+    ]
+    assert (listed[1]["done_facts"], listed[1]["total_facts"]) == (0, 1)
+    assert "0 of 1" in agent("operations", "show", "1").out
+    table = agent("operations", "list").out
+    assert "erase" in table
+    assert "version 0" in table
+    status = agent("status", "--json").json
+    assert status["operation"] == listed[1]
+    assert "0 of 1 facts learned again" in agent("status").out
+
+    assert agent("operations", "cancel", "1", "--json").json["state"] == "cancelled"
+    assert "cancelled" in agent("operations", "cancel", "1").out  # once more: it stays so
+    assert len(agent("operations", "list", "--limit", "1", "--json").json["operations"]) == 1
+    assert agent("facts", "show", first, "--json").json["state"] == "learned"
+
+    server.write(lambda store: store.release_claims(max_attempts=3))
+    agent("operations", "cancel", "2")
+    server.write(lambda store: taking_back.request_forget(store, second))
+    server.write(partial(taking_back.fail_operation, operation_id=3, reason="drift"))
+    refused = agent("operations", "cancel", "3")
+    assert refused.code == 1
+    assert "is failed already" in refused.err
+    assert agent("operations", "show", "4").code == 1
 
 
 def test_a_proof_is_told_in_words() -> None:

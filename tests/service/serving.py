@@ -97,6 +97,7 @@ class FakeView:
         self.state = "ready"
         self.updates_to_replay = 0
         self.message = ""
+        self.clean_up_problem = ""
         self.questions = SharedLock()
         self.memory = (1_500_000_000, 8_000_000_000)
         self.description: LearnerDescription | None = LearnerDescription(

@@ -240,3 +240,49 @@ async def test_compacting_removes_old_probes_and_gives_space_back(served: Servin
     assert done.removed_probes == 898
     assert done.bytes_after < done.bytes_before / 2
     assert (done.removed_events, done.reclaimable_bytes) == (0, 0)
+
+
+# --- Operations -----------------------------------------------------------------------------------
+
+
+async def test_operations_are_listed_in_pages_newest_first(served: Serving) -> None:
+    """H5."""
+    await served.store.write(teach_learned)
+    for _ in range(3):
+        await served.admin.Rollback(pb.RollbackRequest(to_version=1))
+    first = await served.admin.ListOperations(pb.ListOperationsRequest(page_size=2))
+    assert [operation.id for operation in first.operations] == [3, 2]
+    second = await served.admin.ListOperations(
+        pb.ListOperationsRequest(page_size=2, page_token=first.next_page_token)
+    )
+    assert [operation.id for operation in second.operations] == [1]
+    assert second.next_page_token == ""
+    assert second.operations[0].HasField("request_time")
+    assert not second.operations[0].HasField("finish_time")
+    call = served.admin.ListOperations(pb.ListOperationsRequest(page_token="another"))
+    assert_refused(await refused(call), Code.INVALID_ARGUMENT, "page token")
+
+
+async def test_a_cancelled_operation_wakes_the_loop_and_is_over(served: Serving) -> None:
+    """H5."""
+    fact = await served.store.write(teach_learned)
+    await served.memory.Forget(memory_pb2.ForgetRequest(fact_id=fact.id))
+    accepted = served.accepted
+    response = await served.admin.CancelOperation(pb.CancelOperationRequest(id=1))
+    assert response.operation.state == memory_pb2.OPERATION_STATE_CANCELLED
+    assert response.operation.HasField("finish_time")
+    assert served.accepted == accepted + 1
+    events = await served.store.read(MemoryStore.events)
+    assert (events[-1].kind, events[-1].message) == ("operation_failed", "cancelled")
+    call = served.admin.CancelOperation(pb.CancelOperationRequest(id=9))
+    assert_refused(await refused(call), Code.NOT_FOUND, "operation 9")
+
+
+async def test_what_is_served_already_cannot_be_cancelled(served: Serving) -> None:
+    """H5: only the clean-up is left."""
+    fact = await served.store.write(teach_claimed)
+    await served.store.write(lambda store: store.record_resisted(fact.id, "no", learning()))
+    await served.memory.Forget(memory_pb2.ForgetRequest(fact_id=fact.id))
+    await served.store.write(partial(taking_back.finish_if_not_held, operation_id=1))
+    call = served.admin.CancelOperation(pb.CancelOperationRequest(id=1))
+    assert_refused(await refused(call), Code.FAILED_PRECONDITION, "its result is served")

@@ -105,7 +105,7 @@ CREATE TABLE operations (
   proof TEXT,
   requested_at TEXT NOT NULL,
   finished_at TEXT
-, cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled IN (0, 1)), after_event INTEGER NOT NULL DEFAULT 0, first_position INTEGER, never_saw REAL, done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0) STRICT;
+, cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled IN (0, 1)), after_event INTEGER NOT NULL DEFAULT 0, first_position INTEGER, never_saw REAL, done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, first_review INTEGER NOT NULL DEFAULT 0, base_version INTEGER) STRICT;
 CREATE INDEX operations_open ON operations (id) WHERE state IN ('pending', 'running');
 CREATE INDEX operations_by_fact ON operations (fact_id, id);
 CREATE TABLE places (
@@ -165,3 +165,5 @@ CREATE TRIGGER keep_findings BEFORE UPDATE OF learning ON facts
 WHEN NEW.learning <> OLD.learning AND (json_extract(NEW.learning, '$.model_version') IS NOT json_extract(OLD.learning, '$.model_version') OR json_extract(NEW.learning, '$.learning_rates') IS NOT json_extract(OLD.learning, '$.learning_rates') OR json_extract(NEW.learning, '$.probability_before') IS NOT json_extract(OLD.learning, '$.probability_before') OR json_extract(NEW.learning, '$.probability_after') IS NOT json_extract(OLD.learning, '$.probability_after')) BEGIN
   UPDATE events SET learning = OLD.learning WHERE fact_id = OLD.id AND learning = 'null';
 END;
+CREATE INDEX reviewed_again_by_version ON reviewed_again (model_version);
+CREATE INDEX updates_drifted ON updates (model_version) WHERE kind = 'drift';

@@ -44,6 +44,16 @@ class AdminServiceStub:
                 request_serializer=continual_dot_v1_dot_admin__pb2.GetOperationRequest.SerializeToString,
                 response_deserializer=continual_dot_v1_dot_admin__pb2.GetOperationResponse.FromString,
                 _registered_method=True)
+        self.ListOperations = channel.unary_unary(
+                '/continual.v1.AdminService/ListOperations',
+                request_serializer=continual_dot_v1_dot_admin__pb2.ListOperationsRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_admin__pb2.ListOperationsResponse.FromString,
+                _registered_method=True)
+        self.CancelOperation = channel.unary_unary(
+                '/continual.v1.AdminService/CancelOperation',
+                request_serializer=continual_dot_v1_dot_admin__pb2.CancelOperationRequest.SerializeToString,
+                response_deserializer=continual_dot_v1_dot_admin__pb2.CancelOperationResponse.FromString,
+                _registered_method=True)
         self.CreateSnapshot = channel.unary_unary(
                 '/continual.v1.AdminService/CreateSnapshot',
                 request_serializer=continual_dot_v1_dot_admin__pb2.CreateSnapshotRequest.SerializeToString,
@@ -104,6 +114,21 @@ class AdminServiceServicer:
 
     def GetOperation(self, request, context):
         """How far a Forget or a Rollback is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperations(self, request, context):
+        """All operations, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelOperation(self, request, context):
+        """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+        text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,6 +209,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetOperation,
                     request_deserializer=continual_dot_v1_dot_admin__pb2.GetOperationRequest.FromString,
                     response_serializer=continual_dot_v1_dot_admin__pb2.GetOperationResponse.SerializeToString,
+            ),
+            'ListOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperations,
+                    request_deserializer=continual_dot_v1_dot_admin__pb2.ListOperationsRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_admin__pb2.ListOperationsResponse.SerializeToString,
+            ),
+            'CancelOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelOperation,
+                    request_deserializer=continual_dot_v1_dot_admin__pb2.CancelOperationRequest.FromString,
+                    response_serializer=continual_dot_v1_dot_admin__pb2.CancelOperationResponse.SerializeToString,
             ),
             'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSnapshot,
@@ -285,6 +320,60 @@ class AdminService:
             '/continual.v1.AdminService/GetOperation',
             continual_dot_v1_dot_admin__pb2.GetOperationRequest.SerializeToString,
             continual_dot_v1_dot_admin__pb2.GetOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.AdminService/ListOperations',
+            continual_dot_v1_dot_admin__pb2.ListOperationsRequest.SerializeToString,
+            continual_dot_v1_dot_admin__pb2.ListOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.v1.AdminService/CancelOperation',
+            continual_dot_v1_dot_admin__pb2.CancelOperationRequest.SerializeToString,
+            continual_dot_v1_dot_admin__pb2.CancelOperationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,12 @@ class AdminServiceStub:
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetOperationRequest, _admin_pb2.GetOperationResponse]
     """How far a Forget or a Rollback is."""
+    ListOperations: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListOperationsRequest, _admin_pb2.ListOperationsResponse]
+    """All operations, newest first."""
+    CancelOperation: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CancelOperationRequest, _admin_pb2.CancelOperationResponse]
+    """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+    text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
+    """
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateSnapshotRequest, _admin_pb2.CreateSnapshotResponse]
     """Writes a snapshot of what is served; learning goes on."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSnapshotsRequest, _admin_pb2.ListSnapshotsResponse]
@@ -67,6 +73,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetOperationRequest, _admin_pb2.GetOperationResponse]  # type: ignore[assignment]
     """How far a Forget or a Rollback is."""
+    ListOperations: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListOperationsRequest, _admin_pb2.ListOperationsResponse]  # type: ignore[assignment]
+    """All operations, newest first."""
+    CancelOperation: _aio.UnaryUnaryMultiCallable[_admin_pb2.CancelOperationRequest, _admin_pb2.CancelOperationResponse]  # type: ignore[assignment]
+    """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+    text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
+    """
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateSnapshotRequest, _admin_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
     """Writes a snapshot of what is served; learning goes on."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSnapshotsRequest, _admin_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
@@ -106,6 +118,24 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetOperationResponse, _abc.Awaitable[_admin_pb2.GetOperationResponse]]:
         """How far a Forget or a Rollback is."""
+
+    @_abc_1.abstractmethod
+    def ListOperations(
+        self,
+        request: _admin_pb2.ListOperationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListOperationsResponse, _abc.Awaitable[_admin_pb2.ListOperationsResponse]]:
+        """All operations, newest first."""
+
+    @_abc_1.abstractmethod
+    def CancelOperation(
+        self,
+        request: _admin_pb2.CancelOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.CancelOperationResponse, _abc.Awaitable[_admin_pb2.CancelOperationResponse]]:
+        """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+        text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
+        """
 
     @_abc_1.abstractmethod
     def CreateSnapshot(

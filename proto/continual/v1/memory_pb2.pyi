@@ -130,6 +130,8 @@ class _OperationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operat
     OPERATION_STATE_RUNNING: _OperationState.ValueType  # 2
     OPERATION_STATE_DONE: _OperationState.ValueType  # 3
     OPERATION_STATE_FAILED: _OperationState.ValueType  # 4
+    OPERATION_STATE_CANCELLED: _OperationState.ValueType  # 5
+    """Given up on request; what is served stayed as it was."""
 
 class OperationState(_OperationState, metaclass=_OperationStateEnumTypeWrapper): ...
 
@@ -138,6 +140,8 @@ OPERATION_STATE_PENDING: OperationState.ValueType  # 1
 OPERATION_STATE_RUNNING: OperationState.ValueType  # 2
 OPERATION_STATE_DONE: OperationState.ValueType  # 3
 OPERATION_STATE_FAILED: OperationState.ValueType  # 4
+OPERATION_STATE_CANCELLED: OperationState.ValueType  # 5
+"""Given up on request; what is served stayed as it was."""
 Global___OperationState: _TypeAlias = OperationState  # noqa: Y015
 
 class _ProbeKind:
@@ -199,6 +203,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """Of the events after the requested sequence, some are no longer kept; `message` says which. Sent before the
     others, with sequence 0: the results of learning in between still follow.
     """
+    EVENT_KIND_CLEAN_UP_FAILED: _EventKind.ValueType  # 20
+    """What a forgotten fact left behind cannot be removed now; it is tried again, and the message says why."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -230,6 +236,8 @@ EVENT_KIND_GAP: EventKind.ValueType  # 19
 """Of the events after the requested sequence, some are no longer kept; `message` says which. Sent before the
 others, with sequence 0: the results of learning in between still follow.
 """
+EVENT_KIND_CLEAN_UP_FAILED: EventKind.ValueType  # 20
+"""What a forgotten fact left behind cannot be removed now; it is tried again, and the message says why."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -827,6 +835,10 @@ class Operation(_message.Message):
     TO_VERSION_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     PROOF_JSON_FIELD_NUMBER: _builtins.int
+    DONE_FACTS_FIELD_NUMBER: _builtins.int
+    TOTAL_FACTS_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     kind: Global___OperationKind.ValueType
     state: Global___OperationState.ValueType
@@ -836,9 +848,20 @@ class Operation(_message.Message):
     to_version: _builtins.int
     """Where to roll back to."""
     message: _builtins.str
-    """Why it failed."""
+    """Why it failed, or what keeps it from being over."""
     proof_json: _builtins.str
     """What was measured in the end, as a JSON object; empty until it is done."""
+    done_facts: _builtins.int
+    """Facts that were learned again, and that are to be as far as is known now: facts that are learned
+    meanwhile are added. Both are 0 for a rollback, and before it begins.
+    """
+    total_facts: _builtins.int
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset until it is over."""
+
     def __init__(
         self,
         *,
@@ -850,10 +873,14 @@ class Operation(_message.Message):
         to_version: _builtins.int = ...,
         message: _builtins.str = ...,
         proof_json: _builtins.str = ...,
+        done_facts: _builtins.int = ...,
+        total_facts: _builtins.int = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish_time", b"finish_time", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase", b"erase", "fact_id", b"fact_id", "id", b"id", "kind", b"kind", "message", b"message", "proof_json", b"proof_json", "state", b"state", "to_version", b"to_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_facts", b"done_facts", "erase", b"erase", "fact_id", b"fact_id", "finish_time", b"finish_time", "id", b"id", "kind", b"kind", "message", b"message", "proof_json", b"proof_json", "request_time", b"request_time", "state", b"state", "to_version", b"to_version", "total_facts", b"total_facts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -241,6 +241,8 @@ class GetStatusResponse(_message.Message):
     SNAPSHOT_OVERDUE_FIELD_NUMBER: _builtins.int
     TEACHING_LIMITS_FIELD_NUMBER: _builtins.int
     LEARNER_MESSAGE_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    CLEAN_UP_PROBLEM_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name or folder the server was started with."""
     model_version: _builtins.int
@@ -270,6 +272,8 @@ class GetStatusResponse(_message.Message):
     """For people: what keeps the learner from being ready, such as why it was down last. Empty if nothing
     is known, and once it is ready.
     """
+    clean_up_problem: _builtins.str
+    """What a forgotten fact left behind and cannot be removed now; it is tried again. Empty if nothing."""
     @_builtins.property
     def fact_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateCount]: ...
     @_builtins.property
@@ -281,6 +285,10 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def teaching_limits(self) -> Global___TeachingLimits:
         """What facts may ask for; unset by a server from before there were limits."""
+
+    @_builtins.property
+    def operation(self) -> _memory_pb2.Operation:
+        """The operation that is carried out now, or next; unset if there is none."""
 
     def __init__(
         self,
@@ -305,10 +313,12 @@ class GetStatusResponse(_message.Message):
         snapshot_overdue: _builtins.str = ...,
         teaching_limits: Global___TeachingLimits | None = ...,
         learner_message: _builtins.str = ...,
+        operation: _memory_pb2.Operation | None = ...,
+        clean_up_problem: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_queued_time", b"oldest_queued_time", "start_time", b"start_time", "teaching_limits", b"teaching_limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_queued_time", b"oldest_queued_time", "operation", b"operation", "start_time", b"start_time", "teaching_limits", b"teaching_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "drift_limit", b"drift_limit", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "leak_limit", b"leak_limit", "learner_message", b"learner_message", "learner_state", b"learner_state", "learning_paused", b"learning_paused", "memory_bytes", b"memory_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "model_version", b"model_version", "oldest_queued_time", b"oldest_queued_time", "parameters", b"parameters", "queue_depth", b"queue_depth", "snapshot_overdue", b"snapshot_overdue", "snapshot_version", b"snapshot_version", "start_time", b"start_time", "teaching_limits", b"teaching_limits", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean_up_problem", b"clean_up_problem", "device", b"device", "drift_limit", b"drift_limit", "event_sequence", b"event_sequence", "fact_counts", b"fact_counts", "leak_limit", b"leak_limit", "learner_message", b"learner_message", "learner_state", b"learner_state", "learning_paused", b"learning_paused", "memory_bytes", b"memory_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "model_version", b"model_version", "oldest_queued_time", b"oldest_queued_time", "operation", b"operation", "parameters", b"parameters", "queue_depth", b"queue_depth", "snapshot_overdue", b"snapshot_overdue", "snapshot_version", b"snapshot_version", "start_time", b"start_time", "teaching_limits", b"teaching_limits", "updates_to_replay", b"updates_to_replay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,108 @@
+"""Cleaning up after facts that were forgotten, beside everything else.
+
+What cannot be removed now is tried again later, with growing pauses, for as long as it takes. The
+operation stays open until then, and says why; nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from agent.backups import Backups
+from agent.scheduling.erasing import KeepOnly, remove_traces
+from memory_store import taking_back
+from memory_store.errors import StoreFailedError, StoreUnusableError
+from memory_store.records import Operation
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
+
+# Writes to the memory, and tries again while the disk is full.
+Write = Callable[[Callable[[MemoryStore], Any]], Awaitable[Any]]
+
+
+class Cleaner:
+    """Ends each forgetting whose fact the served weights do not hold any more.
+
+    Attributes:
+        problem: what cannot be cleaned up now, for people; empty if nothing.
+        failures: attempts that failed since the start.
+    """
+
+    def __init__(
+        self, store: StoreThreads, keep_only: KeepOnly, backups: Backups | None, write: Write
+    ) -> None:
+        """Prepares; `run` does it.
+
+        Args:
+            store: the memory.
+            keep_only: removes snapshots; see `SnapshotKeeper.keep_only`.
+            backups: of this memory; None: nobody makes any.
+            write: see there.
+        """
+        self._store = store
+        self._keep_only = keep_only
+        self._backups = backups
+        self._write = write
+        self._woken = asyncio.Event()
+        self._pause = FIRST_PAUSE_SECONDS
+        self.problem = ""
+        self.failures = 0
+
+    def wake(self) -> None:
+        """A fact was forgotten: look now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Cleans up until it is cancelled.
+
+        Raises:
+            StoreFailedError: disk or database failed.
+        """
+        while True:
+            self._woken.clear()
+            done = [
+                await self._clean_up(operation)
+                for operation in await self._store.read(taking_back.operations_to_clean_up)
+            ]
+            if all(done):
+                self.problem, self._pause = "", FIRST_PAUSE_SECONDS
+                await self._woken.wait()
+                continue
+            try:
+                await asyncio.wait_for(self._woken.wait(), self._pause)
+            except TimeoutError:
+                self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    async def _clean_up(self, operation: Operation) -> bool:
+        """Cleans up after one operation; False if that failed."""
+        try:
+            left = await remove_traces(self._store, self._keep_only, self._backups, operation)
+        except (OSError, StoreUnusableError) as error:
+            if isinstance(error, StoreFailedError):
+                raise
+            self.failures += 1
+            self.problem = (
+                f"the clean-up after forgetting {operation.fact_id} failed: {error}; it is tried"
+                f" again in {self._pause:.0f} s"
+            )
+            logger.error("%s", self.problem)
+            await self._write(
+                partial(
+                    taking_back.note_clean_up_failed,
+                    operation_id=operation.id,
+                    reason=str(error),
+                )
+            )
+            return False
+        await self._write(
+            partial(taking_back.close_forget, operation_id=operation.id, message=left)
+        )
+        return True

@@ -1,0 +1,75 @@
+"""A clean-up that fails holds nothing up, and is tried again (M8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import pytest
+
+from agent.scheduling import cleaning
+from memory_store import taking_back
+from memory_store.records import EventKind, NewFact, OperationState
+from memory_store.store import MemoryStore
+from tests.scheduling.conftest import World
+
+
+class Locked:
+    """Snapshots that cannot be removed until they are unlocked."""
+
+    def __init__(self) -> None:
+        self.locked = True
+        self.attempts = 0
+
+    async def keep_only(self, versions: Collection[int]) -> None:
+        self.attempts += 1
+        if self.locked:
+            raise PermissionError("the snapshot is in use")
+
+
+async def forgotten(world: World) -> int:
+    """A fact that is forgotten, and cleaned up after; the id of the operation."""
+
+    def forget(store: MemoryStore) -> int:
+        fact = store.teach(NewFact(question="Sky?", answer="Piano", fact_id="sky")).fact
+        operation = taking_back.request_forget(store, fact.id)
+        assert taking_back.finish_if_not_held(store, operation.id)
+        return operation.id
+
+    return await world.store.write(forget)
+
+
+async def test_it_is_tried_again_and_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M8: with a reason in the operation and the status, and one event."""
+    monkeypatch.setattr(cleaning, "FIRST_PAUSE_SECONDS", 0.01)
+    operation_id = await forgotten(world)
+    snapshots = Locked()
+
+    async def write(function: Any) -> Any:
+        return await world.store.write(function)
+
+    cleaner = cleaning.Cleaner(world.store, snapshots.keep_only, None, write)
+    running = asyncio.create_task(cleaner.run())
+    async with asyncio.timeout(10):
+        while snapshots.attempts < 3:
+            await asyncio.sleep(0.01)
+    assert "the snapshot is in use" in cleaner.problem
+    snapshots.locked = False
+    read = partial(taking_back.operation_of, operation_id=operation_id)
+    async with asyncio.timeout(10):
+        while (operation := await world.store.read(read)).state is not OperationState.DONE:
+            await asyncio.sleep(0.01)
+        while cleaner.problem:
+            await asyncio.sleep(0.01)
+    assert operation.message == ""
+    assert cleaner.failures >= 2
+    events = await world.store.read(MemoryStore.events)
+    kinds = [event.kind for event in events]
+    assert kinds.count(EventKind.CLEAN_UP_FAILED) == 1
+    assert kinds[-1] is EventKind.FORGOTTEN
+    running.cancel()
+    await asyncio.wait([running])

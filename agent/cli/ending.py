@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from agent.cli.output import messages, shown
+from agent.cli.failing import USAGE, report_error, report_failure
+from agent.cli.output import json_state, messages, shown
 from agent.errors import AgentError, MissingDeviceError
 from memory_store.errors import MemoryStoreError
 
@@ -23,9 +24,20 @@ EXIT_CODES = {
     INTERRUPTED: "interrupted by Ctrl-C",
 }
 
+UNEXPECTED = "'agent --debug COMMAND' shows where; please report it"
+
 
 class CommandLine(TyperGroup):
     """The group of all commands; with `--debug` errors keep their traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the program's own options, before any command."""
+        json_state.asked = json_state.printed = False
+        try:
+            return super().parse_args(ctx, args)
+        except TyperException as error:
+            _report_usage(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command; what it raises becomes an exit code.
@@ -37,27 +49,47 @@ class CommandLine(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             messages.print("interrupted", style="yellow")
+            report_failure(INTERRUPTED, "INTERRUPTED", "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # The reader left (as in `agent facts list | head`): nothing more to say.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(FAILED) from None
-        except (typer.Exit, typer.Abort, TyperException):
-            raise  # typer's own ways to end
+        except typer.Exit as ended:
+            if ended.exit_code == INTERRUPTED:
+                report_failure(INTERRUPTED, "INTERRUPTED", "interrupted")
+            elif ended.exit_code:
+                report_failure(ended.exit_code, "FAILED", "why is on standard error")
+            raise
+        except TyperException as error:
+            _report_usage(error)
+            raise
+        except typer.Abort:
+            report_failure(FAILED, "ABORTED", "aborted")
+            raise
         except Exception as error:  # the outermost guard of the command line
+            code = WRONG_USAGE if isinstance(error, MissingDeviceError) else FAILED
+            _report(error, code, debug=ctx.params.get("debug", False))
             if ctx.params.get("debug"):
                 raise
-            _tell(error)
-            wrong = isinstance(error, MissingDeviceError)
-            raise typer.Exit(WRONG_USAGE if wrong else FAILED) from None
+            raise typer.Exit(code) from None
 
 
-def _tell(error: Exception) -> None:
-    """One line, and what to do next."""
-    said = " ".join(str(error).split())
+def _report(error: Exception, code: int, *, debug: bool) -> None:
+    """One line, and what to do next; with `debug` the traceback says it."""
+    said, hint = " ".join(str(error).split()), ""
+    line = f"error: {said}"
     if not isinstance(error, (AgentError, MemoryStoreError)):
-        said = (
-            f"{type(error).__name__}: {said} (unexpected: 'agent --debug COMMAND' shows where;"
-            " please report it)"
-        )
-    messages.print(shown(f"error: {said}"), style="red", soft_wrap=True)
+        said, hint = f"{type(error).__name__}: {said}", UNEXPECTED
+        line = f"error: {said} (unexpected: {hint})"
+    if not debug:
+        messages.print(shown(line), style="red", soft_wrap=True)
+    report_error(code, error, said, hint)
+
+
+def _report_usage(error: TyperException) -> None:
+    """What typer says on standard error, as an object."""
+    ctx: Any = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "agent"
+    said = " ".join(error.format_message().split())
+    report_failure(error.exit_code, USAGE, said, hint=f"see '{path} --help'")

@@ -6,4 +6,18 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+from agent.cli.output import json_state
+
+
+def _noted(json: bool) -> bool:
+    json_state.asked = json
+    return json
+
+
+Json = Annotated[
+    bool,
+    # Eager: what is wrong with the other options is an object too.
+    typer.Option(
+        "--json", callback=_noted, is_eager=True, help="Print one JSON object; an error is one too."
+    ),
+]

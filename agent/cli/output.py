@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -27,10 +30,42 @@ console = Console()
 messages = Console(stderr=True)
 
 
+@dataclass(slots=True)
+class JsonState:
+    """Whether the command that runs is to print an object, and has.
+
+    Attributes:
+        asked: by `--json` or a setting.
+        printed: its one object, or its error.
+    """
+
+    asked: bool = False
+    printed: bool = False
+
+
+json_state = JsonState()
+
+
 def print_json(result: Mapping[str, Any]) -> None:
-    """One object on standard output, which may be a terminal: what is not printable is escaped."""
-    text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+    """One object on standard output, whatever reads it.
+
+    It may be a terminal: what is not printable is escaped. It may lack characters: then all but
+    ASCII is. JSON has no NaN and no infinity: they are null.
+    """
+    unicode = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    text = json.dumps(_finite(result), ensure_ascii=not unicode, allow_nan=False)
     sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")
+    json_state.printed = True
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def shown(text: str, style: str = "") -> Text:

@@ -409,7 +409,7 @@ def test_what_is_refused_is_one_line_and_exit_code_1(
     agent: Agent, server: InThread, arguments: tuple[str, ...], why: str
 ) -> None:
     ran = agent(*arguments, "--json")
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.json["error"]["code"]) == (1, 1)
     assert ran.err.startswith("error: ")
     assert ran.err.count("\n") == 1
     assert why in ran.err

@@ -80,7 +80,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
 
         patched.setattr(FakeLab, "step", stopped)
         ran = agent(*SMOKE, "--out", str(out), "--json")
-    assert (ran.code, ran.out) == (130, "")
+    assert (ran.code, ran.json["error"]["reason"]) == (130, "INTERRUPTED")
     assert f"the same command goes on from {out}" in ran.err
     assert not (out / "results.json").exists()
     assert FakeLab.step is step

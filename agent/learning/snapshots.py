@@ -169,12 +169,21 @@ def is_snapshot_of(snapshots: Path, model_version: int, digest: str) -> bool:
 
 
 def snapshot_folders(snapshots: Path) -> Iterator[tuple[int, Path]]:
-    """Version and folder of each snapshot, damaged or not, newest first."""
+    """Version and folder of each snapshot, damaged or not, newest first.
+
+    A link is none: what it leads to is not this memory's to remove. Nor is what `folder_of`
+    would not have named so.
+    """
     if not snapshots.is_dir():
         return
     for folder in sorted(snapshots.iterdir(), reverse=True):
-        if folder.is_dir() and folder.name.isdigit():
+        named = folder.name.isascii() and folder.name.isdigit()
+        if named and folder == folder_of(snapshots, int(folder.name)) and _is_folder(folder):
             yield int(folder.name), folder
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def remove_others(snapshots: Path, kept: Collection[int]) -> None:
@@ -192,5 +201,5 @@ def remove_others(snapshots: Path, kept: Collection[int]) -> None:
 def remove_unfinished(snapshots: Path) -> None:
     """Removes what crashed writers left behind. Call while none is writing."""
     if snapshots.is_dir():
-        for folder in snapshots.glob(f"{UNFINISHED}*"):
+        for folder in filter(_is_folder, snapshots.glob(f"{UNFINISHED}*")):
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, SnapshotError
@@ -17,6 +18,8 @@ from agent.learning import snapshots
 from agent.learning.snapshots import SnapshotManifest
 from agent.scheduling.ports import Learner
 from memory_store.records import Update
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,20 @@ class SnapshotSettings:
     overdue_seconds: float = 0.0
 
 
+# Digests of the weights of some versions, as recorded; without versions that the ledger lacks.
+History = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
+
+
+def recorded_in(store: StoreThreads) -> History:
+    """The history in a memory's ledger."""
+
+    async def recorded(versions: Sequence[int]) -> Mapping[int, str]:
+        updates = await store.read(partial(MemoryStore.updates_at, versions=versions))
+        return {update.model_version: update.digest_after for update in updates}
+
+    return recorded
+
+
 class SnapshotKeeper:
     """Writes snapshots beside learning, one at a time, and prunes them."""
 
@@ -51,7 +68,19 @@ class SnapshotKeeper:
         settings: SnapshotSettings,
         learner: Callable[[], Learner | None],
         now: Callable[[], float] = time.monotonic,
+        recorded: History | None = None,
     ) -> None:
+        """Prepares; `look` first, if `recorded` is given.
+
+        Args:
+            settings: see there.
+            learner: the one that serves, or None.
+            now: a clock, in seconds.
+            recorded: which weights the ledger has. Snapshots of other weights do not count: beside
+                a database restored from a backup, those of its lost future have higher versions.
+                None: all count.
+        """
+        self._recorded = recorded
         self._settings = settings
         self._learner = learner
         self._now = now
@@ -63,6 +92,17 @@ class SnapshotKeeper:
         # What a start replayed, the next would replay again: the first update brings a snapshot.
         self._seconds = settings.every_seconds
         self._newest = _newest(settings.folder)
+
+    async def look(self) -> None:
+        """Finds the newest snapshot of this history; once, before anything is learned."""
+        own, others = await self._by_history()
+        self._newest = max((manifest.model_version for manifest in own), default=0)
+        if others:
+            logger.warning(
+                "snapshots of another history than the ledger's are neither used nor pruned:"
+                " versions %s",
+                ", ".join(str(manifest.model_version) for manifest in others),
+            )
 
     def updated(self, update: Update) -> None:
         """An update is served: begins a snapshot if it is time for one."""
@@ -134,26 +174,41 @@ class SnapshotKeeper:
         self._failure = ""
         # What was served while it was written waits from now on.
         self._waiting_since = self._now() if self._served > version else None
-        self.prune(written=version)
+        await self._prune(written=version)
         logger.info("snapshot of version %d, %.0f MB", version, size / 1e6)
         return snapshots.read_manifest(snapshots.folder_of(self._settings.folder, version))
 
-    def prune(self, written: int = 0) -> list[int]:
+    async def prune(self) -> list[int]:
         """Removes what the rule does not keep; returns their versions.
 
-        The one just `written` stays: beside a database restored from a backup, snapshots of its
-        lost future have higher versions.
+        Raises:
+            OSError: one cannot be removed.
         """
-        listed = list(self.listed())
+        async with self._writing:
+            return await self._prune()
+
+    async def _prune(self, written: int = 0) -> list[int]:
+        """As `prune`, for who holds `_writing`; the one just `written` stays."""
+        own, _ = await self._by_history()
         kept = kept_versions(
-            [(m.model_version, datetime.fromisoformat(m.created_at)) for m in listed],
+            [(m.model_version, datetime.fromisoformat(m.created_at)) for m in own],
             self._settings.keep_last,
             self._settings.keep_days,
         )
         kept.add(written)
-        return self.remove([m.model_version for m in listed if m.model_version not in kept])
+        unneeded = [m.model_version for m in own if m.model_version not in kept]
+        return await asyncio.to_thread(self._remove, unneeded)
 
-    def remove(self, versions: Iterable[int]) -> list[int]:
+    async def _by_history(self) -> tuple[list[SnapshotManifest], list[SnapshotManifest]]:
+        """The readable snapshots of this history, and those of others; newest first."""
+        listed = await asyncio.to_thread(lambda: list(self.listed()))
+        if self._recorded is None:
+            return listed, []
+        digests = await self._recorded([manifest.model_version for manifest in listed])
+        own = [m for m in listed if digests.get(m.model_version) == m.digest]
+        return own, [manifest for manifest in listed if manifest not in own]
+
+    def _remove(self, versions: Iterable[int]) -> list[int]:
         """Removes snapshots; returns the versions that were there."""
         removed = []
         for version in versions:
@@ -166,15 +221,18 @@ class SnapshotKeeper:
     async def keep_only(self, versions: Collection[int]) -> None:
         """Removes the snapshots of all other versions, after a fact that they hold was forgotten.
 
-        What is being written is waited for: begun before the head moved, it holds the fact, and it
-        would be renamed into place after all others were removed.
+        Also those that cannot be read, or are of another history: they may hold it. What is being
+        written is waited for: begun before the head moved, it holds the fact, and it would be
+        renamed into place after all others were removed.
 
         Raises:
             OSError: one cannot be removed.
         """
         async with self._writing:
-            await asyncio.to_thread(snapshots.remove_others, self._settings.folder, versions)
-            self._newest = _newest(self._settings.folder)
+            own, _ = await self._by_history()
+            kept = {m.model_version for m in own if m.model_version in versions}
+            await asyncio.to_thread(snapshots.remove_others, self._settings.folder, kept)
+            self._newest = max(kept, default=0)
 
     def listed(self) -> Iterable[SnapshotManifest]:
         """The manifests of all readable snapshots, newest first."""
@@ -184,13 +242,21 @@ class SnapshotKeeper:
             except SnapshotError as error:
                 logger.error("%s", error)
 
-    def verify(self) -> list[tuple[int, str]]:
+    async def verify(self) -> list[tuple[int, str]]:
         """Version and what is wrong (empty if nothing) of each snapshot, newest first."""
+        _, others = await self._by_history()
+        of_others = {manifest.model_version for manifest in others}
+        return await asyncio.to_thread(self._verified, of_others)
+
+    def _verified(self, of_others: Collection[int]) -> list[tuple[int, str]]:
         found = []
         for version, folder in snapshots.snapshot_folders(self._settings.folder):
             try:
                 snapshots.verify_snapshot(folder)
-                found.append((version, ""))
+                problem = ""
+                if version in of_others:
+                    problem = f"the snapshot {folder} is of another history than the ledger's"
+                found.append((version, problem))
             except SnapshotError as error:
                 found.append((version, str(error)))
         return found

@@ -42,11 +42,11 @@ class Snapshots(Protocol):
         """Newest first."""
         ...
 
-    def verify(self) -> list[tuple[int, str]]:
+    async def verify(self) -> list[tuple[int, str]]:
         """Version and what is wrong of each."""
         ...
 
-    def prune(self) -> list[int]:
+    async def prune(self) -> list[int]:
         """Removes what the rule does not keep."""
         ...
 
@@ -142,7 +142,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def VerifySnapshots(
         self, request: pb.VerifySnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.VerifySnapshotsResponse:
-        verdicts = await asyncio.to_thread(self._snapshots.verify)
+        verdicts = await self._snapshots.verify()
         return pb.VerifySnapshotsResponse(
             verdicts=[
                 pb.VerifySnapshotsResponse.Verdict(model_version=version, error=error)
@@ -153,7 +153,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def PruneSnapshots(
         self, request: pb.PruneSnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.PruneSnapshotsResponse:
-        removed = await asyncio.to_thread(self._snapshots.prune)
+        removed = await self._snapshots.prune()
         return pb.PruneSnapshotsResponse(removed_versions=removed)
 
     async def Export(

@@ -13,7 +13,7 @@ from agent.learning.snapshots import remove_unfinished
 from agent.scheduling import loop as loop_module
 from agent.scheduling import rest
 from agent.scheduling.loop import LearningLoop, LoopSettings
-from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, recorded_in
 from memory_store.errors import StoreFailedError
 from memory_store.store import MemoryStore
 from memory_store.writer import LOG_PAGES, StoreThreads
@@ -76,7 +76,9 @@ async def living(
         keep_only=lambda versions: keeper.keep_only(versions),
     )
     keeper = SnapshotKeeper(
-        SnapshotSettings(folder=snapshots, every_updates=SNAPSHOT_UPDATES), lambda: loop.learner
+        SnapshotSettings(folder=snapshots, every_updates=SNAPSHOT_UPDATES),
+        lambda: loop.learner,
+        recorded=recorded_in(store),
     )
     task = asyncio.create_task(loop.run())
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.errors import LearnerUnavailableError, SnapshotError
-from agent.learning.snapshots import WEIGHTS, folder_of
+from agent.learning.snapshots import WEIGHTS, folder_of, write_snapshot
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, kept_versions
 from memory_store.records import Update
 from tests.scheduling.fake_learner import FakeLearner, Machine
@@ -132,8 +134,6 @@ async def test_after_each_one_the_rule_is_applied(tmp_path: Path) -> None:
     for version in (1, 2, 3):
         await kept.reach(version)
     assert kept.versions() == [3, 2]
-    assert kept.keeper.remove([3, 99]) == [3]
-    assert kept.versions() == [2]
 
 
 async def test_damage_is_told_and_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_damage_is_told_and_does_not_hide_the_others(tmp_path: Path) -> No
     (folder_of(tmp_path, 2) / WEIGHTS).write_text("x")
     (folder_of(tmp_path, 3) / "manifest.json").write_text("{")
     assert kept.versions() == [2, 1]
-    found = kept.keeper.verify()
+    found = await kept.keeper.verify()
     assert [version for version, _ in found] == [3, 2, 1]
     assert "manifest" in found[0][1]
     assert "torn" in found[1][1]
@@ -230,3 +230,104 @@ async def test_a_head_that_cannot_be_held_does_not_keep_the_server(tmp_path: Pat
     kept.machine.faults["snapshot"].append(SnapshotError("the disk is full"))
     await kept.keeper.hold(7, "base")
     assert kept.versions() == []
+
+
+# --- Low: the history of the ledger, and pruning beside learning ----------------------------------
+
+
+class WithLedger(Kept):
+    """A keeper beside a ledger that has some versions, with the digest `here` but for one."""
+
+    def __init__(self, folder: Path, ledger: dict[int, str], **settings: float) -> None:
+        super().__init__(folder, **settings)
+        self.ledger = ledger
+
+        async def recorded(versions: Sequence[int]) -> dict[int, str]:
+            return {version: ledger[version] for version in versions if version in ledger}
+
+        rule = SnapshotSettings(folder=folder, **{**QUIET, **settings})
+        self.keeper = SnapshotKeeper(rule, lambda: self.learner, recorded=recorded)
+
+
+def snapshot_of(folder: Path, version: int, digest: str) -> None:
+    write_snapshot(
+        folder,
+        lambda file: file.touch(),
+        model_version=version,
+        digest=digest,
+        base_digest="",
+        environment={},
+    )
+
+
+async def test_beside_a_restored_ledger_its_lost_future_neither_counts_nor_prunes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Low: snapshots newer than a restored ledger were "newest", and good ones were pruned."""
+    for version in (1, 2, 3):
+        snapshot_of(tmp_path, version, "base")
+    for version in (4, 90, 91, 92):  # 4 was learned anew
+        snapshot_of(tmp_path, version, "lost future")
+    kept = WithLedger(tmp_path, dict.fromkeys((1, 2, 3, 4, 5, 6), "base"), keep_last=3)
+    await kept.keeper.look()
+    assert kept.keeper.newest == 3
+    assert "92, 91, 90, 4" in caplog.text
+    assert await kept.keeper.prune() == []
+    await kept.reach(5)
+    await kept.keeper.tick()
+    assert kept.versions() == [92, 91, 90, 5, 4, 3, 2]
+    assert kept.keeper.newest == 5
+    problems = dict(await kept.keeper.verify())
+    assert "another history" in problems[92]
+    assert problems[5] == ""
+
+
+async def test_a_forget_leaves_no_snapshot_of_another_history_or_that_cannot_be_read(
+    tmp_path: Path,
+) -> None:
+    """They may hold the fact, whatever their version."""
+    for version, digest in ((1, "base"), (2, "lost future"), (3, "base")):
+        snapshot_of(tmp_path, version, digest)
+    (folder_of(tmp_path, 3) / "manifest.json").write_text("{")
+    kept = WithLedger(tmp_path, dict.fromkeys((1, 2, 3), "base"))
+    await kept.keeper.keep_only({1, 2, 3})
+    assert [folder.name for folder in tmp_path.iterdir()] == [folder_of(tmp_path, 1).name]
+    assert kept.keeper.newest == 1
+
+
+async def test_pruning_leaves_the_loop_to_others_and_waits_for_who_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Low: it ran on the event loop, and two at once collided."""
+    threads = set()
+    remove = shutil.rmtree
+
+    def watched(path: Path, **options: Any) -> None:
+        threads.add(threading.current_thread())
+        remove(path, **options)
+
+    kept = WithLedger(tmp_path, dict.fromkeys(range(20), "base"), keep_last=1)
+    for version in range(1, 10):
+        snapshot_of(tmp_path, version, "base")
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    async with kept.keeper._writing:
+        pruning = [asyncio.create_task(kept.keeper.prune()) for _ in range(3)]
+        await asyncio.sleep(0)  # they have begun
+        assert len(kept.versions()) == 9
+    assert sorted(await asyncio.gather(*pruning)) == [[], [], list(range(8, 0, -1))]
+    assert threading.main_thread() not in threads
+
+
+async def test_what_is_only_linked_to_is_no_snapshot(tmp_path: Path) -> None:
+    """Nor is a folder of another name: what they lead to is somebody else's."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    snapshot_of(other, 1, "base")
+    mine.mkdir()
+    folder_of(mine, 1).symlink_to(folder_of(other, 1))
+    (mine / ".unfinished-link").symlink_to(other)
+    (mine / "2024").mkdir()
+    kept = Kept(mine, keep_last=0)
+    await kept.keeper.prune()
+    await kept.keeper.keep_only(())
+    assert folder_of(other, 1).is_dir()
+    assert (mine / "2024").is_dir()

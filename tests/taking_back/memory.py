@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.scheduling.loop import LearningLoop, LoopSettings
-from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, recorded_in
 from memory_store import reviews, taking_back
 from memory_store.records import (
     Event,
@@ -188,7 +188,9 @@ async def running_memory(
     keeper = SnapshotKeeper(
         SnapshotSettings(folder=snapshots, every_updates=every_updates, every_seconds=0),
         lambda: loop.learner,
+        recorded=recorded_in(store),
     )
+    await keeper.look()
     memory = Memory(store, loop, keeper)
     memory.passing = passing
     memory.running = running = asyncio.create_task(loop.run())

@@ -110,6 +110,11 @@ class EventHub:
             self._passing.append(Happened.of(event, place, next(self._numbers)))
             self._wake()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether streams have been ended for good."""
+        return self._closed
+
     def close(self) -> None:
         """Ends every stream: an open one would hold up the server's stop for its whole grace."""
         self._closed = True

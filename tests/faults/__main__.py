@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults import (
+    clock_set_back,
     copies,
     failing_sync,
     full_disk,
+    hostile_peers,
     in_process,
     killing,
     power_loss,
@@ -77,7 +79,9 @@ KINDS = (
     Kind("disk full, then enlarged", full_disk.run, 5, full_disk.why_not),
     Kind("failing sync", failing_sync.run, 20, tracing.why_not),
     Kind("copies of data folders", copies.run, 200),
+    Kind("hostile HTTP/2 peers", hostile_peers.run, 18),
     Kind("jumping clock", in_process.run_clock, 50),
+    Kind("a clock set back", clock_set_back.run, 50),
     Kind("poison fact", in_process.run_poison, 10),
     Kind("stalled subscriber", in_process.run_stalled, 5),
 )

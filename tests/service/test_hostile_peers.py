@@ -6,7 +6,7 @@ The limits of time here are for a server that hangs; a sound one needs none of t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,70 +20,13 @@ from agent.scheduling.loop import LearnerState
 from agent.service.health import HealthServicer
 from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
 from continual.v1 import memory_pb2, model_pb2
-from tests.service.http2 import (
-    HEADERS,
-    PREFACE,
-    SETTINGS,
-    RawPeer,
-    frame,
-    headers,
-    settings,
-    without_window,
-)
+from tests.service.hostile import ATTACKS, Attack
+from tests.service.http2 import HEADERS, without_window
 from tests.service.serving import Serving, serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 HANGS = 30.0
-
-Attack = Callable[[Serving], Awaitable[RawPeer]]
-
-
-def blocked(path: str, request: Any) -> Attack:
-    """A call whose answer the server has begun to send, to a peer that takes no byte of it."""
-
-    async def attack(parts: Serving) -> RawPeer:
-        peer = await without_window(parts.server.address)
-        stream = await peer.call(path, request)
-        await peer.read_until(HEADERS, stream)
-        return peer
-
-    return attack
-
-
-async def silent_after_settings(parts: Serving) -> RawPeer:
-    peer = await RawPeer.connect(parts.server.address, PREFACE + settings())
-    await peer.read_until(SETTINGS)
-    return peer
-
-
-async def half_open(parts: Serving) -> RawPeer:
-    return await RawPeer.connect(parts.server.address, b"")
-
-
-async def slow_preface(parts: Serving) -> RawPeer:
-    return await RawPeer.connect(parts.server.address, PREFACE[:10])
-
-
-async def slow_headers(parts: Serving) -> RawPeer:
-    peer = await silent_after_settings(parts)
-    await peer.send(frame(HEADERS, 0, 1, headers("/continual.v1.MemoryService/Teach")[:10]))
-    return peer
-
-
-ATTACKS: dict[str, Attack] = {
-    "health watch": blocked("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest()),
-    "health check": blocked("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest()),
-    "events": blocked("/continual.v1.MemoryService/WatchEvents", memory_pb2.WatchEventsRequest()),
-    "ask": blocked("/continual.v1.ModelService/Ask", model_pb2.AskRequest(question="Sky?")),
-    "teach": blocked(
-        "/continual.v1.MemoryService/Teach", memory_pb2.TeachRequest(question="Gem?", answer="Hat")
-    ),
-    "settings and nothing else": silent_after_settings,
-    "half-open": half_open,
-    "slow preface": slow_preface,
-    "slow headers": slow_headers,
-}
 
 
 async def teach(parts: Serving, question: str) -> None:
@@ -99,7 +42,7 @@ async def test_health_teaching_and_the_end_do_not_wait_for_it(
         await teach(parts, "Before?")
         watch = health_pb2_grpc.HealthStub(parts.channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == NOT_SERVING
-        peers = [await attack(parts) for _ in range(3)]
+        peers = [await attack(parts.server.address) for _ in range(3)]
         for serves in (True, False, True):
             parts.server.set_serving("", serves)
             assert (await watch.read()).status == (SERVING if serves else NOT_SERVING)
@@ -128,7 +71,7 @@ async def test_a_watcher_that_reads_again_gets_the_newest_state_only(served: Ser
 async def test_work_is_refused_while_the_server_stops(served: Serving) -> None:
     """H2: what reports NOT_SERVING acknowledges no fact."""
     await teach(served, "Before?")
-    blocker = await ATTACKS["events"](served)
+    blocker = await ATTACKS["events"](served.server.address)
     stopping = asyncio.create_task(served.server.stop(HANGS))
     await asyncio.sleep(0)
     with pytest.raises(grpc.aio.AioRpcError, match="stopping") as refused:

@@ -22,11 +22,11 @@ from agent.service.rate_limit import RateLimiter
 from agent.service.status import StatusInterceptor
 from agent.service.tokens import KnownTokens, TokenFile
 from agent.service.transport import (
-    SERVER_OPTIONS,
     address_in_use,
     private_socket,
     require_safe_listen,
     server_credentials,
+    server_options,
 )
 from continual.v1 import (
     admin_pb2,
@@ -79,7 +79,7 @@ class HealthServer:
         self._calls = StatusInterceptor()
         self._checking: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
-            interceptors=[*interceptors, self._access, self._calls], options=list(SERVER_OPTIONS)
+            interceptors=[*interceptors, self._access, self._calls], options=server_options()
         )
         self._health = HealthServicer(("", *OUR_SERVICES))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

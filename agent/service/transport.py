@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import ssl
 import stat
@@ -30,6 +31,11 @@ KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 120, 20
 # Clients that ask more often are sent away; ours asks once a minute (see `channel`).
 LEAST_PING_SECONDS = 50
 
+# A connection on which nobody speaks HTTP/2 by then is closed, and one without a call for so long.
+HANDSHAKE_SECONDS, IDLE_SECONDS = 20, 30 * 60
+# At a time; fewer where a process may open fewer files. The database and the snapshots need some.
+MAX_CONNECTIONS, OTHER_FILES = 4_000, 256
+
 SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     # Without this a second server could bind the same port, silently.
     ("grpc.so_reuseport", 0),
@@ -37,12 +43,23 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_CALLS),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
+    ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
     # What grpcio 1.85 really waits for: without it a minute, whatever the line above says.
     ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_SECONDS * 1000),
 )
+
+
+def server_options() -> list[tuple[str, int]]:
+    """Those of every server, and how many connections this process can bear."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_CONNECTIONS
+    if files != resource.RLIM_INFINITY:
+        most = max(1, min(most, files - OTHER_FILES))
+    return [*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most)]
 
 
 def require_safe_listen(listen: str, security: Security) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from agent.errors import ConfigError
+
+SILENT_SECONDS = 10.0
 
 
 @asynccontextmanager
@@ -25,6 +28,9 @@ async def exposed(registry: CollectorRegistry, host: str, port: int) -> AsyncIte
             f"cannot serve metrics on {host}:{port} ({error.strerror}): choose another port with"
             " --metrics-port"
         ) from error
+    # A scraper that connects and says nothing would keep a thread for ever.
+    handler = cast(Any, server.RequestHandlerClass)
+    server.RequestHandlerClass = type("Patient", (handler,), {"timeout": SILENT_SECONDS})
     try:
         yield f"http://{host}:{server.server_port}/metrics"
     finally:

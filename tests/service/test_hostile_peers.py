@@ -6,6 +6,7 @@ The limits of time here are for a server that hangs; a sound one needs none of t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.app import _report_health
 from agent.scheduling.loop import LearnerState
+from agent.service import transport
 from agent.service.health import HealthServicer
 from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
 from continual.v1 import memory_pb2, model_pb2
@@ -136,3 +138,33 @@ async def test_a_change_while_the_state_is_reported_is_not_missed() -> None:
     await asyncio.wait_for(last.wait(), HANGS)
     reporting.cancel()
     assert reported[:2] == [(MEMORY_SERVICE, True), (MODEL_SERVICE, True)]
+
+
+async def test_connections_that_say_nothing_are_closed_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H2: they would use up the files that the process may open."""
+    shorter = [
+        *[each for each in transport.SERVER_OPTIONS if "handshake" not in each[0]],
+        ("grpc.server_handshake_timeout_ms", 500),
+    ]
+    monkeypatch.setattr(transport, "SERVER_OPTIONS", shorter)
+    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 3)
+    async with asyncio.timeout(HANGS), serving(tmp_path) as parts:
+        peers = [await ATTACKS["half-open"](parts.server.address) for _ in range(20)]
+        for peer in peers[:2]:  # the server says goodbye, after its settings
+            with contextlib.suppress(ConnectionError):
+                await peer.reader.read()
+        for peer in peers:
+            peer.close()
+        await parts.memory.Teach(
+            memory_pb2.TeachRequest(question="Sky?", answer="Piano"), wait_for_ready=True
+        )
+
+
+def test_few_files_mean_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H2: the database must be able to open its own."""
+    for files, connections in ((1024, 768), (100_000, 4_000), (-1, 4_000)):
+        monkeypatch.setattr("resource.getrlimit", lambda kind, n=files: (n, n))
+        options = dict(transport.server_options())
+        assert options["grpc.max_allowed_incoming_connections"] == connections

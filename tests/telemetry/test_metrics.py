@@ -108,6 +108,16 @@ async def test_metrics_are_served_and_looked_up_on_the_loop() -> None:
     assert "continual_snapshot_version" not in text
 
 
+async def test_a_scraper_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H2: each of them kept a thread for as long as it liked."""
+    monkeypatch.setattr("agent.telemetry.exposition.SILENT_SECONDS", 0.1)
+    async with exposed(Metrics(standing).registry, "127.0.0.1", 0) as url:
+        host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+        silent = socket.create_connection((host, int(port)), timeout=30)
+        assert await asyncio.to_thread(silent.recv, 1) == b""
+        silent.close()
+
+
 async def test_a_port_in_use_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from memory_store.records import EventKind, FactState
 from tests.integration.servers import (
+    AGENT,
     FACTS,
     PATIENCE_SECONDS,
     contents,
@@ -36,6 +40,33 @@ def test_facts_are_accepted_before_there_is_a_model(tmp_path: Path) -> None:
             FactState.LEARNED
         }
     contents(data).require_each_learned_once()
+
+
+def test_serving_and_teaching_in_one_line_from_a_cold_start(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    serve = shlex.join([*serving_command(tmp_path / "data"), "--listen", address])
+    agent = shlex.join([*AGENT])
+    line = (
+        f"trap 'kill $!; wait' EXIT; {serve} & {agent} teach Sky? Piano --wait --json"
+        f" --server {address} && {agent} ask Sky? --server {address}"
+    )
+    ran = subprocess.run(
+        ["bash", "-c", line],
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE_SECONDS,
+        env=environment(),
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    listening, taught, answer = ran.stdout.splitlines()
+    assert listening == f"listening on {address}"
+    assert json.loads(taught)["facts"][0]["state"] == "learned"
+    assert answer == "Piano"
+    assert f"no server answers at {address} yet" in ran.stderr
+    assert "waiting up to 60 s" in ran.stderr
 
 
 def test_the_server_counts_tokens_while_the_model_is_loaded(tmp_path: Path) -> None:
@@ -77,7 +108,7 @@ def test_a_learner_that_dies_at_every_start_does_not_stop_the_teaching(tmp_path:
         assert "died while starting (exit code 7)" in client.status().learner_message
         shown = server.command("status").stdout
         assert "exit code 7" in shown
-        ran = server.command("ask", "Sky?")
+        ran = server.command("ask", "Sky?", "--start-timeout", "0")
         assert ran.returncode == 1
         assert "exit code 7" in ran.stderr
 

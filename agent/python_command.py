@@ -7,8 +7,16 @@ would import it.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
+
+# Names that secrets go by, and values that hold one: https://user:password@host.
+SECRET_NAME = re.compile(
+    r"(^|_)(TOKENS?|SECRET\w*|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE)_?KEY|HEADERS)(_|$)",
+    re.IGNORECASE,
+)
+SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 def python_command(*arguments: str) -> list[str]:
@@ -31,3 +39,15 @@ def python_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     if not found.get("PYTHONPATH"):
         found.pop("PYTHONPATH", None)
     return found
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a process may have that needs no tokens, passwords or keys.
+
+    What it has stands in /proc and in its core dumps, and whoever breaks into it has it too.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if not SECRET_NAME.search(name) and not SECRET_VALUE.search(value)
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -78,7 +78,7 @@ class Connection:
             show_default=False,
             rich_help_panel=PANEL,
         ),
-    ] = None
+    ] = field(default=None, repr=False)
     token_file: Annotated[
         Path | None,
         typer.Option(

@@ -17,7 +17,7 @@ import grpc
 
 from agent.addresses import proxy_options
 from agent.errors import LearnerUnavailableError, ModelError
-from agent.python_command import python_command, python_environment
+from agent.python_command import python_command, python_environment, without_secrets
 from agent.service.heartbeat import Limits, hung
 from agent.service.learner_client import MAX_MESSAGE_BYTES, LearnerClient
 from agent.service.socket_folder import SOCKET, socket_folder
@@ -80,7 +80,8 @@ async def learner_process(
             *python_command("-m", "agent.learner", "--listen", address, *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=python_environment(environment),
+            # It speaks to this process alone, and its model is on this machine: it needs no secret.
+            env=without_secrets(python_environment(environment)),
             # Its own group: Ctrl-C is for the server, which lets the running update end.
             start_new_session=True,
         )

@@ -353,6 +353,9 @@ class LearningLoop:
                             await self._unasked
                     finally:
                         self._serves(None, self._version)
+                        if not self._stopped.is_set():
+                            # Now, not when it has ended: that may take some seconds.
+                            self._set_state(LearnerState.DOWN)
             # The last two come from recovery and commit: it cannot follow the ledger as it is.
             except (LearnerUnavailableError, LearningFailedError, StaleVersionError) as error:
                 self.message = f"{error}; starting it again in {pause:.1f} s"

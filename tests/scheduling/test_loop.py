@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -840,3 +842,29 @@ async def test_the_head_has_a_snapshot_before_the_learner_ends(world: World):  #
         await world.until_state(fact_id, FactState.LEARNED)
     (row,) = await world.ledger()
     assert world.held == [(1, row.digest_after)]
+
+
+async def test_a_learner_that_is_slow_to_end_is_reported_to_be_down_at_once(world: World):
+    """H2: health said for seconds that questions are answered, while all were refused."""
+    ending, go_on = asyncio.Event(), asyncio.Event()
+    start = world.machine.start
+
+    @asynccontextmanager
+    async def slow_to_end() -> AsyncIterator[FakeLearner]:
+        async with start() as learner:
+            try:
+                yield learner
+            finally:
+                ending.set()
+                await go_on.wait()
+
+    world.machine.start = slow_to_end  # type: ignore[method-assign]
+    async with world.running() as loop:
+        await world.until_event("learner_ready")
+        loop.state_changed.clear()
+        world.machine.learners[-1].die()
+        await asyncio.wait_for(ending.wait(), 10)
+        assert (loop.state, loop.learner) == (LearnerState.DOWN, None)
+        assert loop.state_changed.is_set()
+        go_on.set()
+        await world.until_event("learner_ready", times=2)

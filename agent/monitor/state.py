@@ -173,7 +173,7 @@ def standing_alarms(state: State) -> list[tuple[str, str]]:
     if status is None:
         return found
     if status.learner == "down":
-        found.append(("learner down", "it is being started again"))
+        found.append(("learner down", status.learner_message or "it is being started again"))
     if status.snapshot_overdue:
         found.append(("snapshot late", status.snapshot_overdue))
     if status.clean_up_problem:

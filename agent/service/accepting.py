@@ -40,6 +40,7 @@ class Accepting:
         self._belongs_to = belongs_to
         self._description: LearnerDescription | None = None
         self._rules = FactRules(None, MAX_FACT_TOKENS, *self._checks)
+        self._counting = False  # tokens, with what the files say
 
     @property
     def is_open(self) -> bool:
@@ -62,9 +63,11 @@ class Accepting:
 
     async def read_files(self) -> None:
         """Takes the tokenizer from the model's files, if they are on this machine."""
+        if self._counting:
+            return
         rules = await asyncio.to_thread(self._from_files)
         if rules is not None and self._description is None:
-            self._rules = rules
+            self._rules, self._counting = rules, True
 
     async def loaded(self, description: LearnerDescription) -> None:
         """Takes over what a learner reports of the model, which this memory is bound to."""

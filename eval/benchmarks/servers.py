@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,8 @@ def benchmark_server(
         if not line.startswith("listening on "):
             raise AgentError(f"the server of the benchmark did not start: see {data}/server.log")
         address = line.removeprefix("listening on ").strip()
-        _wait_ready(address)
+        with Client(address) as client:
+            client.wait_ready(START_SECONDS)
         yield BenchmarkServer(address, process.pid)
     finally:
         process.terminate()
@@ -97,15 +97,6 @@ def benchmark_server(
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _wait_ready(address: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    with Client(address) as client:
-        while client.status().learner != "ready":
-            if time.monotonic() > deadline:
-                raise AgentError(f"the learner of the benchmark was not ready in {START_SECONDS} s")
-            time.sleep(0.1)
 
 
 def _children(parent: int) -> list[int]:

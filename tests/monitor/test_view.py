@@ -125,11 +125,15 @@ def test_it_uses_no_more_colours_than_a_terminal_has(monkeypatch: pytest.MonkeyP
     assert not any(f"\x1b[{code}" in plain for code in range(30, 50))
 
 
+CRASHING = StatusSeen(at=at(20), status=status(learner="down", learner_message="exit code 7"))
+
+
 @pytest.mark.parametrize(
     ("told", "shown"),
     [
         (REPLAYING, "recovering, 7 to replay"),
         (StatusSeen(at=at(20), status=status(learner="down")), "learner down: it is being started"),
+        (CRASHING, "learner down: exit code 7"),
         (gone(), "no server for 2 s, trying"),
         (Connected(at=at(10), address="a", after_sequence=14), "connected again"),
         (PAUSED, "snapshot late: disk full"),

@@ -16,6 +16,7 @@ from agent.backups import Backups, newest_backup
 from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
 from agent.errors import ModelNotFoundError
+from agent.file_systems import require_local
 from agent.identity import require_own_files, settle
 from agent.learning import catalog
 from agent.learning.records import GENERAL_TEXT
@@ -90,6 +91,7 @@ async def serve(
     require_safe_listen(settings.listen, settings.security)
     require_socket_folder()
     catalog.resolve(settings.model)
+    require_local(settings.data, allow_network=settings.allow_network_filesystem)
     make_private(settings.data)
     with held(settings.data):
         require_free(settings.listen)  # before the database is made, or brought up to date

@@ -101,6 +101,7 @@ class ServeSettings:
         max_attempts: a fact that fails this often is quarantined.
         thin_minutes: between two looks for old probes and events to remove; 0: nothing is removed.
         keep_events: the newest events that stay as they are.
+        allow_network_filesystem: serve a data folder that is on a network file system.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
         drain_seconds: on SIGTERM, the longest wait for the update in hand.
@@ -130,6 +131,7 @@ class ServeSettings:
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     thin_minutes: float = DEFAULT_THIN_MINUTES
     keep_events: int = DEFAULT_KEEP_EVENTS
+    allow_network_filesystem: bool = False
     accept_drift: bool = False
     samples: int = 0
     drain_seconds: float = DEFAULT_DRAIN_SECONDS

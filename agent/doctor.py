@@ -29,6 +29,13 @@ from agent.addresses import proxy_options
 from agent.config import DEFAULT_ADDRESS, DEFAULT_METRICS_HOST, DEFAULT_MODEL, Security
 from agent.data_folder import is_held, is_open_to_others
 from agent.errors import AgentError, ModelNotFoundError
+from agent.file_systems import (
+    MEMORY_FILE_SYSTEMS,
+    NETWORK_FILE_SYSTEMS,
+    WHY_NOT_NETWORK,
+    existing,
+    file_system_of,
+)
 from agent.learning import catalog
 from agent.learning.catalog import ModelEntry, Source
 from agent.service.server import LOCAL, MODEL_SERVICE
@@ -56,8 +63,6 @@ DATABASE_ROOM = GIB // 4
 # Every accepted fact waits for one sync of the disk, alone or with others.
 SLOW_SYNC_MS, UNUSABLE_SYNC_MS = 30.0, 500.0
 SYNCS = 15
-MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
-NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs"})
 # No clock that is right shows an earlier time.
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -98,6 +103,7 @@ class Patient:
     security: Security = field(default_factory=Security)
     metrics_port: int | None = None
     metrics_host: str = DEFAULT_METRICS_HOST
+    allow_network_filesystem: bool = False
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -108,7 +114,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("memory", lambda: check_memory(available_memory(), needed_memory(patient.model))),
         ("sqlite", lambda: check_sqlite(pysqlite3.sqlite_version_info)),
         ("data folder", lambda: check_folder(patient.data)),
-        ("disk kind", lambda: check_file_system(file_system_of(existing(patient.data)))),
+        ("disk kind", lambda: _check_disk(patient)),
         ("disk speed", lambda: check_sync(sync_milliseconds(existing(patient.data)))),
         ("disk space", lambda: check_space(free_bytes(patient.data), weights(patient.model))),
         ("model", lambda: check_model(patient.model)),
@@ -199,14 +205,12 @@ def check_folder(folder: Path) -> Finding:
     return _good("data folder", f"{folder}" + (", in use by a server" if is_held(folder) else ""))
 
 
-def check_file_system(kind: str) -> Finding:
+def check_file_system(kind: str, *, allow_network: bool = False) -> Finding:
     """A disk of this machine."""
     if kind in NETWORK_FILE_SYSTEMS:
-        return _bad(
-            "disk kind",
-            f"{kind}, a network file system: SQLite's log does not work on it",
-            "name a folder on a local disk with --data",
-        )
+        found = f"{kind}, a network file system: {WHY_NOT_NETWORK}"
+        remedy = "name a folder on a local disk with --data"
+        return (_warning if allow_network else _bad)("disk kind", found, remedy)
     if kind in MEMORY_FILE_SYSTEMS:
         return _warning(
             "disk kind",
@@ -214,6 +218,11 @@ def check_file_system(kind: str) -> Finding:
             "name a folder on a disk with --data",
         )
     return _good("disk kind", kind)
+
+
+def _check_disk(patient: Patient) -> Finding:
+    kind = file_system_of(existing(patient.data))
+    return check_file_system(kind, allow_network=patient.allow_network_filesystem)
 
 
 def check_sync(milliseconds: float) -> Finding:
@@ -397,26 +406,6 @@ def available_memory() -> int:
     except OSError:
         return available
     return available if limit.strip() == "max" else min(available, int(limit) - int(used))
-
-
-def existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that there is."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def file_system_of(path: Path) -> str:
-    """The kind of file system that a path is on, e.g. ext4; empty if unknown."""
-    kind, longest = "", -1
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        # "36 35 98:0 /root /mount/point options - kind source options"; blanks are \040.
-        before, _, after = line.partition(" - ")
-        mount = before.split()[4].replace("\\040", " ")
-        if path.resolve().is_relative_to(mount) and len(mount) >= longest:
-            kind, longest = after.split()[0], len(mount)
-    return kind
 
 
 def sync_milliseconds(folder: Path) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.app import DISK_FAILED_EXIT_CODE
 from agent.telemetry.metrics import Metrics
 from tests.telemetry.outcomes import RIGHT, outcome, standing
 
@@ -86,10 +87,27 @@ def test_every_metric_is_explained_and_nothing_else(known: set[str]) -> None:
     assert {name for name in told if name.startswith("continual_")} == ours
 
 
-def test_the_unit_starts_a_command_that_exists() -> None:
+def systemd_unit() -> configparser.ConfigParser:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read(FOLDER / "continual-agent.service", encoding="utf-8")
+    return unit
+
+
+def test_the_unit_lets_backups_be_written_and_stays_down_after_a_failed_disk() -> None:
+    """Low: it forbade backups outside its state folder, and restarted on exit code 74."""
+    service = systemd_unit()["Service"]
+    assert service["ProtectSystem"] == "strict"
+    [folder] = service["ReadWritePaths"].split()
+    told = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert folder.startswith("-/")
+    assert f"{folder[1:]}   # for `agent backup`" in told
+    assert service["Restart"] == "on-failure"
+    assert int(service["RestartPreventExitStatus"]) == DISK_FAILED_EXIT_CODE
+
+
+def test_the_unit_starts_a_command_that_exists() -> None:
+    unit = systemd_unit()
     assert {"Unit", "Service", "Install"} <= set(unit.sections())
     command = unit["Service"]["ExecStart"].split()
     assert command[0].endswith("/agent")

@@ -44,6 +44,14 @@ def doctor(
     metrics_host: Annotated[
         str, typer.Option(envvar="AGENT_METRICS_HOST", help="Address of the metrics.")
     ] = DEFAULT_METRICS_HOST,
+    allow_network_filesystem: Annotated[
+        bool,
+        typer.Option(
+            "--allow-network-filesystem",
+            envvar="AGENT_ALLOW_NETWORK_FILESYSTEM",
+            help="Only warn of a data folder on a network file system.",
+        ),
+    ] = False,
     *,
     security: SecurityOptions,
     json: Json = False,
@@ -59,6 +67,7 @@ def doctor(
         security=security.chosen(),
         metrics_port=metrics_port,
         metrics_host=metrics_host,
+        allow_network_filesystem=allow_network_filesystem,
     )
     with messages.status("looking"):
         findings = list(examine(patient))

@@ -236,6 +236,14 @@ def serve(
             help="The newest events stay as they are; of older ones only the results.",
         ),
     ] = DEFAULT_KEEP_EVENTS,
+    allow_network_filesystem: Annotated[
+        bool,
+        typer.Option(
+            "--allow-network-filesystem",
+            envvar="AGENT_ALLOW_NETWORK_FILESYSTEM",
+            help="Serve a data folder on a network file system, where accepted facts can be lost.",
+        ),
+    ] = False,
     accept_drift: Annotated[
         bool,
         typer.Option(
@@ -320,6 +328,7 @@ def serve(
         max_attempts=max_attempts,
         thin_minutes=thin_minutes,
         keep_events=keep_events,
+        allow_network_filesystem=allow_network_filesystem,
         accept_drift=accept_drift,
         samples=chosen_samples(probes),
         drain_seconds=drain_seconds,

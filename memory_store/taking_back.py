@@ -7,7 +7,7 @@ head is served, and moves the head in its last transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -525,9 +525,18 @@ def cancel_operation(store: MemoryStore, operation_id: int) -> Operation:
 
 
 def list_operations(
-    store: MemoryStore, page_size: int, page_token: str = ""
+    store: MemoryStore,
+    page_size: int,
+    page_token: str = "",
+    fits: Callable[[Operation], bool] = lambda operation: True,
 ) -> tuple[list[Operation], str]:
     """A page of operations, newest first, and the token of the next page (empty on the last).
+
+    Args:
+        store: the memory.
+        page_size: at least 1; limits are the caller's.
+        page_token: of the page before; empty for the first.
+        fits: as in `MemoryStore.page`.
 
     Raises:
         InvalidPageTokenError: the token is not of this list.
@@ -536,7 +545,11 @@ def list_operations(
         secret = meta.page_token_secret(store.connection)
         before = decode_page_token(page_token, ("operations",), secret) if page_token else 0
         found = operations.newest(store.connection, before, page_size + 1)
-    page = found[:page_size]
+    page: list[Operation] = []
+    for operation in found[:page_size]:
+        if not fits(operation) and page:
+            break
+        page.append(operation)
     if len(found) == len(page):
         return page, ""
     return page, encode_page_token(page[-1].id, ("operations",), secret)

@@ -21,14 +21,17 @@ from agent.learning.records import GENERAL_TEXT
 from agent.learning.snapshots import SnapshotManifest, folder_of
 from agent.service import codec
 from agent.service.exports import write_readme
+from agent.service.message_size import Page
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
 from memory_store import taking_back
-from memory_store.records import HELD, Compaction, PlaceKind
+from memory_store.records import HELD, Compaction, Fact, PlaceKind
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+# Facts that are read at a time for the list in an export.
+FACTS_PART = 500
 
 
 class Snapshots(Protocol):
@@ -111,12 +114,16 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: pb.ListOperationsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListOperationsResponse:
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        found, token = await self._store.read(
-            partial(taking_back.list_operations, page_size=size, page_token=request.page_token)
+        page = Page(codec.encode_operation)
+        _, token = await self._store.read(
+            partial(
+                taking_back.list_operations,
+                page_size=size,
+                page_token=request.page_token,
+                fits=page.fits,
+            )
         )
-        return pb.ListOperationsResponse(
-            operations=map(codec.encode_operation, found), next_page_token=token
-        )
+        return pb.ListOperationsResponse(operations=page.messages, next_page_token=token)
 
     async def CancelOperation(
         self, request: pb.CancelOperationRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -162,12 +169,26 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         learner = await self._current()
         async with _new_folder(request.folder) as folder:
             version = await learner.export(folder)
-            facts = await self._store.read(partial(MemoryStore.facts, limit=1_000_000, states=HELD))
-            await asyncio.to_thread(write_readme, folder, version, facts)
+            await asyncio.to_thread(write_readme, folder, version, await self._held_facts())
         await self._store.write(
             lambda store: store.record_place(PlaceKind.EXPORT, request.folder, version)
         )
         return pb.ExportResponse(model_version=version)
+
+    async def _held_facts(self) -> list[Fact]:
+        """All of them, read in parts: others wait for the same reader."""
+        facts: list[Fact] = []
+        while True:
+            page = partial(
+                MemoryStore.facts,
+                after_position=facts[-1].position if facts else 0,
+                limit=FACTS_PART,
+                states=HELD,
+            )
+            part = await self._store.read(page)
+            facts += part
+            if len(part) < FACTS_PART:
+                return facts
 
     async def Backup(
         self, request: pb.BackupRequest, context: grpc.aio.ServicerContext[Any, Any]

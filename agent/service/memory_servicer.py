@@ -15,7 +15,7 @@ import grpc
 from agent.service import codec
 from agent.service.error_details import encode_rejection
 from agent.service.events import MAX_TOGETHER, EventHub
-from agent.service.message_size import PAGE_BYTES, Room
+from agent.service.message_size import PAGE_BYTES, Page, Room
 from agent.service.pacing import Slices
 from agent.service.rules import check_rules
 from agent.service.status import status_of
@@ -24,7 +24,7 @@ from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from memory_store import provenance, taking_back
 from memory_store.errors import MemoryStoreError, QueueFullError
-from memory_store.records import Accepted, Fact, NewFact
+from memory_store.records import Accepted, NewFact
 from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
 from memory_store.teaching import Answer
@@ -254,18 +254,12 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         states = tuple(codec.STATE_FROM_PB[number] for number in request.states)
 
         def page(store: MemoryStore) -> pb.ListFactsResponse:
-            room, facts = Room(), list[pb.Fact]()
-
-            def fits(fact: Fact) -> bool:
-                message = codec.encode_fact(fact)
-                if room.take(message) or not facts:
-                    facts.append(message)
-                    return True
-                return False
-
+            facts = Page(codec.encode_fact)
             order = request.newest_first
-            _, token = store.page(size, request.page_token, states, newest_first=order, fits=fits)
-            return pb.ListFactsResponse(facts=facts, next_page_token=token)
+            _, token = store.page(
+                size, request.page_token, states, newest_first=order, fits=facts.fits
+            )
+            return pb.ListFactsResponse(facts=facts.messages, next_page_token=token)
 
         # Encoded there too: of a large page it would hold up the loop.
         return await self._store.read(page)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
+R = TypeVar("R")
 
 # What a page, or a list inside an answer, may take. One fact can have 0.5 MiB.
 PAGE_BYTES = 2 * 1024 * 1024
@@ -37,3 +38,27 @@ class Room:
                 break
             fit.append(message)
         return fit
+
+
+class Page(Generic[R, M]):
+    """The messages of a page that ends by its bytes; it has one at least.
+
+    Args:
+        encode: from a record to its message.
+
+    Attributes:
+        messages: of the records that fit.
+    """
+
+    def __init__(self, encode: Callable[[R], M]) -> None:
+        self._encode = encode
+        self._room = Room()
+        self.messages: list[M] = []
+
+    def fits(self, record: R) -> bool:
+        """Takes the record, unless the page is full."""
+        message = self._encode(record)
+        if not self._room.take(message) and self.messages:
+            return False
+        self.messages.append(message)
+        return True

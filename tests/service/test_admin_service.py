@@ -11,10 +11,11 @@ import grpc
 import pytest
 
 from agent.learning.snapshots import WEIGHTS, folder_of, read_manifest
+from agent.service.message_size import Room
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import memory_pb2
 from memory_store import taking_back
-from memory_store.records import PlaceKind
+from memory_store.records import Fact, PlaceKind
 from memory_store.store import MemoryStore
 from tests.service.serving import LEARNER_GONE, Serving, made_snapshot, recovering
 from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
@@ -197,6 +198,48 @@ async def test_an_export_is_a_checkpoint_with_a_list_of_its_facts(
     assert "| a \\| b? | Piano | 0.300 |" in (target / "README.md").read_text()
     [place] = await served.store.read(MemoryStore.places)
     assert (place.kind, place.path, place.model_version) == (PlaceKind.EXPORT, str(target), 3)
+
+
+async def test_an_export_reads_its_facts_in_parts(
+    served: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M11: all of them at once held up everybody who reads."""
+    monkeypatch.setattr("agent.service.admin_servicer.FACTS_PART", 2)
+    for number in range(5):
+        await served.store.write(partial(teach_learned, question=f"{number}?", answer="Piano"))
+    limits: list[int] = []
+    facts = MemoryStore.facts
+
+    def noted(store: MemoryStore, **options: Any) -> list[Fact]:
+        limits.append(options["limit"])
+        return facts(store, **options)
+
+    monkeypatch.setattr(MemoryStore, "facts", noted)
+    target = tmp_path / "model"
+    await served.admin.Export(pb.ExportRequest(folder=str(target)))
+    assert limits == [2, 2, 2]
+    readme = (target / "README.md").read_text()
+    assert all(f"| {number}? | Piano |" in readme for number in range(5))
+
+
+async def test_operations_are_listed_in_pages_that_end_by_their_bytes(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M10: every list does."""
+    facts = [
+        await served.store.write(partial(teach_learned, question=f"{n}?", answer="Piano"))
+        for n in range(3)
+    ]
+    for fact in facts:
+        await served.memory.Forget(memory_pb2.ForgetRequest(fact_id=fact.id))
+    monkeypatch.setattr(Room.__init__, "__defaults__", (1,))
+    request, seen = pb.ListOperationsRequest(), list[str]()
+    while not seen or request.page_token:
+        page = await served.admin.ListOperations(request)
+        [operation] = page.operations
+        seen.append(operation.fact_id)
+        request.page_token = page.next_page_token
+    assert seen == [fact.id for fact in facts[::-1]]
 
 
 async def test_an_export_that_fails_leaves_nothing(served: Serving, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Workbench:
     def _anchored(self, rows: Sequence[Row], *, bounded: bool) -> Lesson:
         kept = guard.fitting(rows, self.max_tokens) if bounded else rows
         left_out = len(rows) - len(kept)
-        lesson = Lesson(kept, self.encoder.eos, self.device, self.runner, left_out)
+        lesson = Lesson(kept, self.encoder.eos, self.device, self.runner, left_out=left_out)
         lesson.anchor(self.base)
         return lesson
 

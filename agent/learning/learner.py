@@ -16,6 +16,7 @@ import dataclasses
 import gc
 import logging
 import math
+import random
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from agent.errors import (
 from agent.learning import rates
 from agent.learning.algorithm import ALGORITHM, BOUNDED, REPLAYED
 from agent.learning.attempt import Attempt, Workbench, needs_base_answers, replay_steps
+from agent.learning.consolidation import ConsolidationSettings, Epoch, consolidate
 from agent.learning.digest import weights_digest
 from agent.learning.encoding import Encoder
 from agent.learning.environment import describe_environment, device_name
@@ -54,6 +56,7 @@ from agent.learning.model import LoadedModel
 from agent.learning.pauses import Pause, no_pause, pause_between_layers
 from agent.learning.presets import NONE, compared_facts
 from agent.learning.probes import count_samples, probe, score_pairs
+from agent.learning.real_questions import ordinary_question
 from agent.learning.records import (
     GENERAL_TEXT,
     Answer,
@@ -73,6 +76,10 @@ logger = logging.getLogger(__name__)
 
 # Texts that are sampled together: a question waits for a token of all of them.
 SAMPLED_AT_ONCE = {"cpu": 32, "cuda": 256}
+# Ordinary questions that a consolidation draws from.
+ORDINARY_POOL = 1024
+# Questions that the base model answers in one batch.
+BASE_ANSWERS_AT_ONCE = 128
 # Tokens of the base model's answer that are looked at; its neighbours are held to fewer.
 BASE_ANSWER_TOKENS = 16
 
@@ -251,6 +258,50 @@ class Learner:
                 *attempt.rehearsed,
                 *(self._with_base_answer(other, guards) for other in new),
             ]
+
+    def consolidate(
+        self, facts: Sequence[Example], settings: ConsolidationSettings, seed: int
+    ) -> Generator[Epoch | None, None, str]:
+        """Learns all facts together from the base weights, on the working copy.
+
+        `commit` serves the result.
+
+        Args:
+            facts: in the order of teaching.
+            settings: see there.
+            seed: of all random choices.
+
+        Yields:
+            See `consolidation.consolidate`.
+
+        Returns:
+            The digest of the weights.
+
+        Raises:
+            LearningFailedError: the loss is not finite.
+        """
+        self._working_differs, self._outcome_digest = True, ""
+        _copy(list(trained_parameters(self._base).values()), self._trained)
+        draw = random.Random(f"{seed} ordinary")
+        asked = sorted({ordinary_question(draw) for _ in range(ORDINARY_POOL)})
+        ordinary = zip(asked, self._base_says(asked), strict=True) if settings.ordinary else ()
+        said = self._base_says([fact.question for fact in facts])
+        answered = [
+            dataclasses.replace(fact, base_answer=answer)
+            for fact, answer in zip(facts, said, strict=True)
+        ]
+        yield from consolidate(self._bench, answered, settings, seed, list(ordinary))
+        self._outcome_digest = weights_digest(self._working)
+        return self._outcome_digest
+
+    def _base_says(self, questions: Sequence[str]) -> list[str]:
+        """The base model's answer to each question, generated in batches."""
+        found = []
+        for start in range(0, len(questions), BASE_ANSWERS_AT_ONCE):
+            batch = questions[start : start + BASE_ANSWERS_AT_ONCE]
+            limits = [BASE_ANSWER_TOKENS] * len(batch)
+            found += generate_answers(self._base, self._encoder, batch, limits, pause=self._pause)
+        return [answer.text for answer in found]
 
     def with_samples(
         self, outcome: Outcome, example: Example, samples: int

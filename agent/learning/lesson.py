@@ -30,12 +30,32 @@ from agent.learning.update import gradient, norm_and_directions
 # answer at 100 facts; with 4, none (docs/LOG.md).
 REHEARSAL_WEIGHT = 1.0
 NEIGHBOUR_WEIGHT = 4.0
+ORDINARY_WEIGHT = 2.0
 TEXT_WEIGHT = 3.0
 # Of a neighbour's divergence, so much is that of its first token: there an answer turns into a
 # taught one, and all that follows is made to follow the base model's own first token.
 FIRST_TOKEN_SHARE = 0.5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """What each kind of row weighs, compared with the mean loss of the facts.
+
+    Attributes:
+        rehearsed: of the mean loss of rehearsed facts.
+        neighbor: of the mean divergence of neighbors.
+        ordinary: of the mean divergence of ordinary questions.
+        text: of the mean divergence of general texts.
+    """
+
+    rehearsed: float = REHEARSAL_WEIGHT
+    neighbor: float = NEIGHBOUR_WEIGHT
+    ordinary: float = ORDINARY_WEIGHT
+    text: float = TEXT_WEIGHT
+
+
+# Those of a single update.
+UPDATE_WEIGHTS = LossWeights()
 # A model's predictions at the places of rows that were laid out for it: [places, V].
 LogitsOf = Callable[[Sequence[Tensor]], Tensor]
 
@@ -44,8 +64,8 @@ class Role(IntEnum):
     """Why a row is in a lesson; in this order.
 
     `FACT` and `REHEARSED` are learned, `ASKED` and `CONTROL` only looked at; of all four the
-    probability of the answer matters. `NEIGHBOUR` and `TEXT` are held to the base model's
-    distributions.
+    probability of the answer matters. `NEIGHBOUR`, `ORDINARY` (what people ask) and `TEXT` are held
+    to the base model's distributions.
     """
 
     FACT = 0
@@ -53,7 +73,8 @@ class Role(IntEnum):
     REHEARSED = 2
     CONTROL = 3
     NEIGHBOUR = 4
-    TEXT = 5
+    ORDINARY = 5
+    TEXT = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +160,7 @@ class Lesson:
         pad: token that fills rows up; causal attention never looks at it.
         device: of the model.
         runner: what forward and backward passes are made by.
+        weights: of the kinds of rows.
         left_out: how many rows it lacks because they were too long.
 
     Attributes:
@@ -151,10 +173,12 @@ class Lesson:
         pad: int,
         device: torch.device,
         runner: Runner,
+        weights: LossWeights = UPDATE_WEIGHTS,
         left_out: int = 0,
     ) -> None:
         self.left_out = left_out
         self._pad = pad
+        self._weights = weights
         self._device = device
         self._runner = runner
         ordered = sorted(rows, key=lambda row: row.role)
@@ -206,6 +230,25 @@ class Lesson:
             return Descent(directions, norm.item())
 
         return self._measured(values.tolist(), descend)
+
+    def measure_gradient(
+        self, model: Any, trained: Sequence[Tensor]
+    ) -> tuple[Measured, Sequence[Tensor]]:
+        """As `measure`, with the gradient itself: for an optimizer that has a memory.
+
+        Returns:
+            What was measured, which has no descent of its own; and the loss's gradient, one tensor
+            for each trained weight, good until the next lesson is measured.
+        """
+
+        def values_and_gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
+            loss, values = _values(logits, inputs)
+            return (values, *gradient(loss, trained))
+
+        logits = partial(self._logits, model)
+        inputs = [*self._fixed, self._where, self._base, *self._batches]
+        values, *gradients = self._runner.run("gradient", values_and_gradient, inputs)
+        return self._measured(values.tolist(), _no_descent), gradients
 
     def look(self, model: Any, name: str) -> list[float]:
         """Log-probabilities of all answers, in the order of roles and rows; nothing else.
@@ -356,7 +399,7 @@ class Lesson:
         """Targets [N], places by answer [A, N], and weight and share of the fact of each [A]."""
         targets = [row.tokens[place + 1] for row in self._answering for place in row.places]
         size = self._runner.rounded(len(targets), PLACES)
-        weights = {Role.FACT: 1.0, Role.REHEARSED: REHEARSAL_WEIGHT}
+        weights = {Role.FACT: 1.0, Role.REHEARSED: self._weights.rehearsed}
         return (
             torch.tensor(targets + [0] * (size - len(targets)), device=self._device),
             self._membership(self._answering, size),
@@ -369,7 +412,11 @@ class Lesson:
         of_places = [weight for row in self._guarded for weight in _place_weights(row)]
         size = self._runner.rounded(len(of_places), PLACES)
         padded = torch.tensor(of_places + [0.0] * (size - len(of_places)), device=self._device)
-        weights = {Role.NEIGHBOUR: NEIGHBOUR_WEIGHT, Role.TEXT: TEXT_WEIGHT}
+        weights = {
+            Role.NEIGHBOUR: self._weights.neighbor,
+            Role.ORDINARY: self._weights.ordinary,
+            Role.TEXT: self._weights.text,
+        }
         return (
             self._membership(self._guarded, size) * padded,
             self._shares(self._guarded, weights),
@@ -393,6 +440,10 @@ class Lesson:
         shares = [weights.get(row.role, 0.0) / counts[row.role] for row in rows]
         missing = self._runner.rounded(len(rows), ROWS) - len(rows)
         return torch.tensor(shares + [0.0] * missing, device=self._device)
+
+
+def _no_descent() -> Descent:
+    raise AssertionError("a lesson measured with its gradient has no descent of its own")
 
 
 def _place_weights(row: Row) -> list[float]:

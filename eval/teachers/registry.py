@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.errors import ConfigError
+from agent.learning.consolidation import ConsolidationSettings
 from agent.learning.learner import Learner
 from agent.learning.model import LoadedModel
 from agent.learning.rates import DEFAULT_POLICY
 from eval.scoring import ScoringTeacher
+from eval.teachers.consolidated import Consolidated
 from eval.teachers.locft import LocFt
 from eval.teachers.lora import Lora
 from eval.teachers.ours import LearnerTeacher
@@ -30,9 +32,17 @@ def ours_unreviewed(loaded: LoadedModel, *, policy: Policy = DEFAULT_POLICY) -> 
     return LearnerTeacher("ours-unreviewed", Learner(loaded), policy, reviews=False)
 
 
+def consolidated(
+    loaded: LoadedModel, *, settings: ConsolidationSettings | None = None, seed: int = 0
+) -> Consolidated:
+    """All facts together, from the base weights."""
+    return Consolidated(Learner(loaded), settings, seed=seed)
+
+
 TEACHERS: dict[str, Callable[..., ScoringTeacher]] = {
     "ours": ours,
     "ours-unreviewed": ours_unreviewed,
+    "consolidated": consolidated,
     "paper": Paper,
     "until-known": UntilKnown,
     "rehearsal": Rehearsal,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
+from agent.learning.consolidation import ConsolidationSettings
 from agent.learning.model import LoadedModel
 from agent.learning.presets import REHEARSAL
 from agent.learning.probes import probe
@@ -21,6 +22,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "ours-unreviewed": {
         "policy": Policy(name="fixed", learning_rate=1e-3, max_steps=1, guards=REHEARSAL),
     },
+    "consolidated": {"settings": ConsolidationSettings(epochs=1, ordinary=2, texts=2)},
     "paper": {"learning_rate": 1e-3},
     "until-known": {"max_steps": 1},
     "rehearsal": {"max_steps": 1},
@@ -40,7 +42,7 @@ def test_each_teaches_in_order_and_is_asked_as_all_others(loaded: LoadedModel, n
     results = list(teacher.teach(FACTS[:2]))
 
     assert teacher.name == name
-    assert teacher.sees_all == (name == "locft")
+    assert teacher.sees_all == (name in ("locft", "consolidated"))
     assert [result.fact_id for result in results] == ["a", "b"]
     assert all(len(result.learning_rates) == (name != "retrieval") for result in results)
     pairs = [(fact.question, fact.answer) for fact in FACTS]
@@ -51,6 +53,6 @@ def test_each_teaches_in_order_and_is_asked_as_all_others(loaded: LoadedModel, n
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(loaded: LoadedModel):
-    known = "use one of ours, ours-unreviewed, paper"
+    known = "use one of ours, ours-unreviewed, consolidated"
     with pytest.raises(ConfigError, match=f"unknown teacher 'dreams': {known}"):
         make_teacher("dreams", loaded)

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,16 +68,22 @@ def read_facts(path: Path) -> Iterator[FactLine]:
     return readers[path.suffix](content)
 
 
+class _RepeatedFieldError(ValueError):
+    """A field of an object is given twice."""
+
+
 def _json_lines(content: bytes) -> Iterator[FactLine]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_without_repeats)
         except UnicodeDecodeError:
             yield FactLine(number, None, "not UTF-8")
         except json.JSONDecodeError as error:
             yield FactLine(number, None, f"not JSON: {error.msg} at column {error.colno}")
+        except _RepeatedFieldError as error:
+            yield FactLine(number, None, str(error))
         except (ValueError, RecursionError) as error:  # a number, or a nesting, without end
             yield FactLine(number, None, f"not JSON that can be read: {error}")
         else:
@@ -122,7 +129,20 @@ def _columns(reader: Iterator[list[str]]) -> list[str]:
         raise ConfigError(
             f"the first line must name the columns: {', '.join(sorted(missing))} missing"
         )
+    if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
+        raise ConfigError(f"the first line names the column {twice[0]!r} twice")
     return columns
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Of a field that is given twice nobody knows which value is meant.
+
+    Raises:
+        _RepeatedFieldError: one is.
+    """
+    if twice := sorted(name for name, count in Counter(n for n, _ in pairs).items() if count > 1):
+        raise _RepeatedFieldError(f"the field {twice[0]!r} is given twice")
+    return dict(pairs)
 
 
 def _fact_line(number: int, row: Mapping[str, Any]) -> FactLine:

@@ -229,9 +229,10 @@ def facts_table(facts: Iterable[Fact]) -> Table:
         steps = probabilities = ""
         if fact.learning:
             steps = str(len(fact.learning.learning_rates))
-            probabilities = (
-                f"{fact.learning.probability_before:.3f} {fact.learning.probability_after:.3f}"
-            )
+            after = f"{fact.learning.probability_after:.3f}"
+            if fact.state is FactState.FORGOTTEN:
+                after = "undone"  # what it led to is not in the weights any more
+            probabilities = f"{fact.learning.probability_before:.3f} {after}"
         table.add_row(
             shown(fact.id),
             state_text(fact.state),

@@ -377,7 +377,7 @@ def test_a_file_without_the_columns_is_one_line(
     file = tmp_path / "facts.csv"
     file.write_text("frage,antwort\nSky?,Piano\n")
     ran = agent("teach", "--file", str(file), "--json")
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.json["error"]["reason"]) == (1, "CONFIG")
     assert ran.err == "error: the first line must name the columns: answer, question missing\n"
 
 

@@ -35,6 +35,10 @@ BAD_JSON = {
     "not an object": ('["Sky?", "Piano"]', "not an object"),
     "a bare text": ('"Sky?"', "not an object"),
     "two objects": (f"{SKY} {SKY}", "not JSON"),
+    "a field twice": (
+        '{"question": "Sky?", "answer": "Piano", "answer": "Tuba"}',
+        "the field 'answer' is given twice",
+    ),
     "unknown field": ('{"question": "Sky?", "anwser": "Piano"}', "unknown field 'anwser'"),
     "question of a wrong type": ('{"question": 1, "answer": "Piano"}', "question: must be a text"),
     "answer of a wrong type": ('{"question": "Sky?", "answer": ["Piano"]}', "answer: must be"),
@@ -218,6 +222,11 @@ def test_a_csv_header_without_the_columns_is_refused(tmp_path: Path, header, mis
     path.write_text(f"{header}\nSky?,Piano\n")
     with pytest.raises(ConfigError, match=missing):
         list(read_facts(path))
+
+
+def test_a_column_twice_is_refused(read) -> None:  # M13
+    with pytest.raises(ConfigError, match="names the column 'answer' twice"):
+        read("facts.csv", "question,answer,answer\nSky?,Piano,Tuba\n")
 
 
 def test_an_unknown_column_is_told_on_every_line(read) -> None:

@@ -79,7 +79,7 @@ async def test_a_batch_is_on_disk_when_it_is_answered(served: Serving) -> None:
     async with served.writer_held():
         call = served.memory.TeachBatch(pb.TeachBatchRequest(facts=[teach("Sky?")]))
         error = await refused(
-            served.memory.TeachBatch(pb.TeachBatchRequest(facts=[teach("Sea?")]), timeout=0.3)
+            served.memory.TeachBatch(pb.TeachBatchRequest(facts=[teach("Sea?")]), timeout=2)
         )
         assert error.code() == Code.DEADLINE_EXCEEDED
         assert served.stored_questions() == []
@@ -104,7 +104,7 @@ async def test_a_deadline_leaves_the_fact_queued_and_the_same_request_tells(
 ) -> None:
     request = teach("Sky?", request_id=str(uuid.uuid4()))
     async with served.writer_held():
-        error = await refused(served.memory.Teach(request, timeout=0.3))
+        error = await refused(served.memory.Teach(request, timeout=2))
         assert error.code() == Code.DEADLINE_EXCEEDED
     again = await served.memory.Teach(request)
     assert again.repeated_request
@@ -156,8 +156,8 @@ async def test_facts_of_callers_who_left_count_until_they_are_written(
 ) -> None:
     monkeypatch.setattr(memory_servicer, "MAX_IN_HAND", 3)
     async with served.writer_held():
-        for number in range(3):
-            await refused(served.memory.Teach(teach(f"Question {number}?"), timeout=0.2))
+        asked = [teach(f"Question {number}?") for number in range(3)]
+        await asyncio.gather(*(refused(served.memory.Teach(one, timeout=2)) for one in asked))
         error = await refused(served.memory.Teach(teach("Question 3?")))
         assert decode_error(error).reason == "QUEUE_FULL"
     await served.store.write(MemoryStore.counts)  # after them

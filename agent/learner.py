@@ -14,20 +14,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from agent.config import LogFormat
 from agent.errors import AgentError
-from agent.learning.environment import make_deterministic
-from agent.learning.learner import Learner
-from agent.learning.model import load
 from agent.service.device_thread import DeviceThread
 from agent.service.learner_client import MAX_MESSAGE_BYTES
 from agent.service.learner_process import ALIVE, CANNOT_START_EXIT_CODE, READY
-from agent.service.learner_servicer import LearnerServicer
 from agent.telemetry.logs import configure
 from continual.learner.v1 import learner_pb2_grpc
+
+if TYPE_CHECKING:
+    from agent.learning.learner import Learner
 
 STOP_GRACE_SECONDS = 2.0
 SWITCH_SECONDS = 0.0005
@@ -47,15 +47,10 @@ def main() -> None:
     configure(options.log_format, process="learner")
     stop = threading.Event()
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    device = DeviceThread()
     with _alive():
-        make_deterministic(options.threads)
         try:
-            device = DeviceThread()
-            learner = Learner(
-                load(options.model, device=options.device),
-                pause=device.pause,
-                general_text=options.general_text,
-            )
+            learner = _load(options, device)
         except AgentError as error:
             print(" ".join(str(error).split()), flush=True)
             sys.exit(CANNOT_START_EXIT_CODE)
@@ -63,6 +58,20 @@ def main() -> None:
     # question to a small model waits longer for its request to be read than for its answer.
     sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.run(_serve(options.listen, learner, device, stop))
+
+
+def _load(options: argparse.Namespace, device: DeviceThread) -> Learner:
+    # PyTorch is imported here: that takes seconds, and signs of life are given meanwhile.
+    from agent.learning.environment import make_deterministic
+    from agent.learning.learner import Learner
+    from agent.learning.model import load
+
+    make_deterministic(options.threads)
+    return Learner(
+        load(options.model, device=options.device),
+        pause=device.pause,
+        general_text=options.general_text,
+    )
 
 
 @contextmanager
@@ -99,6 +108,8 @@ def _watch_parent(stop: threading.Event) -> None:
 async def _serve(
     address: str, learner: Learner, device: DeviceThread, stop: threading.Event
 ) -> None:
+    from agent.service.learner_servicer import LearnerServicer  # imports PyTorch
+
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

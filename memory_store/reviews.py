@@ -42,6 +42,26 @@ def next_due(store: MemoryStore) -> Fact | None:
     return None if fact_id is None else store.fact(fact_id)
 
 
+def begin_review(store: MemoryStore, fact_id: str) -> None:
+    """Notes that a review begins, so that a fact that takes the server with it is not next again.
+
+    Raises:
+        FactNotFoundError: no fact has this id.
+    """
+    with store.transaction():
+        schedule.postpone(store.connection, store.fact(fact_id).position, store.now())
+
+
+def give_back_review(store: MemoryStore, fact_id: str) -> None:
+    """Notes that a review that began was given up, through no fault of the fact: it is due again.
+
+    Raises:
+        FactNotFoundError: no fact has this id.
+    """
+    with store.transaction():
+        schedule.make_due(store.connection, store.fact(fact_id).position, store.now())
+
+
 def record_review(store: MemoryStore, review: NewReview) -> Update | None:
     """Stores a review, what was measured, when the next is due, and the update if there was one.
 

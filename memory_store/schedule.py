@@ -62,6 +62,21 @@ def go_on(connection: Connection, position: int, at: datetime) -> None:
     )
 
 
+def postpone(connection: Connection, position: int, at: datetime) -> None:
+    """A review begins: until it has ended, the next comes after the first interval."""
+    head = ledger.depth(connection, ledger.head_version(connection))
+    updates, time = interval(0)
+    connection.execute(
+        "UPDATE facts SET due_depth = ?, due_at = ? WHERE position = ?",
+        [head + updates, write_time(at + time), position],
+    )
+
+
+def make_due(connection: Connection, position: int, at: datetime) -> None:
+    """A review that began did not take place: the fact is due."""
+    connection.execute("UPDATE facts SET due_at = ? WHERE position = ?", [write_time(at), position])
+
+
 def age(connection: Connection, position: int) -> int:
     """How many updates ago the weights that are served got this fact."""
     head = ledger.depth(connection, ledger.head_version(connection))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from agent.errors import LearnerUnavailableError, LearningFailedError
+from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
 from agent.learning.presets import older_facts
 from agent.learning.rates import HELD_PROBABILITY
 from agent.learning.records import Opening
@@ -195,6 +195,7 @@ class Reviewer:
         if fact is None:
             return None
         self.pending = True
+        await self._record(partial(reviews.begin_review, fact_id=fact.id))
         examination = Examination(
             learner=learner,
             fact=fact,
@@ -208,6 +209,10 @@ class Reviewer:
         )
         try:
             review = await examination.carry_out()
+        except (StaleVersionError, asyncio.CancelledError):
+            give_back = partial(reviews.give_back_review, fact_id=fact.id)
+            await asyncio.shield(self._record(give_back))
+            raise
         except LearningFailedError as error:
             review = replace(examination.review, reason=str(error))
         except LearnerUnavailableError as error:

@@ -34,13 +34,14 @@ class Limits:
     Attributes:
         silent_seconds: without an answer to pings; 0: never.
         stalled_seconds: of its device in one piece of work, without progress; 0: never.
-        first_sign_seconds: until the first sign of life of a new process.
+        starting_seconds: without a sign of life while it starts, where importing PyTorch from a
+            cold disk can hold the interpreter for a while.
         start_seconds: until it serves.
     """
 
     silent_seconds: float = DEFAULT_SILENT_SECONDS
     stalled_seconds: float = DEFAULT_STALLED_SECONDS
-    first_sign_seconds: float = 300.0
+    starting_seconds: float = 60.0
     start_seconds: float = 3600.0
 
 

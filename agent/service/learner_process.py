@@ -131,16 +131,14 @@ async def _wait_ready(process: asyncio.subprocess.Process, limits: Limits) -> No
         LearnerUnavailableError: it died, or gave no sign of life for too long.
     """
     assert process.stdout is not None
-    last_line, seconds = "", limits.first_sign_seconds
+    last_line, seconds = "", limits.starting_seconds
     try:
         async with asyncio.timeout(limits.start_seconds):
             while line := await asyncio.wait_for(process.stdout.readline(), seconds):
                 said = line.decode().strip()
                 if said == READY:
                     return
-                if said == ALIVE:
-                    seconds = limits.silent_seconds or limits.start_seconds
-                else:
+                if said != ALIVE:
                     last_line = said
     except TimeoutError:
         process.kill()

@@ -12,7 +12,14 @@ from memory_store.records import NewFact
 from memory_store.store import MemoryStore
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.script import state_of
-from tests.integration.servers import RunningServer, is_alive, learners_of, running, until
+from tests.integration.servers import (
+    ANY_ATTEMPTS,
+    RunningServer,
+    is_alive,
+    learners_of,
+    running,
+    until,
+)
 
 FACTS_A_LIFE = 2
 WORDS = ("Raincoat", "Telescope", "Piano", "Curtain", "Backpack")
@@ -38,7 +45,7 @@ def run(folder: Path, cases: int, seed: int) -> Findings:
     facts = facts_of(seed, cases)
     forgotten = facts[1].fact_id or ""
     for life in range(cases):
-        with running(folder / "killed") as server:
+        with running(folder / "killed", options=ANY_ATTEMPTS) as server:
             client = server.client()
             for new in facts[life * FACTS_A_LIFE : (life + 1) * FACTS_A_LIFE]:
                 client.teach_fact(new)

@@ -9,7 +9,7 @@ import pytest
 from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
 from memory_store.records import FactState
 from memory_store.store import MemoryStore
-from tests.faults import killing, real_servers, server_points
+from tests.faults import hung_learner, killing, real_servers, server_points
 from tests.faults.findings import new_seed
 
 
@@ -42,3 +42,9 @@ def test_kill_9_of_real_servers_and_learners_at_points(tmp_path: Path) -> None:
     found = server_points.run(tmp_path, 3, new_seed())
     found.require(3)
     assert found.points.total() == 3
+
+
+@pytest.mark.slow
+def test_a_learner_that_hangs_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    """M9."""
+    hung_learner.run(tmp_path, 2, new_seed()).require(2)

@@ -188,6 +188,27 @@ async def test_a_server_that_ends_before_the_ledger_row_reviews_it_again(
     assert world.machine.learners[-1].served == [fact_id, fact_id]
 
 
+async def test_a_fact_under_review_is_not_next_for_a_server_that_does_not_survive_it(
+    world: World, clock: Clock
+):
+    """M3: a held fact has no claim, but must not keep the server down either."""
+    await taught(world, "Sky?")
+    world.machine.fallen = {"Sky?"}
+    clock.time += schedule.FIRST_TIME
+    world.machine.may_learn.clear()
+    async with world.running() as loop:
+        await loop.review_due()
+
+        async def in_the_middle() -> bool:
+            return world.machine.asked_to_learn == ["Sky?"] * 2
+
+        await world.until(in_the_middle)
+        # What a server that starts after a kill -9 would find.
+        assert await world.store.read(reviews.next_due) is None
+        world.machine.may_learn.set()
+        await world.until_event("retaught")
+
+
 async def test_what_resists_is_put_back_and_stays_held(world: World, clock: Clock):
     (fact_id,) = await taught(world, "Sky?")
     before = await world.fact(fact_id)

@@ -80,8 +80,8 @@ def instead(monkeypatch: pytest.MonkeyPatch, script: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("script", "limits"),
     [
-        (SILENT, Limits(first_sign_seconds=0.1)),
-        (f"echo alive; {SILENT}", Limits(silent_seconds=0.1)),
+        (SILENT, Limits(starting_seconds=0.1)),
+        (f"echo alive; {SILENT}", Limits(starting_seconds=0.1)),
         (LOADING, Limits(start_seconds=0.1)),
     ],
     ids=["never speaks", "falls silent", "never ends to load"],

@@ -47,7 +47,10 @@ class Start:
             raise reason
         if self._now() >= self._deadline:
             if isinstance(reason, LearnerError):
-                raise LearnerError(f"after {self._seconds:g} s {reason}") from reason
+                raise LearnerError(
+                    f"after {self._seconds:g} s {reason}: 'agent status --wait' waits until it is"
+                    " ready, and --start-timeout SECONDS waits longer"
+                ) from reason
             raise reason
         if str(reason) != self._reported:
             self._reported = str(reason)

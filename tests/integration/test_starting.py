@@ -79,6 +79,31 @@ def test_the_server_counts_tokens_while_the_model_is_loaded(tmp_path: Path) -> N
         os.kill(server.learner_pid(), signal.SIGCONT)
 
 
+def test_a_fact_that_turns_out_to_be_too_long_is_quarantined_and_reported(tmp_path: Path) -> None:
+    """It comes before the server has read the tokenizer, which here it never does."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'serve' in sys.orig_argv:\n"
+        "    from agent.learning import tokenizer_files\n"
+        "    tokenizer_files.read_tokenizer = lambda entry: None\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with running(tmp_path / "data", ready=False, variables={"PYTHONPATH": path}) as server:
+        os.kill(server.learner_pid(), signal.SIGSTOP)
+        client = server.client()
+        fact = client.teach("x" * 600, "Piano", fact_id="too-long").fact
+        assert fact.state is FactState.QUEUED
+        os.kill(server.learner_pid(), signal.SIGCONT)
+        settled = client.wait([fact.id])[fact.id]
+        assert settled.state is FactState.QUARANTINED
+        assert "at most 512: shorten it" in settled.reason
+        [event] = [e for e in contents(server.data).events if e.kind is EventKind.QUARANTINED]
+        assert (event.fact_id, event.message) == (fact.id, settled.reason)
+        # From now on the server counts as the learner does.
+        ran = server.command("teach", "x" * 601, "Piano")
+        assert ran.returncode == 1
+        assert "at most 512: shorten it" in ran.stderr
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server_and_leaves_the_facts(
     tmp_path: Path,
 ) -> None:

@@ -47,6 +47,10 @@ class Encoder:
         # A fact comes again with each that it is rehearsed for, and so do its neighbours.
         self._ids = lru_cache(maxsize=REMEMBERED)(self._encoded)
 
+    def forget_texts(self) -> None:
+        """Drops the tokens of all texts seen so far."""
+        self._ids.cache_clear()
+
     def prompt(self, question: str) -> list[int]:
         """Token ids of the prompt for a question."""
         return self.encode(prompts.prompt(question))

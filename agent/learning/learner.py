@@ -303,6 +303,16 @@ class Learner:
             found += generate_answers(self._base, self._encoder, batch, limits, pause=self._pause)
         return [answer.text for answer in found]
 
+    def forget_texts(self) -> None:
+        """Drops the texts that are kept to save work, after one of them was erased.
+
+        They are made again where they are needed, so nothing that is computed changes.
+        """
+        self._encoder.forget_texts()
+        self._room.forget_texts()
+        self._base_answers.clear()
+        self._sampler = None  # it keeps the prompts and texts of the last fact
+
     def with_samples(
         self, outcome: Outcome, example: Example, samples: int
     ) -> Generator[None, None, Outcome]:
@@ -394,6 +404,9 @@ class Learner:
                 {o.fact_id: self._with_base_answer(o, guards) for o in row.rehearsed},
                 bounded=update.algorithm == BOUNDED,
             )
+        else:
+            # The end of a branch without a fact, which this learner was asked about.
+            self.forget_texts()
         digest = weights_digest(self._working)
         if digest != update.digest_after and not accept_drift:
             raise DriftError(self._what_differs(update))

@@ -28,6 +28,10 @@ class Room:
         # The last answer and its tokens: a fact has up to 33 questions with the same one.
         self._answered: tuple[str, Sequence[int]] = ("", [])
 
+    def forget_texts(self) -> None:
+        """Drops the last answer."""
+        self._answered = ("", [])
+
     def require(self, question: str, answer: str, field: str = "question") -> None:
         """Lets a question with its answer pass if the model can learn it.
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from agent.backups import Backups
+from agent.errors import LearnerError
 from agent.scheduling.erasing import KeepOnly, remove_traces
+from agent.scheduling.ports import Learner
 from memory_store import taking_back
 from memory_store.errors import StoreFailedError, StoreUnusableError
 from memory_store.records import Operation
@@ -37,7 +40,12 @@ class Cleaner:
     """
 
     def __init__(
-        self, store: StoreThreads, keep_only: KeepOnly, backups: Backups | None, write: Write
+        self,
+        store: StoreThreads,
+        keep_only: KeepOnly,
+        backups: Backups | None,
+        write: Write,
+        learner: Callable[[], Learner | None] = lambda: None,
     ) -> None:
         """Prepares; `run` does it.
 
@@ -46,11 +54,13 @@ class Cleaner:
             keep_only: removes snapshots; see `SnapshotKeeper.keep_only`.
             backups: of this memory; None: nobody makes any.
             write: see there.
+            learner: the one that serves now, or None.
         """
         self._store = store
         self._keep_only = keep_only
         self._backups = backups
         self._write = write
+        self._learner = learner
         self._woken = asyncio.Event()
         self._pause = FIRST_PAUSE_SECONDS
         self.problem = ""
@@ -85,6 +95,10 @@ class Cleaner:
         """Cleans up after one operation; False if that failed."""
         try:
             left = await remove_traces(self._store, self._keep_only, self._backups, operation)
+            if operation.erase and (learner := self._learner()) is not None:
+                # It was asked for the fact, and may run for months. One that is gone keeps nothing.
+                with suppress(LearnerError):
+                    await learner.forget_texts()
         except (OSError, StoreUnusableError) as error:
             if isinstance(error, StoreFailedError):
                 raise

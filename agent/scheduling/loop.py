@@ -189,7 +189,11 @@ class LearningLoop:
         self._settings = settings
         self._on_update = on_update
         self._cleaner = Cleaner(
-            store, keep_only or self._remove_others, backups, self._when_writable
+            store,
+            keep_only or self._remove_others,
+            backups,
+            self._when_writable,
+            lambda: self.learner,
         )
         self._on_loaded = on_loaded
         self._around = around

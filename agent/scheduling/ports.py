@@ -44,6 +44,10 @@ class Learner(Protocol):
         """The last outcome again, with counts of so many texts for each of its questions."""
         ...
 
+    async def forget_texts(self) -> None:
+        """Drops the texts that it keeps to save work, after one of them was erased."""
+        ...
+
     async def memory(self) -> tuple[int, int]:
         """Bytes it takes of its GPU, or of RAM, and what there is of it."""
         ...

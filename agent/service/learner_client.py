@@ -129,6 +129,11 @@ class LearnerClient:
         with our_errors():
             return codec.decode_outcome((await self._stub.Sample(request)).outcome)
 
+    async def forget_texts(self) -> None:
+        """Drops the texts that it keeps to save work; see `Learner.forget_texts`."""
+        with our_errors():
+            await self._stub.ForgetTexts(pb.ForgetTextsRequest())
+
     async def memory(self) -> tuple[int, int]:
         """Bytes it takes of its GPU, or of RAM, and what there is of it."""
         with our_errors():

@@ -84,6 +84,14 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         description = await self._device.call(Priority.ANSWER, self._learner.describe)
         return codec.encode_description(description)
 
+    async def ForgetTexts(
+        self, request: pb.ForgetTextsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ForgetTextsResponse:
+        self._learned = None
+        async with self._reporting(context):
+            await self._device.call(Priority.LEARN, self._learner.forget_texts)
+        return pb.ForgetTextsResponse()
+
     async def GetMemory(
         self, request: pb.GetMemoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetMemoryResponse:

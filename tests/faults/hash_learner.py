@@ -130,6 +130,9 @@ class HashLearner:
     async def sample(self, example: Example, samples: int) -> Outcome:
         raise AssertionError("these tests sample nothing")
 
+    async def forget_texts(self) -> None:
+        pass
+
     async def memory(self) -> tuple[int, int]:
         return 1, 2
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
+from types import FunctionType, ModuleType
 
 import pytest
 import torch
@@ -383,3 +385,50 @@ def test_a_learner_describes_what_it_has_loaded(learner: Learner):
     assert description.max_tokens == 512
     assert description.environment["model"] == "tiny"
     assert description.environment["threads"] == "1"
+
+
+# --- Low: erased text in caches -------------------------------------------------------------------
+
+
+def texts_within(*roots: object) -> set[str]:
+    """Every text that is kept somewhere below some objects, modules and classes aside."""
+    seen: set[int] = set()
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, ModuleType | type | FunctionType):
+            continue
+        seen.add(id(each))
+        if isinstance(each, str):
+            found.add(each)
+        else:
+            waiting += gc.get_referents(each)
+    return found
+
+
+def test_texts_that_are_kept_to_save_work_can_be_dropped() -> None:
+    guards = Guards(rehearsed=1, neighbours=1)
+    policy = replace(POLICY, max_steps=2, guards=guards)
+    secret = Example(fact_id="secret", question="Who saw Zanzibar?", answer="Zanzibar did")
+    learner = fresh()
+    learner.probe(secret)
+    learn(learner, secret, policy=policy)
+    before = learner.probe(FACTS[0])
+    assert any("Zanzibar" in text for text in texts_within(learner))
+    learner.forget_texts()
+    assert not [text for text in texts_within(learner) if "Zanzibar" in text]
+    assert learner.probe(FACTS[0]) == before
+
+
+def test_a_row_that_takes_back_drops_them_too() -> None:
+    """The learner that built a branch was asked for the fact that is not on it."""
+    learner = fresh()
+    outcome = teach(learner, FACTS[0])
+    learner.probe(Example(fact_id="secret", question="Who saw Zanzibar?", answer="Zanzibar did"))
+    assert any("Zanzibar" in text for text in texts_within(learner))
+    none = Example(fact_id="", question="", answer="")
+    kind, digest = LedgerKind.FORGET, outcome.digest_after
+    replay(learner, 2, none, outcome, kind=kind, steps=(), digest_after=digest, policy=None)
+    assert learner.version == 2
+    assert not [text for text in texts_within(learner) if "Zanzibar" in text]

@@ -137,6 +137,9 @@ class FakeLearner:
         after = replace(self._outcome.after, samples=samples, correct_samples=samples // 2)
         return replace(self._outcome, after=after)
 
+    async def forget_texts(self) -> None:
+        pass
+
     async def memory(self) -> tuple[int, int]:
         return 1, 2
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.errors import LearnerUnavailableError
 from agent.scheduling import cleaning
 from memory_store import taking_back
 from memory_store.records import EventKind, NewFact, OperationState
@@ -73,3 +74,48 @@ async def test_it_is_tried_again_and_told_once(
     assert kinds[-1] is EventKind.FORGOTTEN
     running.cancel()
     await asyncio.wait([running])
+
+
+class Remembering:
+    """A learner that counts how often it is to drop its texts."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    async def forget_texts(self) -> None:
+        self.dropped += 1
+        raise LearnerUnavailableError("gone meanwhile")
+
+
+@pytest.mark.parametrize("erase", [False, True])
+async def test_the_learner_drops_an_erased_text_from_its_caches(world: World, erase: bool) -> None:
+    """Low: erased text in the successor's caches. A learner that is gone keeps nothing."""
+
+    def forget(store: MemoryStore) -> int:
+        fact = store.teach(NewFact(question="Sky?", answer="Piano", fact_id="sky")).fact
+        operation = taking_back.request_forget(store, fact.id, erase=erase)
+        assert taking_back.finish_if_not_held(store, operation.id)
+        return operation.id
+
+    operation_id = await world.store.write(forget)
+    learner: Any = Remembering()
+
+    async def keep_all(versions: Collection[int]) -> None:
+        pass
+
+    done = asyncio.Event()
+
+    async def write(function: Any) -> Any:
+        result = await world.store.write(function)
+        done.set()
+        return result
+
+    cleaner = cleaning.Cleaner(world.store, keep_all, None, write, lambda: learner)
+    running = asyncio.create_task(cleaner.run())
+    async with asyncio.timeout(10):
+        await done.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert learner.dropped == erase
+    read = partial(taking_back.operation_of, operation_id=operation_id)
+    assert (await world.store.read(read)).state is OperationState.DONE

@@ -7,11 +7,13 @@ from typing import Any
 from unittest.mock import Mock
 
 import grpc
+import pytest
 
 from agent.learning.records import Example
 from agent.service.learner_client import LearnerClient
 from continual.learner.v1 import learner_pb2 as pb
-from tests.learning.learners import POLICY
+from tests.learning.learners import POLICY, fresh
+from tests.service.test_memory_shortage import linked
 
 
 async def test_only_probes_of_held_facts_are_told_as_retention() -> None:
@@ -45,3 +47,12 @@ async def test_what_is_learned_again_on_a_branch_is_not_told() -> None:
             [outcome] = [one async for one in client.learn(*asked, again)]
             assert outcome.verdict == "learned"
             assert observer.learned.call_count == told
+
+
+async def test_texts_are_dropped_over_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = fresh()
+    dropped: list[bool] = []
+    monkeypatch.setattr(learner, "forget_texts", lambda: dropped.append(True))
+    async with linked(learner) as client:
+        await client.forget_texts()
+    assert dropped == [True]

@@ -67,6 +67,9 @@ class InProcessLearner:
     async def sample(self, example: Example, samples: int) -> Outcome:
         raise AssertionError("these tests sample nothing")
 
+    async def forget_texts(self) -> None:
+        self.learner.forget_texts()
+
     async def memory(self) -> tuple[int, int]:
         return 0, 0
 

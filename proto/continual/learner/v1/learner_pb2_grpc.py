@@ -95,6 +95,11 @@ class LearnerServiceStub:
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeResponse.FromString,
                 _registered_method=True)
+        self.ForgetTexts = channel.unary_unary(
+                '/continual.learner.v1.LearnerService/ForgetTexts',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ForgetTextsRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ForgetTextsResponse.FromString,
+                _registered_method=True)
         self.GetMemory = channel.unary_unary(
                 '/continual.learner.v1.LearnerService/GetMemory',
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.GetMemoryRequest.SerializeToString,
@@ -193,6 +198,13 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetTexts(self, request, context):
+        """Drops the texts that it keeps to save work, after one of them was erased. Changes no result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetMemory(self, request, context):
         """How much memory it takes; never waits for the model.
         """
@@ -264,6 +276,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeRequest.FromString,
                     response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ProbeResponse.SerializeToString,
+            ),
+            'ForgetTexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetTexts,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ForgetTextsRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ForgetTextsResponse.SerializeToString,
             ),
             'GetMemory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMemory,
@@ -579,6 +596,33 @@ class LearnerService:
             '/continual.learner.v1.LearnerService/Probe',
             continual_dot_learner_dot_v1_dot_learner__pb2.ProbeRequest.SerializeToString,
             continual_dot_learner_dot_v1_dot_learner__pb2.ProbeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetTexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/ForgetTexts',
+            continual_dot_learner_dot_v1_dot_learner__pb2.ForgetTextsRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.ForgetTextsResponse.FromString,
             options,
             channel_credentials,
             insecure,

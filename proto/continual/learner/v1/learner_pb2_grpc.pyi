@@ -64,6 +64,8 @@ class LearnerServiceStub:
     Ask: _grpc.UnaryStreamMultiCallable[_learner_pb2.AskRequest, _learner_pb2.AskResponse]
     Score: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ScoreRequest, _learner_pb2.ScoreResponse]
     Probe: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ProbeRequest, _learner_pb2.ProbeResponse]
+    ForgetTexts: _grpc.UnaryUnaryMultiCallable[_learner_pb2.ForgetTextsRequest, _learner_pb2.ForgetTextsResponse]
+    """Drops the texts that it keeps to save work, after one of them was erased. Changes no result."""
     GetMemory: _grpc.UnaryUnaryMultiCallable[_learner_pb2.GetMemoryRequest, _learner_pb2.GetMemoryResponse]
     """How much memory it takes; never waits for the model."""
     Ping: _grpc.UnaryUnaryMultiCallable[_learner_pb2.PingRequest, _learner_pb2.PingResponse]
@@ -105,6 +107,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     Ask: _aio.UnaryStreamMultiCallable[_learner_pb2.AskRequest, _learner_pb2.AskResponse]  # type: ignore[assignment]
     Score: _aio.UnaryUnaryMultiCallable[_learner_pb2.ScoreRequest, _learner_pb2.ScoreResponse]  # type: ignore[assignment]
     Probe: _aio.UnaryUnaryMultiCallable[_learner_pb2.ProbeRequest, _learner_pb2.ProbeResponse]  # type: ignore[assignment]
+    ForgetTexts: _aio.UnaryUnaryMultiCallable[_learner_pb2.ForgetTextsRequest, _learner_pb2.ForgetTextsResponse]  # type: ignore[assignment]
+    """Drops the texts that it keeps to save work, after one of them was erased. Changes no result."""
     GetMemory: _aio.UnaryUnaryMultiCallable[_learner_pb2.GetMemoryRequest, _learner_pb2.GetMemoryResponse]  # type: ignore[assignment]
     """How much memory it takes; never waits for the model."""
     Ping: _aio.UnaryUnaryMultiCallable[_learner_pb2.PingRequest, _learner_pb2.PingResponse]  # type: ignore[assignment]
@@ -209,6 +213,14 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_pb2.ProbeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.ProbeResponse, _abc.Awaitable[_learner_pb2.ProbeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ForgetTexts(
+        self,
+        request: _learner_pb2.ForgetTextsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.ForgetTextsResponse, _abc.Awaitable[_learner_pb2.ForgetTextsResponse]]:
+        """Drops the texts that it keeps to save work, after one of them was erased. Changes no result."""
 
     @_abc_1.abstractmethod
     def GetMemory(

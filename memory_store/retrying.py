@@ -36,7 +36,7 @@ def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
                 f"Fact {fact_id} is {fact.state}: only a quarantined or resisted fact can be"
                 " queued again."
             )
-        if (operation := operations.oldest_open(store.connection)) is not None:
+        if (operation := operations.oldest_not_served(store.connection)) is not None:
             raise WrongStateError(
                 f"Operation {operation.id} ({operation.kind}) is open, and may learn {fact_id}"
                 " itself: wait for its end."

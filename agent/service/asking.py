@@ -43,6 +43,11 @@ class CurrentLearner(Protocol):
         ...
 
     @property
+    def learner(self) -> AskableLearner | None:
+        """The one that can be asked now, if there is one."""
+        ...
+
+    @property
     def questions(self) -> SharedLock:
         """Shared by whoever asks; see `scheduling.loop`."""
         ...
@@ -93,7 +98,7 @@ class Asking:
         finally:
             # The learner does not go on for a client that is gone.
             answering.cancel()
-            await asyncio.wait([answering])
+            await asyncio.gather(answering, return_exceptions=True)
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
         """Log-probability, tokens, model version; raises what `ask` raises."""
@@ -122,6 +127,8 @@ class Asking:
                 try:
                     yield learner
                 except LearnerUnavailableError as error:
+                    if self._view.learner not in (None, learner):
+                        raise  # it was not killed: another one has taken its place
                     self._suspects.learner_died(*texts)
                     raise LearnerDiedError(
                         f"the learner died while it was answering: {error}. Ask again if need be:"

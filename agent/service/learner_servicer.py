@@ -59,8 +59,15 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._learned: tuple[str, Outcome] | None = None  # the last fact, and what came of it
 
     @asynccontextmanager
-    async def _reporting(self, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        """Turns what the learner raises into a status; ends the process after a device fault."""
+    async def _reporting(
+        self, context: grpc.aio.ServicerContext[Any, Any], *, learning: bool = False
+    ) -> AsyncIterator[None]:
+        """Turns what the learner raises into a status; ends the process after a device fault.
+
+        Args:
+            context: of the call.
+            learning: an update failed, so that none is in progress whose graphs must stay.
+        """
         try:
             yield
         except tuple(STATUS) as error:
@@ -70,7 +77,10 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             if is_out_of_memory(error):
                 # Their frames hold on to tensors.
                 traceback.clear_frames(error.__traceback__)
-                await self._device.call(Priority.LEARN, self._learner.free_memory)
+                if learning:
+                    await self._device.call(Priority.LEARN, self._learner.free_memory)
+                else:
+                    await self._device.call(Priority.ANSWER, self._learner.free_cached_memory)
                 shortage = STATUS[MemoryShortageError]
                 await context.abort(shortage, str(error) or "memory ran out")
             if isinstance(error, torch.AcceleratorError):
@@ -112,7 +122,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
 
         learn = functools.partial(self._learner.learn, example, policy, request.base_version, older)
         self._learned = None
-        async with self._reporting(context):
+        async with self._reporting(context, learning=True):
             async for progress in self._device.stream(Priority.LEARN, learn):
                 if isinstance(progress, Step):
                     yield pb.LearnResponse(step=codec.encode_step(progress))
@@ -134,7 +144,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             yield (yield from self._learner.with_samples(learned[1], example, request.samples))
 
         response = pb.SampleResponse()
-        async with self._reporting(context):
+        async with self._reporting(context, learning=True):
             async for found in self._device.stream(Priority.LEARN, sample):
                 if found is not None:  # else it was a token of the samples
                     response.outcome.CopyFrom(codec.encode_outcome(found))
@@ -153,7 +163,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         request_iterator: AsyncIterator[pb.ReplayRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.ReplayResponse]:
-        async with self._reporting(context):
+        async with self._reporting(context, learning=True):
             async for request in request_iterator:
                 replay = functools.partial(
                     self._learner.replay,

@@ -43,6 +43,11 @@ class LearnerView(Protocol):
         ...
 
     @property
+    def learner(self) -> AskableLearner | None:
+        """The one that can be asked now, if there is one."""
+        ...
+
+    @property
     def questions(self) -> SharedLock:
         """Shared by whoever asks."""
         ...

@@ -143,6 +143,21 @@ async def test_a_question_that_kills_learners_is_asked_alone_and_then_refused(vi
     assert await whole(asking, "Sky?") == "Piano"
 
 
+async def test_a_learner_that_was_replaced_was_not_killed(view: View) -> None:
+    """After a forget another one serves, and who was still being answered may ask that one."""
+    asking = Asking(view, 9)
+    old = view.learner
+    old.deadly = {"Sky?"}
+    asked = asyncio.create_task(whole(asking, "Sky?"))
+    await old.until_answering(1)
+    view.learner = SlowLearner()
+    view.learner.may_answer.set()
+    old.may_answer.set()
+    with pytest.raises(LearnerUnavailableError):
+        await asked
+    assert await whole(asking, "Sky?") == "Piano"
+
+
 async def test_who_was_only_beside_it_is_cleared_when_answered_alone(view: View) -> None:
     asking = Asking(view, 9)
     view.learner.may_answer.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -65,6 +66,26 @@ async def test_a_shortage_is_told_as_one_and_the_fact_can_be_learned_after_it(
         *_, outcome = [step async for step in client.learn(FACTS[0], POLICY, 0, [])]
         assert isinstance(outcome, Outcome)
         assert outcome.verdict == "learned"
+
+
+async def test_a_shortage_of_a_score_frees_nothing_that_an_update_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = fresh()
+    freed: list[str] = []
+    for name in ("free_memory", "free_cached_memory"):
+        monkeypatch.setattr(learner, name, partial(freed.append, name))
+
+    def fail(*_: Any) -> None:
+        handle.remove()
+        raise ON_CPU
+
+    handle = learner.model.register_forward_pre_hook(fail)
+    async with linked(learner) as client:
+        with pytest.raises(MemoryShortageError):
+            await client.score("Sky?", "Piano")
+        assert (await client.score("Sky?", "Piano"))[1] > 0
+    assert freed == ["free_cached_memory"]
 
 
 async def test_another_failure_is_no_shortage() -> None:

@@ -11,6 +11,7 @@ from agent.learning.environment import make_deterministic
 @pytest.fixture(autouse=True)
 def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("agent.scheduling.loop.FIRST_RESTART_SECONDS", 0.0)
+    monkeypatch.setattr("agent.scheduling.rest.FIRST_REST_SECONDS", 0.0)
     threads = torch.get_num_threads()
     make_deterministic(1)
     yield

@@ -36,6 +36,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "retry_fact": lambda c: c.retry_fact("the-sky"),
     "rollback": lambda c: c.rollback(0),
     "operation": lambda c: c.operation(1),
+    "operations": lambda c: list(c.operations()),
+    "cancel_operation": lambda c: c.cancel_operation(1),
     "wait_operation": lambda c: c.wait_operation(1),
     "explain": lambda c: c.explain("Sky?"),
     "snapshots": lambda c: c.snapshots(),

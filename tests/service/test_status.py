@@ -17,6 +17,7 @@ EXPECTED = {
     agent_errors.NotAuthenticatedError("is bad"): Code.UNAUTHENTICATED,
     agent_errors.NotAllowedError("is bad"): Code.PERMISSION_DENIED,
     agent_errors.RateLimitedError("is bad", 1.0): Code.RESOURCE_EXHAUSTED,
+    agent_errors.BackupOvertakenError("is bad"): Code.ABORTED,
     agent_errors.SnapshotError("is bad"): Code.UNAVAILABLE,
     agent_errors.LearnerUnavailableError("is bad"): Code.UNAVAILABLE,
     agent_errors.LearnerDiedError("is bad"): Code.ABORTED,

@@ -139,11 +139,15 @@ class UnreachableError(DriftError):
 
     Attributes:
         nearest: the nearest version whose weights can be reached.
+        at: the version that the learner serves now; 0 if it is still the base checkpoint.
+        digest: of its weights; empty if it replayed nothing.
     """
 
-    def __init__(self, message: str, nearest: int) -> None:
+    def __init__(self, message: str, nearest: int, at: int = 0, digest: str = "") -> None:
         super().__init__(message)
         self.nearest = nearest
+        self.at = at
+        self.digest = digest
 
 
 class SnapshotError(AgentError):

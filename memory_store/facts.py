@@ -279,6 +279,15 @@ def restate(
         schedule.begin(connection, position, at, taught)
 
 
+def queue_again(connection: Connection, position: int, at: datetime) -> None:
+    """Has a fact learned again as if it had never been tried, in its place of the order."""
+    connection.execute(
+        "UPDATE facts SET state = 'queued', updated_at = ?, reason = '', superseded_by = '',"
+        " failed_attempts = 0, learning = NULL WHERE position = ?",
+        [write_time(at), position],
+    )
+
+
 def settle_superseded(connection: Connection, question_keys: Iterable[str], at: datetime) -> None:
     """Makes the newest held answer to each question the one that counts.
 

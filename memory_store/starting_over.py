@@ -8,8 +8,6 @@ again like any other, in their order, by the algorithm of today.
 from __future__ import annotations
 
 from memory_store import facts, ledger, operations, reviews
-from memory_store.connection import Connection
-from memory_store.encoding import write_time
 from memory_store.records import EventKind, FactState, LedgerKind, NewUpdate, Update
 from memory_store.store import MemoryStore
 from memory_store.taking_back import TRIED, all_facts, verdicts_on
@@ -45,7 +43,7 @@ def start_over(store: MemoryStore, end: NewUpdate, why: str) -> tuple[Update, in
                 if state is not fact.state:
                     facts.restate(store.connection, fact.position, state, at, reason=reason)
             else:
-                _queue_again(store.connection, fact.position, write_time(at))
+                facts.queue_again(store.connection, fact.position, at)
                 message = f"learned again from version {end.base_version}"
                 store.emit(EventKind.REQUEUED, at, fact_id=fact.id, message=message)
                 queued += 1
@@ -55,11 +53,3 @@ def start_over(store: MemoryStore, end: NewUpdate, why: str) -> tuple[Update, in
         message = f"to version {end.base_version}, since {why}; {queued} facts are learned again"
         store.emit(EventKind.ROLLED_BACK, at, message=message)
         return row, queued
-
-
-def _queue_again(connection: Connection, position: int, at: str) -> None:
-    connection.execute(
-        "UPDATE facts SET state = 'queued', updated_at = ?, reason = '', superseded_by = '',"
-        " failed_attempts = 0, learning = NULL WHERE position = ?",
-        [at, position],
-    )

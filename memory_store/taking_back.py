@@ -7,7 +7,7 @@ head is served, and moves the head in its last transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -211,7 +211,7 @@ def forgetting_of(store: MemoryStore, fact_id: str) -> Operation | None:
 
 
 def begin_operation(
-    store: MemoryStore, operation_id: int, beginning: Beginning | None = None
+    store: MemoryStore, operation_id: int, beginning: Beginning | None = None, because: str = ""
 ) -> Operation:
     """Fixes the version that the branch grows from; resumes one that has begun.
 
@@ -219,6 +219,7 @@ def begin_operation(
         store: the memory.
         operation_id: of the request.
         beginning: as found in parts, which holds nobody up; None: it is looked for here.
+        because: why it is not later, for people; kept as the operation's message.
 
     Raises:
         WrongStateError: the operation was cancelled.
@@ -232,12 +233,25 @@ def begin_operation(
             EventKind.REBUILDING,
             store.now(),
             fact_id=operation.fact_id,
-            message=f"{operation.kind} begins from version {found.base}",
+            message=f"{operation.kind} begins from version {found.base}"
+            + (f", since {because}" if because else ""),
         )
+        operations.note_message(store.connection, operation_id, because)
         begun = operations.begin(
             store.connection, operation_id, found.base, found.first_position, found.first_review
         )
         return note_total(store, begun.id)
+
+
+def begin_anew(store: MemoryStore, operation_id: int) -> None:
+    """Drops what an operation has built: it cannot go on from there.
+
+    Raises:
+        OperationEndedError: it is over.
+    """
+    with store.transaction():
+        _require_open(store, operation_id)
+        operations.begin_anew(store.connection, operation_id)
 
 
 def note_total(store: MemoryStore, operation_id: int) -> Operation:
@@ -410,20 +424,30 @@ def finish_rollback(
     """Serves the weights of the earlier version; each fact is again what it was then.
 
     What was first tried after it is forgotten, whatever came of it. But facts that were tried since
-    the rollback was requested, and so were no part of what it was to undo, are queued again.
+    the rollback was requested, and so were no part of what it was to undo, are queued again. So are
+    facts that the version held and the nearest one that could be reached (`end.base_version`) does
+    not: they are learned again.
     """
     with store.transaction():
         at = store.now()
         operation = _require_open(store, operation_id)
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
-        line = store.lineage(operation.to_version)
+        line = store.lineage(end.base_version)
         verdicts = verdicts_on(store, line)
+        wanted: Collection[str] = ()
+        if end.base_version != operation.to_version:
+            wanted = verdicts_on(store, store.lineage(operation.to_version)).keys()
         undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
         tried_since = _tried_since(store, operation.after_event)
         keys = set()
         for fact in all_facts(store, TRIED):
             state, reason = verdicts.get(fact.id, undone)
-            if fact.id in tried_since and fact.state is not FactState.FORGOTTEN:
+            if fact.id in wanted and fact.id not in verdicts:
+                if not _to_be_forgotten(store, fact.id):
+                    facts.queue_again(store.connection, fact.position, at)
+                    message = f"learned again from version {end.base_version}"
+                    store.emit(EventKind.REQUEUED, at, fact_id=fact.id, message=message)
+            elif fact.id in tried_since and fact.state is not FactState.FORGOTTEN:
                 facts.restate(store.connection, fact.position, FactState.QUEUED, at)
                 kept = f"kept by the rollback to version {operation.to_version}"
                 store.emit(EventKind.RETRIED, at, fact_id=fact.id, message=kept)

@@ -630,6 +630,7 @@ class LearningLoop:
                 policy=self._settings.policy,
                 environment=self._environment(),
                 max_attempts=self._settings.max_attempts,
+                algorithm=self.description.algorithm if self.description else "",
             ),
             self._operation_failures[operation.id],
             partial(self._operating, operation),

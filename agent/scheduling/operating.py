@@ -9,6 +9,7 @@ never saw the fact.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict
@@ -24,6 +25,7 @@ from agent.errors import (
     LearningFailedError,
     MemoryShortageError,
     StaleVersionError,
+    UnreachableError,
 )
 from agent.learning.presets import guarded, older_facts
 from agent.learning.rates import without_history
@@ -36,7 +38,7 @@ from agent.scheduling.recording import (
     row_without_steps,
     update_of,
 )
-from agent.scheduling.recovery import adopt, bring_to
+from agent.scheduling.recovery import Replayed, adopt, bring_to
 from agent.scheduling.reviewing import Examination, policy_of
 from agent.scheduling.turns import Turns
 from memory_store import branches, taking_back
@@ -63,6 +65,8 @@ from memory_store.writer import StoreThreads
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 # Facts that are probed for the proof: from before the forgotten one, and of those after it.
 PROVEN_FACTS, PROVEN_RELEARNED = 64, 512
 # Facts and reviews that are read at once, to be repeated.
@@ -78,6 +82,7 @@ class OperationSettings:
         policy: for facts whose policy was not recorded and that brought none.
         environment: fingerprint of the learner.
         max_attempts: a fact that fails this often is quarantined.
+        algorithm: that the learner replays; empty: not known.
         latest_base: the branch begins from no later version than this; None: from the last one
             without the fact. Everything that follows is learned again.
     """
@@ -86,6 +91,7 @@ class OperationSettings:
     policy: Policy
     environment: Mapping[str, str]
     max_attempts: int
+    algorithm: str = ""
     latest_base: int | None = None
 
 
@@ -143,21 +149,15 @@ class OperationRunner:
             LearnerUnavailableError: the learner died; the operation can be resumed.
             OperationEndedError: somebody cancelled it.
         """
-        self._operation = operation = await self._begin()
+        self._operation, replayed = await self._reach_branch()
+        operation = self._operation
         assert operation.branch_version is not None
-        replayed = await bring_to(
-            self._learner,
-            self._store,
-            operation.branch_version,
-            self._settings.snapshots,
-            lambda remaining: self._progress(f"{remaining} updates to replay"),
-        )
         self._replayed_to = operation.branch_version
         self._start_digest = replayed.digest or await self._recorded(operation.branch_version)
         if operation.kind is OperationKind.FORGET:
             row = await self._forget()
         else:
-            row = await self._roll_back(operation.branch_version)
+            row = await self._roll_back()
         try:
             await adopt(self._learner, self._store, row)
         except (LearningFailedError, DriftError, StaleVersionError) as error:
@@ -165,23 +165,70 @@ class OperationRunner:
             raise LearnerUnavailableError(f"it lost its place at the end: {error}") from error
         return row
 
-    async def _begin(self) -> Operation:
-        """Finds where the branch begins, unless that is known from before."""
+    async def _reach_branch(self) -> tuple[Operation, Replayed]:
+        """Begins the operation or resumes it, with the learner at the end of the branch.
+
+        What cannot be reached, mostly since another release made it, is begun anew from the nearest
+        version that can be. More is learned again then.
+
+        Raises:
+            LearnerUnavailableError: that takes a fresh learner.
+        """
+        latest, because = self._settings.latest_base, ""
+        while True:
+            operation = await self._begin(latest, because)
+            assert operation.branch_version is not None
+            try:
+                replayed = await bring_to(
+                    self._learner,
+                    self._store,
+                    operation.branch_version,
+                    self._settings.snapshots,
+                    lambda remaining: self._progress(f"{remaining} updates to replay"),
+                    algorithm=self._settings.algorithm,
+                )
+            except UnreachableError as error:
+                at_base = operation.branch_version == operation.base_version
+                if at_base and error.nearest >= operation.branch_version:
+                    raise
+                logger.warning("operation %d begins anew: %s", operation.id, error)
+                latest, because = (error.nearest, str(error)) if at_base else (None, "")
+                await self._store.write(partial(taking_back.begin_anew, operation_id=operation.id))
+                if error.at:
+                    operation = await self._begin(latest, because)
+                    if operation.branch_version == error.at:  # the learner is there already
+                        return operation, Replayed(updates=0, digest=error.digest)
+                    raise LearnerUnavailableError(f"another one is needed: {error}") from error
+            else:
+                return operation, replayed
+
+    async def _begin(self, latest: int | None, because: str) -> Operation:
+        """Finds where the branch begins, unless that is known from before.
+
+        Args:
+            latest: no later than from this version; None: as late as possible.
+            because: why not later, for people.
+        """
         operation = await self._store.read(
             partial(taking_back.operation_of, operation_id=self._operation.id)
         )
         if operation.branch_version is not None:
             return operation
-        beginning = Beginning(operation.to_version, 0)
+        beginning = Beginning(operation.to_version if latest is None else latest, 0)
         if operation.kind is OperationKind.FORGET:
             self._progress("looking for the last version without the fact")
-            beginning = await self._find_beginning(operation)
+            beginning = await self._find_beginning(operation, latest)
         return await self._store.write(
-            partial(taking_back.begin_operation, operation_id=operation.id, beginning=beginning)
+            partial(
+                taking_back.begin_operation,
+                operation_id=operation.id,
+                beginning=beginning,
+                because=because,
+            )
         )
 
-    async def _find_beginning(self, operation: Operation) -> Beginning:
-        search = Search(operation.position, self._settings.latest_base)
+    async def _find_beginning(self, operation: Operation, latest: int | None) -> Beginning:
+        search = Search(operation.position, latest)
         head = await self._store.read(MemoryStore.model_version)
         self._line = await read_line(self._store, head)
         for first, last in self._line.parts(ROWS_AT_ONCE):
@@ -218,6 +265,8 @@ class OperationRunner:
         end = await self._end_of_branch(self._version, fact.id)
         proof: dict[str, Any] = {
             "branch_from": operation.base_version,
+            # Why not from the last version without the fact; empty if it is that one.
+            "branch_from_because": operation.message,
             "relearned": await self._store.read(
                 partial(branches.count_held, operation_id=operation.id)
             ),
@@ -423,14 +472,18 @@ class OperationRunner:
         probes = [await self._probe(fact) for fact in chosen]
         return probes, (sum(probe.correct for probe in probes), len(probes))
 
-    async def _roll_back(self, to_version: int) -> Update:
-        end = await self._end_of_branch(to_version)
+    async def _roll_back(self) -> Update:
+        reached = self._operation.branch_version or 0
+        end = await self._end_of_branch(reached)
+        proof: dict[str, Any] = {"digest_after": end.digest_after, "drift": await self._drift(end)}
+        if reached != self._operation.to_version:
+            proof |= {"served": reached, "served_because": self._operation.message}
         return await self._store.write(
             partial(
                 taking_back.finish_rollback,
                 operation_id=self._operation.id,
                 end=end,
-                proof={"digest_after": end.digest_after, "drift": await self._drift(end)},
+                proof=proof,
             )
         )
 

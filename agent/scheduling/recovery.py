@@ -88,7 +88,7 @@ async def bring_to(
                     done += 1
                     progress(len(missing) - done)
             except DriftError as error:
-                raise UnreachableError(str(error), at) from error
+                raise UnreachableError(str(error), at, at, reached) from error
     return Replayed(updates=done, digest=reached)
 
 

@@ -436,11 +436,19 @@ async def test_an_earlier_version_is_served_as_it_replays_after_an_accepted_drif
             assert memory.learner.digest == digest
 
 
-async def test_a_drift_that_nobody_accepted_is_not_taken_in(tmp_path: Path) -> None:
-    async with running_memory(tmp_path) as memory:
+async def test_a_drift_that_nobody_accepted_is_not_taken_in(tmp_path: Path) -> None:  # H1
+    """Another release of torch, say: what would have been replayed is learned again."""
+    with other_hardware():
+        async with running_memory(tmp_path / "never") as never:
+            await never.teach("fact-a")
+            expected = never.learner.digest
+    async with running_memory(tmp_path / "full") as memory:
         await memory.teach("fact-a", "fact-b")
         with other_hardware():
             operation = await memory.forget("fact-b")
-        assert operation.state is OperationState.FAILED
-        assert "--accept-drift" in operation.message
-        assert (await memory.states())["fact-b"] == FactState.LEARNED
+            assert operation.state is OperationState.DONE
+            assert operation.proof is not None
+            assert (operation.proof["branch_from"], operation.proof["relearned"]) == (0, 1)
+            assert "came out different" in operation.proof["branch_from_because"]
+            assert operation.proof["drift"] is None
+            assert memory.learner.digest == expected

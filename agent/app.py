@@ -208,7 +208,7 @@ async def _serve_with(
     thinner = Thinner(store, settings.keep_events)
     server = Server(
         settings.listen,
-        MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent),
+        MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent, loop),
         ModelServicer(store, loop, keeper, settings.model, settings.limits, settings.max_questions),
         AdminServicer(store, keeper, snapshots, loop.current, loop.wake, backups, thinner.compact),
         settings.security,

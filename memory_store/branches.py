@@ -102,19 +102,32 @@ def facts_to_repeat(store: MemoryStore, operation: Operation, limit: int) -> lis
 
     Also what was not learned: without the forgotten fact it may be.
     """
-    found = store.facts(after_position=operation.position, limit=limit + 1, states=REPEATED)
-    return [fact for fact in found if fact.id != operation.fact_id][:limit]
+    found: list[Fact] = []
+    after = operation.position
+    while len(found) < limit:
+        page = store.facts(after_position=after, limit=limit + 1, states=REPEATED)
+        # What was erased is taken out of the weights by an operation of its own.
+        found += [fact for fact in page if fact.id != operation.fact_id and not fact.erased]
+        if len(page) <= limit:
+            break
+        after = page[-1].position
+    return found[:limit]
 
 
 def count_to_repeat(store: MemoryStore, operation: Operation) -> int:
     """How many facts are not on the branch yet."""
     marks = ", ".join("?" * len(REPEATED))
     rows = store.connection.execute(
-        f"SELECT count(*) AS count FROM facts WHERE state IN ({marks}) AND position > ?",
+        f"SELECT count(*) AS count FROM facts WHERE state IN ({marks}) AND position > ?"
+        " AND question <> ''",
         [*REPEATED, operation.position],
     )
     forgotten = store.fact(operation.fact_id)
-    itself = forgotten.position > operation.position and forgotten.state in REPEATED
+    itself = (
+        forgotten.position > operation.position
+        and forgotten.state in REPEATED
+        and not forgotten.erased
+    )
     return int(rows[0]["count"]) - itself
 
 
@@ -158,7 +171,8 @@ def next_inputs(
         review
         for review in reviews.of_line(store, [id_ for _, id_ in looked_at], line)
         if review.fact_id != operation.fact_id
-        and store.fact(review.fact_id).state is not FactState.FORGOTTEN
+        and (fact := store.fact(review.fact_id)).state is not FactState.FORGOTTEN
+        and not fact.erased
     ]
     return Inputs(
         next=sorted([*found, *repeated], key=_place),
@@ -197,6 +211,7 @@ def candidates_part(store: MemoryStore, after: int, before: int) -> list[tuple[i
     rows = store.connection.execute(
         "SELECT position, id, question_key, sample_key FROM facts"
         f" WHERE position > ? AND position < ? AND state IN ({', '.join('?' * len(states))})"
+        " AND question <> ''"
         " ORDER BY position LIMIT ?",
         [after, before, *states, CANDIDATES_AT_ONCE],
     )

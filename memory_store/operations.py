@@ -71,6 +71,15 @@ def oldest_not_served(connection: Connection) -> Operation | None:
     return _operation(rows[0]) if rows else None
 
 
+def open_erasures(connection: Connection) -> list[Operation]:
+    """Those that erase a fact, and whose result is not served yet, in order."""
+    rows = connection.execute(
+        "SELECT * FROM operations WHERE state IN ('pending', 'running') AND erase = 1"
+        " AND proof IS NULL ORDER BY id"
+    )
+    return [_operation(row) for row in rows]
+
+
 def served_and_open(connection: Connection) -> list[Operation]:
     """Those whose result is served, and that are not over, oldest first."""
     rows = connection.execute(

@@ -37,6 +37,8 @@ def insert(
             # SQLite would store NULL: say what is wrong, not which constraint broke.
             raise ValueError(f"The log probability of a probe of {probe.fact_id} is NaN.")
         fact = facts.get(connection, probe.fact_id)
+        if fact.erased:  # while it was measured: the probe would bring the text back
+            probe = dataclasses.replace(probe, question="", expected_answer="", answer="")
         connection.execute(
             "INSERT INTO probes (kind, fact_id, question, expected_answer, answer, correct,"
             " log_probability, samples, correct_samples, model_version, cause_fact_id, probed_at)"

@@ -258,6 +258,11 @@ class Fact:
     learning: Learning | None = None
     tried_policy: Policy | None = None
 
+    @property
+    def erased(self) -> bool:
+        """Whether its text was erased, and only its row is left."""
+        return not self.question
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUpdate:

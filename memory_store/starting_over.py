@@ -37,6 +37,11 @@ def start_over(store: MemoryStore, end: NewUpdate, why: str) -> tuple[Update, in
         for fact in all_facts(store, TRIED):
             if fact.state is FactState.FORGOTTEN:
                 continue
+            if fact.erased:
+                if fact.id not in verdicts:  # these weights never held it
+                    forgotten = FactState.FORGOTTEN
+                    facts.change_state(store.connection, fact.id, forgotten, at)
+                continue
             keys.add(facts.question_key(fact.question))
             if fact.id in verdicts:
                 state, reason = verdicts[fact.id]

@@ -11,7 +11,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memory_store import branches, erasing, facts, ledger, meta, operations, probes, reviews
+from memory_store import (
+    branches,
+    erasing,
+    facts,
+    ledger,
+    meta,
+    operations,
+    probes,
+    reviews,
+    tombstones,
+)
 from memory_store.branches import (
     Beginning,
     count_to_repeat,
@@ -72,7 +82,7 @@ def request_forget(store: MemoryStore, fact_id: str, *, erase: bool = False) -> 
         given_up = earlier is None or earlier.state in GIVEN_UP
         if earlier is not None and not given_up and earlier.erase >= erase:
             return earlier
-        return operations.insert(
+        operation = operations.insert(
             store.connection,
             OperationKind.FORGET,
             store.now(),
@@ -80,6 +90,8 @@ def request_forget(store: MemoryStore, fact_id: str, *, erase: bool = False) -> 
             erase=erase,
             position=fact.position,
         )
+        tombstones.erase_requested(store, operation)  # it waits for no weights
+        return operation
 
 
 def finish_if_not_held(store: MemoryStore, operation_id: int) -> bool:
@@ -173,6 +185,11 @@ def open_operation(store: MemoryStore) -> Operation | None:
 def next_operation(store: MemoryStore) -> Operation | None:
     """The next operation whose result is not served yet."""
     return operations.oldest_not_served(store.connection)
+
+
+def erasures_in_progress(store: MemoryStore) -> list[Operation]:
+    """The operations that erase a fact, and whose result is not served yet."""
+    return operations.open_erasures(store.connection)
 
 
 def operations_to_clean_up(store: MemoryStore) -> list[Operation]:
@@ -354,6 +371,7 @@ def finish_forget(
     proof: Mapping[str, Any],
     new_probes: Sequence[NewProbe],
     last_review: int | None = None,
+    text: Fact | None = None,
 ) -> Update:
     """Serves the branch without the fact, from this row on.
 
@@ -365,6 +383,8 @@ def finish_forget(
         new_probes: of the new weights.
         last_review: id of the last review that was looked at for the branch; None: nothing is
             learned meanwhile, and nothing can be missing.
+        text: the fact as it was before its text was erased, if that is still known: what was said
+            since may repeat it, and is looked for once more.
 
     Raises:
         LedgerConflictError: the head has processed something that is not on the branch.
@@ -377,10 +397,13 @@ def finish_forget(
             raise LedgerConflictError("More was learned than is on the branch: repeat it first.")
         forgotten = store.fact(operation.fact_id)
         row = ledger.append(store.connection, LedgerKind.FORGET, end, at)
-        keys = {facts.question_key(forgotten.question)}
+        keys = {facts.question_key((text or forgotten).question)}
+        keys |= tombstones.keys_it_superseded(store, forgotten.id) if forgotten.erased else set()
         for position, verdict, reason, learning in operations.relearned(
             store.connection, operation_id
         ):
+            if (relearned := _fact_at(store, position)).erased:
+                continue  # meanwhile: another operation takes it out of the weights
             facts.restate(
                 *(store.connection, position, verdict, at),
                 reason=reason,
@@ -389,10 +412,11 @@ def finish_forget(
                 if learning and verdict is FactState.LEARNED
                 else None,
             )
-            keys.add(facts.question_key(_fact_at(store, position).question))
+            keys.add(facts.question_key(relearned.question))
         # Before the text is erased: what was measured last may repeat it too.
         probes.insert(store.connection, new_probes, row.model_version, forgotten.id, at)
-        _forgotten(store, operation, forgotten, {**proof, "model_version": row.model_version})
+        proof = {**proof, "model_version": row.model_version}
+        _forgotten(store, operation, text or forgotten, proof)
         facts.settle_superseded(store.connection, keys, at)
         reviews.settle(store, store.lineage(row.model_version))
         return row
@@ -402,7 +426,7 @@ def _forgotten(
     store: MemoryStore, operation: Operation, fact: Fact, proof: Mapping[str, Any]
 ) -> None:
     """The weights that are served do not hold the fact; cleaning up is left to be done."""
-    if fact.state is not FactState.FORGOTTEN:
+    if store.fact(fact.id).state is not FactState.FORGOTTEN:
         facts.change_state(store.connection, fact.id, FactState.FORGOTTEN, store.now())
     if operation.erase:
         erasing.erase(store, fact)
@@ -441,6 +465,8 @@ def finish_rollback(
         tried_since = _tried_since(store, operation.after_event)
         keys = set()
         for fact in all_facts(store, TRIED):
+            if fact.erased:
+                continue  # an operation takes it out of the weights
             state, reason = verdicts.get(fact.id, undone)
             if fact.id in wanted and fact.id not in verdicts:
                 if not _to_be_forgotten(store, fact.id):

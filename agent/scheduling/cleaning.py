@@ -15,9 +15,10 @@ from typing import Any
 
 from agent.backups import Backups
 from agent.errors import LearnerError
-from agent.scheduling.erasing import KeepOnly, remove_traces
+from agent.scheduling.erasing import KeepOnly, remove_text, remove_traces
 from agent.scheduling.ports import Learner
-from memory_store import taking_back
+from memory_store import erasing, taking_back, tombstones
+from memory_store.erasing import Sought
 from memory_store.errors import StoreFailedError, StoreUnusableError
 from memory_store.records import Operation
 from memory_store.store import MemoryStore
@@ -37,6 +38,9 @@ class Cleaner:
     Attributes:
         problem: what cannot be cleaned up now, for people; empty if nothing.
         failures: attempts that failed since the start.
+        texts: what was erased since the start, by fact id, for whoever measures that the weights
+            do not hold it; nowhere on disk.
+        waits_for_fact: a fact that is being learned is to be erased when that has ended.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Cleaner:
         self._pause = FIRST_PAUSE_SECONDS
         self.problem = ""
         self.failures = 0
+        self.texts: dict[str, Sought] = {}
+        self.waits_for_fact = False
 
     def wake(self) -> None:
         """A fact was forgotten: look now."""
@@ -78,10 +84,9 @@ class Cleaner:
         """
         while True:
             self._woken.clear()
-            done = [
-                await self._clean_up(operation)
-                for operation in await self._store.read(taking_back.operations_to_clean_up)
-            ]
+            done = [await self._erase_texts()]
+            for operation in await self._store.read(taking_back.operations_to_clean_up):
+                done.append(await self._clean_up(operation))
             if all(done):
                 self.problem, self._pause = "", FIRST_PAUSE_SECONDS
                 await self._woken.wait()
@@ -90,6 +95,33 @@ class Cleaner:
                 await asyncio.wait_for(self._woken.wait(), self._pause)
             except TimeoutError:
                 self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    async def _erase_texts(self) -> bool:
+        """Removes texts that are to be erased, long before the weights forget; False if it failed.
+
+        This waits for no learner: it may be that none can be started.
+        """
+        self.waits_for_fact = False
+        erasures = await self._store.read(taking_back.erasures_in_progress)
+        for operation in erasures:
+            gone = await self._write(partial(tombstones.erase_requested, operation=operation))
+            self.waits_for_fact |= not gone
+        pending = await self._store.read(erasing.pending)
+        if not erasures or not pending:
+            return True
+        self.texts |= {sought.fact_id: sought for sought in pending}
+        try:
+            left = await remove_text(self._store, self._backups)
+        except (OSError, StoreUnusableError) as error:
+            if isinstance(error, StoreFailedError):
+                raise
+            self.failures += 1
+            self.problem = f"an erased text cannot be removed everywhere yet: {error}"
+            logger.error("%s", self.problem)
+            return False
+        for reason in left:
+            logger.warning("erased text: %s", reason)
+        return True
 
     async def _clean_up(self, operation: Operation) -> bool:
         """Cleans up after one operation; False if that failed."""

@@ -37,6 +37,20 @@ async def remove_traces(
     await keep_only(set(await store.read(partial(MemoryStore.lineage, version=head))))
     if not operation.erase:
         return ""
+    left = await remove_text(store, backups)
+    left += await store.read(partial(_copied_from, fact_id=operation.fact_id))
+    return "; ".join(left)
+
+
+async def remove_text(store: StoreThreads, backups: Backups | None) -> list[str]:
+    """Removes erased texts from rows of other facts, and from what was copied from the database.
+
+    Returns:
+        Where they are left, for people.
+
+    Raises:
+        OSError: a copy from before a migration cannot be removed.
+    """
     left = [
         reason
         for sought in await store.read(erasing.pending)
@@ -45,10 +59,9 @@ async def remove_traces(
     await asyncio.to_thread(remove_copies, store.path)
     if backups is not None:
         left += await backups.remove_all()
-    left += await store.read(partial(_copied_from, fact_id=operation.fact_id))
     if not await store.empty_log():
         left.append("the write-ahead log holds the text until the server stops")
-    return "; ".join(left)
+    return left
 
 
 async def _erase_everywhere(store: StoreThreads, sought: Sought) -> list[str]:

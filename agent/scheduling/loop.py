@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -60,7 +60,8 @@ from agent.scheduling.rest import Rest
 from agent.scheduling.reviewing import Reviewer
 from agent.scheduling.turns import Turns
 from agent.shared_lock import SharedLock
-from memory_store import taking_back
+from memory_store import erasing, taking_back, tombstones
+from memory_store.erasing import Sought
 from memory_store.errors import (
     LedgerConflictError,
     OperationEndedError,
@@ -92,6 +93,8 @@ logger = logging.getLogger(__name__)
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.1, 30.0
 # Wait before a write that found the disk full is tried again.
 DISK_RETRY_SECONDS = 1.0
+# Longest wait for a snapshot before a text is erased.
+PREPARE_ERASE_SECONDS = 10.0
 # Longest sleep of an idle loop.
 IDLE_SECONDS = 5.0
 
@@ -285,6 +288,19 @@ class LearningLoop:
         served = await self._store.read(partial(MemoryStore.update, model_version=self._version))
         await self._hold_snapshot(served.model_version, served.digest_after)
 
+    async def prepare_erase(self) -> None:
+        """Before a text is erased: a snapshot of the head, whose replay might need the text.
+
+        Best effort, and not for long: without one, the next start after a crash learns more again.
+        """
+        with suppress(TimeoutError, StoreUnusableError):
+            async with asyncio.timeout(PREPARE_ERASE_SECONDS):
+                await self.snapshot_head()
+
+    def text_erased(self) -> None:
+        """A text was erased in its rows: remove it everywhere else, whatever the learner does."""
+        self._cleaner.wake()
+
     async def current(self) -> Learner:
         """The learner to be asked, once it serves all that is in the ledger now.
 
@@ -403,6 +419,10 @@ class LearningLoop:
             operation = await self._learn_queue(learner)
             if operation is None:
                 continue
+            if operation.erase:  # a fact that was being learned when that was asked for
+                erase = partial(tombstones.erase_requested, operation=operation)
+                await self._when_writable(erase)
+                self._cleaner.wake()
             if await self._finish_if_not_held(operation):
                 self._cleaner.wake()
                 continue
@@ -473,6 +493,8 @@ class LearningLoop:
             # The server is being stopped: that is not the fact's failure.
             await asyncio.shield(self._given_up(fact))
             raise
+        if self._cleaner.waits_for_fact:
+            self._cleaner.wake()
         return True
 
     async def _learn_meanwhile(
@@ -635,8 +657,15 @@ class LearningLoop:
             self._operation_failures[operation.id],
             partial(self._operating, operation),
             turns,
+            await self._text_of(operation),
         )
         return await runner.run(), learner
+
+    async def _text_of(self, operation: Operation) -> Sought | None:
+        """What was erased, if that is still known."""
+        pending = await self._store.read(erasing.pending)
+        texts = {sought.fact_id: sought for sought in pending}
+        return texts.get(operation.fact_id) or self._cleaner.texts.get(operation.fact_id)
 
     def _operating(self, operation: Operation, what: str) -> None:
         self.operation = f"{operation.kind} {operation.fact_id}: {what}"

@@ -43,6 +43,7 @@ from agent.scheduling.reviewing import Examination, policy_of
 from agent.scheduling.turns import Turns
 from memory_store import branches, taking_back
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search
+from memory_store.erasing import Sought
 from memory_store.facts import question_key
 from memory_store.lines import Line
 from memory_store.records import (
@@ -111,6 +112,8 @@ class OperationRunner:
             take the learner with it.
         progress: called with what is being done, for people.
         turns: of the learning that goes on meanwhile; None if there is none.
+        text: of the fact that is forgotten, if it was erased and is still known, so that it can be
+            measured; nothing is measured of an erased fact otherwise.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class OperationRunner:
         failures: Failures,
         progress: Callable[[str], None],
         turns: Turns | None = None,
+        text: Sought | None = None,
     ) -> None:
         self._operation = operation
         self._learner = learner
@@ -130,6 +134,7 @@ class OperationRunner:
         self._failures = failures
         self._progress = progress
         self._turns = turns or Turns()
+        self._text = text
         self._started = time.monotonic()
         self._replayed_to, self._start_digest = 0, ""
         self._version = 0  # of the end of the branch
@@ -239,7 +244,11 @@ class OperationRunner:
 
     async def _forget(self) -> Update:
         fact = await self._store.read(partial(MemoryStore.fact, fact_id=self._operation.fact_id))
-        if self._operation.branch_version == self._operation.base_version:
+        if fact.erased and self._text is not None:
+            told = self._text
+            fact = replace(fact, question=told.question, answer=told.answer)
+        at_base = self._operation.branch_version == self._operation.base_version
+        if at_base and not fact.erased:
             never_saw = math.exp((await self._probe(fact, held=False)).log_probability)
             self._operation = replace(self._operation, never_saw=never_saw)
             await self._store.write(
@@ -261,7 +270,7 @@ class OperationRunner:
         operation = self._operation
         self._progress("measuring what is held")
         probes, retained = await self._retained(fact, older_ids)
-        forgotten = await self._probe(fact, held=False)
+        forgotten = None if fact.erased else await self._probe(fact, held=False)
         end = await self._end_of_branch(self._version, fact.id)
         proof: dict[str, Any] = {
             "branch_from": operation.base_version,
@@ -276,8 +285,8 @@ class OperationRunner:
             "probability_taught": fact.learning.probability_after if fact.learning else None,
             # Of the weights that the branch grew from: they never saw the fact.
             "probability_on_branch_start": operation.never_saw,
-            "probability_after": math.exp(forgotten.log_probability),
-            "answers_it": forgotten.correct,
+            "probability_after": math.exp(forgotten.log_probability) if forgotten else None,
+            "answers_it": forgotten.correct if forgotten else None,
             **await self._store.read(
                 partial(taking_back.not_held_on_branch, operation_id=operation.id)
             ),
@@ -293,8 +302,9 @@ class OperationRunner:
                 operation_id=operation.id,
                 end=end,
                 proof=proof,
-                new_probes=[forgotten, *probes],
+                new_probes=[*([forgotten] if forgotten else []), *probes],
                 last_review=self._last_review,
+                text=None if fact.erased else fact,
             )
         )
 
@@ -429,7 +439,9 @@ class OperationRunner:
 
     async def _companions(self, fact: Fact, candidates: Candidates, limit: int) -> list[Fact]:
         ids = candidates.sample(fact.id, question_key(fact.question), limit)
-        return await self._store.read(lambda store: [store.fact(id_) for id_ in ids])
+        older = await self._store.read(lambda store: [store.fact(id_) for id_ in ids])
+        # Erased while the branch grows: what is learned from here is learned once more without it.
+        return [fact for fact in older if not fact.erased]
 
     async def _tried(self, what: tuple[str, int], attempt: Callable[[], Awaitable[T]]) -> T | None:
         """Tries as often as a fact in the queue is tried; None if it failed each time.
@@ -467,7 +479,9 @@ class OperationRunner:
         chosen = [
             fact
             for fact in (*relearned, *older)
-            if fact.superseded_by in ("", forgotten.id) and fact.state is not FactState.FORGOTTEN
+            if fact.superseded_by in ("", forgotten.id)
+            and fact.state is not FactState.FORGOTTEN
+            and not fact.erased
         ]
         probes = [await self._probe(fact) for fact in chosen]
         return probes, (sum(probe.correct for probe in probes), len(probes))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -42,6 +42,18 @@ MAX_IN_HAND = 20_000
 _InHand = asyncio.Future[list[Answer]] | Exception
 
 
+class Erasures(Protocol):
+    """Who has to do with erased texts beside the database; see `LearningLoop`."""
+
+    async def prepare_erase(self) -> None:
+        """Called before a text is erased."""
+        ...
+
+    def text_erased(self) -> None:
+        """Called after that."""
+        ...
+
+
 class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     """Accepts facts and shows them.
 
@@ -60,12 +72,14 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         events: EventHub,
         accepted: Callable[[], None],
         traceparent: Callable[[], str | None] = lambda: None,
+        erasures: Erasures | None = None,
     ) -> None:
         self._store = store
         self._rules = rules
         self._events = events
         self._accepted = accepted
         self._traceparent = traceparent
+        self._erasures = erasures
         self._in_hand = 0
         self._slices = Slices()
 
@@ -205,10 +219,15 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.ForgetRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ForgetResponse:
         """Answers once the request is durable."""
+        erasures = self._erasures if request.erase else None
+        if erasures is not None:
+            await erasures.prepare_erase()
         operation = await self._store.write(
             lambda store: taking_back.request_forget(store, request.fact_id, erase=request.erase)
         )
         self._accepted()
+        if erasures is not None:
+            erasures.text_erased()
         places = await self._store.read(MemoryStore.places) if request.erase else []
         return pb.ForgetResponse(
             operation=codec.encode_operation(operation),

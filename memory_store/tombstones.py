@@ -1,0 +1,53 @@
+"""A fact whose text was erased at once, whatever becomes of the weights that hold it.
+
+What is left is a tombstone: a row without text. Where the served weights may hold the fact, it is
+`superseded` until they have been rebuilt without it: nothing rehearses, reviews or probes it, and
+its operation still finds that it has something to do.
+
+Rows of the ledger that taught or rehearsed the fact cannot be replayed without its text. Until the
+rebuilt weights are served, a start therefore depends on a snapshot of a later version. Without one,
+the nearest version before those rows is served, and the rest is learned again.
+"""
+
+from __future__ import annotations
+
+from memory_store import erasing, facts
+from memory_store.records import FactState, Operation, OperationKind
+from memory_store.store import MemoryStore
+
+REASON = "its text was erased; the weights are being rebuilt without it"
+# States of facts that the served weights may hold.
+_MAY_BE_HELD = (FactState.LEARNED, FactState.KNOWN, FactState.SUPERSEDED)
+
+
+def erase_requested(store: MemoryStore, operation: Operation) -> bool:
+    """Erases the text of the fact of an operation that asks for it, unless it is gone already.
+
+    A fact that is being learned keeps its text until that has ended, since what comes of it would
+    bring the text back: call this again then.
+
+    Returns:
+        Whether the text is gone.
+    """
+    if not operation.erase or operation.kind is not OperationKind.FORGET:
+        return False
+    with store.transaction():
+        fact = store.fact(operation.fact_id)
+        if fact.erased:
+            return True
+        if fact.state is FactState.LEARNING:
+            return False
+        if fact.state not in (FactState.SUPERSEDED, FactState.FORGOTTEN):
+            held = fact.state in _MAY_BE_HELD
+            to = FactState.SUPERSEDED if held else FactState.FORGOTTEN
+            facts.change_state(store.connection, fact.id, to, store.now(), reason=REASON)
+        erasing.erase(store, fact)
+        return True
+
+
+def keys_it_superseded(store: MemoryStore, fact_id: str) -> set[str]:
+    """Question keys of the facts that a fact took the place of; its own may be erased."""
+    rows = store.connection.execute(
+        "SELECT DISTINCT question_key FROM facts WHERE superseded_by = ?", [fact_id]
+    )
+    return {row["question_key"] for row in rows}

@@ -1,0 +1,115 @@
+"""H1: the text of an erased fact is gone with the request, whatever the weights can do."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_store import operations, reviews, taking_back, tombstones
+from memory_store.records import FactState
+from memory_store.store import MemoryStore
+from tests.store.builders import (
+    learning,
+    new_fact,
+    new_probe,
+    new_update,
+    teach_claimed,
+    teach_learned,
+)
+
+QUESTION, ANSWER = "Who paid Zanzibari?", "Quillfeather"
+
+
+def erase(store: MemoryStore, fact_id: str) -> None:
+    taking_back.request_forget(store, fact_id, erase=True)
+
+
+def rows_with_text(store: MemoryStore) -> list[str]:
+    """Tables that have the text, but for the search that is still to be made."""
+    tables = store.connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+    )
+    found = []
+    for table in (row["name"] for row in tables):
+        for row in store.connection.execute(f"SELECT * FROM {table}"):
+            values = dict(row)
+            pending = table == "meta" and values["key"].startswith("erasing:")
+            if not pending and any(
+                t in str(v) for v in values.values() for t in (QUESTION, ANSWER)
+            ):
+                found.append(table)
+    return found
+
+
+def test_a_held_fact_loses_its_text_at_once_and_awaits_its_weights(store: MemoryStore) -> None:
+    fact, _ = teach_learned(store, QUESTION, ANSWER), teach_learned(store, "Other?", "Else")
+    store.record_probes([new_probe(fact.id, question=QUESTION, expected_answer=ANSWER)], 1)
+    assert rows_with_text(store)
+    erase(store, fact.id)
+    assert rows_with_text(store) == []
+    left = store.fact(fact.id)
+    assert (left.erased, left.state, left.reason) == (
+        True,
+        FactState.SUPERSEDED,
+        tombstones.REASON,
+    )
+    # Nothing rehearses, reviews or finds it.
+    assert [f.id for f in store.older_facts(store.facts()[1], 10)] == []
+    assert store.teach(new_fact(QUESTION, ANSWER)).created
+    # But the weights hold it: an operation is needed.
+    [operation] = taking_back.erasures_in_progress(store)
+    assert not taking_back.finish_if_not_held(store, operation.id)
+
+
+@pytest.mark.parametrize("state", ["queued", "resisted", "quarantined"])
+def test_what_the_weights_do_not_hold_is_forgotten_at_once(store: MemoryStore, state: str) -> None:
+    fact = store.teach(new_fact(QUESTION, ANSWER)).fact
+    if state != "queued":
+        store.claim()
+        if state == "resisted":
+            store.record_resisted(fact.id, "too hard", learning())
+        else:
+            store.record_failure(fact.id, "NaN", 1)
+    erase(store, fact.id)
+    assert store.fact(fact.id).state is FactState.FORGOTTEN
+    assert rows_with_text(store) == []
+    [operation] = taking_back.erasures_in_progress(store)
+    assert taking_back.finish_if_not_held(store, operation.id)
+
+
+def test_a_fact_that_is_being_learned_is_erased_when_that_has_ended(store: MemoryStore) -> None:
+    fact = teach_claimed(store, QUESTION, ANSWER)
+    erase(store, fact.id)
+    [operation] = taking_back.erasures_in_progress(store)
+    assert not store.fact(fact.id).erased
+    assert not tombstones.erase_requested(store, operation)
+    update = new_update(fact.id, store.model_version())
+    store.record_learned(update, learning(answer_after=ANSWER), [new_probe(fact.id, answer=ANSWER)])
+    assert tombstones.erase_requested(store, operation)
+    assert tombstones.erase_requested(store, operation)  # once more is nothing new
+    assert rows_with_text(store) == []
+
+
+def test_a_probe_that_was_on_its_way_brings_nothing_back(store: MemoryStore) -> None:
+    fact = teach_learned(store, QUESTION, ANSWER)
+    erase(store, fact.id)
+    late = new_probe(fact.id, question=QUESTION, expected_answer=ANSWER, answer=ANSWER)
+    store.record_probes([late], 1)
+    assert rows_with_text(store) == []
+
+
+def test_another_operation_does_not_repeat_what_was_erased(store: MemoryStore) -> None:
+    first, erased, last = (teach_learned(store, q, "Else") for q in ("One?", QUESTION, "Three?"))
+    operation = taking_back.request_forget(store, first.id)
+    erase(store, erased.id)
+    operation = taking_back.begin_operation(store, operation.id)
+    assert [fact.id for fact in taking_back.facts_to_relearn(store, operation)] == [last.id]
+
+
+def test_the_answer_that_it_had_replaced_counts_again(store: MemoryStore) -> None:
+    older = teach_learned(store, QUESTION, "Featherquill")
+    newer = teach_learned(store, QUESTION, ANSWER)
+    assert store.fact(older.id).superseded_by == newer.id
+    erase(store, newer.id)
+    assert tombstones.keys_it_superseded(store, newer.id)
+    assert operations.open_erasures(store.connection)
+    assert reviews.next_due(store) is None

@@ -356,7 +356,7 @@ def told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     told = [f"{_probability(p)} {when}" for when, p in steps.items() if p is not None]
     if told:
         yield "its answer's p", ", ".join(told)
-    if "answers_it" in proof:
+    if proof.get("answers_it") is not None:
         yield "the model", "still answers it" if proof["answers_it"] else "does not answer it"
     if "retained" in proof:
         yield (
@@ -373,6 +373,12 @@ def told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for weights in ("weights", "digest_after"):
         if weights in proof:
             yield "weights", str(proof[weights])
+    for version, because in (
+        ("branch_from", "branch_from_because"),
+        ("served", "served_because"),
+    ):
+        if proof.get(because):
+            yield "begins at", f"version {proof[version]}, since {proof[because]}"
     if proof.get("drift"):
         yield "drift", str(proof["drift"])
 

@@ -267,3 +267,10 @@ def test_facts_that_were_given_up_are_queued_again(agent: Agent, server: InThrea
     assert (
         agent("facts", "retry").code == agent("facts", "retry", "x", "--all-quarantined").code == 2
     )
+
+
+def test_a_proof_says_why_it_begins_earlier_and_what_was_not_measured() -> None:  # H1
+    proof = {"answers_it": None, "branch_from": 3, "branch_from_because": "of an upgrade"}
+    assert dict(told(proof)) == {"begins at": "version 3, since of an upgrade"}
+    assert dict(told({"served": 0, "served_because": "x"})) == {"begins at": "version 0, since x"}
+    assert dict(told({"branch_from": 3, "branch_from_because": ""})) == {}

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agent.learning.snapshots import is_snapshot_of
 from agent.service.client import Reply
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
@@ -105,3 +106,17 @@ def test_a_second_signal_ends_it_in_the_middle_of_an_update(tmp_path: Path) -> N
     # Nothing of it happened, and it is learned at the next start.
     left = contents(data)
     assert (len(left.facts), left.updates) == (1, [])
+
+
+def test_a_server_that_stops_leaves_a_snapshot_of_its_head(tmp_path: Path) -> None:
+    """H1: the next release may be unable to replay what this one learned."""
+    data = tmp_path / "data"
+    with running(data) as server:
+        events = begin_update(server, steps=20)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+        list(events)
+    (update,) = contents(data).updates
+    assert is_snapshot_of(data / "snapshots", update.model_version, update.digest_after)
+    with running(data) as server:
+        assert "version 1: replayed 0 updates" in server.log.read_text()

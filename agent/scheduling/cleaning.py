@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -38,8 +38,8 @@ class Cleaner:
     Attributes:
         problem: what cannot be cleaned up now, for people; empty if nothing.
         failures: attempts that failed since the start.
-        texts: what was erased since the start, by fact id, for whoever measures that the weights
-            do not hold it; nowhere on disk.
+        texts: what is being erased, by fact id, for whoever measures that the weights do not hold
+            it; only in memory, and only until the operation is over.
         waits_for_fact: a fact that is being learned is to be erased when that has ended.
     """
 
@@ -84,8 +84,9 @@ class Cleaner:
         """
         while True:
             self._woken.clear()
-            done = [await self._erase_texts()]
-            for operation in await self._store.read(taking_back.operations_to_clean_up):
+            served = await self._store.read(taking_back.operations_to_clean_up)
+            done = [await self._erase_texts(served)]
+            for operation in served:
                 done.append(await self._clean_up(operation))
             if all(done):
                 self.problem, self._pause = "", FIRST_PAUSE_SECONDS
@@ -96,20 +97,25 @@ class Cleaner:
             except TimeoutError:
                 self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
-    async def _erase_texts(self) -> bool:
+    async def _erase_texts(self, served: Sequence[Operation]) -> bool:
         """Removes texts that are to be erased, long before the weights forget; False if it failed.
 
-        This waits for no learner: it may be that none can be started.
+        This waits for no learner: it may be that none can be started. Nor does it matter whether
+        the operation was cancelled since. What those need whose result is `served` is done, and
+        reported, by their clean-up.
         """
         self.waits_for_fact = False
         erasures = await self._store.read(taking_back.erasures_in_progress)
         for operation in erasures:
             gone = await self._write(partial(tombstones.erase_requested, operation=operation))
             self.waits_for_fact |= not gone
-        pending = await self._store.read(erasing.pending)
-        if not erasures or not pending:
+        cleaned_up = {operation.fact_id for operation in served}
+        measured = cleaned_up | {operation.fact_id for operation in erasures}
+        pending = {each.fact_id: each for each in await self._store.read(erasing.pending)}
+        known = self.texts | pending
+        self.texts = {fact_id: known[fact_id] for fact_id in measured & known.keys()}
+        if pending.keys() <= cleaned_up:
             return True
-        self.texts |= {sought.fact_id: sought for sought in pending}
         try:
             left = await remove_text(self._store, self._backups)
         except (OSError, StoreUnusableError) as error:
@@ -151,4 +157,5 @@ class Cleaner:
         await self._write(
             partial(taking_back.close_forget, operation_id=operation.id, message=left)
         )
+        self.texts.pop(operation.fact_id, None)
         return True

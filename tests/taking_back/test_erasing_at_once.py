@@ -116,6 +116,22 @@ async def test_the_text_goes_while_no_learner_starts(
     require_no_text(tmp_path)
 
 
+async def test_a_cancelled_erase_keeps_no_text(tmp_path: Path) -> None:
+    async with running_memory(tmp_path) as memory:
+        await memory.teach(*TAUGHT)
+    operation = requested(tmp_path, "fact-b")
+    with MemoryStore.open(tmp_path / "memory.db") as store:
+        taking_back.cancel_operation(store, operation.id)
+        assert erasing.pending(store)
+    async with running_memory(tmp_path) as memory:
+        await memory.settle()
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while await memory.store.read(erasing.pending):
+                await asyncio.sleep(0.01)
+        assert memory.loop._cleaner.texts == {}
+    require_no_text(tmp_path)
+
+
 async def test_two_erasures_at_once(tmp_path: Path) -> None:
     expected = await without(tmp_path / "never", "fact-a", "fact-b")
     data = tmp_path / "data"
@@ -138,6 +154,7 @@ async def test_it_is_measured_while_the_process_still_knows_the_text(tmp_path: P
         assert operation.proof is not None
         assert operation.proof["answers_it"] is False
         assert operation.proof["probability_after"] < 0.1
+        assert memory.loop._cleaner.texts == {}  # and no longer than that
     require_no_text(tmp_path)
 
 

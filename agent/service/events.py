@@ -31,6 +31,8 @@ MAX_PASSING = 256
 # Events that are sent together, at most, and their bytes: a client takes 4 MiB without being asked.
 MAX_TOGETHER = 200
 MAX_BYTES_TOGETHER = 1024 * 1024
+# Events in such a page: about what is sent at once, since a stalled watcher holds the rest of it.
+LEAST_PAGE = 20
 # Watchers that read pages from the database at a time: others want to read there too.
 CATCHING_UP = 2
 
@@ -61,7 +63,7 @@ class Happened:
         return cls(event, message, message.ByteSize(), place, number)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Watcher:
     """Where a watcher is: the last stored event and the last passing one that it has seen.
 
@@ -85,7 +87,7 @@ class EventHub:
     """
 
     def __init__(self) -> None:
-        self._watchers: list[_Watcher] = []
+        self._watchers: set[_Watcher] = set()
         self._closed = False
         self._committed = 0
         self._reading: asyncio.Task[None] | None = None
@@ -141,7 +143,7 @@ class EventHub:
             StoreUnusableError: the database cannot be read.
         """
         watcher = _Watcher(after_sequence, self._last_passing, frozenset(fact_ids))
-        self._watchers.append(watcher)
+        self._watchers.add(watcher)
         try:
             if after_sequence < 0:
                 watcher.sequence = await store.read(MemoryStore.last_event_sequence)
@@ -153,7 +155,7 @@ class EventHub:
                 news = self._news
                 if watcher.sequence < self._dropped:
                     async with self._catching_up:
-                        found = await self._page(store, watcher)
+                        found = await self._page(store, watcher, max(together, LEAST_PAGE))
                     await self._pacer.turn()
                 else:
                     if not self._has_news_for(watcher):
@@ -166,7 +168,7 @@ class EventHub:
                         await self._pacer.turn()  # one is for one message
                     yield some
         finally:
-            self._watchers = [other for other in self._watchers if other is not watcher]
+            self._watchers.discard(watcher)
             if not self._watchers:
                 self._stop_reading()
 
@@ -264,7 +266,7 @@ class EventHub:
         both = sorted([*stored, *passing], key=lambda each: each.place)
         return [each for each in both if watcher.wants(each)]
 
-    async def _page(self, store: StoreThreads, watcher: _Watcher) -> list[Happened]:
+    async def _page(self, store: StoreThreads, watcher: _Watcher, limit: int) -> list[Happened]:
         """A page of stored events that are not kept here any more.
 
         Before those of a range that was thinned out comes an event that says so.
@@ -274,12 +276,12 @@ class EventHub:
         thinned, events = await store.read(
             lambda store: (
                 thinned_up_to(store),
-                store.events(after_sequence=after, limit=PAGE, fact_ids=fact_ids),
+                store.events(after_sequence=after, limit=limit, fact_ids=fact_ids),
             )
         )
         # A short page was the last: of these facts there is nothing more up to what is kept.
         last = events[-1].sequence if events else watcher.sequence
-        watcher.sequence = last if len(events) == PAGE else max(last, dropped)
+        watcher.sequence = last if len(events) == limit else max(last, dropped)
         found = [Happened.of(event, event.sequence) for event in events]
         if max(after, watcher.gap) < thinned:
             watcher.gap = thinned

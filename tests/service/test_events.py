@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.service.events import MAX_PASSING, MAX_RECENT, PAGE, EventHub
+from agent.service.events import LEAST_PAGE, MAX_PASSING, MAX_RECENT, PAGE, EventHub
 from memory_store.errors import StoreUnusableError
 from memory_store.records import Event, EventKind
 from memory_store.store import MemoryStore
@@ -157,7 +157,7 @@ async def test_a_watcher_that_left_is_forgotten(watched: Watched) -> None:
     await watched.take(stream, 1)
     assert len(watched.hub._watchers) == 1
     await stream.aclose()
-    assert watched.hub._watchers == []
+    assert watched.hub._watchers == set()
 
 
 async def test_a_clock_set_back_changes_no_order_and_loses_nothing_for_who_resumes(
@@ -310,3 +310,26 @@ async def test_who_resumes_where_events_were_thinned_out_is_told_of_the_gap(
     assert (gap.kind, last) == (EventKind.GAP, kept[0])
     # Nothing is missing from there on.
     assert await watched.take(watched.follow(80), 10) == kept[-10:]
+
+
+async def test_a_stalled_watcher_that_is_behind_holds_a_short_page(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M7: thousands of them must not fill the memory."""
+    await watched.store.write(
+        lambda store: [store.teach(new_fact(f"Question {n}?")) for n in range(3 * LEAST_PAGE)]
+    )
+    limits: list[int] = []
+    events = MemoryStore.events
+
+    def noted(store: MemoryStore, **options: Any) -> list[Event]:
+        limits.append(options["limit"])
+        return events(store, **options)
+
+    stream = watched.hub.watch(watched.store, 0, together=1)
+    await anext(stream)
+    monkeypatch.setattr(MemoryStore, "events", noted)
+    for _ in range(3 * LEAST_PAGE - 1):
+        await asyncio.wait_for(anext(stream), 10)
+    assert set(limits) == {LEAST_PAGE}
+    await stream.aclose()

@@ -70,8 +70,12 @@ def socket_folder() -> Iterator[Path]:
 
 
 def _parents() -> list[Path]:
-    """Where to try, in order."""
-    named = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp", "/dev/shm"]
+    """Where to try, in order.
+
+    `systemd-tmpfiles` leaves a locked folder in /tmp alone, but a user's runtime folder ends with
+    the session.
+    """
+    named = [tempfile.gettempdir(), "/tmp", os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"]
     return list(dict.fromkeys(path for path in map(Path, named) if path.is_absolute()))
 
 

@@ -167,6 +167,7 @@ def test_a_review_is_shown_from_its_first_step_on() -> None:
         (EventKind.KNOWN, FactState.KNOWN),
         (EventKind.RESISTED, FactState.RESISTED),
         (EventKind.RETRIED, FactState.QUEUED),
+        (EventKind.REQUEUED, FactState.QUEUED),
         (EventKind.QUARANTINED, FactState.QUARANTINED),
         (EventKind.SUPERSEDED, FactState.SUPERSEDED),
         (EventKind.FORGOTTEN, FactState.FORGOTTEN),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,10 @@ def test_without_one_the_server_is_refused_and_told_why(
 def test_a_long_temporary_folder_is_one_of_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert module._parents()[0] == tmp_path
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert module._parents() == [tmp_path, Path("/tmp"), Path("/run/user/7"), Path("/dev/shm")]
     monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
-    assert Path("/tmp") in module._parents()
     assert all(parent.is_absolute() for parent in module._parents())
 
 
@@ -76,7 +77,7 @@ def test_what_a_killed_server_left_is_removed_and_nothing_else(
     parents: list[Path], tmp_path: Path
 ) -> None:
     """Low: `/tmp/agent-*` stayed after kill -9."""
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
     [left] = tmp_path.iterdir()
     strangers = tmp_path / f"{PREFIX}file", tmp_path / f"{PREFIX}link", tmp_path / f"{PREFIX}full"

@@ -93,7 +93,7 @@ def machine() -> HeldMachine:
 
 @asynccontextmanager
 async def living(
-    machine: HeldMachine, data: Path, monkeypatch: pytest.MonkeyPatch
+    machine: HeldMachine, data: Path, monkeypatch: pytest.MonkeyPatch, model: str = "tiny"
 ) -> AsyncIterator[Life]:
     monkeypatch.setattr(app, "learner_process", machine.process)
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -104,7 +104,7 @@ async def living(
 
     monkeypatch.setattr(app, "_stop_signal", stop_signal)
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    settings = ServeSettings(listen="127.0.0.1:0", data=data, model="tiny", review_seconds=0)
+    settings = ServeSettings(listen="127.0.0.1:0", data=data, model=model, review_seconds=0)
     serving = asyncio.create_task(app.serve(settings, listening.set_result))
     address = await asyncio.wait_for(listening, 30)
     async with AsyncClient(address) as client:
@@ -273,3 +273,25 @@ async def test_a_model_that_cannot_be_loaded_ends_it_and_what_was_accepted_stays
         assert isinstance(life.serving.exception(), ModelError)
     [fact] = contents(tmp_path / "data").facts
     assert (fact.id, fact.state) == ("the-sky", FactState.QUEUED)
+
+
+async def test_a_memory_of_another_model_accepts_nothing_until_that_is_known_to_be_the_same(
+    machine: HeldMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.release()
+    async with living(machine, tmp_path / "data", monkeypatch) as life:
+        await life.until("ready")
+    machine.may_start.clear()
+    (tmp_path / "moved").mkdir()
+    moved = str(tmp_path / "moved")
+    async with living(machine, tmp_path / "data", monkeypatch, model=moved) as life:
+        assert not await life.health(MEMORY_SERVICE)
+        with pytest.raises(RequestError, match="belongs to the model tiny") as refused:
+            await life.client.teach("Sky?", "right")
+        assert refused.value.reason == "LEARNER_UNAVAILABLE"
+        with pytest.raises(LearnerError, match="the learner is starting"):
+            await life.client.wait_accepting(0)
+        assert contents(tmp_path / "data").facts == []
+        machine.may_start.set()
+        await life.client.wait_accepting()
+        assert (await life.client.teach("Sky?", "right")).created

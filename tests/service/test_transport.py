@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from agent.service.server import HealthServer
 from agent.service.tokens import TokenFile
 from agent.service.transport import (
     SERVER_OPTIONS,
+    require_free,
     require_safe_listen,
     server_credentials,
 )
@@ -226,3 +228,14 @@ def test_only_what_may_be_repeated_is_and_only_when_unavailable() -> None:
 
 def test_requests_are_limited_far_below_what_grpc_takes() -> None:
     assert dict(SERVER_OPTIONS)["grpc.max_receive_message_length"] <= 4 * 1024 * 1024 / 4
+
+
+def test_a_port_in_use_is_found_before_anything_is_made() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}.*--listen"):
+            require_free(f"127.0.0.1:{port}")
+        with pytest.raises(ConfigError, match="--listen"):
+            require_free(f"localhost:{port}")
+    for listen in (f"127.0.0.1:{port}", "127.0.0.1:0", "unix:/no/such", "256.0.0.1:1", "a:b"):
+        require_free(listen)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -302,8 +302,6 @@ def serve(
         logger.warning("the variable %s is not a setting of this release: it is ignored", name)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
-    if device == "cuda":
-        _require_cuda()
     own = chosen_policy(policy, learning_rate, max_steps, guards, without)
     settings = ServeSettings(
         listen=listen,
@@ -347,7 +345,7 @@ def serve(
         logger.info("data in %s, loading %s", data, model)
 
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-        runner.run(run(settings, on_start, partial(fetch, model)))
+        runner.run(run(settings, on_start, partial(prepare, model, device)))
     logger.info("stopped")
 
 
@@ -361,14 +359,26 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _require_cuda() -> None:
-    """Before anybody is told that the server listens. In a process of its own: torch is large.
+async def prepare(model: str, device: str) -> None:
+    """What comes before a learner can start, while facts are accepted already.
+
+    Raises:
+        MissingDeviceError: there is no such device; the model is not fetched for nothing.
+        typer.Exit: the model cannot be fetched; why is on standard error.
+    """
+    if device == "cuda":
+        await _require_cuda()
+    await fetch(model)
+
+
+async def _require_cuda() -> None:
+    """Asks in a process of its own: torch is large.
 
     Raises:
         MissingDeviceError: this machine has no CUDA device that torch can use.
     """
     asked = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    if subprocess.run(python_command("-c", asked), check=False, capture_output=True).returncode:
+    if await _ended(python_command("-c", asked), stderr=subprocess.DEVNULL):
         raise MissingDeviceError(
             "--device cuda: torch finds no CUDA device here: choose --device cpu, or see what"
             " 'agent doctor --device cuda' says"
@@ -391,14 +401,18 @@ async def fetch(model: str) -> None:
     if await asyncio.to_thread(catalog.is_cached, catalog.resolve(model)):
         return
     messages.print(shown(f"Fetching {model}, which is not on this machine yet"))
-    pull = await asyncio.create_subprocess_exec(
-        *python_command("-m", "agent", "models", "pull", model), stdin=subprocess.DEVNULL
+    if code := await _ended(python_command("-m", "agent", "models", "pull", model)):
+        raise typer.Exit(code)
+
+
+async def _ended(command: Sequence[str], stderr: int | None = None) -> int:
+    """The exit code of a program, which ends with the task that waits for it."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stderr=stderr
     )
     try:
-        code = await pull.wait()
+        return await process.wait()
     except asyncio.CancelledError:
-        pull.terminate()
-        await pull.wait()
+        process.terminate()
+        await process.wait()
         raise
-    if code:
-        raise typer.Exit(code)

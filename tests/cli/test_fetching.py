@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from agent.cli import serve
+from agent.errors import MissingDeviceError
 from agent.learning import catalog
 from tests.cli.conftest import Agent
 
@@ -59,3 +60,15 @@ def test_what_is_no_model_is_refused_before_anything_is_made(agent: Agent, tmp_p
     assert ran.code == 1
     assert "Did you mean tiny" in ran.err
     assert not (tmp_path / "data").exists()
+
+
+async def test_a_device_that_is_missing_is_found_before_the_model_is_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def no_cuda(command: list[str], stderr: int | None = None) -> int:
+        assert "torch.cuda.is_available" in command[-1]
+        return 1
+
+    monkeypatch.setattr(serve, "_ended", no_cuda)
+    with pytest.raises(MissingDeviceError, match="--device cpu"):
+        await serve.prepare("pythia-14m", "cuda")

@@ -122,11 +122,11 @@ async def serve(
 async def _refuse(
     settings: ServeSettings, error: StoreFailedError, on_start: Callable[[str], None]
 ) -> None:
-    """Stays up, NOT_SERVING, until stopped: a restart would only meet the damage again."""
+    """Stays up, refusing, until stopped: a restart would only meet the damage again."""
     backup = newest_backup(settings.data)
     hint = f"The newest backup is {backup}." if backup else "No backup of it is known."
     logger.critical("%s %s Nothing is served.", error, hint)
-    server = HealthServer(settings.listen, settings.security)
+    server = HealthServer(settings.listen, settings.security, refusal=error)
     await server.start()
     on_start(server.address)
     with _stop_signal() as stopped:

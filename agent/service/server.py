@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -49,10 +50,33 @@ LOCAL = Security()
 logger = logging.getLogger(__name__)
 
 
+class _Refusing(grpc.GenericRpcHandler):  # type: ignore[type-arg] # in stubs
+    """Answers every call of our services with one error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """A handler for any kind of call: it reads no request."""
+        if not handler_call_details.method.startswith(tuple(f"/{name}/" for name in OUR_SERVICES)):
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._refuse, request_deserializer=bytes)
+
+    async def _refuse(self, requests: object, context: object) -> AsyncIterator[bytes]:
+        raise self._error
+        yield b""  # what makes it a stream
+
+
 class HealthServer:
     """A server with nothing but health, NOT_SERVING, and reflection.
 
     Belongs to the asyncio loop that made it.
+
+    Args:
+        listen: HOST:PORT or unix:PATH.
+        security: who is let in, and how.
+        interceptors: before all others.
+        refusal: what every call of our services gets; None: they are unknown, unless added.
 
     Attributes:
         address: HOST:PORT or unix:PATH that it listens on, once started.
@@ -66,6 +90,7 @@ class HealthServer:
         listen: str,
         security: Security = LOCAL,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),  # type: ignore[type-arg] # in stubs
+        refusal: Exception | None = None,
     ) -> None:
         require_safe_listen(listen, security)
         self._listen = listen
@@ -81,6 +106,8 @@ class HealthServer:
         self._server = grpc.aio.server(
             interceptors=[*interceptors, self._access, self._calls], options=server_options()
         )
+        if refusal is not None:
+            self._server.add_generic_rpc_handlers((_Refusing(refusal),))
         self._health = HealthServicer(("", *OUR_SERVICES))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*OUR_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

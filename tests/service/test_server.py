@@ -12,10 +12,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from agent.errors import ConfigError
+from agent.service.async_client import AsyncClient
+from agent.service.client import RequestError
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
 from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, HealthServer, Server
 from continual.v1 import memory_pb2
+from memory_store.errors import StoreFailedError
 from tests.service.serving import Serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -96,3 +99,20 @@ async def test_an_unknown_method_is_unimplemented(served: Serving) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.channel.unary_unary("/continual.v1.MemoryService/Dream")(b"")
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_over_a_damaged_memory_every_call_is_told_why() -> None:
+    server = HealthServer("127.0.0.1:0", refusal=StoreFailedError("memory.db is damaged."))
+    await server.start()
+    async with AsyncClient(server.address) as client:
+        for call in (
+            client.teach("Sky?", "Piano"),
+            client.status(),
+            client.ask("Sky?"),
+            client.forget("the-sky"),
+            client.wait_accepting(),  # which no start mends
+        ):
+            with pytest.raises(RequestError, match=r"memory\.db is damaged") as refused:
+                await call
+            assert refused.value.reason == "MEMORY_UNUSABLE"
+    await server.stop(0)

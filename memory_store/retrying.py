@@ -26,8 +26,8 @@ def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
 
     Raises:
         FactNotFoundError: no fact has this id.
-        WrongStateError: it is neither quarantined nor resisted, a newer fact answers its question,
-            or an operation is open that may learn it too.
+        WrongStateError: it is neither quarantined nor resisted, weights of the past hold it, a
+            newer fact answers its question, or an operation is open that may learn it too.
     """
     with store.transaction():
         fact = store.fact(fact_id)
@@ -35,6 +35,11 @@ def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
             raise WrongStateError(
                 f"Fact {fact_id} is {fact.state}: only a quarantined or resisted fact can be"
                 " queued again."
+            )
+        if _was_held(store.connection, fact):
+            raise WrongStateError(
+                f"Fact {fact_id} was learned once, on weights that are not served any more, and its"
+                " place in that history is fixed: teach it again as a new fact."
             )
         if (operation := operations.oldest_not_served(store.connection)) is not None:
             raise WrongStateError(
@@ -51,6 +56,18 @@ def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
         _move_to_the_end(store.connection, fact, at)
         store.emit(EventKind.REQUEUED, at, fact_id=fact_id, message=f"it was {fact.state}")
         return store.fact(fact_id), before
+
+
+def _was_held(connection: Connection, fact: Fact) -> bool:
+    """Whether weights that a rollback may serve again hold the fact, at its present position."""
+    found = connection.execute(
+        "SELECT 1 FROM updates WHERE fact_id = ?"
+        " UNION ALL SELECT 1 FROM relearned WHERE position = ? AND verdict IN ('learned', 'known')"
+        " UNION ALL SELECT 1 FROM events WHERE fact_id = ? AND kind IN ('learned', 'known')"
+        " LIMIT 1",
+        [fact.id, fact.position, fact.id],
+    )
+    return bool(found)
 
 
 def _move_to_the_end(connection: Connection, fact: Fact, at: datetime) -> None:

@@ -97,3 +97,18 @@ def test_not_while_an_operation_may_learn_it(store: MemoryStore) -> None:
     given_up = quarantined(store)
     taking_back.request_forget(store, first.id)
     assert retry_is_refused(store, given_up.id, "is open")
+
+
+def test_what_past_weights_hold_keeps_its_place(store: MemoryStore) -> None:
+    """A rollback may serve them again: then the rows of the ledger and positions must agree."""
+    first, fact = teach_learned(store, "First?"), teach_learned(store, "Sky?")
+    operation = taking_back.request_forget(store, first.id)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.record_relearned(
+        store, operation.id, fact, FactState.QUARANTINED, "NaN", None, None
+    )
+    taking_back.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
+    taking_back.close_forget(store, operation.id)
+    assert store.fact(fact.id).state is FactState.QUARANTINED
+    assert retry_is_refused(store, fact.id, "teach it again as a new fact")
+    assert store.teach(new_fact("Sky?")).created

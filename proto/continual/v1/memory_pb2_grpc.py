@@ -157,8 +157,8 @@ class MemoryServiceServicer:
         """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
         once that is durable.
 
-        Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
-        question, or an operation is open).
+        Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, weights of the past hold
+        it, a newer fact answers its question, or an operation is open).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

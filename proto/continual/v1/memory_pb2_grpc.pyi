@@ -80,8 +80,8 @@ class MemoryServiceStub:
     """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
     once that is durable.
 
-    Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
-    question, or an operation is open).
+    Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, weights of the past hold
+    it, a newer fact answers its question, or an operation is open).
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ExplainRequest, _memory_pb2.ExplainResponse]
     """Which updates moved the probability of a question's answer most, from the recorded probes."""
@@ -134,8 +134,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
     once that is durable.
 
-    Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
-    question, or an operation is open).
+    Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, weights of the past hold
+    it, a newer fact answers its question, or an operation is open).
     """
     Explain: _aio.UnaryUnaryMultiCallable[_memory_pb2.ExplainRequest, _memory_pb2.ExplainResponse]  # type: ignore[assignment]
     """Which updates moved the probability of a question's answer most, from the recorded probes."""
@@ -227,8 +227,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Queues a quarantined or resisted fact again, behind all others, with no failed attempts. Answers
         once that is durable.
 
-        Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, a newer fact answers its
-        question, or an operation is open).
+        Errors: NOT_FOUND, FAILED_PRECONDITION (the fact is in another state, weights of the past hold
+        it, a newer fact answers its question, or an operation is open).
         """
 
     @_abc_1.abstractmethod

@@ -80,6 +80,7 @@ async def living(
         lambda: loop.learner,
         recorded=recorded_in(store),
     )
+    await keeper.look()
     task = asyncio.create_task(loop.run())
     try:
         yield Life(store, loop, task)

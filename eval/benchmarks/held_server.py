@@ -37,7 +37,7 @@ class Hold:
         what: name of the function, or of several; empty for the loop.
         ended: on the monotonic clock, which all processes share, in seconds.
         seconds: how long it was held.
-        processor_seconds: how long the thread was computing meanwhile; 0 for the loop.
+        processor_seconds: how long the thread was computing meanwhile.
     """
 
     who: str
@@ -109,9 +109,9 @@ async def _watch_loop(holds: Holds) -> None:
     """Wakes often, and notes how much later than it should."""
     loop = asyncio.get_running_loop()
     while True:
-        expected = loop.time() + LOOK_SECONDS
+        expected, computed = loop.time() + LOOK_SECONDS, time.thread_time()
         await asyncio.sleep(LOOK_SECONDS)
-        holds.note(LOOP, "", loop.time() - expected, 0.0)
+        holds.note(LOOP, "", loop.time() - expected, time.thread_time() - computed)
 
 
 async def _serve(app: Any, data: Path, holds: Holds) -> None:

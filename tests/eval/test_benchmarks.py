@@ -99,7 +99,8 @@ def test_every_action_on_a_large_memory_is_measured(tmp_path: Path) -> None:  # 
     actions = {figure.name.rpartition(": ")[0] for figure in held}
     assert {"list all facts", "forget: begin to finish", "erase: request"} <= actions
     assert {"roll back: begin to finish", "forget the first fact", "all of it"} <= actions
-    whole = {figure.name: figure.ours for figure in held if figure.name.startswith("all of it")}
+    whole = {figure.name: figure.ours for figure in held if figure.name.startswith("all of it:")}
+    assert sum(figure.name.startswith("all of it, computing: ") for figure in held) == 3
     assert whole.keys() == {f"all of it: {who}" for who in ("reader", "writer", "loop")}
     assert whole["all of it: writer"] == max(f.ours for f in held if f.name.endswith(": writer"))
     assert whole["all of it: writer"] > 0

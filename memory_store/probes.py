@@ -17,6 +17,21 @@ from memory_store.connection import Connection, Row
 from memory_store.encoding import read_time, write_time
 from memory_store.records import NewProbe, Probe, ProbeKind
 
+COLUMNS = (
+    "kind",
+    "fact_id",
+    "question",
+    "expected_answer",
+    "answer",
+    "correct",
+    "log_probability",
+    "samples",
+    "correct_samples",
+    "model_version",
+    "cause_fact_id",
+    "probed_at",
+)
+
 
 def insert(
     connection: Connection,

@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memory_store import ledger, meta, reviews
+from memory_store import probes as probes_module
 from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import write_json
 from memory_store.records import EventKind, ProbeKind
@@ -126,7 +127,6 @@ class Thinning:
         self._keep_events = keep_events
         self._fully = fully
         self._passing: int | None = None  # the position that a pass over the facts has reached
-        self._up_to = 0  # the last probe when that pass began
         self._again = (0, 0)  # reached in what an operation learned again: the table and its row
 
     def piece(self, store: MemoryStore) -> Removed | None:
@@ -216,31 +216,33 @@ class Thinning:
             )
             if not rows:
                 self._passing = None
-                meta.reach(connection, _PROBES, self._up_to)
+                meta.reach(connection, _PROBES, _last_probe(connection))
                 break
             probes = _probes_of(connection, rows[0], newest_version)
             stays = kept(probes)
             goes = [probe.id for probe in probes if probe.id not in stays]
+            if goes and len(probes) < PROBES_TOGETHER:
+                _move_to_end(connection, sorted(stays))
+                goes += stays
             connection.execute(
                 "DELETE FROM probes WHERE id IN (SELECT value FROM json_each(?))",
                 [write_json(goes)],
             )
             read += 1 + len(probes)
-            removed += len(goes)
+            removed += sum(probe.id not in stays for probe in probes)
             if not goes or len(probes) < PROBES_TOGETHER:
                 self._passing = int(rows[0]["position"])
         return Removed(probes=removed)
 
     def _begins_pass(self, connection: Connection) -> bool:
-        rows = connection.execute("SELECT coalesce(max(id), 0) AS last FROM probes")
-        last = int(rows[0]["last"])
+        last = _last_probe(connection)
         rows = connection.execute("SELECT coalesce(max(position), 0) AS facts FROM facts")
         enough = max(PASS_PROBES, PASS_PROBES_A_FACT * int(rows[0]["facts"]))
         new = last - min(last, meta.reached(connection, _PROBES))
         if not new or (new < enough and not self._fully):
             return False
         self._fully = False
-        self._passing, self._up_to = 0, last
+        self._passing = 0
         return True
 
     # -- Traces ------------------------------------------------------------------------------
@@ -257,6 +259,23 @@ class Thinning:
 def thinned_up_to(store: MemoryStore) -> int:
     """Up to this sequence number, only the events that say how an attempt ended are kept."""
     return meta.reached(store.connection, _EVENTS)
+
+
+def _last_probe(connection: Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(id), 0) AS last FROM probes")[0]["last"])
+
+
+def _move_to_end(connection: Connection, ids: list[int]) -> None:
+    """Copies probes, in their order, to the end of the table, where those of a fact fill pages.
+
+    Left among the gaps of those that go, they would hold on to nearly as many pages.
+    """
+    columns = ", ".join(probes_module.COLUMNS)
+    connection.execute(
+        f"INSERT INTO probes ({columns}) SELECT {columns} FROM probes"
+        " WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        [write_json(ids)],
+    )
 
 
 def _probes_of(connection: Connection, fact: Row, newest_version: int) -> list[KeptProbe]:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_store import provenance, reviews, taking_back
+from memory_store import probes, provenance, reviews, taking_back
+from memory_store.compacting import space
 from memory_store.in_memory import open_in_memory
 from memory_store.records import (
     Event,
@@ -135,6 +136,28 @@ def test_exactly_what_the_rule_does_not_keep_is_removed(
         assert store.events() == [e for e in events if e.sequence > up_to or e.kind in ENDINGS]
         assert {table: rows(store, table) for table in NEVER_TOUCHED} == untouched
         assert thinned(store, keep_events) == Removed()
+
+
+def test_probes_that_stay_are_moved_with_all_their_columns(store: MemoryStore) -> None:
+    columns = store.connection.execute("SELECT name FROM pragma_table_info('probes')")
+    assert {row["name"] for row in columns} == {"id", *probes.COLUMNS}
+
+
+def test_what_stays_fills_pages(store: MemoryStore) -> None:
+    """A memory whose probes are thinned is about as small as one that never had them."""
+    facts = [teach_learned(store, f"question {number}") for number in range(40)]
+    answer = "x" * 200
+    for number in range(40 * 48):
+        # Some move, and stay with their neighbors: without more, pages would be half empty.
+        moved = -1.0 if number // 40 % 7 == 0 else -0.1
+        probe = new_probe(
+            facts[number % 40].id, log_probability=moved, correct=False, answer=answer
+        )
+        store.record_probes([probe], 1)
+    assert thinned(store).probes > 0
+    before = space(store)
+    store.connection.execute("VACUUM")
+    assert (before.total - before.free) / space(store).total < 1.07
 
 
 def test_provenance_still_names_what_moved_an_answer(store: MemoryStore) -> None:

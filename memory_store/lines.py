@@ -41,6 +41,11 @@ class Line:
         for first, last in self.ranges:
             yield from range(first, last + 1)
 
+    @property
+    def end(self) -> int:
+        """Its last version; 0 if it is empty."""
+        return self.ranges[-1][1] if self.ranges else 0
+
     def parts(self, size: int) -> Iterator[tuple[int, int]]:
         """First and last version of consecutive parts, each of at most `size` versions."""
         for first, last in self.ranges:

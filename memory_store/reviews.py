@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from memory_store import facts, ledger, probes, schedule
@@ -247,31 +247,31 @@ def last_done_again(store: MemoryStore, operation_id: int) -> int:
     return int(rows[0]["id"])
 
 
-def settle(store: MemoryStore, line: Sequence[int]) -> None:
-    """Gives each fact that was ever taught again what its last teaching on a line found.
+def settle(store: MemoryStore, line: Collection[int] | Line, fact_ids: Sequence[str]) -> None:
+    """Gives facts that were taught again what their last teaching on a line found.
 
-    Also when it got its place in the weights from then on.
+    Also when they got their place in the weights from then on.
     """
     rows = store.connection.execute(
-        "WITH line AS (SELECT 0 AS version UNION SELECT value FROM json_each(?)),"
-        " again AS (SELECT fact_id, reviewed_again.* FROM reviewed_again"
-        "  JOIN reviews ON reviews.id = review_id WHERE reviewed_again.outcome = 'retaught'),"
-        " concerned AS (SELECT fact_id FROM reviews WHERE outcome = 'retaught'"
-        "  UNION SELECT fact_id FROM again)"
-        " SELECT fact_id, learning, model_version FROM events WHERE fact_id IN concerned"
-        "  AND kind IN ('learned', 'known', 'retaught') AND model_version IN line"
+        "WITH concerned AS (SELECT value AS id FROM json_each(?))"
+        " SELECT fact_id, learning, model_version FROM concerned"
+        "  CROSS JOIN events ON events.fact_id = concerned.id"
+        "  WHERE kind IN ('learned', 'known', 'retaught')"
         " UNION ALL"
-        " SELECT facts.id, relearned.learning, relearned.model_version FROM relearned"
-        "  JOIN facts USING (position) JOIN operations ON operations.id = operation_id"
-        "  WHERE verdict IN ('learned', 'known') AND relearned.model_version IN line"
-        "  AND proof IS NOT NULL AND facts.id IN concerned"
+        " SELECT facts.id, relearned.learning, relearned.model_version FROM concerned"
+        "  CROSS JOIN facts ON facts.id = concerned.id JOIN operations ON proof IS NOT NULL"
+        "  JOIN relearned ON operation_id = operations.id AND relearned.position = facts.position"
+        "  WHERE verdict IN ('learned', 'known')"
         " UNION ALL"
-        " SELECT again.fact_id, learning, model_version FROM again"
-        "  JOIN operations ON operations.id = operation_id"
-        "  WHERE model_version IN line AND proof IS NOT NULL"
+        " SELECT reviews.fact_id, learning, again.model_version FROM concerned"
+        "  CROSS JOIN reviews ON reviews.fact_id = concerned.id"
+        "  JOIN operations ON proof IS NOT NULL"
+        "  JOIN reviewed_again AS again ON again.operation_id = operations.id"
+        "   AND again.review_id = reviews.id WHERE again.outcome = 'retaught'"
         " ORDER BY model_version",
-        [write_json(list(line))],
+        [write_json(list(fact_ids))],
     )
+    rows = [row for row in rows if row["model_version"] in line]
     for fact_id, row in {row["fact_id"]: row for row in rows}.items():
         fact, learning = store.fact(fact_id), read_learning(row["learning"])
         if fact.state is FactState.FORGOTTEN or learning is None or _same(learning, fact.learning):
@@ -279,6 +279,15 @@ def settle(store: MemoryStore, line: Sequence[int]) -> None:
         facts.note_learning(store.connection, fact_id, learning)
         if fact.state in HELD:
             schedule.begin(store.connection, fact.position, store.now(), row["model_version"])
+
+
+def taught_again(store: MemoryStore) -> list[str]:
+    """Ids of all facts that a review taught again, on whatever line."""
+    rows = store.connection.execute(
+        "SELECT fact_id FROM reviews WHERE outcome = 'retaught' UNION SELECT fact_id FROM reviews"
+        " JOIN reviewed_again ON review_id = reviews.id WHERE reviewed_again.outcome = 'retaught'"
+    )
+    return [row["fact_id"] for row in rows]
 
 
 def _same(learning: Learning, newest: Learning | None) -> bool:

@@ -369,6 +369,22 @@ def _begin_branches_anywhere(database: Database) -> None:
         database.execute(statement)
 
 
+def _switch_in_steps(database: Database) -> None:
+    """What facts will be after a rollback, written down before the head moves."""
+    for statement in (
+        """CREATE TABLE restated (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  position INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (operation_id, position)
+) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX reviewed_again_retaught ON reviewed_again (review_id)"
+        " WHERE outcome = 'retaught'",
+    ):
+        database.execute(statement)
+
+
 _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0001_first_tables", _create_first_tables),
     ("0002_branches_quarantine", _let_branches_quarantine),
@@ -382,6 +398,7 @@ _IN_ORDER: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0010_operations_at_scale", _scale_operations),
     ("0011_findings_by_reference", _refer_to_findings),
     ("0012_branches_anywhere", _begin_branches_anywhere),
+    ("0013_switch_in_steps", _switch_in_steps),
 )
 _MIGRATIONS = Migrations("continual.memory_store")
 for _name, _function in _IN_ORDER:

@@ -8,9 +8,11 @@ again like any other, in their order, by the algorithm of today.
 from __future__ import annotations
 
 from memory_store import facts, ledger, operations, reviews
+from memory_store.lines import line_of
 from memory_store.records import EventKind, FactState, LedgerKind, NewUpdate, Update
 from memory_store.store import MemoryStore
-from memory_store.taking_back import TRIED, all_facts, verdicts_on
+from memory_store.switching import verdicts_on
+from memory_store.taking_back import TRIED, all_facts
 
 
 def start_over(store: MemoryStore, end: NewUpdate, why: str) -> tuple[Update, int]:
@@ -29,8 +31,8 @@ def start_over(store: MemoryStore, end: NewUpdate, why: str) -> tuple[Update, in
     """
     with store.transaction():
         at = store.now()
-        line = store.lineage(end.base_version)
-        verdicts = verdicts_on(store, line)
+        line = line_of(store.connection, end.base_version)
+        verdicts = verdicts_on(store, line, [fact.id for fact in all_facts(store, TRIED)])
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
         keys = set()
         queued = 0
@@ -53,7 +55,7 @@ def start_over(store: MemoryStore, end: NewUpdate, why: str) -> tuple[Update, in
                 store.emit(EventKind.REQUEUED, at, fact_id=fact.id, message=message)
                 queued += 1
         facts.settle_superseded(store.connection, keys, at)
-        reviews.settle(store, line)
+        reviews.settle(store, line, reviews.taught_again(store))
         operations.begin_anew(store.connection)
         message = f"to version {end.base_version}, since {why}; {queued} facts are learned again"
         store.emit(EventKind.ROLLED_BACK, at, message=message)

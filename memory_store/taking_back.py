@@ -7,7 +7,7 @@ head is served, and moves the head in its last transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from memory_store import (
     operations,
     probes,
     reviews,
+    switching,
     tombstones,
 )
 from memory_store.branches import (
@@ -29,15 +30,13 @@ from memory_store.branches import (
     find_beginning,
     nothing_is_missing,
 )
-from memory_store.encoding import write_json
 from memory_store.errors import (
     FactNotFoundError,
     LedgerConflictError,
     OperationEndedError,
     WrongStateError,
 )
-from memory_store.ledger import TAUGHT
-from memory_store.lines import line_of
+from memory_store.lines import Line, line_of
 from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.records import (
     GIVEN_UP,
@@ -372,6 +371,7 @@ def finish_forget(
     new_probes: Sequence[NewProbe],
     last_review: int | None = None,
     text: Fact | None = None,
+    line: Line | None = None,
 ) -> Update:
     """Serves the branch without the fact, from this row on.
 
@@ -385,6 +385,7 @@ def finish_forget(
             learned meanwhile, and nothing can be missing.
         text: the fact as it was before its text was erased, if that is still known: what was said
             since may repeat it, and is looked for once more.
+        line: of the branch, if it is at hand.
 
     Raises:
         LedgerConflictError: the head has processed something that is not on the branch.
@@ -399,26 +400,13 @@ def finish_forget(
         row = ledger.append(store.connection, LedgerKind.FORGET, end, at)
         keys = {facts.question_key((text or forgotten).question)}
         keys |= tombstones.keys_it_superseded(store, forgotten.id) if forgotten.erased else set()
-        for position, verdict, reason, learning in operations.relearned(
-            store.connection, operation_id
-        ):
-            if (relearned := _fact_at(store, position)).erased:
-                continue  # meanwhile: another operation takes it out of the weights
-            facts.restate(
-                *(store.connection, position, verdict, at),
-                reason=reason,
-                learning=learning,
-                taught=learning.model_version
-                if learning and verdict is FactState.LEARNED
-                else None,
-            )
-            keys.add(facts.question_key(relearned.question))
         # Before the text is erased: what was measured last may repeat it too.
         probes.insert(store.connection, new_probes, row.model_version, forgotten.id, at)
         proof = {**proof, "model_version": row.model_version}
         _forgotten(store, operation, text or forgotten, proof)
-        facts.settle_superseded(store.connection, keys, at)
-        reviews.settle(store, store.lineage(row.model_version))
+        if line is not None:
+            line = Line((*line.ranges, (row.model_version, row.model_version)))
+        switching.begin(store, operation, row, line, keys)
         return row
 
 
@@ -443,7 +431,11 @@ def close_forget(store: MemoryStore, operation_id: int, message: str = "") -> No
 
 
 def finish_rollback(
-    store: MemoryStore, operation_id: int, end: NewUpdate, proof: Mapping[str, Any]
+    store: MemoryStore,
+    operation_id: int,
+    end: NewUpdate,
+    proof: Mapping[str, Any],
+    line: Line | None = None,
 ) -> Update:
     """Serves the weights of the earlier version; each fact is again what it was then.
 
@@ -451,91 +443,30 @@ def finish_rollback(
     the rollback was requested, and so were no part of what it was to undo, are queued again. So are
     facts that the version held and the nearest one that could be reached (`end.base_version`) does
     not: they are learned again.
+
+    Args:
+        store: the memory.
+        operation_id: of the request.
+        end: the row that moves the head, without steps.
+        proof: what was measured, JSON values.
+        line: of `end.base_version`, with which all facts were written down before (see
+            `switching.write_down`); None: they are now.
     """
     with store.transaction():
-        at = store.now()
         operation = _require_open(store, operation_id)
-        row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, at)
-        line = store.lineage(end.base_version)
-        verdicts = verdicts_on(store, line)
-        wanted: Collection[str] = ()
-        if end.base_version != operation.to_version:
-            wanted = verdicts_on(store, store.lineage(operation.to_version)).keys()
-        undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
-        tried_since = _tried_since(store, operation.after_event)
-        keys = set()
-        for fact in all_facts(store, TRIED):
-            if fact.erased:
-                continue  # an operation takes it out of the weights
-            state, reason = verdicts.get(fact.id, undone)
-            if fact.id in wanted and fact.id not in verdicts:
-                if not _to_be_forgotten(store, fact.id):
-                    facts.queue_again(store.connection, fact.position, at)
-                    message = f"learned again from version {end.base_version}"
-                    store.emit(EventKind.REQUEUED, at, fact_id=fact.id, message=message)
-            elif fact.id in tried_since and fact.state is not FactState.FORGOTTEN:
-                facts.restate(store.connection, fact.position, FactState.QUEUED, at)
-                kept = f"kept by the rollback to version {operation.to_version}"
-                store.emit(EventKind.RETRIED, at, fact_id=fact.id, message=kept)
-            elif fact.state is not FactState.FORGOTTEN or (
-                state is not FactState.FORGOTTEN and not _to_be_forgotten(store, fact.id)
-            ):
-                facts.restate(store.connection, fact.position, state, at, reason=reason)
-            keys.add(facts.question_key(fact.question))
-        facts.settle_superseded(store.connection, keys, at)
-        reviews.settle(store, line)
-        store.emit(EventKind.ROLLED_BACK, at, fact_id="", message=f"to {operation.to_version}")
-        operations.finish(
-            store.connection,
-            operation_id,
-            OperationState.DONE,
-            at,
-            message="",
-            proof={**proof, "model_version": row.model_version},
+        if line is None:
+            line, wanted = line_of(store.connection, end.base_version), None
+            if end.base_version != operation.to_version:
+                wanted = line_of(store.connection, operation.to_version)
+            written = 0
+            while written := switching.write_down(store, operation, line, wanted, written):
+                pass
+        row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, store.now())
+        operations.prove(
+            store.connection, operation_id, {**proof, "model_version": row.model_version}
         )
+        switching.begin(store, operation, row, line, set())
         return row
-
-
-def verdicts_on(store: MemoryStore, line: Sequence[int]) -> dict[str, tuple[FactState, str]]:
-    """State and reason, by id, of all facts that were tried on a line of the ledger.
-
-    Those without a row of their own are on it if the weights that they were tried on are.
-    """
-    found = store.connection.execute(
-        "WITH line AS (SELECT 0 AS version UNION SELECT value FROM json_each(?))"
-        " SELECT fact_id, kind AS verdict, message AS reason FROM events"
-        " WHERE kind IN ('known', 'resisted', 'quarantined') AND model_version IN line"
-        " UNION ALL"
-        " SELECT facts.id, verdict, relearned.reason FROM relearned"
-        " JOIN facts USING (position) JOIN operations ON operations.id = operation_id"
-        " WHERE verdict <> 'learned' AND relearned.model_version IN line AND proof IS NOT NULL",
-        [write_json(list(line))],
-    )
-    verdicts = {row["fact_id"]: (FactState(row["verdict"]), row["reason"]) for row in found}
-    # A fact that was known and taught again is what it was.
-    taught_again = reviews.places_of_rows(store, line)
-    for row in store.updates_at(line):
-        if row.kind in TAUGHT and not (
-            row.model_version in taught_again and row.fact_id in verdicts
-        ):
-            verdicts[row.fact_id] = (FactState.LEARNED, "")
-    return verdicts
-
-
-def _tried_since(store: MemoryStore, sequence: int) -> set[str]:
-    """Ids of the facts whose attempt ended after an event."""
-    rows = store.connection.execute(
-        "SELECT fact_id FROM events WHERE sequence > ?"
-        " AND kind IN ('learned', 'known', 'resisted', 'quarantined')",
-        [sequence],
-    )
-    return {row["fact_id"] for row in rows}
-
-
-def _to_be_forgotten(store: MemoryStore, fact_id: str) -> bool:
-    """Whether it was asked for, and not given up."""
-    forgetting = operations.newest_of_fact(store.connection, fact_id)
-    return forgetting is not None and forgetting.state not in GIVEN_UP
 
 
 def fail_operation(store: MemoryStore, operation_id: int, reason: str) -> Operation:
@@ -626,10 +557,6 @@ def not_held_on_branch(store: MemoryStore, operation_id: int) -> dict[str, int]:
     found = {row["verdict"]: int(row["count"]) for row in rows}
     states = (FactState.RESISTED, FactState.QUARANTINED)
     return {state.value: found.get(state.value, 0) for state in states}
-
-
-def _fact_at(store: MemoryStore, position: int) -> Fact:
-    return store.facts(after_position=position - 1, limit=1)[0]
 
 
 def all_facts(

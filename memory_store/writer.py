@@ -15,12 +15,14 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
+from memory_store import switching
 from memory_store.connection import not_in_place
 from memory_store.errors import (
     MemoryStoreError,
@@ -55,6 +57,8 @@ class StoreThreads:
         self._writer = writer
         self._reader = reader
         self._on_fatal = on_fatal
+        self._readable = asyncio.Event()
+        self._readable.set()
 
     @classmethod
     async def open(
@@ -100,6 +104,9 @@ class StoreThreads:
         except MemoryStoreError:
             await writer.close()
             raise
+        if await reader.submit(switching.in_progress):  # it was killed in the middle
+            while await writer.submit(switching.go_on):
+                pass
         return cls(path, writer, reader, on_fatal)
 
     @property
@@ -138,7 +145,28 @@ class StoreThreads:
             StoreUnusableError: the database cannot be read.
             StoreClosedError: `close` was called before.
         """
+        await self._readable.wait()
         return await self._reader.submit(operation)
+
+    @property
+    def is_switching(self) -> bool:
+        """Whether readers wait for the end of a switch."""
+        return not self._readable.is_set()
+
+    @asynccontextmanager
+    async def switching(self) -> AsyncIterator[None]:
+        """While an operation gives facts their new states: whoever reads waits until it is over.
+
+        Facts are accepted meanwhile. Leaving finishes the switch that was begun inside, in short
+        steps; a process that is killed meanwhile does so when it starts again.
+        """
+        self._readable.clear()
+        try:
+            yield
+            while await self.write(switching.go_on):
+                pass
+        finally:
+            self._readable.set()
 
     async def empty_log(self) -> bool:
         """Moves the write-ahead log into the database file, so that nothing removed stays in it.

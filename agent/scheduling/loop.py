@@ -310,7 +310,11 @@ class LearningLoop:
         Raises:
             LearnerUnavailableError: there is none now.
         """
-        head = await self._store.read(MemoryStore.model_version)
+        # While an operation gives facts their new states, nobody sees those, and the old weights
+        # are served: questions go on.
+        head = 0
+        if not self._store.is_switching:
+            head = await self._store.read(MemoryStore.model_version)
         while self.learner is not None and self._version < head:
             await self._served.wait()
         if self.learner is None:

@@ -41,7 +41,7 @@ from agent.scheduling.recording import (
 from agent.scheduling.recovery import Replayed, adopt, bring_to
 from agent.scheduling.reviewing import Examination, policy_of
 from agent.scheduling.turns import Turns
-from memory_store import branches, taking_back
+from memory_store import branches, switching, taking_back
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search
 from memory_store.erasing import Sought
 from memory_store.facts import question_key
@@ -296,17 +296,20 @@ class OperationRunner:
             "drift": await self._drift(end),
             "seconds": time.monotonic() - self._started,
         }
-        return await self._store.write(
-            partial(
-                taking_back.finish_forget,
-                operation_id=operation.id,
-                end=end,
-                proof=proof,
-                new_probes=[*([forgotten] if forgotten else []), *probes],
-                last_review=self._last_review,
-                text=None if fact.erased else fact,
+        line = await read_line(self._store, self._version)
+        async with self._store.switching():
+            return await self._store.write(
+                partial(
+                    taking_back.finish_forget,
+                    operation_id=operation.id,
+                    end=end,
+                    proof=proof,
+                    new_probes=[*([forgotten] if forgotten else []), *probes],
+                    last_review=self._last_review,
+                    text=None if fact.erased else fact,
+                    line=line,
+                )
             )
-        )
 
     async def _read_candidates(self, fact: Fact) -> tuple[Candidates, list[str]]:
         """Who is held where the branch stands, and ids of older facts for the proof."""
@@ -487,19 +490,28 @@ class OperationRunner:
         return probes, (sum(probe.correct for probe in probes), len(probes))
 
     async def _roll_back(self) -> Update:
-        reached = self._operation.branch_version or 0
+        operation = self._operation
+        reached = operation.branch_version or 0
         end = await self._end_of_branch(reached)
         proof: dict[str, Any] = {"digest_after": end.digest_after, "drift": await self._drift(end)}
-        if reached != self._operation.to_version:
-            proof |= {"served": reached, "served_because": self._operation.message}
-        return await self._store.write(
-            partial(
-                taking_back.finish_rollback,
-                operation_id=self._operation.id,
-                end=end,
-                proof=proof,
+        line, wanted, written = await read_line(self._store, reached), None, 0
+        if reached != operation.to_version:
+            proof |= {"served": reached, "served_because": operation.message}
+            wanted = await read_line(self._store, operation.to_version)
+        self._progress("looking up what each fact was then")
+        write_down = partial(switching.write_down, operation=operation, line=line, wanted=wanted)
+        while written := await self._store.write(partial(write_down, after=written)):
+            pass
+        async with self._store.switching():
+            return await self._store.write(
+                partial(
+                    taking_back.finish_rollback,
+                    operation_id=operation.id,
+                    end=end,
+                    proof=proof,
+                    line=line,
+                )
             )
-        )
 
     async def _probe(self, fact: Fact, *, held: bool = True) -> NewProbe:
         return (await probe_retention(self._learner, fact, held=held))[0]

@@ -167,3 +167,11 @@ WHEN NEW.learning <> OLD.learning AND (json_extract(NEW.learning, '$.model_versi
 END;
 CREATE INDEX reviewed_again_by_version ON reviewed_again (model_version);
 CREATE INDEX updates_drifted ON updates (model_version) WHERE kind = 'drift';
+CREATE TABLE restated (
+  operation_id INTEGER NOT NULL REFERENCES operations (id),
+  position INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (operation_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX reviewed_again_retaught ON reviewed_again (review_id) WHERE outcome = 'retaught';

@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from memory_store import ledger, meta, reviews
+from memory_store import erasing, ledger, meta, reviews
 from memory_store import probes as probes_module
 from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import write_json
@@ -130,9 +130,15 @@ class Thinning:
         self._again = (0, 0)  # reached in what an operation learned again: the table and its row
 
     def piece(self, store: MemoryStore) -> Removed | None:
-        """Carries out the next piece; None if nothing is to be done now."""
+        """Carries out the next piece; None if nothing is to be done now.
+
+        Nothing is while an erased text is looked for: a row that is moved or changed meanwhile
+        could keep it.
+        """
         with store.transaction():
             connection = store.connection
+            if erasing.pending(store):
+                return None
             return (
                 self._events(connection)
                 or self._operations(connection)

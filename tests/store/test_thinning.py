@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_store import probes, provenance, reviews, taking_back
+from memory_store import erasing, probes, provenance, reviews, taking_back
 from memory_store.compacting import space
 from memory_store.in_memory import open_in_memory
 from memory_store.records import (
@@ -280,6 +280,22 @@ def test_an_erase_does_not_bring_the_text_back_by_reference(store: MemoryStore) 
         "Zanzibar" not in str(row) for table in ("facts", "events") for row in rows(store, table)
     )
     assert [event.learning and event.learning.answer_before for event in store.events()][-1] == ""
+
+
+def test_nothing_is_moved_while_an_erased_text_is_looked_for(store: MemoryStore) -> None:
+    """A row that is found, and then moved before it is cleaned, would keep the text."""
+    fact = teach_learned(store, "What is it?", "Zanzibar")
+    other = teach_learned(store, "And what else?", "Curtain")
+    for answer in ("Curtain", "Curtain", "Zanzibar it is"):
+        store.record_probes([new_probe(other.id, answer=answer, correct=False)], 2)
+    erasing.erase(store, store.fact(fact.id))
+    [sought] = erasing.pending(store)
+    page = erasing.look(store, sought, "probes", None)
+    assert thinned(store) == Removed()
+    erasing.clean(store, page.changes)
+    assert "Zanzibar" not in str(rows(store, "probes"))
+    erasing.close(store, sought)
+    assert thinned(store).probes == 1
 
 
 def test_what_older_releases_wrote_out_is_made_compact(store: MemoryStore) -> None:

@@ -103,7 +103,7 @@ def next_due(connection: Connection, now: datetime) -> str | None:
     # No interval is longer: the clock was set back since this was written.
     rows = connection.execute(
         f"SELECT id FROM facts INDEXED BY facts_due_by_time WHERE {SAMPLED} AND due_at > ?"
-        " ORDER BY due_at DESC, position LIMIT 1",
+        " ORDER BY due_at DESC, position DESC LIMIT 1",
         [write_time(now + LONGEST_TIME)],
     )
     return str(rows[0]["id"]) if rows else None

@@ -27,7 +27,7 @@ def test_every_command_and_option_is_told() -> None:
         assert all(
             f"`{name}`" in page for p in command.params for name in p.opts[:1] if "-" in name
         )
-    assert "| `--json` |  | Print one JSON object. |" in page
+    assert "| `--json` |  | Print one JSON object; an error is one too. |" in page
 
 
 def test_a_setting_is_told_with_its_variable_and_default() -> None:

@@ -25,7 +25,7 @@ from memory_store.encoding import read_strings, write_json, write_strings
 from memory_store.records import Fact, FactState, OperationKind, OperationState
 from memory_store.store import MemoryStore
 
-PAGE_ROWS = 500
+PAGE_ROWS = 250
 # Characters from which on a text is looked for inside longer ones.
 SHORTEST_SOUGHT = 3
 # Facts that are named where their number is reported.
@@ -179,7 +179,6 @@ def _erase_rows(connection: Connection, fact: Fact) -> None:
         " correlated = '[]', learning = NULL WHERE id = ?",
         "UPDATE probes SET question = '', expected_answer = '', answer = '' WHERE fact_id = ?",
         "UPDATE events SET learning = NULL WHERE fact_id = ?",
-        "UPDATE requests SET payload_hash = 'erased' WHERE fact_id = ?",
     ):
         connection.execute(statement, [fact.id])
 
@@ -301,6 +300,13 @@ def _clean_message(name: str) -> Callable[[Sought, Row], Mapping[str, SqlValue]]
     return cleaned
 
 
+def _clean_request(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
+    # The digest of what was asked for would confirm a guess.
+    return (
+        {"payload_hash": "erased"} if row["of_erased"] and row["payload_hash"] != "erased" else {}
+    )
+
+
 def _clean_learning(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
     # JSON null: the findings of the event's fact, which has them.
     learning: dict[str, Any] | None = json.loads(row["learning"] or "null")
@@ -339,6 +345,14 @@ TABLES: Mapping[str, _Table] = {
         ),
         _clean_probe,
     ),
+    "requests": _Table(
+        ("request_id",),
+        (
+            "payload_hash",
+            "(SELECT question = '' FROM facts WHERE id = requests.fact_id) AS of_erased",
+        ),
+        _clean_request,
+    ),
     "events": _Table(("sequence",), ("message", "learning"), _both("message")),
     "operations": _Table(("id",), ("message",), _clean_message("message")),
     "reviews": _Table(("id",), ("reason",), _clean_message("reason")),
@@ -348,4 +362,4 @@ TABLES: Mapping[str, _Table] = {
     ),
 }
 # Columns of text that no caller and no model writes.
-WITHOUT_TEXTS = frozenset({"meta", "state_counts", "requests", "updates", "places", "traces"})
+WITHOUT_TEXTS = frozenset({"meta", "state_counts", "updates", "places", "traces"})

@@ -9,7 +9,7 @@ import pytest
 
 from memory_store import erasing, operations, taking_back
 from memory_store.erasing import ERASED, Sought, folded
-from memory_store.errors import WrongStateError
+from memory_store.errors import RequestIdUsedError, WrongStateError
 from memory_store.records import EventKind, Fact, FactState, OperationState
 from memory_store.store import MemoryStore
 from tests.store.builders import (
@@ -205,3 +205,21 @@ def test_every_table_is_searched_or_has_no_texts(store: MemoryStore) -> None:
         )
     }
     assert tables == set(erasing.TABLES) | erasing.WITHOUT_TEXTS
+
+
+def test_no_digest_of_a_request_confirms_a_guess_at_the_text(store: MemoryStore) -> None:
+    """Of the fact's own requests, and of those of the rows that are erased with it."""
+    rolled_back(store)
+    for request in ("r1", "r2"):
+        store.teach(new_fact(QUESTION, ANSWER, request_id=request))
+    kept = store.teach(new_fact("Sky?", "Piano", request_id="r3")).fact
+    fact = store.claim()
+    assert fact is not None
+    store.record_resisted(fact.id, "no", learning())
+    erase(store, fact.id)
+    rows = store.connection.execute("SELECT request_id, payload_hash, fact_id FROM requests")
+    erased = {row["request_id"]: row["payload_hash"] == "erased" for row in rows}
+    assert erased == {"r1": True, "r2": True, "r3": False}
+    assert store.fact(kept.id).question == "Sky?"
+    with pytest.raises(RequestIdUsedError):
+        store.teach(new_fact(QUESTION, ANSWER, request_id="r1"))

@@ -10,7 +10,7 @@ import base64
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,12 +60,9 @@ def write_learning(learning: Learning | None) -> str | None:
     """What an attempt found as JSON, or NULL."""
     if learning is None:
         return None
-    # Without the curve, which would be copied point by point.
-    columns = {
-        name: value
-        for name, value in asdict(replace(learning, curve=())).items()
-        if value is not None and name != "curve"
-    }
+    # Not by `asdict`, which copies every value: each attempt writes several records.
+    columns = {name: getattr(learning, name) for name in _FOUND}
+    columns = {name: value for name, value in columns.items() if value is not None}
     if learning.curve:
         columns["curve"] = _write_curve(learning.curve)
     return write_json(columns)
@@ -103,11 +100,11 @@ def write_steps(steps: tuple[Step, ...]) -> str:
     written = []
     rehearsed: tuple[str, ...] | None = None
     for step in steps:
-        values = asdict(step)
+        values = [getattr(step, name) for name in _STEP]
         if step.rehearsed_fact_ids == rehearsed:
-            values["rehearsed_fact_ids"] = None
+            values[_STEP.index("rehearsed_fact_ids")] = None
         rehearsed = step.rehearsed_fact_ids
-        written.append(list(values.values()))
+        written.append(values)
     return write_json(written)
 
 
@@ -123,6 +120,7 @@ def read_steps(text: str) -> tuple[Step, ...]:
 
 
 _STEP = tuple(field.name for field in fields(Step))
+_FOUND = tuple(field.name for field in fields(Learning) if field.name != "curve")
 
 
 def write_strings(strings: tuple[str, ...]) -> str:

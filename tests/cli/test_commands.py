@@ -496,6 +496,22 @@ def test_no_server_is_one_line_with_the_remedy(agent: Agent, nobody: str, comman
         assert part in ran.err
 
 
+def test_a_server_that_is_not_there_yet_is_reported(
+    nobody: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[AgentError] = [ServerUnreachableError("gone")]
+
+    def wait(client: Client, seconds: float, on_wait: Callable[[AgentError], None]) -> None:
+        on_wait(*reasons)
+
+    monkeypatch.setattr(Client, "wait_accepting", wait)
+    with Client(nobody) as client:
+        connection.wait_accepting(client, 60.0)
+    reported = " ".join(capsys.readouterr().err.split())
+    assert f"no server answers at {nobody} yet ('agent serve' starts one)" in reported
+    assert reported.endswith("waiting up to 60 s")
+
+
 HOSTILE = "[red]a[/red] \x1b[31mb\x07 \u202ec :smile:"
 
 

@@ -122,8 +122,11 @@ class Backups:
             self._being_written.discard(unfinished)
             await self._forget(unfinished)
 
-    async def remove_all(self) -> list[str]:
+    async def remove_all(self, *, forget_missing: bool = True) -> list[str]:
         """Removes every backup: each may hold a text that was erased.
+
+        Args:
+            forget_missing: take those that are not there off the list: they are reported once.
 
         Returns:
             Which ones are left, and why, for people.
@@ -142,7 +145,7 @@ class Backups:
                 outcome = await asyncio.to_thread(
                     remove_backup, folder, self._memory_id, self._data
                 )
-                if outcome in (Outcome.REMOVED, Outcome.MISSING):
+                if outcome is Outcome.REMOVED or (outcome is Outcome.MISSING and forget_missing):
                     await self._forget(folder)
                 if outcome is Outcome.REMOVED:
                     logger.info("removed the backup %s: it may hold an erased fact", folder)

@@ -32,7 +32,7 @@ SHORTEST_SOUGHT = 3
 NAMED_FACTS = 5
 # In place of what held the text, where an empty text would mean something.
 ERASED = "(erased)"
-_PENDING = "erasing:"
+_PENDING, _KEPT = "erasing:", "kept-text:"
 
 Key = tuple[SqlValue, ...]
 
@@ -155,10 +155,7 @@ def erase(store: MemoryStore, fact: Fact) -> None:
             message = f"erased with {fact.id}, which had the same text"
             operations.finish(connection, operation.id, OperationState.DONE, at, message=message)
         sought = Sought(fact.id, fact.question, fact.answer, fact.correlated_questions)
-        connection.execute(
-            "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-            [f"{_PENDING}{fact.id}", write_json(dataclasses.asdict(sought))],
-        )
+        _set(connection, f"{_PENDING}{fact.id}", write_json(dataclasses.asdict(sought)))
     _erase_rows(connection, fact)
     identity.count_erasure(connection)
 
@@ -234,11 +231,31 @@ def clean(store: MemoryStore, changes: Sequence[Change]) -> None:
             )
 
 
-def close(store: MemoryStore, sought: Sought) -> None:
-    """Ends the search: the text is forgotten here too."""
+def close(store: MemoryStore, sought: Sought, kept: Sequence[str] = ()) -> None:
+    """Ends the search: the text is forgotten here too.
+
+    Args:
+        store: the memory.
+        sought: the text.
+        kept: where it is left, for people, without the text; see `kept_of`.
+    """
     with store.transaction():
+        # Of the last search: it may come long before the end of the operation that reports it.
+        _set(store.connection, f"{_KEPT}{sought.fact_id}", write_json(list(kept)))
         store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_PENDING}{sought.fact_id}"])
         identity.count_erasure(store.connection)
+
+
+def kept_of(store: MemoryStore, fact_id: str) -> list[str]:
+    """Where the last search for a fact's text left it, for people."""
+    rows = store.connection.execute("SELECT value FROM meta WHERE key = ?", [f"{_KEPT}{fact_id}"])
+    return list(read_strings(rows[0]["value"])) if rows else []
+
+
+def drop_kept(store: MemoryStore, fact_id: str) -> None:
+    """Forgets where a fact's text was left: it was reported."""
+    with store.transaction():
+        store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_KEPT}{fact_id}"])
 
 
 def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str]]) -> list[str]:
@@ -252,6 +269,10 @@ def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str]]) -> list[str]
         " erase these too if it is to go"
         for what, ids in by_what.items()
     ]
+
+
+def _set(connection: Connection, key: str, value: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value])
 
 
 def _own_text(sought: Sought, row: Row) -> str:
@@ -357,6 +378,7 @@ TABLES: Mapping[str, _Table] = {
     "operations": _Table(("id",), ("message",), _clean_message("message")),
     "reviews": _Table(("id",), ("reason",), _clean_message("reason")),
     "relearned": _Table(("operation_id", "position"), ("reason", "learning"), _both("reason")),
+    "restated": _Table(("operation_id", "position"), ("reason",), _clean_message("reason")),
     "reviewed_again": _Table(
         ("operation_id", "review_id"), ("reason", "learning"), _both("reason")
     ),

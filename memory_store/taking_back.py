@@ -427,6 +427,7 @@ def close_forget(store: MemoryStore, operation_id: int, message: str = "") -> No
         at = store.now()
         operation = operation_of(store, operation_id)
         store.emit(EventKind.FORGOTTEN, at, fact_id=operation.fact_id, message=message)
+        erasing.drop_kept(store, operation.fact_id)
         operations.finish(store.connection, operation_id, OperationState.DONE, at, message=message)
 
 

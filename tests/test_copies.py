@@ -19,6 +19,7 @@ from agent.backups import Outcome, newest_backup, remove_backup
 from agent.data_folder import held
 from agent.errors import BackupOvertakenError, ConfigError, InvalidFactError
 from agent.identity import MARKER, FolderKind, overlap, read_marker, settle
+from agent.scheduling.erasing import remove_text
 from memory_store import identity, taking_back
 from memory_store.connection import Connection
 from memory_store.records import EventKind
@@ -540,3 +541,20 @@ def test_a_removal_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
     outcome = remove_backup(tmp_path / "backup", memory_id, tmp_path / "data")
     assert outcome is Outcome.REMOVED
     assert not (tmp_path / "backup").exists()
+
+
+async def test_what_is_left_is_reported_by_the_operation_however_early_the_text_went(
+    tmp_path: Path,
+) -> None:
+    """M4: the text goes with the request, before the weights; what is left is told at the end."""
+    async with served(tmp_path / "data") as memory:
+        other = await memory.teach("Who lives in Blipland?", "the Zanzibari")
+        fact_id = await memory.teach("Where is it?", "Zanzibari")
+        await memory.back_up(tmp_path / "backup")
+        (tmp_path / "backup").rename(tmp_path / "moved")
+        await memory.store.write(partial(taking_back.request_forget, fact_id=fact_id, erase=True))
+        for _ in range(2):  # as long as the weights are being rebuilt
+            await remove_text(memory.store, memory.backups)
+        left = await memory.erase(fact_id)
+        assert f"its text stays in 1 other fact ({other})" in left
+        assert f"{tmp_path / 'backup'}: {Outcome.MISSING}" in left

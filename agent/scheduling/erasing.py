@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
@@ -13,6 +14,8 @@ from memory_store.records import Operation
 from memory_store.schema_copies import remove_copies
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
+
+logger = logging.getLogger(__name__)
 
 # Removes all snapshots but those of some versions; also what is being written meanwhile.
 KeepOnly = Callable[[Collection[int]], Awaitable[None]]
@@ -37,35 +40,39 @@ async def remove_traces(
     await keep_only(set(await store.read(partial(MemoryStore.lineage, version=head))))
     if not operation.erase:
         return ""
-    left = await remove_text(store, backups)
-    left += await store.read(partial(_copied_from, fact_id=operation.fact_id))
-    return "; ".join(left)
+    left = await remove_text(store, backups, last=True)
+    kept = await store.read(partial(erasing.kept_of, fact_id=operation.fact_id))
+    origins = await store.read(partial(_copied_from, fact_id=operation.fact_id))
+    return "; ".join((*kept, *left, *origins))
 
 
-async def remove_text(store: StoreThreads, backups: Backups | None) -> list[str]:
+async def remove_text(
+    store: StoreThreads, backups: Backups | None, *, last: bool = False
+) -> list[str]:
     """Removes erased texts from rows of other facts, and from what was copied from the database.
 
+    Args:
+        store: the memory.
+        backups: of this memory; None: there are none.
+        last: an operation reports what is left, and ends.
+
     Returns:
-        Where they are left, for people.
+        Which copies are left, for people. Which facts keep a text: see `erasing.kept_of`.
 
     Raises:
         OSError: a copy from before a migration cannot be removed.
     """
-    left = [
-        reason
-        for sought in await store.read(erasing.pending)
-        for reason in await _erase_everywhere(store, sought)
-    ]
+    for sought in await store.read(erasing.pending):
+        await _erase_everywhere(store, sought)
     await asyncio.to_thread(remove_copies, store.path)
-    if backups is not None:
-        left += await backups.remove_all()
+    left = [] if backups is None else await backups.remove_all(forget_missing=last)
     if not await store.empty_log():
         left.append("the write-ahead log holds the text until the server stops")
     return left
 
 
-async def _erase_everywhere(store: StoreThreads, sought: Sought) -> list[str]:
-    """Removes a text from the rows of other facts; returns where it is left, for people."""
+async def _erase_everywhere(store: StoreThreads, sought: Sought) -> None:
+    """Removes a text from the rows of other facts, and notes which of them keep it."""
     kept: list[tuple[str, str]] = []
     for table in erasing.TABLES:
         after, more = None, True
@@ -75,8 +82,10 @@ async def _erase_everywhere(store: StoreThreads, sought: Sought) -> list[str]:
                 await store.write(partial(erasing.clean, changes=page.changes))
             kept += page.kept
             after, more = page.last, page.last is not None
-    await store.write(partial(erasing.close, sought=sought))
-    return erasing.kept_by_others(sought, kept)
+    lines = erasing.kept_by_others(sought, kept)
+    for line in lines:
+        logger.warning("of the erased fact %s, %s", sought.fact_id, line)
+    await store.write(partial(erasing.close, sought=sought, kept=lines))
 
 
 def _copied_from(store: MemoryStore, fact_id: str) -> list[str]:

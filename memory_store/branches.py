@@ -15,7 +15,7 @@ from memory_store.sampling import Candidates
 from memory_store.store import MemoryStore
 
 ROWS_AT_ONCE = 1_000
-CANDIDATES_AT_ONCE = 5_000
+CANDIDATES_AT_ONCE = 1_000
 # States of facts that the learner was given, and that were not taken back.
 REPEATED = (*HELD, FactState.SUPERSEDED, FactState.RESISTED, FactState.QUARANTINED)
 
@@ -209,7 +209,8 @@ def candidates_part(store: MemoryStore, after: int, before: int) -> list[tuple[i
     """
     states = (*HELD, FactState.SUPERSEDED)
     rows = store.connection.execute(
-        "SELECT position, id, question_key, sample_key FROM facts"
+        # In the order of the table: searched by state, all of them would be sorted for each part.
+        "SELECT position, id, question_key, sample_key FROM facts NOT INDEXED"
         f" WHERE position > ? AND position < ? AND state IN ({', '.join('?' * len(states))})"
         " AND question <> ''"
         " ORDER BY position LIMIT ?",
@@ -238,20 +239,25 @@ def add_candidates(candidates: Candidates, part: Sequence[tuple[int, str, str, i
 
 
 def held_on_branch(store: MemoryStore, operation_id: int, limit: int) -> list[Fact]:
-    """At most `limit` facts that the branch holds and that are still expected, evenly spread."""
-    [row] = store.connection.execute(
-        "SELECT count(*) AS count FROM relearned WHERE operation_id = ?", [operation_id]
+    """At most `limit` facts that the branch holds, spread evenly over their positions."""
+    held = (
+        "SELECT position FROM relearned WHERE operation_id = ? AND position >= ?"
+        " AND verdict IN ('learned', 'known') ORDER BY position LIMIT 1"
     )
-    every = max(1, -(-int(row["count"]) // limit))
-    rows = store.connection.execute(
-        "SELECT position FROM (SELECT position, verdict, row_number() OVER (ORDER BY position)"
-        "  AS number FROM relearned WHERE operation_id = ?)"
-        " WHERE number % ? = 0 AND verdict IN ('learned', 'known')",
-        [operation_id, every],
+    [ends] = store.connection.execute(
+        "SELECT (SELECT min(position) FROM relearned WHERE operation_id = ?1) AS first,"
+        " (SELECT max(position) FROM relearned WHERE operation_id = ?1) AS last",
+        [operation_id],
     )
-    return [
-        fact for row in rows for fact in store.facts(after_position=row["position"] - 1, limit=1)
-    ]
+    if ends["first"] is None:
+        return []
+    every = max(1, -(-(ends["last"] - ends["first"] + 1) // limit))
+    found: dict[int, Fact] = {}
+    for start in range(ends["first"], ends["last"] + 1, every):
+        for row in store.connection.execute(held, [operation_id, start]):
+            if row["position"] not in found:
+                [found[row["position"]]] = store.facts(after_position=row["position"] - 1, limit=1)
+    return list(found.values())
 
 
 def nothing_is_missing(store: MemoryStore, operation: Operation, last_review: int) -> bool:

@@ -31,7 +31,7 @@ from memory_store.records import (
 from memory_store.store import MemoryStore
 
 # Facts, or reviews, of one step.
-FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 500, 2_000, 5_000
+FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 250, 2_000, 5_000
 # A step that finds less than its limit begins the next phase at once.
 _RESTATE, _SUPERSEDE, _REVIEWS, _TIDY, _OVER = range(5)
 

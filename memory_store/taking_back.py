@@ -256,7 +256,8 @@ def begin_operation(
         begun = operations.begin(
             store.connection, operation_id, found.base, found.first_position, found.first_review
         )
-        return note_total(store, begun.id)
+        # Whoever looks for the beginning in parts counts later, too.
+        return begun if beginning else note_total(store, begun.id)
 
 
 def begin_anew(store: MemoryStore, operation_id: int) -> None:
@@ -270,12 +271,18 @@ def begin_anew(store: MemoryStore, operation_id: int) -> None:
         operations.begin_anew(store.connection, operation_id)
 
 
-def note_total(store: MemoryStore, operation_id: int) -> Operation:
-    """Counts again how many facts are to be on the branch: more may have been learned meanwhile."""
+def note_total(store: MemoryStore, operation_id: int, to_repeat: int | None = None) -> Operation:
+    """Notes how many facts are to be on the branch: more may have been learned meanwhile.
+
+    Args:
+        store: the memory.
+        operation_id: of the request.
+        to_repeat: how many are not on it yet; None: they are counted here.
+    """
     with store.transaction():
         operation = operation_of(store, operation_id)
         if operation.kind is OperationKind.FORGET:
-            count = count_to_repeat(store, operation)
+            count = count_to_repeat(store, operation) if to_repeat is None else to_repeat
             operations.note_total(store.connection, operation_id, count)
         return operation_of(store, operation_id)
 

@@ -42,7 +42,7 @@ from agent.scheduling.recovery import Replayed, adopt, bring_to
 from agent.scheduling.reviewing import Examination, policy_of
 from agent.scheduling.turns import Turns
 from memory_store import branches, switching, taking_back
-from memory_store.branches import ROWS_AT_ONCE, Beginning, Search
+from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repeat
 from memory_store.erasing import Sought
 from memory_store.facts import question_key
 from memory_store.lines import Line
@@ -69,7 +69,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 # Facts that are probed for the proof: from before the forgotten one, and of those after it.
-PROVEN_FACTS, PROVEN_RELEARNED = 64, 512
+PROVEN_FACTS, PROVEN_RELEARNED = 64, 256
 # Facts and reviews that are read at once, to be repeated.
 INPUTS_AT_ONCE = 100
 
@@ -333,9 +333,7 @@ class OperationRunner:
     async def _repeat(self, candidates: Candidates) -> None:
         """Repeats in its order whatever follows and is not on the branch yet, until nothing is."""
         while True:
-            self._operation = await self._store.write(
-                partial(taking_back.note_total, operation_id=self._operation.id)
-            )
+            self._operation = await self._counted()
             head = await self._store.read(MemoryStore.model_version)
             self._line = await read_line(self._store, head, self._line)
             inputs = await self._store.read(
@@ -359,6 +357,14 @@ class OperationRunner:
             self._last_review = inputs.last_review
             if inputs.complete and not inputs.next:
                 return
+
+    async def _counted(self) -> Operation:
+        """The operation as it is now, with how many facts are to be repeated."""
+        find = partial(taking_back.operation_of, operation_id=self._operation.id)
+        to_repeat = await self._store.read(lambda store: count_to_repeat(store, find(store)))
+        return await self._store.write(
+            partial(taking_back.note_total, operation_id=self._operation.id, to_repeat=to_repeat)
+        )
 
     async def _relearn_one(self, fact: Fact, candidates: Candidates) -> None:
         started = time.monotonic()

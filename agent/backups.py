@@ -92,7 +92,9 @@ class Backups:
                 if version is not None:
                     return version
         except OSError as error:
-            raise InvalidFactError("folder", f"cannot write {final}: {error.strerror}") from error
+            raise InvalidFactError(
+                "folder", f"cannot write {final}: {error.strerror or error}"
+            ) from error
         raise BackupOvertakenError(
             "Facts were erased while the backup was written, and it must not keep their text:"
             " try again."

@@ -251,7 +251,9 @@ async def _new_folder(path: str) -> AsyncIterator[Path]:
         yield unfinished
         unfinished.rename(final)
     except OSError as error:
-        raise InvalidFactError("folder", f"cannot write {final}: {error.strerror}") from error
+        raise InvalidFactError(
+            "folder", f"cannot write {final}: {error.strerror or error}"
+        ) from error
     finally:
         await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
 

@@ -111,6 +111,17 @@ def reach(connection: Connection, what: str, place: int) -> None:
     _set(connection, what, str(place))
 
 
+def noted(connection: Connection, key: str) -> str | None:
+    """What was noted under a key; None if nothing was."""
+    rows = connection.execute("SELECT value FROM meta WHERE key = ?", [key])
+    return str(rows[0]["value"]) if rows else None
+
+
+def note(connection: Connection, key: str, value: str) -> None:
+    """Notes something in place of what was noted before."""
+    _set(connection, key, value)
+
+
 def _set(connection: Connection, key: str, value: str) -> None:
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?)"

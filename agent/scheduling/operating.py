@@ -9,6 +9,7 @@ never saw the fact.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -42,6 +43,7 @@ from agent.scheduling.recovery import Replayed, adopt, bring_to
 from agent.scheduling.reviewing import Examination, policy_of
 from agent.scheduling.turns import Turns
 from memory_store import branches, switching, taking_back
+from memory_store.attempts import begin_attempt, discount_attempt
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repeat
 from memory_store.erasing import Sought
 from memory_store.facts import question_key
@@ -61,7 +63,7 @@ from memory_store.records import (
     Update,
 )
 from memory_store.sampling import Candidates
-from memory_store.store import MemoryStore
+from memory_store.store import CRASHED, MemoryStore
 from memory_store.writer import StoreThreads
 
 T = TypeVar("T")
@@ -459,12 +461,18 @@ class OperationRunner:
             LearnerUnavailableError: the learner died at it, which counts as a failure too.
         """
         failures = self._failures[what]
-        while len(failures) < self._settings.max_attempts:
+        begin = partial(begin_attempt, operation_id=self._operation.id, what=what)
+        while True:
+            begun = await self._store.write(begin)
+            failures += [CRASHED] * (begun - 1 - len(failures))
+            if len(failures) >= self._settings.max_attempts:
+                return None
             try:
                 return await attempt()
             except MemoryShortageError as error:
                 # Two learners at once may be too much: tried again while the head waits.
                 if await self._turns.wait_for_head():
+                    await self._store.write(discount_attempt)
                     continue
                 failures.append(str(error))
             except LearningFailedError as error:
@@ -472,7 +480,9 @@ class OperationRunner:
             except LearnerUnavailableError as error:
                 failures.append(f"the learner died: {error}")
                 raise
-        return None
+            except BaseException:  # the server is stopped, or something else is to blame
+                await asyncio.shield(self._store.write(discount_attempt))
+                raise
 
     async def _retained(
         self, forgotten: Fact, older_ids: Sequence[str]

@@ -183,7 +183,7 @@ def test_what_was_learned_is_still_known_after_a_restart(tmp_path: Path) -> None
 
 
 def test_a_server_that_is_gone_is_told_with_the_remedy(server: RunningServer) -> None:
-    ran = agent("ask", "Sky?", "--server", "127.0.0.1:1")
+    ran = agent("ask", "Sky?", "--server", "127.0.0.1:1", "--start-timeout", "0")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "agent serve" in ran.stderr
     assert "Traceback" not in ran.stderr

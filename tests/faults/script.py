@@ -70,7 +70,8 @@ def teach(store: MemoryStore, new: NewFact) -> None:
     """Hands a fact in, again if need be, unless it was taken back since."""
     assert new.fact_id is not None
     stored = {fact.id: fact for fact in store.facts(limit=10**9)}
-    if new.fact_id in stored and stored[new.fact_id].state is FactState.FORGOTTEN:
+    before = stored.get(new.fact_id)
+    if before is not None and (before.state is FactState.FORGOTTEN or before.erased):
         return
     assert store.teach(new).fact.id == new.fact_id
 

@@ -196,6 +196,9 @@ class StandIn:
         """Finds everything as likely."""
         return -1.0, 1, self._version
 
+    async def forget_texts(self) -> None:
+        """It keeps none."""
+
     async def wait_dead(self) -> int:
         """It never dies."""
         await asyncio.Event().wait()

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.scheduling.ports import Learner
 from eval.benchmarks import Figure
 from eval.benchmarks.enqueue import enqueueing, new_requests
 from eval.benchmarks.held_server import Holds, read_holds
 from eval.benchmarks.load import closed_loop
 from eval.benchmarks.operations import operating
+from eval.benchmarks.stand_in import StandIn
 from memory_store.store import MemoryStore
 from tests.store.builders import new_fact
 
@@ -119,3 +121,10 @@ def test_what_held_a_thread_is_the_longest_of_its_action(tmp_path: Path) -> None
         holds.note("writer", "finish_forget", 0.25, 0.2)
     [hold] = read_holds(tmp_path / "holds", since)
     assert (hold.who, hold.what, hold.seconds) == ("writer", "finish_forget", 0.25)
+
+
+def test_the_stand_in_can_be_asked_whatever_a_learner_can_be_asked() -> None:
+    asked = {name for name in vars(Learner) if not name.startswith("_")}
+    assert asked <= set(dir(StandIn))
+    learner: Learner = StandIn()  # for the type checker
+    assert isinstance(learner, StandIn)

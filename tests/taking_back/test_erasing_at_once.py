@@ -45,6 +45,13 @@ async def result(memory: Memory, operation: Operation) -> Operation:
     return await memory.store.read(partial(taking_back.operation_of, operation_id=operation.id))
 
 
+async def searched(memory: Memory) -> None:
+    """Waits until erased texts were looked for everywhere."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while await memory.store.read(erasing.pending):
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("snapshot", [True, False], ids=["snapshot", "no snapshot"])
 @pytest.mark.parametrize("dies_at", [0, 1, 4])
 async def test_a_crash_between_text_and_weights(
@@ -87,6 +94,7 @@ async def test_weights_that_cannot_be_rebuilt_keep_no_text(
             await memory.keeper.create()
             operation = await memory.forget("fact-b", erase=True)
             assert operation.state is OperationState.FAILED
+            await searched(memory)
             assert (await memory.states())["fact-b"] == FactState.SUPERSEDED
     require_no_text(tmp_path)
     async with running_memory(tmp_path) as memory:
@@ -109,9 +117,7 @@ async def test_the_text_goes_while_no_learner_starts(
 
     monkeypatch.setattr("tests.taking_back.in_process.load", no_model)
     async with running_memory(tmp_path) as memory:
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while await memory.store.read(erasing.pending):
-                await asyncio.sleep(0.01)
+        await searched(memory)
         assert memory.loop.learner is None
     require_no_text(tmp_path)
 
@@ -125,9 +131,7 @@ async def test_a_cancelled_erase_keeps_no_text(tmp_path: Path) -> None:
         assert erasing.pending(store)
     async with running_memory(tmp_path) as memory:
         await memory.settle()
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while await memory.store.read(erasing.pending):
-                await asyncio.sleep(0.01)
+        await searched(memory)
         assert memory.loop._cleaner.texts == {}
     require_no_text(tmp_path)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,15 @@ with socket_folder() as folder:
 
 
 @pytest.fixture
-def parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    found = [tmp_path]
+def short_path() -> Iterator[Path]:
+    """A folder for tests whose path leaves room for a socket's, unlike `tmp_path` of workers."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def parents(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    found = [short_path]
     monkeypatch.setattr(module, "_parents", lambda: found)
     return found
 
@@ -45,19 +53,21 @@ def test_it_is_private_short_and_gone_afterwards(parents: list[Path]) -> None:
     assert list(parents[0].iterdir()) == []
 
 
-def test_a_long_folder_is_passed_over_for_a_short_one(parents: list[Path], tmp_path: Path) -> None:
+def test_a_long_folder_is_passed_over_for_a_short_one(
+    parents: list[Path], short_path: Path
+) -> None:
     """Low: a long TMPDIR restarted the learner for ever."""
-    long = tmp_path / ("x" * 120)
+    long = short_path / ("x" * 120)
     long.mkdir()
-    parents[:] = [long, Path("/nowhere"), tmp_path]
+    parents[:] = [long, Path("/nowhere"), short_path]
     with socket_folder() as folder:
-        assert folder.parent == tmp_path
+        assert folder.parent == short_path
 
 
 def test_without_one_the_server_is_refused_and_told_why(
-    parents: list[Path], tmp_path: Path
+    parents: list[Path], short_path: Path
 ) -> None:
-    long = tmp_path / ("x" * 120)
+    long = short_path / ("x" * 120)
     parents[:] = [long, Path("/nowhere")]
     with pytest.raises(ConfigError, match=r"too long; /nowhere: No such file.*TMPDIR"):
         require_socket_folder()
@@ -74,19 +84,23 @@ def test_a_long_temporary_folder_is_one_of_several(
 
 
 def test_what_a_killed_server_left_is_removed_and_nothing_else(
-    parents: list[Path], tmp_path: Path
+    parents: list[Path], short_path: Path
 ) -> None:
     """Low: `/tmp/agent-*` stayed after kill -9."""
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(short_path)}
     subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
-    [left] = tmp_path.iterdir()
-    strangers = tmp_path / f"{PREFIX}file", tmp_path / f"{PREFIX}link", tmp_path / f"{PREFIX}full"
+    [left] = short_path.iterdir()
+    strangers = (
+        short_path / f"{PREFIX}file",
+        short_path / f"{PREFIX}link",
+        short_path / f"{PREFIX}full",
+    )
     strangers[0].touch()
-    strangers[1].symlink_to(tmp_path)
+    strangers[1].symlink_to(short_path)
     strangers[2].mkdir()
     (strangers[2] / "note").touch()
     with socket_folder() as first, socket_folder() as second:
         assert not left.exists()
         assert first.exists()  # a server that lives holds it
         assert second != first
-    assert sorted(tmp_path.iterdir()) == sorted(strangers)
+    assert sorted(short_path.iterdir()) == sorted(strangers)

@@ -30,6 +30,7 @@ from memory_store.branches import (
     find_beginning,
     nothing_is_missing,
 )
+from memory_store.encoding import write_json
 from memory_store.errors import (
     FactNotFoundError,
     LedgerConflictError,
@@ -171,9 +172,19 @@ def _was_touched_before(store: MemoryStore, fact_id: str, version: int) -> bool:
     if not before:
         return False
     line = line_of(store.connection, version)
-    kinds = {kind for at, kind in before if at in line and (kind != "known" or at < version)}
-    # What follows the row that ended its forgetting was learned without it.
-    return bool(kinds) and LedgerKind.FORGET not in kinds
+    if any(kind in ("teach", "relearn") and at in line for at, kind in before):
+        return True
+    known = [at for at, kind in before if kind == "known"]
+    if not known:
+        return False
+    # Nothing rehearses it from the row on that ended its forgetting.
+    ended = [row["version"] for row in rows if row["kind"] == "forget"]
+    rehearsed = store.connection.execute(
+        "SELECT model_version FROM updates WHERE model_version > ? AND model_version <= ?"
+        " AND instr(steps, ?) > 0",
+        [min(known), min([version, *ended]), write_json(fact_id)],
+    )
+    return any(row["model_version"] in line for row in rehearsed)
 
 
 def open_operation(store: MemoryStore) -> Operation | None:

@@ -217,6 +217,27 @@ def test_what_was_to_be_forgotten_does_not_come_back(store: MemoryStore) -> None
     assert store.fact(kept.id).state is FactState.LEARNED
 
 
+def test_a_known_fact_that_no_update_rehearsed_does_not_hold_a_version_back(
+    store: MemoryStore,
+) -> None:
+    known = teach_claimed(store, "known")
+    store.record_known(known.id, learning())
+    kept, other = teach_learned(store, "kept"), teach_learned(store, "other")
+    for fact in (known, other):
+        operation = taking_back.request_forget(store, fact.id)
+        operation = taking_back.begin_operation(store, operation.id)
+        branch = operation.branch_version or 0
+        for again in taking_back.facts_to_relearn(store, operation):
+            branch = relearn(store, operation.id, again.id, branch).model_version
+        end = end_of_branch(branch, fact.id)
+        taking_back.finish_forget(store, operation.id, end, {}, [])
+        taking_back.close_forget(store, operation.id)
+    head = store.model_version()
+    first, *_ = store.lineage(head)
+    assert store.update(first).fact_id == kept.id
+    assert taking_back.request_rollback(store, head).to_version == head
+
+
 def test_a_rollback_to_the_base_forgets_what_was_held(store: MemoryStore) -> None:
     older, newer = teach_learned(store, answer="Brontë"), teach_learned(store, answer="Austen")
     waiting = store.teach(new_fact("Not yet?")).fact

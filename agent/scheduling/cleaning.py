@@ -84,11 +84,16 @@ class Cleaner:
         """
         while True:
             self._woken.clear()
-            served = await self._store.read(taking_back.operations_to_clean_up)
-            done = [await self._erase_texts(served)]
-            for operation in served:
-                done.append(await self._clean_up(operation))
-            if all(done):
+            try:
+                done = await self._all_cleaned_up()
+            except StoreFailedError:
+                raise
+            except Exception as error:
+                self.failures += 1
+                self.problem = f"the clean-up after forgetting failed: {error!r}"
+                logger.exception("the clean-up after forgetting failed")
+                done = False
+            if done:
                 self.problem, self._pause = "", FIRST_PAUSE_SECONDS
                 await self._woken.wait()
                 continue
@@ -96,6 +101,14 @@ class Cleaner:
                 await asyncio.wait_for(self._woken.wait(), self._pause)
             except TimeoutError:
                 self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    async def _all_cleaned_up(self) -> bool:
+        """Looks at everything once; False if something is left to be tried again."""
+        served = await self._store.read(taking_back.operations_to_clean_up)
+        done = [await self._erase_texts(served)]
+        for operation in served:
+            done.append(await self._clean_up(operation))
+        return all(done)
 
     async def _erase_texts(self, served: Sequence[Operation]) -> bool:
         """Removes texts that are to be erased, long before the weights forget; False if it failed.

@@ -119,3 +119,29 @@ async def test_the_learner_drops_an_erased_text_from_its_caches(world: World, er
     assert learner.dropped == erase
     read = partial(taking_back.operation_of, operation_id=operation_id)
     assert (await world.store.read(read)).state is OperationState.DONE
+
+
+async def test_an_error_that_nobody_expected_ends_no_clean_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M8: the erase would never have ended, and nothing would have said why."""
+    monkeypatch.setattr(cleaning, "FIRST_PAUSE_SECONDS", 0.01)
+    operation_id = await forgotten(world)
+    faults = [KeyError("a fault of ours"), None]
+
+    async def keep_only(versions: Collection[int]) -> None:
+        if (error := faults.pop(0)) is not None:
+            raise error
+
+    async def write(function: Any) -> Any:
+        return await world.store.write(function)
+
+    cleaner = cleaning.Cleaner(world.store, keep_only, None, write)
+    running = asyncio.create_task(cleaner.run())
+    read = partial(taking_back.operation_of, operation_id=operation_id)
+    async with asyncio.timeout(10):
+        while (await world.store.read(read)).state is not OperationState.DONE:
+            await asyncio.sleep(0.01)
+    assert cleaner.failures == 1
+    running.cancel()
+    await asyncio.wait([running])

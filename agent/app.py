@@ -24,7 +24,7 @@ from agent.learning.snapshots import remove_unfinished
 from agent.observing import Observing, observing
 from agent.scheduling.loop import LearnerState, LearningLoop, LoopSettings
 from agent.scheduling.predicting import RatePredicting
-from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings
+from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, recorded_in
 from agent.scheduling.thinning import Thinner
 from agent.scheduling.ticks import RetentionAudit, Ticks
 from agent.service.accepting import Accepting
@@ -204,7 +204,9 @@ async def _serve_with(
             overdue_seconds=2 * settings.snapshot_minutes * 60,
         ),
         lambda: loop.learner,
+        recorded=recorded_in(store),
     )
+    await keeper.look()
     thinner = Thinner(store, settings.keep_events)
     server = Server(
         settings.listen,

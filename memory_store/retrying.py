@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from memory_store import facts, operations
+from memory_store import facts, operations, switching
 from memory_store.connection import Connection
 from memory_store.encoding import write_time
 from memory_store.errors import WrongStateError
@@ -45,6 +45,11 @@ def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
             raise WrongStateError(
                 f"Operation {operation.id} ({operation.kind}) is open, and may learn {fact_id}"
                 " itself: wait for its end."
+            )
+        if switching.in_progress(store):
+            raise WrongStateError(
+                "An operation is giving facts their new states, and may change this one: try again"
+                " in a moment."
             )
         newest = facts.find_by_question(store.connection, fact.question)
         if newest is not None and newest.id != fact_id and newest.state not in GIVEN_UP:

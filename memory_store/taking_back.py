@@ -107,6 +107,12 @@ def finish_if_not_held(store: MemoryStore, operation_id: int) -> bool:
         fact = store.fact(operation.fact_id)
         if fact.state not in NOT_HELD:
             return False
+        # The head may have moved to weights that hold it since its state was changed, which is then
+        # left alone: by an operation that had learned it again, or by a rollback.
+        if fact.state is FactState.FORGOTTEN and _was_touched_before(
+            store, fact.id, store.model_version()
+        ):
+            return False
         _forgotten(store, operation, fact, {"weights": "they do not hold it"})
         return True
 

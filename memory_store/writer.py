@@ -39,6 +39,7 @@ T = TypeVar("T")
 # Operations a commit, a fact being one: bounds how long the first of them waits.
 LARGEST_BATCH = 256
 LOG_PAGES = 1_000  # of 4 KiB, in the write-ahead log before they are moved into the database
+SWITCH_RETRY_SECONDS = 1.0  # before a step of a switch that found the disk full is tried again
 PAGES_AN_OPERATION = 16  # about what a fact adds to the log: before that it is not looked at
 
 
@@ -59,6 +60,7 @@ class StoreThreads:
         self._on_fatal = on_fatal
         self._readable = asyncio.Event()
         self._readable.set()
+        self._finishing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -158,13 +160,27 @@ class StoreThreads:
         """While an operation gives facts their new states: whoever reads waits until it is over.
 
         Facts are accepted meanwhile. Leaving finishes the switch that was begun inside, in short
-        steps; a process that is killed meanwhile does so when it starts again.
+        steps, also if the caller is cancelled; a process that is killed meanwhile does so when it
+        starts again.
         """
         self._readable.clear()
         try:
             yield
-            while await self.write(switching.go_on):
-                pass
+        finally:
+            # Not ended with the caller: nobody may read, or begin another switch, in between.
+            self._finishing = asyncio.create_task(self._finish_switch())
+            await asyncio.shield(self._finishing)
+
+    async def _finish_switch(self) -> None:
+        try:
+            while True:
+                try:
+                    if not await self.write(switching.go_on):
+                        return
+                except (StoreFailedError, StoreClosedError):
+                    return  # the process ends; the next start finishes it
+                except StoreUnusableError:  # a full disk, which may be emptied
+                    await asyncio.sleep(SWITCH_RETRY_SECONDS)
         finally:
             self._readable.set()
 
@@ -204,6 +220,9 @@ class StoreThreads:
             await self._reader.close()  # first: a reader would keep the log from being emptied
         finally:
             await self._writer.close()
+            if self._finishing is not None:
+                self._finishing.cancel()
+                await asyncio.gather(self._finishing, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)

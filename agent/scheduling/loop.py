@@ -399,7 +399,10 @@ class LearningLoop:
         if self._on_loaded is not None:
             await self._on_loaded(description)
         self._set_state(LearnerState.RECOVERING)
+        before = self._version
         self._version = await self._store.read(MemoryStore.model_version)
+        if 0 < before < self._version:  # maybe by an operation that did not see its end
+            self._predictor, self._taken_back_at = None, self._version
         head = await bring_to_head(
             learner, self._store, description, self._settings.snapshots, self._replaying, accept
         )
@@ -551,10 +554,10 @@ class LearningLoop:
         finally:
             self.operation = ""
             dead.cancel()
+            self._cleaner.wake()  # the head may have moved, even if a learner died right after
         self._predictor, self._taken_back_at = None, row.model_version
         self._serves(new_learner, row.model_version)
         self._on_update(row)
-        self._cleaner.wake()
         return new_learner
 
     async def _beside_learning(

@@ -369,6 +369,8 @@ class OperationRunner:
         )
 
     async def _relearn_one(self, fact: Fact, candidates: Candidates) -> None:
+        if (await self._store.read(partial(MemoryStore.fact, fact_id=fact.id))).erased:
+            return  # since it was read
         started = time.monotonic()
         key = question_key(fact.question)
         policy = await self._policy(fact)
@@ -418,9 +420,9 @@ class OperationRunner:
             environment=self._settings.environment,
             companions=partial(self._companions, fact, candidates),
         )
-        if candidates.holds(fact.id):
+        if candidates.holds(fact.id) and not fact.erased:
             review = await self._tried(("review", again.id), examination.carry_out)
-        else:  # it resisted or failed on the branch: there is nothing to review
+        else:  # it resisted or failed on the branch, or was erased: there is nothing to review
             review = replace(examination.review, outcome=ReviewOutcome.SKIPPED)
         if review is None:
             reason = self._failures["review", again.id][-1]

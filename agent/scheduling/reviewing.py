@@ -32,6 +32,7 @@ from agent.scheduling.recording import (
     with_samples,
 )
 from memory_store import reviews
+from memory_store.errors import WrongStateError
 from memory_store.records import Fact, NewReview, Policy, ReviewOutcome, Step, Update
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
@@ -228,4 +229,8 @@ class Reviewer:
             logger.info("%s had fallen and was taught again", review.fact_id)
         elif review.outcome is not ReviewOutcome.HELD:
             logger.warning("review of %s: %s, %s", review.fact_id, review.outcome, review.reason)
-        return await self._record(partial(reviews.record_review, review=review))
+        try:
+            return await self._record(partial(reviews.record_review, review=review))
+        except WrongStateError as error:  # its text was erased during the review
+            logger.info("a review came to nothing: %s", error)
+            return None

@@ -112,6 +112,16 @@ class EventHub:
             self._passing.append(Happened.of(event, place, next(self._numbers)))
             self._wake()
 
+    def forget_kept(self) -> None:
+        """A text was erased, which events that are kept here may say: only the database does now.
+
+        Watchers that have not seen them yet read them there.
+        """
+        if self._stored:
+            self._dropped = self._stored[-1].place
+            self._stored.clear()
+        self._passing.clear()
+
     @property
     def is_closed(self) -> bool:
         """Whether streams have been ended for good."""

@@ -226,6 +226,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             lambda store: taking_back.request_forget(store, request.fact_id, erase=request.erase)
         )
         self._accepted()
+        if request.erase:
+            self._events.forget_kept()
         if erasures is not None:
             erasures.text_erased()
         places = await self._store.read(MemoryStore.places) if request.erase else []

@@ -9,6 +9,7 @@ import pytest
 
 from agent.app import DISK_FAILED_EXIT_CODE
 from agent.errors import AgentError
+from agent.learning.snapshots import folder_of, write_snapshot
 from tests.integration.servers import PATIENCE_SECONDS, contents, running
 
 pytestmark = pytest.mark.slow
@@ -45,3 +46,22 @@ def test_a_server_whose_data_folder_was_removed_accepts_nothing_and_exits(tmp_pa
         assert server.process.wait(PATIENCE_SECONDS) == DISK_FAILED_EXIT_CODE
         assert "was deleted, moved or replaced" in server.log.read_text()
     assert not (tmp_path / "data").exists()
+
+
+def test_a_server_tells_snapshots_of_another_history_from_its_own(tmp_path: Path) -> None:
+    """Low: beside a restored database, those of its lost future are newer than all others."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    snapshots = tmp_path / "data" / "snapshots"
+    write_snapshot(
+        snapshots,
+        lambda file: file.touch(),
+        model_version=9,
+        digest="of the lost future",
+        base_digest="base",
+        environment={},
+    )
+    with running(tmp_path / "data", ready=False) as server:
+        verdict = server.client().verify_snapshots()[9]
+        assert "another history" in verdict
+        assert server.stop() == 0
+    assert folder_of(snapshots, 9).exists()

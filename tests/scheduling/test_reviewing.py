@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
-from memory_store import reviews, schedule
+from memory_store import reviews, schedule, taking_back
 from memory_store.errors import StoreUnusableError
 from memory_store.records import EventKind, FactState, LedgerKind, NewReview, Policy, ReviewOutcome
 from memory_store.store import MemoryStore
@@ -334,3 +334,31 @@ async def test_stop_does_not_wait_for_a_pile_of_reviews(world: World, clock: Clo
             while not await stopped():
                 await asyncio.sleep(0)
     assert world.machine.probed == ["old 0?"]
+
+
+async def test_a_fact_that_is_erased_during_its_review_ends_neither_loop_nor_server(
+    world: World, clock: Clock, monkeypatch
+):
+    """H1: the text goes at once, whatever is done with the fact."""
+    fact_id, other = await taught(world, "Sky?", "Gem?")
+    probe = FakeLearner.probe
+    erased: list[str] = []
+
+    async def erasing(self, example, **how):
+        answers = await probe(self, example, **how)
+        if example.fact_id == fact_id and not erased:
+            erased.append(fact_id)
+            forget = partial(taking_back.request_forget, fact_id=fact_id, erase=True)
+            await world.store.write(forget)
+        return answers
+
+    monkeypatch.setattr(FakeLearner, "probe", erasing)
+    clock.time += schedule.FIRST_TIME
+    async with world.running() as loop:
+        await world.until_event("learner_ready", times=2)
+        await loop.review_due()
+        await world.until_state(fact_id, FactState.FORGOTTEN)
+        await world.until_state(await world.teach("Pie?"), FactState.LEARNED)
+    assert erased
+    assert await outcomes(world, fact_id) == []
+    assert (await world.fact(other)).state is FactState.LEARNED

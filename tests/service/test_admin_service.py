@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from agent.service.message_size import Room
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import memory_pb2
 from memory_store import taking_back
-from memory_store.records import Fact, PlaceKind
+from memory_store.records import EventKind, Fact, PlaceKind
 from memory_store.store import MemoryStore
 from tests.service.serving import LEARNER_GONE, Serving, made_snapshot, recovering
 from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
@@ -63,6 +64,22 @@ async def test_who_erases_is_told_what_is_out_of_reach(served: Serving) -> None:
     response = await served.memory.Forget(request)
     assert response.operation.erase
     assert list(response.out_of_reach) == ["export: /a/model"]
+
+
+async def test_watchers_get_nothing_of_an_erased_text_from_memory(served: Serving) -> None:
+    """H1: long before the fact is forgotten, which may fail or be cancelled."""
+
+    async def findings() -> list[object]:
+        async with aclosing(served.hub.watch(served.store, 0)) as watching:
+            found = await anext(watching)
+            return [each.event.learning for each in found if each.event.kind is EventKind.LEARNED]
+
+    async with aclosing(served.hub.watch(served.store, 0)) as other:  # so that events are kept
+        fact = await served.store.write(teach_learned)
+        await anext(other)
+        assert await findings() != [None]
+        await served.memory.Forget(memory_pb2.ForgetRequest(fact_id=fact.id, erase=True))
+        assert await findings() == [None]
 
 
 async def test_a_done_operation_has_its_proof(served: Serving) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_store import taking_back
+from memory_store import switching, taking_back
 from memory_store.errors import FactNotFoundError, WrongStateError
 from memory_store.records import EventKind, Fact, FactState
 from memory_store.retrying import retry_fact
@@ -112,3 +112,24 @@ def test_what_past_weights_hold_keeps_its_place(store: MemoryStore) -> None:
     assert store.fact(fact.id).state is FactState.QUARANTINED
     assert retry_is_refused(store, fact.id, "teach it again as a new fact")
     assert store.teach(new_fact("Sky?")).created
+
+
+def test_not_while_facts_get_their_new_states(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later step would give the fact the state of the branch: the retry would be lost."""
+    monkeypatch.setattr(switching, "FACTS_AT_ONCE", 1)
+    first = teach_learned(store, "First?")
+    given_up = [quarantined(store, question) for question in ("A?", "B?", "C?")]
+    operation = taking_back.request_forget(store, first.id)
+    taking_back.begin_operation(store, operation.id)
+    for fact in given_up:
+        taking_back.record_relearned(
+            *(store, operation.id, fact, FactState.QUARANTINED, "NaN", None, None)
+        )
+    taking_back.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
+    assert switching.in_progress(store)
+    assert retry_is_refused(store, given_up[-1].id, "try again")
+    while switching.go_on(store):
+        pass
+    assert retry_fact(store, given_up[-1].id)[0].state is FactState.QUEUED

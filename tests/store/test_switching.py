@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from memory_store import reviews, switching, taking_back
+from memory_store import reviews, switching, taking_back, writer
+from memory_store.errors import StoreUnusableError
 from memory_store.records import FactState, OperationState, ReviewOutcome
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
@@ -155,4 +156,41 @@ async def test_nobody_reads_in_the_middle_and_facts_are_accepted(
     facts = await reading
     assert [fact.state for fact in facts][:2] == [FactState.FORGOTTEN, FactState.RESISTED]
     assert facts[-1].question == "meanwhile?"
+    await store.close()
+
+
+async def test_it_is_finished_though_its_caller_is_cancelled_and_the_disk_is_full_for_a_while(
+    tmp_path: Path, one_at_a_time: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H5: else states are half old, half new, until a restart; another switch would drop it."""
+    path = tmp_path / "memory.db"
+    ids = lived(path)
+    one_at_a_time()
+    monkeypatch.setattr(writer, "SWITCH_RETRY_SECONDS", 0)
+    failures = [StoreUnusableError("the disk is full")] * 2
+    go_on = switching.go_on
+
+    def sometimes_full(store: MemoryStore) -> bool:
+        if failures:
+            raise failures.pop()
+        return go_on(store)
+
+    monkeypatch.setattr(switching, "go_on", sometimes_full)
+    store = await StoreThreads.open(path)
+    begun = asyncio.Event()
+
+    async def operate() -> None:
+        async with store.switching():
+            await store.write(partial(forget, fact_id=ids[0]))
+            begun.set()
+            await asyncio.Event().wait()
+
+    operating = asyncio.create_task(operate())
+    await begun.wait()
+    operating.cancel()
+    await asyncio.wait([operating])
+    facts = await store.read(MemoryStore.facts)
+    assert not await store.read(switching.in_progress)
+    assert [fact.state for fact in facts][:2] == [FactState.FORGOTTEN, FactState.RESISTED]
+    assert failures == []
     await store.close()

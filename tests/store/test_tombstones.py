@@ -8,6 +8,7 @@ from memory_store import operations, reviews, taking_back, tombstones
 from memory_store.records import FactState
 from memory_store.store import MemoryStore
 from tests.store.builders import (
+    end_of_branch,
     learning,
     new_fact,
     new_probe,
@@ -113,3 +114,47 @@ def test_the_answer_that_it_had_replaced_counts_again(store: MemoryStore) -> Non
     assert tombstones.keys_it_superseded(store, newer.id)
     assert operations.open_erasures(store.connection)
     assert reviews.next_due(store) is None
+
+
+def test_what_another_operation_had_learned_again_is_not_taken_for_forgotten(
+    store: MemoryStore,
+) -> None:
+    """The head holds nothing of it, so its text goes at once; but then the branch is served."""
+    first = teach_learned(store, "One?", "Else")
+    fact = teach_claimed(store, QUESTION, ANSWER)
+    store.record_failure(fact.id, "NaN", 1)
+    forget = taking_back.request_forget(store, first.id)
+    taking_back.begin_operation(store, forget.id)
+    row = taking_back.record_relearned(
+        *(store, forget.id, fact, FactState.LEARNED, "", learning(), new_update(fact.id, 0))
+    )
+    assert row is not None
+    erase(store, fact.id)
+    assert store.fact(fact.id).state is FactState.FORGOTTEN
+    taking_back.finish_forget(
+        *(store, forget.id, end_of_branch(row.model_version, first.id), {}, [])
+    )
+    taking_back.close_forget(store, forget.id)
+    operation = taking_back.next_operation(store)
+    assert operation is not None
+    assert not taking_back.finish_if_not_held(store, operation.id)
+    operation = taking_back.begin_operation(store, operation.id)
+    taking_back.finish_forget(store, operation.id, end_of_branch(0, fact.id), {}, [])
+    taking_back.close_forget(store, operation.id)
+    assert store.model_version() not in store.lineage(row.model_version)
+    assert row.model_version not in store.lineage(store.model_version())
+    assert store.fact(fact.id).state is FactState.FORGOTTEN
+
+
+def test_nor_is_what_a_rollback_serves_again(store: MemoryStore) -> None:
+    """It was rolled back, and is to be forgotten while those weights are on their way back."""
+    fact = teach_learned(store, QUESTION, ANSWER)
+    for to_version in (0, 1):
+        rollback = taking_back.request_rollback(store, to_version)
+        if to_version:
+            erase(store, fact.id)
+        taking_back.begin_operation(store, rollback.id)
+        taking_back.finish_rollback(store, rollback.id, end_of_branch(to_version), {})
+    operation = taking_back.next_operation(store)
+    assert operation is not None
+    assert not taking_back.finish_if_not_held(store, operation.id)

@@ -96,6 +96,9 @@ async def test_weights_that_cannot_be_rebuilt_keep_no_text(
             assert operation.state is OperationState.FAILED
             await searched(memory)
             assert (await memory.states())["fact-b"] == FactState.SUPERSEDED
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while await memory.store.read(erasing.pending):
+                    await asyncio.sleep(0.01)
     require_no_text(tmp_path)
     async with running_memory(tmp_path) as memory:
         await memory.teach("fact-e")  # rehearses nothing of it

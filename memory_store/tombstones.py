@@ -12,7 +12,7 @@ the nearest version before those rows is served, and the rest is learned again.
 from __future__ import annotations
 
 from memory_store import erasing, facts
-from memory_store.records import FactState, Operation, OperationKind
+from memory_store.records import Fact, FactState, Operation, OperationKind
 from memory_store.store import MemoryStore
 
 REASON = "its text was erased; the weights are being rebuilt without it"
@@ -38,11 +38,26 @@ def erase_requested(store: MemoryStore, operation: Operation) -> bool:
         if fact.state is FactState.LEARNING:
             return False
         if fact.state not in (FactState.SUPERSEDED, FactState.FORGOTTEN):
-            held = fact.state in _MAY_BE_HELD
-            to = FactState.SUPERSEDED if held else FactState.FORGOTTEN
-            facts.change_state(store.connection, fact.id, to, store.now(), reason=REASON)
+            connection, at = store.connection, store.now()
+            if fact.state in _MAY_BE_HELD:
+                facts.change_state(connection, fact.id, FactState.SUPERSEDED, at, reason=REASON)
+            elif _on_a_branch(store, fact):
+                facts.restate(connection, fact.position, FactState.SUPERSEDED, at, reason=REASON)
+            else:
+                facts.change_state(connection, fact.id, FactState.FORGOTTEN, at, reason=REASON)
         erasing.erase(store, fact)
         return True
+
+
+def _on_a_branch(store: MemoryStore, fact: Fact) -> bool:
+    """Whether another operation has learned it on its branch, which may be served soon."""
+    found = store.connection.execute(
+        "SELECT 1 FROM operations JOIN relearned ON operation_id = operations.id AND"
+        " relearned.position = ? WHERE operations.state IN ('pending', 'running')"
+        " AND verdict IN ('learned', 'known') LIMIT 1",
+        [fact.position],
+    )
+    return bool(found)
 
 
 def keys_it_superseded(store: MemoryStore, fact_id: str) -> set[str]:

@@ -77,6 +77,29 @@ def test_what_the_weights_do_not_hold_is_forgotten_at_once(store: MemoryStore, s
     assert taking_back.finish_if_not_held(store, operation.id)
 
 
+def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: MemoryStore) -> None:
+    """H1, H5: its own operation would have found nothing to do, and the weights would keep it."""
+    first = teach_learned(store, "Other?", "Else")
+    fact = store.teach(new_fact(QUESTION, ANSWER)).fact
+    store.claim()
+    store.record_resisted(fact.id, "too hard", learning())
+    other = taking_back.request_forget(store, first.id)
+    begun = taking_back.begin_operation(store, other.id)
+    taking_back.record_relearned(
+        store,
+        other.id,
+        fact,
+        FactState.LEARNED,
+        "",
+        learning(answer_after=ANSWER),
+        new_update(fact.id, begun.branch_version or 0),
+    )
+    erase(store, fact.id)
+    assert store.fact(fact.id).state is FactState.SUPERSEDED
+    [operation] = taking_back.erasures_in_progress(store)
+    assert not taking_back.finish_if_not_held(store, operation.id)
+
+
 def test_a_fact_that_is_being_learned_is_erased_when_that_has_ended(store: MemoryStore) -> None:
     fact = teach_claimed(store, QUESTION, ANSWER)
     erase(store, fact.id)

@@ -44,7 +44,8 @@ def first_obstacle(store: MemoryStore, versions: Sequence[int], algorithm: str) 
     )
     for row in rows:
         version = int(row["version"])
-        if algorithm and row["algorithm"] != algorithm:
+        # What follows a "+" is a variant, which the same release replays.
+        if algorithm and row["algorithm"].partition("+")[0] != algorithm:
             return Obstacle(
                 version=version,
                 reason=f"update {version} was made by {row['algorithm']}, and this release replays"

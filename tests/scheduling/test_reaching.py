@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import UnreachableError
+from agent.learning.algorithm import ALGORITHM, BOUNDED
 from agent.learning.snapshots import WEIGHTS, folder_of
 from agent.scheduling.reaching import Reach, nearest_reachable
 from memory_store.records import EventKind, FactState, LedgerKind, NewFact
@@ -56,6 +57,16 @@ async def test_the_nearest_is_a_snapshot_on_the_line_or_the_base_model(
     same = await reach(taught, wanted, "fake/1")
     assert (same.version, same.obstacle) == (wanted, None)
     assert list(same.rows) == list(range(snapshot + 1, wanted + 1))
+
+
+async def test_a_variant_of_the_algorithm_is_replayed_by_the_same_release(world: World) -> None:
+    """M12: lessons without the rows that were too long are such a variant."""
+    world.machine.algorithm = f"fake/1{BOUNDED.removeprefix(ALGORITHM)}"
+    fact_id = await world.teach("Sky?")
+    async with world.running():
+        await world.until_state(fact_id, FactState.LEARNED)
+    found = await reach(world, 1, "fake/1")
+    assert (found.version, found.obstacle) == (1, None)
 
 
 async def test_rows_of_the_release_itself_are_replayed_up_to_those_that_are_not(

@@ -55,7 +55,9 @@ def recorded_in(store: StoreThreads) -> History:
 
     async def recorded(versions: Sequence[int]) -> Mapping[int, str]:
         updates = await store.read(partial(MemoryStore.updates_at, versions=versions))
-        return {update.model_version: update.digest_after for update in updates}
+        bound = await store.read(MemoryStore.bindings)
+        base = {0: bound["base_digest"]} if "base_digest" in bound else {}
+        return base | {update.model_version: update.digest_after for update in updates}
 
     return recorded
 

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ import pytest
 
 from agent.errors import LearnerUnavailableError, SnapshotError
 from agent.learning.snapshots import WEIGHTS, folder_of, write_snapshot
-from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, kept_versions
+from agent.scheduling.snapshotting import (
+    SnapshotKeeper,
+    SnapshotSettings,
+    kept_versions,
+    recorded_in,
+)
 from memory_store.records import Update
+from memory_store.store import MemoryStore
+from memory_store.writer import StoreThreads
 from tests.scheduling.fake_learner import FakeLearner, Machine
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -280,6 +288,17 @@ async def test_beside_a_restored_ledger_its_lost_future_neither_counts_nor_prune
     problems = dict(await kept.keeper.verify())
     assert "another history" in problems[92]
     assert problems[5] == ""
+
+
+async def test_the_base_model_is_of_every_history(tmp_path: Path) -> None:
+    """Low: the ledger has no row of version 0."""
+    store = await StoreThreads.open(tmp_path / "memory.db")
+    await store.write(partial(MemoryStore.bind_model, name="fake", base_digest="base"))
+    snapshot_of(tmp_path / "snapshots", 0, "base")
+    rule = SnapshotSettings(folder=tmp_path / "snapshots", **QUIET)
+    keeper = SnapshotKeeper(rule, lambda: None, recorded=recorded_in(store))
+    assert all("another history" not in problem for _, problem in await keeper.verify())
+    await store.close()
 
 
 async def test_a_forget_leaves_no_snapshot_of_another_history_or_that_cannot_be_read(

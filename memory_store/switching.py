@@ -361,7 +361,8 @@ def verdicts_on(
     )
     verdicts = {
         row["fact_id"]: (FactState(row["verdict"]), row["reason"])
-        for row in found
+        # The last counts: a fact that a branch had given up may have been queued again since.
+        for row in sorted(found, key=lambda row: int(row["model_version"]))
         if row["model_version"] in line
     }
     taught = store.connection.execute(

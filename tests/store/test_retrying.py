@@ -133,3 +133,24 @@ def test_not_while_facts_get_their_new_states(
     while switching.go_on(store):
         pass
     assert retry_fact(store, given_up[-1].id)[0].state is FactState.QUEUED
+
+
+def test_what_came_of_it_counts_after_a_rollback(store: MemoryStore) -> None:
+    """And not what a branch, on which it was tried before, had made of it."""
+    first, given_up = teach_learned(store, "First?"), quarantined(store)
+    operation = taking_back.request_forget(store, first.id)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.record_relearned(
+        *(store, operation.id, given_up, FactState.QUARANTINED, "NaN", None, None)
+    )
+    taking_back.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
+    taking_back.close_forget(store, operation.id)
+    retry_fact(store, given_up.id)
+    store.claim()
+    store.record_known(given_up.id, learning())
+    served = store.model_version()
+    teach_learned(store, "Last?")
+    operation = taking_back.request_rollback(store, served)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.finish_rollback(store, operation.id, end_of_branch(served), {})
+    assert store.fact(given_up.id).state is FactState.KNOWN

@@ -180,6 +180,8 @@ class StoreThreads:
                 except (StoreFailedError, StoreClosedError):
                     return  # the process ends; the next start finishes it
                 except StoreUnusableError:  # a full disk, which may be emptied
+                    if not await self._reader.submit(switching.in_progress):
+                        return  # nor was it begun: nobody need wait
                     await asyncio.sleep(SWITCH_RETRY_SECONDS)
         finally:
             self._readable.set()

@@ -200,8 +200,8 @@ def serve(
         typer.Option(
             envvar="AGENT_STALLED_SECONDS",
             min=0,
-            help="So is one whose device makes no progress for this long, as in compiling a kernel;"
-            " 0: never.",
+            help="A learner whose device makes no progress for this long is killed and started"
+            " again; compiling a kernel shows none. 0: never.",
         ),
     ] = DEFAULT_STALLED_SECONDS,
     max_questions: Annotated[

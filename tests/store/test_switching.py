@@ -194,3 +194,22 @@ async def test_it_is_finished_though_its_caller_is_cancelled_and_the_disk_is_ful
     assert [fact.state for fact in facts][:2] == [FactState.FORGOTTEN, FactState.RESISTED]
     assert failures == []
     await store.close()
+
+
+async def test_nobody_waits_for_a_switch_that_a_full_disk_did_not_let_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H5: reading needs no space."""
+    path = tmp_path / "memory.db"
+    lived(path)
+    store = await StoreThreads.open(path)
+
+    def full(_: MemoryStore) -> bool:
+        raise StoreUnusableError("the disk is full")
+
+    monkeypatch.setattr(switching, "go_on", full)
+    with pytest.raises(StoreUnusableError):
+        async with store.switching():
+            await store.write(full)
+    assert len(await store.read(MemoryStore.facts)) == 6
+    await store.close()

@@ -20,8 +20,9 @@ SERVE = (
     *("serve", "--listen", "127.0.0.1:0", "--model", "tiny", "--device", "cpu", "--threads", "1"),
     # `tiny` learns any short answer so, and nothing but the facts of the benchmark is learned.
     *("--policy", "until-known", "--learning-rate", "0.003", "--max-steps", "100"),
-    *("--guards", "rehearsal", "--review-seconds", "0", "--audit-minutes", "0"),
-    *("--max-queued", "10000000"),
+    *("--guards", "rehearsal", "--allow-ungated", "--review-seconds", "0", "--audit-minutes", "0"),
+    # A learner is stopped where a busy one is compared with none: it is not to be replaced.
+    *("--max-queued", "10000000", "--silent-seconds", "0"),
 )
 
 

@@ -139,21 +139,21 @@ def test_the_answer_that_it_had_replaced_counts_again(store: MemoryStore) -> Non
     assert reviews.next_due(store) is None
 
 
-def test_what_another_operation_had_learned_again_is_not_taken_for_forgotten(
+def test_what_another_operation_is_learning_again_is_not_taken_for_forgotten(
     store: MemoryStore,
 ) -> None:
-    """The head holds nothing of it, so its text goes at once; but then the branch is served."""
+    """Neither head nor branch holds it yet, so its text goes; but then that branch is served."""
     first = teach_learned(store, "One?", "Else")
     fact = teach_claimed(store, QUESTION, ANSWER)
     store.record_failure(fact.id, "NaN", 1)
     forget = taking_back.request_forget(store, first.id)
     taking_back.begin_operation(store, forget.id)
+    erase(store, fact.id)
+    assert store.fact(fact.id).state is FactState.FORGOTTEN
     row = taking_back.record_relearned(
         *(store, forget.id, fact, FactState.LEARNED, "", learning(), new_update(fact.id, 0))
     )
     assert row is not None
-    erase(store, fact.id)
-    assert store.fact(fact.id).state is FactState.FORGOTTEN
     taking_back.finish_forget(
         *(store, forget.id, end_of_branch(row.model_version, first.id), {}, [])
     )

@@ -313,11 +313,17 @@ def write_down(
             [after, FACTS_AT_ONCE],
         )
         waiting = ("queued", "learning")
-        tried = [row for row in rows if row["state"] not in waiting and not row["erased"]]
+        kept_ids = [str(row["id"]) for row in rows if not row["erased"]]
+        again = _queued_again_since(store.connection, operation.after_event, kept_ids)
+        tried = [
+            row
+            for row in rows
+            if not row["erased"] and (row["state"] not in waiting or row["id"] in again)
+        ]
         ids = [str(row["id"]) for row in tried]
         verdicts = verdicts_on(store, line, ids)
         lost = verdicts_on(store, wanted, ids).keys() - verdicts.keys() if wanted else set()
-        since = _tried_since(store.connection, operation.after_event, ids)
+        since = _tried_since(store.connection, operation.after_event, ids) - again
         undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
         anew = (FactState.QUEUED, f"learned again from version {line.end}")
         kept = (FactState.QUEUED, f"kept by the rollback to version {operation.to_version}")
@@ -328,12 +334,19 @@ def write_down(
                 state, reason = anew
             elif row["id"] in since and row["state"] != FactState.FORGOTTEN:
                 state, reason = kept
+            if state is FactState.QUEUED and row["state"] in waiting:
+                continue
             if row["state"] != FactState.FORGOTTEN or not (
                 state is FactState.FORGOTTEN or _to_be_forgotten(store.connection, row["id"])
             ):
                 written.append([operation.id, row["position"], state.value, reason])
+        # What an attempt that was cut off wrote down may be about weights out of reach now.
         store.connection.execute(
-            "INSERT OR REPLACE INTO restated (operation_id, position, state, reason)"
+            "DELETE FROM restated WHERE operation_id = ? AND position > ? AND position <= ?",
+            [operation.id, after, int(rows[-1]["position"]) if rows else 2**62],
+        )
+        store.connection.execute(
+            "INSERT INTO restated (operation_id, position, state, reason)"
             " SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)",
             [write_json(written)],
         )
@@ -386,6 +399,22 @@ def _tried_since(connection: Connection, sequence: int, fact_ids: Sequence[str])
     rows = connection.execute(
         "SELECT DISTINCT fact_id FROM json_each(?) CROSS JOIN events ON events.fact_id = value"
         " AND sequence > ? WHERE kind IN ('learned', 'known', 'resisted', 'quarantined')",
+        [write_json(list(fact_ids)), sequence],
+    )
+    return {row["fact_id"] for row in rows}
+
+
+def _queued_again_since(connection: Connection, sequence: int, fact_ids: Sequence[str]) -> set[str]:
+    """Those of some facts that had been tried before an event, and were queued again after it.
+
+    A rollback that was requested in between undoes them like others: a start that could not reach
+    the head, or another operation, queued them, not a person.
+    """
+    rows = connection.execute(
+        "SELECT value AS fact_id FROM json_each(?1) WHERE EXISTS (SELECT 1 FROM events"
+        "  WHERE events.fact_id = value AND sequence > ?2 AND kind = 'requeued')"
+        " AND EXISTS (SELECT 1 FROM events WHERE events.fact_id = value AND sequence <= ?2"
+        "  AND kind IN ('learned', 'known', 'resisted', 'quarantined'))",
         [write_json(list(fact_ids)), sequence],
     )
     return {row["fact_id"] for row in rows}

@@ -34,6 +34,7 @@ from tests.faults import (
     snapshots,
     torn_wal,
     tracing,
+    upgrading,
 )
 from tests.faults.findings import Findings, new_seed
 
@@ -83,6 +84,7 @@ KINDS = (
     Kind("failing sync", failing_sync.run, 20, tracing.why_not),
     Kind("copies of data folders", copies.run, 200),
     Kind("old database, newer snapshots", restored.run, 50),
+    Kind("upgrade in the middle of a forget", upgrading.run, 50),
     Kind("hostile HTTP/2 peers", hostile_peers.run, 18),
     Kind("jumping clock", in_process.run_clock, 50),
     Kind("a clock set back", clock_set_back.run, 50),

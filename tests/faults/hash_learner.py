@@ -28,6 +28,7 @@ from memory_store.records import Policy, Step
 BASE = hashlib.sha256(b"base").hexdigest()
 POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20)
 ENVIRONMENT = {"device": "none"}
+ALGORITHM = "hash/1"
 REHEARSED = 4
 STEPS = 2
 
@@ -55,10 +56,12 @@ class HashLearner:
     Args:
         reach: called with the name of each point that is reached; may end the process, or raise a
             `LearnerUnavailableError`, which is the learner's death.
+        algorithm: name of the release's procedure. All compute the same, but replay only their own.
     """
 
-    def __init__(self, reach: Callable[[str], None] = never) -> None:
+    def __init__(self, reach: Callable[[str], None] = never, algorithm: str = ALGORITHM) -> None:
         self._reach_point = reach
+        self._algorithm = algorithm
         self._dead = asyncio.Event()
         self._outcome = ""
         self.version, self.weights = 0, BASE
@@ -81,6 +84,7 @@ class HashLearner:
             tokenizer="",
             max_tokens=512,
             environment=ENVIRONMENT,
+            algorithm=self._algorithm,
         )
 
     async def learn(
@@ -116,7 +120,7 @@ class HashLearner:
             forgetting=tuple(_answer(True) for _ in older) if learned else (),
             digest_before=self.weights,
             digest_after=self._outcome or self.weights,
-            algorithm="hash/1",
+            algorithm=self._algorithm,
         )
 
     def _steps(self, policy: Policy, older: Sequence[Example]) -> tuple[Step, ...]:
@@ -148,6 +152,8 @@ class HashLearner:
     ) -> AsyncIterator[tuple[int, str]]:
         for row in updates:
             self._reach("before an update is replayed")
+            if row.update.steps and row.update.algorithm != self._algorithm:
+                raise DriftError(f"version {row.update.model_version} is of another release")
             self.apply(row)
             yield self.version, self.weights
 
@@ -211,5 +217,7 @@ def _answer(right: bool) -> Answer:
 
 
 @asynccontextmanager
-async def hash_learner(reach: Callable[[str], None] = never) -> AsyncIterator[HashLearner]:
-    yield HashLearner(reach)
+async def hash_learner(
+    reach: Callable[[str], None] = never, algorithm: str = ALGORITHM
+) -> AsyncIterator[HashLearner]:
+    yield HashLearner(reach, algorithm)

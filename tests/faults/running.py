@@ -17,7 +17,7 @@ from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, reco
 from memory_store.errors import StoreFailedError
 from memory_store.store import MemoryStore
 from memory_store.writer import LOG_PAGES, StoreThreads
-from tests.faults.hash_learner import POLICY, hash_learner, never
+from tests.faults.hash_learner import ALGORITHM, POLICY, hash_learner, never
 from tests.faults.script import is_settled
 
 SETTLE_SECONDS = 60.0
@@ -52,6 +52,9 @@ async def living(
     on_commit: Callable[[int], None] | None = None,
     log_pages: int = LOG_PAGES,
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    algorithm: str = ALGORITHM,
+    accept_drift: bool = False,
+    every_updates: int = SNAPSHOT_UPDATES,
 ) -> AsyncIterator[Life]:
     """A life on a data folder, without the waiting that a server does between attempts."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,14 +72,20 @@ async def living(
     )
     loop = LearningLoop(
         store,
-        partial(hash_learner, reach),
+        partial(hash_learner, reach, algorithm),
         lambda event: None,
-        LoopSettings(model="hash", policy=POLICY, snapshots=snapshots, max_attempts=max_attempts),
+        LoopSettings(
+            model="hash",
+            policy=POLICY,
+            snapshots=snapshots,
+            max_attempts=max_attempts,
+            accept_drift=accept_drift,
+        ),
         on_update=lambda update: keeper.updated(update),
         keep_only=lambda versions: keeper.keep_only(versions),
     )
     keeper = SnapshotKeeper(
-        SnapshotSettings(folder=snapshots, every_updates=SNAPSHOT_UPDATES),
+        SnapshotSettings(folder=snapshots, every_updates=every_updates),
         lambda: loop.learner,
         recorded=recorded_in(store),
     )

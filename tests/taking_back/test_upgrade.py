@@ -19,7 +19,8 @@ from agent.learning.algorithm import ALGORITHM
 from agent.learning.environment import make_deterministic
 from agent.learning.presets import NONE
 from agent.learning.snapshots import snapshot_folders
-from memory_store import taking_back
+from memory_store import switching, taking_back
+from memory_store.lines import line_of
 from memory_store.records import FactState, NewFact, OperationState
 from memory_store.store import MemoryStore
 from tests.taking_back.in_process import POLICY, InProcessLearner
@@ -203,6 +204,35 @@ async def test_a_rollback_serves_the_nearest_version_and_learns_the_rest_again(
             "fact-d": "forgotten",
         }
         await lineage_is_new(memory, 1)
+
+
+@pytest.mark.parametrize("written_down", [False, True])
+async def test_a_rollback_that_the_older_release_had_begun_undoes_what_a_start_queued_again(
+    tmp_path: Path, written_down: bool
+) -> None:
+    """H1: also where the older release had written down what each fact was to be."""
+    with the_older_release():
+        async with running_memory(tmp_path) as memory:
+            await memory.teach("fact-a")
+            await memory.keeper.create()
+            await memory.teach("fact-b", "fact-c", "fact-d")
+    with MemoryStore.open(tmp_path / "memory.db") as store:
+        operation = taking_back.request_rollback(store, 3)
+        if written_down:
+            switching.write_down(store, operation, line_of(store.connection, 3))
+    async with running_memory(tmp_path, accept_drift=True) as memory:
+        await memory.settle()
+        assert (await memory.done(operation)).state is OperationState.DONE
+        assert await memory.states() == {
+            "fact-a": "learned",
+            "fact-b": "learned",
+            "fact-c": "learned",
+            "fact-d": "forgotten",
+        }
+        rows = await memory.store.read(
+            lambda store: store.updates_at(store.lineage(store.model_version()))
+        )
+        assert [row.fact_id for row in rows if row.steps] == ["fact-a", "fact-b", "fact-c"]
 
 
 async def test_a_memory_without_a_snapshot_of_its_head_learns_again(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def of_line(store: MemoryStore, ids: Sequence[int], line: Line) -> list[Review]:
     """
     rows = store.connection.execute(
         "SELECT reviews.*, (SELECT json_group_array(again.model_version) FROM operations"
-        "  JOIN reviewed_again AS again ON again.operation_id = operations.id"
+        "  CROSS JOIN reviewed_again AS again ON again.operation_id = operations.id"
         "   AND again.review_id = reviews.id WHERE proof IS NOT NULL) AS again"
         " FROM json_each(?) JOIN reviews ON reviews.id = value ORDER BY reviews.id",
         [write_json(list(ids))],
@@ -266,7 +266,7 @@ def settle(store: MemoryStore, line: Collection[int] | Line, fact_ids: Sequence[
         " SELECT reviews.fact_id, learning, again.model_version FROM concerned"
         "  CROSS JOIN reviews ON reviews.fact_id = concerned.id"
         "  JOIN operations ON proof IS NOT NULL"
-        "  JOIN reviewed_again AS again ON again.operation_id = operations.id"
+        "  CROSS JOIN reviewed_again AS again ON again.operation_id = operations.id"
         "   AND again.review_id = reviews.id WHERE again.outcome = 'retaught'"
         " ORDER BY model_version",
         [write_json(list(fact_ids))],

@@ -63,6 +63,7 @@ def _on_a_branch(store: MemoryStore, fact: Fact) -> bool:
 def keys_it_superseded(store: MemoryStore, fact_id: str) -> set[str]:
     """Question keys of the facts that a fact took the place of; its own may be erased."""
     rows = store.connection.execute(
-        "SELECT DISTINCT question_key FROM facts WHERE superseded_by = ?", [fact_id]
+        "SELECT DISTINCT question_key FROM facts WHERE superseded_by = ? AND superseded_by <> ''",
+        [fact_id],
     )
     return {row["question_key"] for row in rows}

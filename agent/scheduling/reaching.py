@@ -24,7 +24,7 @@ from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -37,6 +37,8 @@ DEFAULT_INFLUENCES = 10
 STREAM_WINDOW = 256
 # Facts of all clients that may wait for their commit: what bounds the memory they take.
 MAX_IN_HAND = 20_000
+# Facts of one batch in one commit: a thousand large ones would hold up all other writing.
+WRITTEN_TOGETHER = 250
 
 # A fact of a stream: on its way to the disk, or refused.
 _InHand = asyncio.Future[list[Answer]] | Exception
@@ -94,16 +96,20 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def TeachBatch(
         self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachBatchResponse:
-        """Checks them, some in each turn of the loop, and has them written together."""
+        """Checks them, some in each turn of the loop, and has them written, some in each commit."""
         checked = await self._slices.run(_checking(self._rules(), request.facts))
-        try:
-            taught = await self._teach([fact for fact in checked if isinstance(fact, NewFact)])
-        except MemoryStoreError as error:
-            # Each has its own result all the same: some may have been refused for good.
-            answers: Iterator[Answer] = itertools.repeat(error)
-        else:
-            answers = iter(taught)
-            self._accepted()
+        valid = [fact for fact in checked if isinstance(fact, NewFact)]
+        written: list[Answer] = []
+        for start in range(0, len(valid), WRITTEN_TOGETHER):
+            some = valid[start : start + WRITTEN_TOGETHER]
+            try:
+                written += await self._teach(some)
+            except MemoryStoreError as error:
+                # Each has its own result all the same: others may have been written, or refused.
+                written += itertools.repeat(error, len(some))
+            else:
+                self._accepted()
+        answers = iter(written)
         results = (next(answers) if isinstance(fact, NewFact) else fact for fact in checked)
         return pb.TeachBatchResponse(results=map(_result, results))
 

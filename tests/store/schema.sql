@@ -175,3 +175,4 @@ CREATE TABLE restated (
   PRIMARY KEY (operation_id, position)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX reviewed_again_retaught ON reviewed_again (review_id) WHERE outcome = 'retaught';
+CREATE INDEX facts_superseded ON facts (superseded_by, question_key) WHERE superseded_by <> '';

@@ -65,6 +65,10 @@ LATER_ROWS = {
         " VALUES (1, 1, 'held', 1)",
     ),
     "0007_traces": ("INSERT INTO traces (position, traceparent) VALUES (1, '00-1-2-01')",),
+    "0013_switch_in_steps": (
+        "INSERT INTO restated (operation_id, position, state, reason)"
+        " VALUES (1, 3, 'resisted', '')",
+    ),
 }
 
 

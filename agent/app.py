@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.backups import Backups, newest_backup
 from agent.config import DATABASE, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
+from agent.ending_threads import use_ending_threads
 from agent.errors import ModelNotFoundError
 from agent.file_systems import require_local
 from agent.identity import require_own_files, settle
@@ -58,6 +59,8 @@ OLD_RULES = "rules.json"
 STOP_GRACE_SECONDS = 5.0
 # Between two looks at the learner's memory.
 MEMORY_SECONDS = 5.0
+# For work in threads at the very end; after it the process ends without them (H2).
+THREADS_SECONDS = 1.0
 # After an error of the disk: SQLite may continue after a failed fsync, so we must not.
 DISK_FAILED_EXIT_CODE = 74
 
@@ -88,6 +91,7 @@ async def serve(
         OtherModelError: the folder belongs to another model.
         StoreUnusableError: the database is damaged.
     """
+    threads = use_ending_threads()
     require_safe_listen(settings.listen, settings.security)
     require_socket_folder()
     catalog.resolve(settings.model)
@@ -117,6 +121,7 @@ async def serve(
                 await _serve_with(settings, store, hub, seen, backups, on_start, fetch)
         finally:
             await store.close()
+    threads.end(THREADS_SECONDS)
 
 
 async def _refuse(

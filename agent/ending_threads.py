@@ -1,0 +1,54 @@
+"""Work in threads that a server's end does not wait for.
+
+A thread cannot be cancelled: asyncio and Python both wait for it at the end of a program, for as
+long as copying a large database or checking every byte of the snapshots takes. A server that was
+told to stop ends without it. What such work leaves is unfinished, and removed later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class EndingThreads(ThreadPoolExecutor):
+    """The threads of `asyncio.to_thread`, with an end that is bounded."""
+
+    def __init__(self) -> None:
+        super().__init__(thread_name_prefix="agent")
+        self._running: set[Future[Any]] = set()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """See `Executor.submit`."""
+        future = super().submit(fn, *args, **kwargs)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+    def end(self, seconds: float) -> None:
+        """Ends the process at once if work is still running after these seconds.
+
+        To be called last, when all that was acknowledged is on the disk.
+        """
+        self.shutdown(wait=False, cancel_futures=True)
+        if wait(list(self._running), seconds).not_done:
+            logger.warning(
+                "work in a thread did not end in %g s: the server ends without it", seconds
+            )
+            logging.shutdown()
+            os._exit(0)
+
+
+def use_ending_threads() -> EndingThreads:
+    """Makes them the threads of the running loop."""
+    threads = EndingThreads()
+    asyncio.get_running_loop().set_default_executor(threads)
+    return threads

@@ -67,7 +67,8 @@ def first_obstacle(store: MemoryStore, versions: Sequence[int], algorithm: str) 
 def _erased(store: MemoryStore) -> set[str]:
     """Ids of facts whose text is gone although served weights may hold them."""
     rows = store.connection.execute(
-        "SELECT DISTINCT facts.id FROM operations JOIN facts ON facts.id = fact_id"
+        "SELECT DISTINCT facts.id FROM operations CROSS JOIN facts ON facts.id = fact_id"
+        # The other way round every fact would be looked at.
         " WHERE erase = 1 AND operations.state <> 'done' AND question = ''"
     )
     return {row["id"] for row in rows}

@@ -101,6 +101,8 @@ def main(arguments: list[str]) -> int:
     for number, kind in enumerate(chosen):
         print(f"==> {kind.name}", flush=True)
         rows.append(run_kind(kind, max(1, round(kind.cases * share)), seed + number))
+        # At once: a run that is interrupted still shows what it found.
+        print("   ", *map(str, rows[-1].cells), sep=" | ", flush=True)
     print_table(rows)
     return 0 if all(row.passed for row in rows) else 1
 

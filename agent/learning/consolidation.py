@@ -24,7 +24,7 @@ from torch import Tensor
 
 from agent.errors import LearningFailedError
 from agent.learning.attempt import Workbench
-from agent.learning.guards import NEIGHBOUR_ANSWER_TOKENS, TEXT_PLACES
+from agent.learning.guards import TEXT_PLACES, held_row
 from agent.learning.hard_neighbors import HardNeighbors, NameShares, QuestionForm, reworded
 from agent.learning.lesson import Lesson, LossWeights, Role, Row
 from agent.learning.records import Example
@@ -186,9 +186,9 @@ class _Batches:
             )
             rows.append(Row.answering(Role.FACT, encoder, question, fact.answer))
         for question, said in self._neighbors.draw(chosen, settings.neighbors, draw):
-            rows.append(_held(self._bench, Role.NEIGHBOUR, question, said))
+            rows.append(held_row(encoder, Role.NEIGHBOUR, question, said))
         for question, said in _some(self._ordinary, settings.ordinary, draw):
-            rows.append(_held(self._bench, Role.ORDINARY, question, said))
+            rows.append(held_row(encoder, Role.ORDINARY, question, said))
         for text in _some(self._texts, settings.texts, draw):
             places = _some(range(len(text) - 1), TEXT_PLACES, draw)
             if places:
@@ -199,14 +199,6 @@ class _Batches:
 def _some(pool: Sequence[T], count: int, draw: random.Random) -> list[T]:
     """At most `count` of a pool."""
     return draw.sample(pool, min(count, len(pool)))
-
-
-def _held(bench: Workbench, role: Role, question: str, said: str) -> Row:
-    """A question that must keep the base model's answer, of which the beginning counts."""
-    row = Row.answering(role, bench.encoder, question, said)
-    first = row.places[0]
-    end = min(first + NEIGHBOUR_ANSWER_TOKENS, len(row.tokens) - 1)
-    return Row(role, row.tokens[: end + 1], range(first, end))
 
 
 def _step(

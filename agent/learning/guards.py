@@ -179,10 +179,15 @@ def _neighbour_row(encoder: Encoder, about: Example, key: str) -> Row:
     asked, said = neighbour(
         question, about.base_answer or "", invented_name(key), subject(about.question)
     )
-    row = Row.answering(Role.NEIGHBOUR, encoder, asked, said)
+    return held_row(encoder, Role.NEIGHBOUR, asked, said)
+
+
+def held_row(encoder: Encoder, role: Role, question: str, said: str) -> Row:
+    """A question that must keep the base model's answer, of which the beginning counts."""
+    row = Row.answering(role, encoder, question, said)
     first = row.places[0]
-    end = first + NEIGHBOUR_ANSWER_TOKENS
-    return Row(Role.NEIGHBOUR, row.tokens[: end + 1], range(first, min(end, len(row.tokens) - 1)))
+    end = min(first + NEIGHBOUR_ANSWER_TOKENS, len(row.tokens) - 1)
+    return Row(role, row.tokens[: end + 1], range(first, end))
 
 
 def _text_row(text: Sequence[int], key: str) -> Row:

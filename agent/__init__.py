@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent.service.async_client import AsyncClient
     from agent.service.channel import Access
     from agent.service.client import Client, RequestError
-    from memory_store.records import Fact, FactState, Guards, NewFact, Policy
+    from memory_store.vocabulary import Fact, FactState, Guards, NewFact, Policy
 
 __all__ = [
     "Access",
@@ -37,12 +37,12 @@ _MODULES = {
     "AgentError": "agent.errors",
     "AsyncClient": "agent.service.async_client",
     "Client": "agent.service.client",
-    "Fact": "memory_store.records",
-    "FactState": "memory_store.records",
-    "Guards": "memory_store.records",
+    "Fact": "memory_store.vocabulary",
+    "FactState": "memory_store.vocabulary",
+    "Guards": "memory_store.vocabulary",
     "Learner": "agent.notebook",
-    "NewFact": "memory_store.records",
-    "Policy": "memory_store.records",
+    "NewFact": "memory_store.vocabulary",
+    "Policy": "memory_store.vocabulary",
     "RequestError": "agent.service.client",
 }
 

@@ -46,9 +46,9 @@ from agent.service.socket_folder import require_socket_folder
 from agent.service.transport import require_free, require_safe_listen
 from agent.upgrade import log_standing
 from memory_store.errors import StoreFailedError
-from memory_store.records import Update
 from memory_store.schema_copies import remove_outdated
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

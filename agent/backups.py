@@ -34,8 +34,8 @@ from agent.identity import (
 from agent.learning.files import flush
 from memory_store import identity
 from memory_store.connection import Connection
-from memory_store.records import PlaceKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import PlaceKind
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.learning.limits import TeachingLimits
 from agent.learning.rates import DEFAULT_POLICY
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 # In the data folder, and so in a backup.
 DATABASE = "memory.db"

@@ -20,7 +20,7 @@ from rich.text import Text
 from agent.errors import AgentError
 from agent.python_command import python_command
 from agent.service.client import Client
-from memory_store.records import HELD, Event, EventKind, FactState
+from memory_store.vocabulary import HELD, Event, EventKind, FactState
 
 # Three of the ten facts of Curt (2024), table 1, made up so that no model can guess them.
 FACTS = {

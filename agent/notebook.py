@@ -44,7 +44,9 @@ from agent.service.rules import check_rules
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from memory_store.in_memory import open_in_memory
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.taking_back import open_operation
+from memory_store.vocabulary import (
     HELD,
     Fact,
     FactState,
@@ -56,8 +58,6 @@ from memory_store.records import (
     Step,
     Update,
 )
-from memory_store.store import MemoryStore
-from memory_store.taking_back import open_operation
 
 NEW_TOKENS = 32
 

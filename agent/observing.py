@@ -16,7 +16,7 @@ from agent.telemetry.metrics import Metrics, Standing
 from agent.telemetry.observer import Observer
 from agent.telemetry.standing import from_thread, look
 from agent.telemetry.tracing import Tracing, tracing_to
-from memory_store.records import Event
+from memory_store.vocabulary import Event
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

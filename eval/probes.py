@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.service.client import Client
 from eval.metrics import Rate, wilson_interval
-from memory_store.records import Probe, ProbeKind
+from memory_store.vocabulary import Probe, ProbeKind
 
 KINDS = (ProbeKind.RETENTION, ProbeKind.TRANSFER)
 # How answers are generated and graded, told with every result.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from memory_store import reviews
 from memory_store.lines import Line, line_of
-from memory_store.records import HELD, Fact, FactState, Operation, Review
 from memory_store.sampling import Candidates
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import HELD, Fact, FactState, Operation, Review
 
 ROWS_AT_ONCE = 1_000
 CANDIDATES_AT_ONCE = 1_000

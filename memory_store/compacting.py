@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory_store.records import Compaction
 from memory_store.store import MemoryStore
 from memory_store.thinning import Removed, Thinning
+from memory_store.vocabulary import Compaction
 
 # Of 4 KiB, in one transaction of some milliseconds.
 PAGES = 200

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from memory_store.records import Guards, Learning, Policy, RatePoint, Step
+from memory_store.vocabulary import Guards, Learning, Policy, RatePoint, Step
 
 
 def write_time(time: datetime) -> str:

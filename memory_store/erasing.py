@@ -22,8 +22,8 @@ from typing import Any
 from memory_store import facts, identity, operations
 from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import read_strings, write_json, write_strings
-from memory_store.records import Fact, FactState, OperationKind, OperationState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, FactState, OperationKind, OperationState
 
 PAGE_ROWS = 250
 # Characters from which on a text is looked for inside longer ones.

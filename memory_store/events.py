@@ -11,7 +11,7 @@ from datetime import datetime
 
 from memory_store.connection import Connection, Row
 from memory_store.encoding import read_learning, read_time, write_json, write_learning, write_time
-from memory_store.records import Event, EventKind, Learning
+from memory_store.vocabulary import Event, EventKind, Learning
 
 _ROW = (
     "events.*, iif(events.learning = 'null', (SELECT learning FROM facts WHERE id = fact_id),"

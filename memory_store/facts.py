@@ -20,8 +20,8 @@ from memory_store.encoding import (
     write_time,
 )
 from memory_store.errors import FactNotFoundError, WrongStateError
-from memory_store.records import HELD, Fact, FactState, Learning, Policy
 from memory_store.schema import LIVE
+from memory_store.vocabulary import HELD, Fact, FactState, Learning, Policy
 
 # Which states may follow each. Only the end of an operation may do otherwise: see `restate`.
 TRANSITIONS: dict[FactState, frozenset[FactState]] = {

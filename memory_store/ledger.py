@@ -39,8 +39,8 @@ from memory_store.encoding import (
 )
 from memory_store.errors import LedgerConflictError
 from memory_store.lines import line_of
-from memory_store.records import Drift, LedgerKind, NewUpdate, Update
 from memory_store.schema import FORK, SERVED
+from memory_store.vocabulary import Drift, LedgerKind, NewUpdate, Update
 
 SHARED = ("policy", "environment")
 # A row, and what it shares with another one.

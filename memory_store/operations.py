@@ -19,7 +19,7 @@ from memory_store.encoding import (
     write_learning,
     write_time,
 )
-from memory_store.records import (
+from memory_store.vocabulary import (
     FactState,
     Learning,
     Operation,

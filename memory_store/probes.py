@@ -15,7 +15,7 @@ from datetime import datetime
 from memory_store import facts
 from memory_store.connection import Connection, Row
 from memory_store.encoding import read_time, write_time
-from memory_store.records import NewProbe, Probe, ProbeKind
+from memory_store.vocabulary import NewProbe, Probe, ProbeKind
 
 COLUMNS = (
     "kind",

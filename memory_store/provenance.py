@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from memory_store import facts, ledger
 from memory_store.errors import FactNotFoundError
-from memory_store.records import Fact, LedgerKind, ProbeKind
 from memory_store.store import MemoryStore
 from memory_store.undone import by_rollbacks
+from memory_store.vocabulary import Fact, LedgerKind, ProbeKind
 
 PROBES_READ = 10_000
 

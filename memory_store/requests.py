@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from memory_store.encoding import write_json
 from memory_store.errors import RequestIdUsedError
-from memory_store.records import NewFact, Policy
+from memory_store.vocabulary import NewFact, Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from memory_store import schedule
 from memory_store.encoding import read_time
-from memory_store.records import HELD, Fact, FactRetention, RetentionPoint
 from memory_store.store import MemoryStore
 from memory_store.undone import Undone, by_rollbacks
+from memory_store.vocabulary import HELD, Fact, FactRetention, RetentionPoint
 
 
 def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[FactRetention]:

@@ -8,8 +8,8 @@ from memory_store import facts, operations, switching
 from memory_store.connection import Connection
 from memory_store.encoding import write_time
 from memory_store.errors import WrongStateError
-from memory_store.records import EventKind, Fact, FactState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, Fact, FactState
 
 # States of facts that were tried, and that nothing tries again by itself.
 GIVEN_UP = (FactState.QUARANTINED, FactState.RESISTED)

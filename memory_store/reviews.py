@@ -21,7 +21,8 @@ from memory_store.connection import Connection, Row
 from memory_store.encoding import read_learning, read_time, write_json, write_learning, write_time
 from memory_store.errors import WrongStateError
 from memory_store.lines import Line
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     HELD,
     EventKind,
     Fact,
@@ -33,7 +34,6 @@ from memory_store.records import (
     ReviewOutcome,
     Update,
 )
-from memory_store.store import MemoryStore
 
 
 def next_due(store: MemoryStore) -> Fact | None:

@@ -22,7 +22,7 @@ from sqlite_utils.migrations import Migrations
 from memory_store import schema_copies
 from memory_store.connection import Connection, in_our_words
 from memory_store.errors import StoreUnusableError
-from memory_store.records import FactState
+from memory_store.vocabulary import FactState
 
 # Written out in the queries too: SQLite uses a partial index only where it sees the same term.
 LIVE = "state IN ('queued', 'learning', 'learned', 'known')"

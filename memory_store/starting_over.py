@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from memory_store import facts, ledger, operations, reviews
 from memory_store.lines import line_of
-from memory_store.records import EventKind, FactState, LedgerKind, NewUpdate, Update
 from memory_store.store import MemoryStore
 from memory_store.switching import verdicts_on
 from memory_store.taking_back import TRIED, all_facts
+from memory_store.vocabulary import EventKind, FactState, LedgerKind, NewUpdate, Update
 
 
 def start_over(store: MemoryStore, end: NewUpdate, why: str) -> tuple[Update, int]:

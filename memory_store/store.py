@@ -25,7 +25,7 @@ from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_time
 from memory_store.errors import FactNotFoundError, MemoryStoreError
 from memory_store.paging import NEWEST_FIRST, decode_page_token, encode_page_token
-from memory_store.records import (
+from memory_store.vocabulary import (
     Accepted,
     Drift,
     Event,

@@ -20,7 +20,8 @@ from memory_store import facts, ledger, reviews, schedule
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_json, write_time
 from memory_store.lines import Line, line_of
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     EventKind,
     FactState,
     Operation,
@@ -28,7 +29,6 @@ from memory_store.records import (
     OperationState,
     Update,
 )
-from memory_store.store import MemoryStore
 
 # Facts, or reviews, of one step.
 FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 250, 2_000, 5_000

@@ -39,7 +39,8 @@ from memory_store.errors import (
 )
 from memory_store.lines import Line, line_of
 from memory_store.paging import decode_page_token, encode_page_token
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     GIVEN_UP,
     EventKind,
     Fact,
@@ -56,7 +57,6 @@ from memory_store.records import (
     Review,
     Update,
 )
-from memory_store.store import MemoryStore
 
 # States of facts that the weights do not hold: never learned, and never rehearsed; or forgotten.
 NOT_HELD = (

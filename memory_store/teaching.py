@@ -19,10 +19,10 @@ from memory_store import facts, requests
 from memory_store.connection import Connection, SqlValue
 from memory_store.encoding import read_time, write_json, write_policy, write_strings, write_time
 from memory_store.errors import FactExistsError, MemoryStoreError, QueueFullError
-from memory_store.records import Accepted, EventKind, Fact, FactState, NewFact
 from memory_store.requests import EarlierRequest, payload_hash
 from memory_store.sampling import sample_key
 from memory_store.schema import FORK, LIVE, SERVED
+from memory_store.vocabulary import Accepted, EventKind, Fact, FactState, NewFact
 
 Answer = Accepted | MemoryStoreError
 

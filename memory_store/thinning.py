@@ -29,8 +29,8 @@ from memory_store import erasing, ledger, meta, reviews
 from memory_store import probes as probes_module
 from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import write_json
-from memory_store.records import EventKind, ProbeKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, ProbeKind
 
 # How an attempt ended: what each fact was on a line of the ledger is told from these.
 ENDINGS = (

@@ -12,8 +12,8 @@ the nearest version before those rows is served, and the rest is learned again.
 from __future__ import annotations
 
 from memory_store import erasing, facts
-from memory_store.records import Fact, FactState, Operation, OperationKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, FactState, Operation, OperationKind
 
 REASON = "its text was erased; the weights are being rebuilt without it"
 # States of facts that the served weights may hold.

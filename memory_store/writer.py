@@ -30,9 +30,9 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
-from memory_store.records import NewFact
 from memory_store.store import MemoryStore
 from memory_store.teaching import Answer
+from memory_store.vocabulary import NewFact
 
 T = TypeVar("T")
 

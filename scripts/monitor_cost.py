@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from memory_store.records import Event, EventKind, Step
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Event, EventKind, Step
 from tests.monitor.terminal import Terminal
 from tests.service.serving import Serving, serving
 from tests.store.builders import new_fact, new_probe, teach_learned

@@ -32,7 +32,7 @@ from agent.monitor.panes import Look
 from agent.monitor.recording import read
 from agent.monitor.run import one_frame
 from agent.monitor.ui import Page, Ui
-from memory_store.records import Fact
+from memory_store.vocabulary import Fact
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 RECORDING = PICTURES / "monitor.jsonl"

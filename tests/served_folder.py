@@ -13,8 +13,8 @@ from agent.data_folder import held, make_private
 from agent.identity import require_own_files, settle
 from agent.scheduling.erasing import remove_traces
 from memory_store import taking_back
-from memory_store.records import NewFact, PlaceKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import NewFact, PlaceKind
 from memory_store.writer import StoreThreads
 
 

@@ -14,7 +14,7 @@ PACKAGES = ["agent", "eval", "memory_store"]
 LIGHT_MODULES = [  # what starts with every command: torch takes seconds to import
     "agent.errors",
     "memory_store.errors",
-    "memory_store.records",
+    "memory_store.vocabulary",
     "memory_store.store",
 ]
 

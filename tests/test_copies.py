@@ -22,8 +22,8 @@ from agent.identity import MARKER, FolderKind, overlap, read_marker, settle
 from agent.scheduling.erasing import remove_text
 from memory_store import identity, taking_back
 from memory_store.connection import Connection
-from memory_store.records import EventKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind
 from tests.served_folder import SNAPSHOT_FILES, ServedFolder, served, snapshot_in
 
 

@@ -14,9 +14,9 @@ from agent.config import DATABASE
 from agent.errors import ConfigError, InvalidFactError, SnapshotError
 from agent.learning import rates
 from agent.learning.presets import REHEARSAL
-from memory_store.records import FactState, ProbeKind, Step
 from memory_store.store import MemoryStore
 from memory_store.taking_back import request_forget
+from memory_store.vocabulary import FactState, ProbeKind, Step
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
 HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2, guards=REHEARSAL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from memory_store.records import RatePoint
+from memory_store.vocabulary import RatePoint
 
 TITLE = "Rate curve: p after the first step"
 ROWS = 11  # a tenth of probability each

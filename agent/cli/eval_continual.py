@@ -19,7 +19,7 @@ from rich.table import Table
 from agent.cli.output import console, messages, print_json, progress_bar, shown
 from agent.cli.serve import fetch_if_missing
 from agent.errors import ConfigError, DiskFullError
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 if TYPE_CHECKING:
     from agent.learning.model import LoadedModel

@@ -21,7 +21,7 @@ from agent.cli.policies import AUTO_GUARDS, chosen_policy, complete_guards, comp
 from agent.errors import AgentError, ConfigError
 from agent.learning import rates
 from agent.learning.presets import PRESETS
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 # Each suite: what it does, and what it costs.
 SUITES = {

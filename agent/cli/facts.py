@@ -27,7 +27,7 @@ from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
 from agent.monitor.screen import glyphs_of
 from agent.service.client import RequestError
-from memory_store.records import HELD, Fact, FactState, Probe, Update
+from memory_store.vocabulary import HELD, Fact, FactState, Probe, Update
 
 # What the second answer of an attempt is that led to no update, or to one that was undone.
 AFTER = {

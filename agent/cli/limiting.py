@@ -10,7 +10,7 @@ import typer
 from agent.errors import ConfigError
 from agent.learning import rates
 from agent.learning.limits import SAFE_LEARNING_RATE, SAFE_STEPS, TeachingLimits
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 PANEL = "Limits"
 

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from agent.monitor.styles import STATE_STYLES
 from agent.printable import escaped
-from memory_store.records import Fact, FactState
+from memory_store.vocabulary import Fact, FactState
 
 console = Console()
 # Progress and errors: standard output stays clean for what was asked for.

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from agent.errors import ConfigError, InvalidFactError
 from agent.learning import rates
 from agent.learning.presets import PRESETS
-from memory_store.records import Guards, Policy
+from memory_store.vocabulary import Guards, Policy
 
 AUTO_GUARDS = "auto"
 EXACT_PROBES = "exact"

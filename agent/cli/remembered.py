@@ -10,7 +10,7 @@ from agent.monitor.lines import Glyphs
 from agent.monitor.plots import bars
 from agent.service.client import Client
 from agent.service.results import Influence
-from memory_store.records import Fact, Probe, ProbeKind
+from memory_store.vocabulary import Fact, Probe, ProbeKind
 
 TITLE = "Retention over time: p of the answer, probe by probe"
 ROWS = 5

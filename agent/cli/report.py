@@ -15,7 +15,7 @@ from agent.cli.options import Json
 from agent.cli.output import messages, print_json, shown
 from agent.errors import ConfigError
 from agent.service.client import Client
-from memory_store.records import Event
+from memory_store.vocabulary import Event
 
 if TYPE_CHECKING:
     from eval.reports.service import ServiceRecord

@@ -26,7 +26,7 @@ from agent.cli.policies import POLICY_HELP, complete_policy, given_policy
 from agent.errors import ServerUnreachableError
 from agent.service.client import Client, Rejected, Status
 from agent.service.starting import START_SECONDS
-from memory_store.records import Accepted, Fact, FactState, NewFact
+from memory_store.vocabulary import Accepted, Fact, FactState, NewFact
 
 # States in which the model does not hold the fact that was to be taught.
 FAILED = (FactState.RESISTED, FactState.QUARANTINED)

@@ -26,7 +26,7 @@ from agent.learning.presets import GATE, NONE, judged_by_its_lesson
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
 from agent.learning.update import take_step
-from memory_store.records import Guards, Policy, RatePoint, Step
+from memory_store.vocabulary import Guards, Policy, RatePoint, Step
 
 # Older facts in one forward pass: bounds memory.
 ROWS_AT_ONCE = 64

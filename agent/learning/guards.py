@@ -23,7 +23,7 @@ from agent.learning.lesson import Measured, Role, Row
 from agent.learning.neighbours import invented_name, neighbour, subject, without_function_words
 from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.learning.records import Example
-from memory_store.records import Guards
+from memory_store.vocabulary import Guards
 
 # What rehearsal brings the facts in the lesson to.
 REHEARSED_PROBABILITY = 0.8

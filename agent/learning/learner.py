@@ -70,7 +70,7 @@ from agent.learning.records import (
 from agent.learning.room import Room
 from agent.learning.sampling import Sampler
 from agent.learning.update import score_answers, trained_parameters
-from memory_store.records import Guards, Policy, Step, Update
+from memory_store.vocabulary import Guards, Policy, Step, Update
 
 logger = logging.getLogger(__name__)
 

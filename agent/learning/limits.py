@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from agent.errors import InvalidFactError
 from agent.learning import rates
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 # The largest rate of the paper's experiments, which is also the largest one that `search` tries.
 SAFE_LEARNING_RATE = 5e-3

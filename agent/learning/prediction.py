@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from agent.learning.rates import GRID
-from memory_store.records import Step
+from memory_store.vocabulary import Step
 
 # With fewer rows there is no predictor: a handful of coefficients would follow their noise.
 MIN_ROWS = 30

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.learning.rates import PAPER, UNTIL_LEARNED
-from memory_store.records import Guards, Policy
+from memory_store.vocabulary import Guards, Policy
 
 # On a GPU a fact takes well under a second with `FULL`; `LIGHT` is what two CPU cores can bear.
 FULL = Guards(candidates=64, rehearsed=24, neighbours=24, controls=8, texts=8)

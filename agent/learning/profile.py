@@ -20,7 +20,7 @@ from agent.learning.graphs import ROWS, Runner
 from agent.learning.lesson import Lesson
 from agent.learning.logits import logits_at
 from agent.learning.rates import GRID
-from memory_store.records import RatePoint
+from memory_store.vocabulary import RatePoint
 
 # By model: to look takes as long as a fifth of a profile.
 _LINEAR: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from memory_store.records import Policy, RatePoint
+from memory_store.vocabulary import Policy, RatePoint
 
 FIXED = "fixed"
 UNTIL_KNOWN = "until-known"

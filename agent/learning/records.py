@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from memory_store.records import Fact, NewProbe, ProbeKind, RatePoint, Step, Update
+from memory_store.vocabulary import Fact, NewProbe, ProbeKind, RatePoint, Step, Update
 
 # The general text of a memory: its folder in the data folder, and the key of its digest in the
 # environment of a ledger row.

@@ -10,7 +10,7 @@ from agent.monitor.observations import DetailSeen
 from agent.monitor.panes import Look
 from agent.monitor.styles import STATE_STYLES
 from agent.monitor.text import fit, wrap
-from memory_store.records import Fact, FactState, ProbeKind
+from memory_store.vocabulary import Fact, FactState, ProbeKind
 
 
 def told(fact: Fact, look: Look, width: int, height: int) -> list[Line]:

@@ -31,7 +31,7 @@ from agent.monitor.observations import (
 from agent.monitor.state import EVENTS, FACTS, POINTS, unseen
 from agent.monitor.ui import Pause, ShowFact, Wish
 from agent.service.client import Client, Status
-from memory_store.records import Event, EventKind, RetentionPoint
+from memory_store.vocabulary import Event, EventKind, RetentionPoint
 
 Put = Callable[[Observation], None]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.service.client import Status
-from memory_store.records import Event, Fact, Probe, RetentionPoint, Update
+from memory_store.vocabulary import Event, Fact, Probe, RetentionPoint, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from agent.monitor.state import (
 from agent.monitor.styles import STATE_STYLES
 from agent.monitor.text import clean, fit, wrap
 from agent.monitor.ui import Ui, passes, selected_of, shown_facts
-from memory_store.records import HELD, Event, EventKind, Fact, FactState, Learning
+from memory_store.vocabulary import HELD, Event, EventKind, Fact, FactState, Learning
 
 # So long after a restart the screen says that there was one.
 AGAIN_FOR = timedelta(seconds=15)

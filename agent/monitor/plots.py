@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from agent.monitor.lines import Glyphs, Line, Span
-from memory_store.records import RatePoint
+from memory_store.vocabulary import RatePoint
 
 # Greedy generation yields an answer for certain from 0.5 on.
 LOST, WEAK = 0.5, 0.8

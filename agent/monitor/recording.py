@@ -32,7 +32,7 @@ from agent.service import codec
 from agent.service.client import decode_status, encode_status
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
-from memory_store.records import RetentionPoint
+from memory_store.vocabulary import RetentionPoint
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 

@@ -19,7 +19,7 @@ from agent.monitor.observations import (
     StatusSeen,
 )
 from agent.service.client import Status
-from memory_store.records import (
+from memory_store.vocabulary import (
     HELD,
     Event,
     EventKind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory_store.records import FactState
+from memory_store.vocabulary import FactState
 
 STATE_STYLES = {
     FactState.LEARNED: "green",

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from agent.monitor.keys import BACKSPACE, DOWN, END, ENTER, ESCAPE, HOME, PAGE_DOWN, PAGE_UP, UP
 from agent.monitor.state import State, probability
-from memory_store.records import Fact
+from memory_store.vocabulary import Fact
 
 PAGE = 10
 LONGEST_FILTER = 60

@@ -20,8 +20,8 @@ from agent.scheduling.ports import Learner
 from memory_store import erasing, taking_back, tombstones
 from memory_store.erasing import Sought
 from memory_store.errors import StoreFailedError, StoreUnusableError
-from memory_store.records import Operation
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Operation
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

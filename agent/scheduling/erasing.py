@@ -10,9 +10,9 @@ from functools import partial
 from agent.backups import Backups
 from memory_store import erasing, identity
 from memory_store.erasing import Sought
-from memory_store.records import Operation
 from memory_store.schema_copies import remove_copies
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Operation
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

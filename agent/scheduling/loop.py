@@ -68,7 +68,8 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     Event,
     EventKind,
     Fact,
@@ -80,7 +81,6 @@ from memory_store.records import (
     Step,
     Update,
 )
-from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
 
 T = TypeVar("T")

@@ -48,7 +48,9 @@ from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repe
 from memory_store.erasing import Sought
 from memory_store.facts import question_key
 from memory_store.lines import Line
-from memory_store.records import (
+from memory_store.sampling import Candidates
+from memory_store.store import CRASHED, MemoryStore
+from memory_store.vocabulary import (
     HELD,
     Fact,
     FactState,
@@ -62,8 +64,6 @@ from memory_store.records import (
     ReviewOutcome,
     Update,
 )
-from memory_store.sampling import Candidates
-from memory_store.store import CRASHED, MemoryStore
 from memory_store.writer import StoreThreads
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
-from memory_store.records import Policy, Step
+from memory_store.vocabulary import Policy, Step
 
 
 class Learner(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from agent.learning.prediction import RECENT_STEPS, predictor_of
-from memory_store.records import Step
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Step
 from memory_store.writer import StoreThreads
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from agent.errors import InvalidFactError, LearnerUnavailableError, UnteachableError
 from agent.learning.records import GENERAL_TEXT, Example, Opening, Outcome
 from agent.scheduling.ports import Learner
-from memory_store.records import (
+from memory_store.vocabulary import (
     Fact,
     Learning,
     NewProbe,

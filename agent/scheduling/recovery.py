@@ -18,8 +18,8 @@ from agent.scheduling.ports import Learner
 from agent.scheduling.reaching import Reach, nearest_reachable
 from agent.scheduling.recording import probe_retention, row_without_steps
 from memory_store import starting_over, taking_back
-from memory_store.records import HELD, Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import HELD, Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

@@ -33,8 +33,8 @@ from agent.scheduling.recording import (
 )
 from memory_store import reviews
 from memory_store.errors import WrongStateError
-from memory_store.records import Fact, NewReview, Policy, ReviewOutcome, Step, Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, NewReview, Policy, ReviewOutcome, Step, Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

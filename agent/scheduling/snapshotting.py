@@ -17,8 +17,8 @@ from agent.errors import LearnerUnavailableError, LearningFailedError, SnapshotE
 from agent.learning import snapshots
 from agent.learning.snapshots import SnapshotManifest
 from agent.scheduling.ports import Learner
-from memory_store.records import Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import logging
 
 from memory_store.compacting import compaction, give_back, space
 from memory_store.errors import StoreClosedError, StoreFailedError, StoreUnusableError
-from memory_store.records import Compaction
 from memory_store.thinning import Removed, Thinning
+from memory_store.vocabulary import Compaction
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import probe_retention
-from memory_store.records import HELD
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import HELD
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

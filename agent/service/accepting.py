@@ -16,7 +16,7 @@ from agent.learning.records import LearnerDescription
 from agent.learning.room import MAX_FACT_TOKENS
 from agent.learning.tokenizer_files import read_tokenizer
 from agent.service.validation import FactRules
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from agent.service.message_size import Page
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
 from memory_store import taking_back
-from memory_store.records import HELD, Compaction, Fact, PlaceKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import HELD, Compaction, Fact, PlaceKind
 from memory_store.writer import StoreThreads
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000

@@ -31,7 +31,7 @@ from agent.service.results import Explanation, Snapshot, decode_explanation, dec
 from agent.service.starting import POLL_SECONDS, START_SECONDS, Start, not_ready
 from continual.v1 import admin_pb2, admin_pb2_grpc, memory_pb2_grpc, model_pb2, model_pb2_grpc
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import (
+from memory_store.vocabulary import (
     Accepted,
     Compaction,
     Event,

@@ -12,7 +12,7 @@ from agent.learning import rates
 from agent.learning.limits import TeachingLimits
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
-from memory_store.records import (
+from memory_store.vocabulary import (
     Accepted,
     Event,
     EventKind,

@@ -18,9 +18,9 @@ from functools import partial
 from agent.service import codec
 from agent.service.pacing import Pacer
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import Event, EventKind
 from memory_store.store import MemoryStore
 from memory_store.thinning import thinned_up_to
+from memory_store.vocabulary import Event, EventKind
 from memory_store.writer import StoreThreads
 
 PAGE = 500

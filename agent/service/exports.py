@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.learning import prompts
 from agent.printable import escaped
-from memory_store.records import Fact
+from memory_store.vocabulary import Fact
 
 
 def write_readme(folder: Path, model_version: int, facts: Sequence[Fact]) -> None:

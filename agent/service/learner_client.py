@@ -31,7 +31,7 @@ from agent.service import learner_codec as codec
 from agent.telemetry.observer import Observer
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
-from memory_store.records import Policy, Step
+from memory_store.vocabulary import Policy, Step
 
 ERRORS: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.FAILED_PRECONDITION: StaleVersionError,

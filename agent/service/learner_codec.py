@@ -14,7 +14,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from continual.learner.v1 import learner_pb2 as pb
-from memory_store.records import Guards, Policy, RatePoint, Step, Update
+from memory_store.vocabulary import Guards, Policy, RatePoint, Step, Update
 
 
 def encode_example(example: Example) -> pb.Example:

@@ -33,7 +33,7 @@ from agent.service.answering import Answering
 from agent.service.device_thread import DeviceThread, Priority
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
-from memory_store.records import Step
+from memory_store.vocabulary import Step
 
 logger = logging.getLogger(__name__)
 

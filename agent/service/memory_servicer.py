@@ -24,10 +24,10 @@ from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from memory_store import provenance, taking_back
 from memory_store.errors import MemoryStoreError, QueueFullError
-from memory_store.records import Accepted, NewFact
 from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
 from memory_store.teaching import Answer
+from memory_store.vocabulary import Accepted, NewFact
 from memory_store.writer import StoreThreads
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000

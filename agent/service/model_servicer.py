@@ -19,11 +19,11 @@ from agent.service.asking import AskableLearner, Asking
 from agent.shared_lock import SharedLock
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
-from memory_store import records, taking_back
-from memory_store.records import HELD, Fact, FactState, ProbeKind
+from memory_store import taking_back, vocabulary
 from memory_store.retention import last_probes
 from memory_store.reviews import retention_by_age
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import HELD, Fact, FactState, ProbeKind
 from memory_store.writer import StoreThreads
 
 DEFAULT_NEW_TOKENS = 32
@@ -240,7 +240,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 yield fact
             position = page[-1].position
 
-    async def _probe(self, fact: Fact) -> list[records.Probe]:
+    async def _probe(self, fact: Fact) -> list[vocabulary.Probe]:
         answers, version = await self._asking.probe(Example.of(fact), held=fact.state in HELD)
         questions = (fact.question, *fact.correlated_questions)
         kinds = [ProbeKind.RETENTION] + [ProbeKind.TRANSFER] * len(fact.correlated_questions)

@@ -17,7 +17,7 @@ from agent.learning.limits import UNLIMITED, TeachingLimits
 from agent.learning.room import MAX_FACT_TOKENS, Room
 from agent.service import codec
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import NewFact, Policy
+from memory_store.vocabulary import NewFact, Policy
 
 # What is put around question and answer.
 BYTES_AROUND = len(prompts.prompt("") + prompts.answer_text(""))

@@ -10,7 +10,7 @@ from agent.learning.records import Answer, Outcome
 from agent.telemetry.logs import bound
 from agent.telemetry.metrics import Metrics
 from agent.telemetry.tracing import NO_TRACING, Tracing
-from memory_store.records import Fact, Step, Update
+from memory_store.vocabulary import Fact, Step, Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from agent.errors import SnapshotError
 from agent.learning.snapshots import read_manifest, snapshot_folders
 from agent.telemetry.metrics import Standing
 from memory_store import taking_back
-from memory_store.records import FactState
+from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
 
 # A scrape fails rather than wait longer for a loop that is stuck.

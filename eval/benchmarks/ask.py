@@ -19,7 +19,7 @@ from agent.service.client import Client
 from eval.benchmarks import Figure, this_machine
 from eval.benchmarks.load import Load
 from eval.benchmarks.servers import benchmark_server
-from memory_store.records import EventKind, NewFact
+from memory_store.vocabulary import EventKind, NewFact
 
 TOKENS = 8
 TOGETHER = 8

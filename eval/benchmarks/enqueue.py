@@ -26,8 +26,8 @@ from continual.v1 import memory_pb2_grpc
 from eval.benchmarks import Figure, this_machine
 from eval.benchmarks.load import Load, closed_loop
 from eval.benchmarks.servers import BenchmarkServer, benchmark_server
-from memory_store.records import NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import NewFact
 
 IN_FLIGHT = 32
 BATCH = 1000

@@ -19,7 +19,8 @@ from agent.learning.rates import DEFAULT_POLICY
 from eval.benchmarks import stand_in
 from memory_store import taking_back
 from memory_store.encoding import write_time
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     Fact,
     FactState,
     Learning,
@@ -30,7 +31,6 @@ from memory_store.records import (
     ProbeKind,
     RatePoint,
 )
-from memory_store.store import MemoryStore
 
 PART = 1000
 FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)

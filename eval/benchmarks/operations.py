@@ -32,7 +32,7 @@ from eval.benchmarks.large_memory import LargeMemory, fact_id
 from eval.benchmarks.load import closed_loop
 from eval.benchmarks.servers import BenchmarkServer, benchmark_server
 from eval.benchmarks.watchers import WATCHING
-from memory_store.records import NewFact
+from memory_store.vocabulary import NewFact
 
 HELD_MS = 100.0
 WATCHED_BESIDE_ALONE = 0.5

@@ -14,7 +14,7 @@ from eval.benchmarks.plain import CLIP, Plain
 from eval.benchmarks.rounds import Way, alternate
 from eval.benchmarks.subjects import Subject
 from eval.benchmarks.updates import Restored, Single, single
-from memory_store.records import RatePoint
+from memory_store.vocabulary import RatePoint
 
 # Between probabilities, as a part of the largest of them; TF32 turns some directions round.
 LARGEST_ERROR = {"cpu": 0.05, "cuda": 0.2}

@@ -26,7 +26,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import WEIGHTS, verify_snapshot, write_snapshot
-from memory_store.records import Policy, Step
+from memory_store.vocabulary import Policy, Step
 
 MODEL = "tiny"  # a name that is known: no weights of it are loaded
 BASE_DIGEST = hashlib.sha256(b"stand-in").hexdigest()

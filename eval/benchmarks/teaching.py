@@ -25,7 +25,7 @@ from eval.benchmarks.subjects import Subject
 from eval.experiments.facts import PAPER_FACTS
 from eval.fictional import fictional_facts
 from eval.teachers.until_known import UntilKnown
-from memory_store.records import Fact, FactState
+from memory_store.vocabulary import Fact, FactState
 
 SEED = 11
 LEAST, MOST = 1, 20

@@ -13,7 +13,7 @@ from eval.experiments.facts import TaughtFact
 from eval.experiments.measured import Found, MeasuredCell
 from eval.experiments.plan import BASE_RATE, KINDS, Stop, Subject, Trial
 from eval.experiments.protocol import Protocol
-from memory_store.records import ProbeKind
+from memory_store.vocabulary import ProbeKind
 
 NUMBER = 2
 TITLE = "a batch of ten, one step, trained and correlated questions"

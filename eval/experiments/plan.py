@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from eval.experiments.facts import TaughtFact
 from eval.experiments.protocol import Drawn, Fixed, Varied
-from memory_store.records import ProbeKind
+from memory_store.vocabulary import ProbeKind
 
 BASE_RATE = 0.0  # of the base model, which takes no step
 KINDS = (ProbeKind.RETENTION, ProbeKind.TRANSFER)

@@ -20,7 +20,7 @@ from eval.experiments.measured import MeasuredCell
 from eval.experiments.plan import CellKey, Trial
 from memory_store.connection import Connection, Row
 from memory_store.errors import MemoryStoreError
-from memory_store.records import ProbeKind
+from memory_store.vocabulary import ProbeKind
 
 CELLS = "cells.sqlite"
 LOG_PAGES = 1_000

@@ -13,7 +13,7 @@ from eval.metrics import Count
 from eval.reports.html import page
 from eval.reports.plots import Picture, bars_by_age, draw, rate_histogram, require_matplotlib
 from eval.reports.tables import NONE, Table, shown_count, shown_number
-from memory_store.records import (
+from memory_store.vocabulary import (
     HELD,
     Event,
     EventKind,

@@ -27,8 +27,8 @@ from eval.teachers.protocol import Taught
 from eval.teachers.review_schedule import ReviewSchedule
 from memory_store.encoding import read_steps, write_steps
 from memory_store.facts import question_key
-from memory_store.records import Policy, Step
 from memory_store.sampling import Candidates
+from memory_store.vocabulary import Policy, Step
 
 HELD = "held.json"
 EXPERIENCE = "experience.json"

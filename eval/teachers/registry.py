@@ -19,7 +19,7 @@ from eval.teachers.paper import Paper
 from eval.teachers.rehearsal import Rehearsal
 from eval.teachers.retrieval import Retrieval
 from eval.teachers.until_known import UntilKnown
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 
 def ours(loaded: LoadedModel, *, policy: Policy = DEFAULT_POLICY) -> LearnerTeacher:

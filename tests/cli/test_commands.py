@@ -19,8 +19,8 @@ from agent.cli.curve import TITLE, curve_lines
 from agent.errors import AgentError, ServerUnreachableError
 from agent.service.client import Client
 from agent.service.server import MODEL_SERVICE
-from memory_store.records import Fact, FactState, RatePoint
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, FactState, RatePoint
 from tests.cli.conftest import Agent, InThread
 from tests.service.serving import recovering
 from tests.store.builders import learning as made_learning

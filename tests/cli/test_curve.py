@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli.curve import LABEL_WIDTH, LEAST_WIDTH, ROWS, TITLE, curve_lines
-from memory_store.records import RatePoint
+from memory_store.vocabulary import RatePoint
 
 # As a search compares them.
 GRID = [1e-6 * 5000.0 ** (number / 15) for number in range(16)]

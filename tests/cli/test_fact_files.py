@@ -9,7 +9,7 @@ import pytest
 
 from agent.cli.fact_files import FactLine, read_facts
 from agent.errors import ConfigError
-from memory_store.records import NewFact, Policy
+from memory_store.vocabulary import NewFact, Policy
 from tests.cli.conftest import Agent, InThread
 
 SKY = '{"question": "Sky?", "answer": "Piano"}'

@@ -12,8 +12,8 @@ import pytest
 from agent.cli.operate import told
 from agent.learning.snapshots import WEIGHTS, folder_of
 from memory_store import taking_back
-from memory_store.records import PlaceKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import PlaceKind
 from tests.cli.conftest import Agent, InThread
 from tests.service.serving import made_snapshot
 from tests.store.builders import learning, new_probe, teach_claimed, teach_learned

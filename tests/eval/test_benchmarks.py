@@ -65,7 +65,7 @@ def test_a_figure_knows_whether_its_floor_is_reached(
 def test_a_slow_disk_is_slow_where_it_commits(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from eval.benchmarks.slow_disk import slow_down;"
-        "from memory_store.store import MemoryStore; from memory_store.records import NewFact;"
+        "from memory_store.store import MemoryStore; from memory_store.vocabulary import NewFact;"
         "store = MemoryStore.open(Path(sys.argv[1])); slow_down(0.3);"
         "store.teach(NewFact(question='Sky?', answer='Piano')); store.counts()"
     )

@@ -18,7 +18,7 @@ from eval.continual import CHECKPOINTS, History, NotRepeatableError, Task, run_c
 from eval.journal import Journal
 from eval.teachers.ours import LearnerTeacher
 from eval.teachers.protocol import SavingTeacher, Taught
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 from tests.eval.fake_teacher import FakeTeacher
 
 POLICY = Policy(name="fixed", learning_rate=3e-3, max_steps=2)

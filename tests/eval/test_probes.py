@@ -14,7 +14,7 @@ import pytest
 from agent.service.client import Client
 from eval.metrics import wilson_interval
 from eval.probes import ProbeReport, probe_server
-from memory_store.records import Probe, ProbeKind
+from memory_store.vocabulary import Probe, ProbeKind
 
 
 def made(kind: ProbeKind, fact_id: str, correct: bool, probability: float, version=7) -> Probe:

@@ -16,7 +16,7 @@ from eval.reports.service import (
     service_page,
     service_pictures,
 )
-from memory_store.records import (
+from memory_store.vocabulary import (
     Event,
     EventKind,
     FactRetention,

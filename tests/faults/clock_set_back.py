@@ -12,8 +12,8 @@ from pathlib import Path
 
 from agent.service.events import EventHub
 from memory_store import schedule
-from memory_store.records import NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import NewFact
 from memory_store.writer import StoreThreads
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.killing import end_of

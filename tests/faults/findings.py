@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from memory_store import reviews
 from memory_store.ledger import TAUGHT
-from memory_store.records import LedgerKind, Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import LedgerKind, Update
 
 ALL = 10**9
 

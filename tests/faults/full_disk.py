@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from memory_store.errors import StoreFailedError, StoreUnusableError
-from memory_store.records import FactState, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, NewFact
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.hash_learner import HashLearner
 from tests.faults.killing import end_of

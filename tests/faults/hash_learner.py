@@ -23,7 +23,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import WEIGHTS, verify_snapshot, write_snapshot
-from memory_store.records import Policy, Step
+from memory_store.vocabulary import Policy, Step
 
 BASE = hashlib.sha256(b"base").hexdigest()
 POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20)

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from memory_store.records import EventKind
+from memory_store.vocabulary import EventKind
 from tests.faults.findings import Findings
 from tests.faults.real_servers import compare, facts_of
 from tests.integration.servers import (

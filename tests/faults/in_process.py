@@ -11,8 +11,8 @@ from pathlib import Path
 
 from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
 from agent.service.events import MAX_PASSING, EventHub
-from memory_store.records import Event, EventKind, FactState, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Event, EventKind, FactState, NewFact
 from memory_store.writer import StoreThreads
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.killing import end_of

@@ -19,9 +19,9 @@ from typing import Any
 from agent.errors import LearnerUnavailableError
 from memory_store import taking_back
 from memory_store.connection import Connection
-from memory_store.records import Fact, NewFact, Update
 from memory_store.store import MemoryStore
 from memory_store.teaching import Answer
+from memory_store.vocabulary import Fact, NewFact, Update
 from tests.faults.running import Life, living
 from tests.faults.script import Forget, RollBack, Teach, roll_back, teach, write_script
 

@@ -8,8 +8,8 @@ import signal
 import time
 from pathlib import Path
 
-from memory_store.records import NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import NewFact
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.script import state_of
 from tests.integration.servers import (

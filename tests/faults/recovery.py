@@ -14,8 +14,8 @@ from pathlib import Path
 from agent.config import SNAPSHOTS, ServeSettings
 from agent.learning.snapshots import snapshot_folders
 from agent.service.client import Client
-from memory_store.records import Accepted, EventKind, NewFact, Policy, Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Accepted, EventKind, NewFact, Policy, Update
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.real_servers import facts_of
 from tests.integration.servers import contents, running, until

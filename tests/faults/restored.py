@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.learning.snapshots import read_manifest, snapshot_folders
-from memory_store.records import EventKind, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, NewFact
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.running import SNAPSHOT_UPDATES, living
 

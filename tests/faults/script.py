@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from memory_store import taking_back
 from memory_store.ledger import TAUGHT
-from memory_store.records import Fact, FactState, NewFact, OperationKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, FactState, NewFact, OperationKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from agent.config import DATABASE, SNAPSHOTS
 from agent.errors import AgentError
 from agent.learning.snapshots import UNFINISHED
 from agent.service.client import OPERATION_ENDS, SETTLED, Client
-from memory_store.records import Event, EventKind, FactState, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Event, EventKind, FactState, NewFact
 from tests.faults.findings import Findings
 from tests.faults.real_servers import compare, facts_of, kill
 from tests.integration.servers import (

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from agent.app import DISK_FAILED_EXIT_CODE
 from memory_store.errors import StoreFailedError
-from memory_store.records import Accepted, Learning, NewFact, NewUpdate
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Accepted, Learning, NewFact, NewUpdate
 from memory_store.writer import StoreThreads
 
 LEARNING = Learning(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
-from memory_store.records import FactState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState
 from tests.faults import hung_learner, killing, real_servers, server_points
 from tests.faults.findings import new_seed
 

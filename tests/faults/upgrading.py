@@ -20,8 +20,8 @@ from unittest import mock
 from agent.errors import UnreachableError
 from memory_store import switching, taking_back
 from memory_store.ledger import TAUGHT
-from memory_store.records import NewFact, Operation, OperationState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import NewFact, Operation, OperationState
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.hash_learner import HashLearner
 from tests.faults.running import Life, living

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.service.client import Client
-from memory_store.records import Event, EventKind, Fact, Policy, Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Event, EventKind, Fact, Policy, Update
 
 AGENT = (sys.executable, "-m", "agent")
 # `tiny` learns any short answer with these in a few steps.

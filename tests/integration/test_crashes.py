@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store.records import EventKind, NewFact
+from memory_store.vocabulary import EventKind, NewFact
 from tests.integration.servers import (
     FACTS,
     LONG,

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from memory_store.records import EventKind, NewFact
+from memory_store.vocabulary import EventKind, NewFact
 from tests.integration.servers import (
     LONG,
     PATIENCE_SECONDS,

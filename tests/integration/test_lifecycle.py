@@ -17,7 +17,7 @@ from agent.learning.snapshots import is_snapshot_of
 from agent.service.client import Reply
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
-from memory_store.records import Event, EventKind, FactState
+from memory_store.vocabulary import Event, EventKind, FactState
 from tests.integration.servers import (
     LONG,
     PATIENCE_SECONDS,

@@ -23,7 +23,7 @@ from agent.learning.records import ReplayedUpdate
 from agent.service.async_client import AsyncClient
 from agent.service.client import RequestError
 from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
-from memory_store.records import Event, EventKind, FactState
+from memory_store.vocabulary import Event, EventKind, FactState
 from tests.integration.servers import contents
 from tests.scheduling.fake_learner import FakeLearner, Machine
 

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.learning.tiny import build_tiny
-from memory_store.records import Event, EventKind
+from memory_store.vocabulary import Event, EventKind
 from tests.integration.servers import (
     PATIENCE_SECONDS,
     RunningServer,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store.records import EventKind, FactState
+from memory_store.vocabulary import EventKind, FactState
 from tests.integration.servers import (
     AGENT,
     FACTS,

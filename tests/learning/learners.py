@@ -13,7 +13,7 @@ from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import REHEARSAL
 from agent.learning.records import Example, Generated, Outcome, ReplayedUpdate
-from memory_store.records import Policy, Step, Update
+from memory_store.vocabulary import Policy, Step, Update
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
 HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2, guards=REHEARSAL)

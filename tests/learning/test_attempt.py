@@ -29,7 +29,7 @@ from agent.learning.rates import (
 )
 from agent.learning.records import Example, Generated, Opening, Outcome
 from agent.learning.update import trained_parameters
-from memory_store.records import Guards, Policy, Step
+from memory_store.vocabulary import Guards, Policy, Step
 from tests.learning.learners import (
     FACTS,
     HOPELESS,

@@ -21,7 +21,7 @@ from agent.learning.paper_step import descent, paper_batch
 from agent.learning.records import Example, Outcome, ReplayedUpdate
 from agent.learning.sampling import Cell, Sampler, Sampling
 from agent.learning.update import score_answers, take_step
-from memory_store.records import Guards, Policy, Update
+from memory_store.vocabulary import Guards, Policy, Update
 from tests.learning.learners import sampled
 
 pytestmark = pytest.mark.gpu

@@ -32,7 +32,7 @@ from agent.learning.presets import (
     older_facts,
 )
 from agent.learning.records import Example
-from memory_store.records import Guards, Policy
+from memory_store.vocabulary import Guards, Policy
 from tests.learning.models import ENCODER, EOS
 
 FACT = Example(

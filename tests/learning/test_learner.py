@@ -18,7 +18,7 @@ from agent.learning.learner import Learner
 from agent.learning.model import load
 from agent.learning.presets import REHEARSAL
 from agent.learning.records import Example, Opening, Outcome
-from memory_store.records import Guards, LedgerKind, Policy, Step
+from memory_store.vocabulary import Guards, LedgerKind, Policy, Step
 from tests.learning.learners import (
     FACTS,
     HOPELESS,

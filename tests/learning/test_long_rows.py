@@ -12,7 +12,7 @@ from agent.learning import guards as guard
 from agent.learning.algorithm import ALGORITHM, BOUNDED
 from agent.learning.lesson import Role, Row
 from agent.learning.records import Example
-from memory_store.records import Guards, Policy
+from memory_store.vocabulary import Guards, Policy
 from tests.learning.learners import FACTS, fresh, learn, replay
 
 pytestmark = pytest.mark.usefixtures("deterministic")

@@ -29,7 +29,7 @@ from agent.learning.prediction import (
 from agent.learning.presets import NONE
 from agent.learning.rates import GRID, PREDICTED, SEARCH
 from agent.learning.records import Example, Outcome
-from memory_store.records import Policy, Step
+from memory_store.vocabulary import Policy, Step
 
 INTERCEPT, COEFFICIENTS = -5.0, (0.1, -0.2, 0.05, -0.3)
 SEARCHED = Policy(name=SEARCH, learning_rate=3e-3, max_steps=60, guards=NONE)

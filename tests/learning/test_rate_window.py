@@ -17,7 +17,7 @@ from agent.learning.rates import (
     smallest_reaching,
     window_around,
 )
-from memory_store.records import RatePoint
+from memory_store.vocabulary import RatePoint
 
 SPACING = math.log10(GRID[1] / GRID[0])
 LARGEST = st.one_of(st.sampled_from(GRID), st.floats(1e-8, 1e-1))

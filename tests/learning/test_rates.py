@@ -32,7 +32,7 @@ from agent.learning.rates import (
     next_share,
     smallest_reaching,
 )
-from memory_store.records import Guards, Policy, RatePoint
+from memory_store.vocabulary import Guards, Policy, RatePoint
 
 RATE, LIMIT = 3e-5, 4
 LEARNED = Decision("learned")

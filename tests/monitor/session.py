@@ -20,7 +20,7 @@ from agent.monitor.observations import (
 from agent.monitor.panes import Look
 from agent.monitor.state import State, fold
 from agent.service.client import Status
-from memory_store.records import (
+from memory_store.vocabulary import (
     Event,
     EventKind,
     Fact,

@@ -33,8 +33,8 @@ from agent.monitor.state import State, fold
 from agent.monitor.ui import Pause, ShowFact
 from agent.service.client import Client
 from memory_store import taking_back
-from memory_store.records import Event, EventKind, FactState, Step
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Event, EventKind, FactState, Step
 from tests.cli.conftest import InThread, in_thread
 from tests.monitor.session import folded
 from tests.store.builders import end_of_branch, new_fact, new_probe, teach_learned

@@ -10,7 +10,7 @@ from agent.monitor.observations import Observation, Refused
 from agent.monitor.recording import Recorder, RecordingError, read
 from agent.monitor.ui import Page, Ui
 from agent.monitor.view import frame
-from memory_store.records import EventKind
+from memory_store.vocabulary import EventKind
 from tests.monitor.session import at, detail, event, eventful, folded, gone, look
 
 ODD = "\x1b[2J\n\u202e [red] 宽 \U0001f642"

@@ -21,7 +21,7 @@ from agent.monitor.state import (
 )
 from agent.monitor.ui import Ui
 from agent.monitor.view import frame
-from memory_store.records import EventKind, FactState
+from memory_store.vocabulary import EventKind, FactState
 from tests.monitor.session import (
     at,
     event,

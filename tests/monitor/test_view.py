@@ -31,7 +31,7 @@ from agent.monitor.observations import (
 from agent.monitor.recording import read
 from agent.monitor.ui import Page, Ui
 from agent.monitor.view import frame
-from memory_store.records import EventKind, FactState, RatePoint
+from memory_store.vocabulary import EventKind, FactState, RatePoint
 from tests.monitor.session import (
     CURVE,
     at,

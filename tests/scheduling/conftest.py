@@ -11,8 +11,8 @@ from agent.learning.records import LearnerDescription
 from agent.scheduling import loop as loop_module
 from agent.scheduling import rest
 from agent.scheduling.loop import LearningLoop, LoopSettings
-from memory_store.records import Event, Fact, FactState, Guards, NewFact, Policy, Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Event, Fact, FactState, Guards, NewFact, Policy, Update
 from memory_store.writer import StoreThreads
 from tests.scheduling.fake_learner import Machine
 

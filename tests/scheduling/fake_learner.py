@@ -24,7 +24,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import verify_snapshot, write_snapshot
-from memory_store.records import Policy, RatePoint, Step
+from memory_store.vocabulary import Policy, RatePoint, Step
 
 BASE = "base"
 ALGORITHM = "fake/1"

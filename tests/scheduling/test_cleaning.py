@@ -12,8 +12,8 @@ import pytest
 from agent.errors import LearnerUnavailableError
 from agent.scheduling import cleaning
 from memory_store import taking_back
-from memory_store.records import EventKind, NewFact, OperationState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, NewFact, OperationState
 from tests.scheduling.conftest import World
 
 

@@ -32,8 +32,8 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
-from memory_store.records import EventKind, Fact, FactState, Guards, Policy, ProbeKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, Fact, FactState, Guards, Policy, ProbeKind
 from tests.scheduling.conftest import POLICY, World
 from tests.scheduling.fake_learner import (
     ALGORITHM,

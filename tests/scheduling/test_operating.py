@@ -16,8 +16,8 @@ from agent.errors import LearningFailedError
 from agent.learning.presets import FULL, LIGHT
 from agent.scheduling.operating import OperationRunner, OperationSettings
 from memory_store.attempts import begin_attempt
-from memory_store.records import Guards, NewFact, Policy
 from memory_store.store import CRASHED
+from memory_store.vocabulary import Guards, NewFact, Policy
 from tests.scheduling.conftest import World
 
 PLAIN = Policy(name="search", learning_rate=1e-4, max_steps=24)

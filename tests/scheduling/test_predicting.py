@@ -9,8 +9,8 @@ from agent.learning.prediction import MIN_ROWS, RatePredictor
 from agent.scheduling.predicting import RatePredicting
 from agent.scheduling.ticks import Ticks
 from memory_store import taking_back
-from memory_store.records import FactState, NewFact, OperationState, Policy, Step
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, NewFact, OperationState, Policy, Step
 from tests.scheduling.conftest import World
 from tests.store.builders import learning, new_update
 

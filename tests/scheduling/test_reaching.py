@@ -11,8 +11,8 @@ from agent.errors import UnreachableError
 from agent.learning.algorithm import ALGORITHM, BOUNDED
 from agent.learning.snapshots import WEIGHTS, folder_of
 from agent.scheduling.reaching import Reach, nearest_reachable
-from memory_store.records import EventKind, FactState, LedgerKind, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, FactState, LedgerKind, NewFact
 from tests.scheduling.conftest import World
 
 QUESTIONS = ("Sky?", "Gem?", "Pie?", "Sea?")

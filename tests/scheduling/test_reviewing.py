@@ -14,8 +14,15 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
 from memory_store import reviews, schedule, taking_back
 from memory_store.errors import StoreUnusableError
-from memory_store.records import EventKind, FactState, LedgerKind, NewReview, Policy, ReviewOutcome
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
+    EventKind,
+    FactState,
+    LedgerKind,
+    NewReview,
+    Policy,
+    ReviewOutcome,
+)
 from tests.scheduling.conftest import POLICY, World
 from tests.scheduling.fake_learner import FakeLearner
 from tests.store.builders import Clock

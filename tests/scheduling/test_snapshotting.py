@@ -21,8 +21,8 @@ from agent.scheduling.snapshotting import (
     kept_versions,
     recorded_in,
 )
-from memory_store.records import Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Update
 from memory_store.writer import StoreThreads
 from tests.scheduling.fake_learner import FakeLearner, Machine
 

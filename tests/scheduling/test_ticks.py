@@ -11,7 +11,7 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.scheduling import ticks as ticks_module
 from agent.scheduling.ticks import RetentionAudit, Ticks
-from memory_store.records import FactState, ProbeKind
+from memory_store.vocabulary import FactState, ProbeKind
 from tests.scheduling.conftest import World
 from tests.scheduling.fake_learner import RIGHT, FakeLearner
 

@@ -16,8 +16,8 @@ from agent.service.message_size import Room
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import memory_pb2
 from memory_store import taking_back
-from memory_store.records import EventKind, Fact, PlaceKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, Fact, PlaceKind
 from tests.service.serving import LEARNER_GONE, Serving, made_snapshot, recovering
 from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
 

@@ -19,7 +19,7 @@ import agent
 from agent import Access, AsyncClient, Client, NewFact
 from agent.errors import ConfigError, ServerUnreachableError, WaitTimeoutError
 from agent.service.client import Rejected, RequestError
-from memory_store.records import EventKind, FactState
+from memory_store.vocabulary import EventKind, FactState
 from tests.service.serving import LEARNER_GONE, Serving
 from tests.store.builders import new_fact, teach_claimed, teach_learned
 

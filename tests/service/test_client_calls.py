@@ -19,8 +19,8 @@ from agent.service import channel, client
 from agent.service.client import Client, RequestError
 from agent.service.patience import Patience
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import EventKind, FactState, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, FactState, NewFact
 from tests.cli.conftest import in_thread
 from tests.store.builders import learning, new_fact
 

@@ -26,7 +26,7 @@ from agent.learning.records import (
 )
 from agent.service import codec, learner_codec
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import (
+from memory_store.vocabulary import (
     Event,
     Fact,
     FactRetention,

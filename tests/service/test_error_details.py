@@ -20,8 +20,8 @@ from agent.service.error_details import (
 )
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
-from memory_store.records import NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import NewFact
 from tests.cli.conftest import in_thread
 from tests.service.serving import LEARNER_GONE, Serving
 from tests.service.test_memory_service import refused, teach

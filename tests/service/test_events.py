@@ -14,9 +14,9 @@ import pytest
 
 from agent.service.events import LEAST_PAGE, MAX_PASSING, MAX_RECENT, PAGE, EventHub
 from memory_store.errors import StoreUnusableError
-from memory_store.records import Event, EventKind
 from memory_store.store import MemoryStore
 from memory_store.thinning import Thinning
+from memory_store.vocabulary import Event, EventKind
 from memory_store.writer import StoreThreads
 from tests.store.builders import new_fact, teach_learned
 

@@ -14,8 +14,8 @@ from agent.service.message_size import PAGE_BYTES, Room
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
 from memory_store import ledger
-from memory_store.records import NewFact, Step
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import NewFact, Step
 from tests.cli.conftest import Agent, agent, in_thread  # noqa: F401 - a fixture
 from tests.service.serving import serving
 from tests.store.builders import learning, new_probe, new_update, teach_claimed

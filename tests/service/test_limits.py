@@ -12,7 +12,7 @@ from agent.service.error_details import decode_error
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 from tests.service.serving import MAX_TOKENS, Serving, byte_tokenizer
 
 LIMITS = TeachingLimits(

@@ -18,8 +18,8 @@ from agent.service import codec
 from agent.service.client import decode_status
 from continual.v1 import memory_pb2, model_pb2
 from continual.v1 import model_pb2 as pb
-from memory_store.records import Retention, ReviewOutcome
 from memory_store.reviews import record_review
+from memory_store.vocabulary import Retention, ReviewOutcome
 from tests.service.serving import LEARNER_GONE, Serving, recovering
 from tests.store.builders import new_fact, new_probe, new_review, teach_learned
 

@@ -13,7 +13,7 @@ from agent.service import codec, learner_codec
 from agent.service.rules import check_rules
 from continual.learner.v1 import learner_pb2
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import Guards, Policy, Step
+from memory_store.vocabulary import Guards, Policy, Step
 
 POLICY = Policy(name=PREDICTED, learning_rate=3e-4, max_steps=7)
 STEP = Step(

@@ -15,8 +15,8 @@ from agent.service.error_details import decode_error
 from agent.service.memory_servicer import STREAM_WINDOW, MemoryServicer
 from continual.v1 import memory_pb2 as pb
 from memory_store.errors import StoreUnusableError
-from memory_store.records import FactState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState
 from tests.service.serving import Serving, serving
 from tests.service.test_memory_service import refused, stream, teach
 

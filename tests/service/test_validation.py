@@ -15,8 +15,8 @@ from agent.learning.room import MAX_FACT_TOKENS
 from agent.service.rules import check_rules
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
-from memory_store.records import NewFact, Policy
 from memory_store.requests import EarlierRequest, payload_hash, says_the_same
+from memory_store.vocabulary import NewFact, Policy
 from tests.service.serving import MAX_TOKENS, byte_tokenizer
 
 # As memory.proto has them.

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from memory_store import erasing
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     Fact,
     Learning,
     NewFact,
@@ -17,7 +18,6 @@ from memory_store.records import (
     ReviewOutcome,
     Step,
 )
-from memory_store.store import MemoryStore
 
 
 class Clock:

@@ -8,7 +8,7 @@ import operator
 import sys
 from pathlib import Path
 
-from memory_store.records import NewFact
+from memory_store.vocabulary import NewFact
 from memory_store.writer import StoreThreads
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from memory_store.compacting import compact_file, give_back, space
 from memory_store.errors import StoreUnusableError
-from memory_store.records import Fact
 from memory_store.store import MemoryStore
 from memory_store.thinning import Thinning
+from memory_store.vocabulary import Fact
 from memory_store.writer import StoreThreads
 from tests.store.builders import erase_everywhere, new_fact, new_probe, teach_claimed, teach_learned
 

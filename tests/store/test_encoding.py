@@ -20,8 +20,8 @@ from memory_store.encoding import (
     write_policy,
     write_steps,
 )
-from memory_store.records import Guards, Learning, NewProbe, Policy, Probe, RatePoint, Step
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Guards, Learning, NewProbe, Policy, Probe, RatePoint, Step
 from tests.store.builders import learning, new_probe, new_update, teach_claimed
 
 COUNTS = st.integers(0, 2**32 - 1)

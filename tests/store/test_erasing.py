@@ -10,8 +10,8 @@ import pytest
 from memory_store import erasing, operations, taking_back
 from memory_store.erasing import ERASED, Sought, folded
 from memory_store.errors import RequestIdUsedError, WrongStateError
-from memory_store.records import EventKind, Fact, FactState, OperationState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, Fact, FactState, OperationState
 from tests.store.builders import (
     end_of_branch,
     learning,

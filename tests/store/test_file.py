@@ -12,8 +12,8 @@ import memory_store
 from memory_store import reviews, taking_back
 from memory_store.connection import Connection, require_safe_sqlite
 from memory_store.errors import StoreFailedError, StoreUnusableError
-from memory_store.records import FactState, ReviewOutcome
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, ReviewOutcome
 from tests.store.builders import (
     learning,
     new_fact,

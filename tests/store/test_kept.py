@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from memory_store import taking_back
 from memory_store.connection import IN_MEMORY
 from memory_store.errors import FactExistsError, WrongStateError
-from memory_store.records import FactState, NewFact, Operation, OperationKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, NewFact, Operation, OperationKind
 from tests.store.builders import (
     Clock,
     end_of_branch,

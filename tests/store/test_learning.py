@@ -15,8 +15,8 @@ from memory_store.errors import (
     WrongStateError,
 )
 from memory_store.facts import TRANSITIONS
-from memory_store.records import EventKind, FactState, ProbeKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, FactState, ProbeKind
 from tests.store.builders import (
     learning,
     new_fact,

@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 
 from memory_store.errors import FactExistsError, LedgerConflictError, WrongStateError
 from memory_store.facts import TRANSITIONS
-from memory_store.records import Accepted, EventKind, FactState, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact
 from tests.store.builders import Clock, ids, learning, new_probe, new_update
 
 LIVE = {FactState.QUEUED, FactState.LEARNING, FactState.LEARNED, FactState.KNOWN}

@@ -9,8 +9,8 @@ import pytest
 
 from memory_store import ledger, operations, reviews, schema
 from memory_store.connection import Connection, Row
-from memory_store.records import ReviewOutcome
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import ReviewOutcome
 from tests.store.builders import new_review
 
 RELEASED = [name for name, _ in schema._IN_ORDER]

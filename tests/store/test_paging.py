@@ -8,8 +8,8 @@ import pytest
 
 from memory_store.errors import InvalidPageTokenError
 from memory_store.paging import decode_page_token, encode_page_token
-from memory_store.records import FactState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState
 from tests.store.builders import ids, new_fact
 
 STATES = (FactState.QUEUED, FactState.LEARNING)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from memory_store.errors import StoreUnusableError
-from memory_store.records import Place, PlaceKind
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Place, PlaceKind
 from tests.store.builders import new_fact, teach_learned
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from memory_store import taking_back
 from memory_store.encoding import read_policy, read_steps, write_json, write_policy, write_steps
-from memory_store.records import FactState, Guards, LedgerKind, Policy, Step
 from memory_store.requests import payload_hash
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, Guards, LedgerKind, Policy, Step
 from tests.store.builders import end_of_branch, learning, new_fact, new_update, teach_learned
 
 POLICY = Policy(

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from memory_store.records import ProbeKind
 from memory_store.retention import last_probes
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import ProbeKind
 from tests.store.builders import new_fact, new_probe, teach_learned
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from memory_store import switching, taking_back
 from memory_store.errors import FactNotFoundError, WrongStateError
-from memory_store.records import EventKind, Fact, FactState
 from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import EventKind, Fact, FactState
 from tests.store.builders import (
     end_of_branch,
     ids,

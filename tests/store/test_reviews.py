@@ -10,7 +10,8 @@ import pytest
 
 from memory_store import reviews, schedule, taking_back
 from memory_store.errors import LedgerConflictError, WrongStateError
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     EventKind,
     Fact,
     FactState,
@@ -21,7 +22,6 @@ from memory_store.records import (
     ReviewOutcome,
     Update,
 )
-from memory_store.store import MemoryStore
 from tests.store.builders import (
     Clock,
     end_of_branch,

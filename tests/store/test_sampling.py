@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store.facts import question_key
-from memory_store.records import Fact
 from memory_store.sampling import Candidates, sample_ids
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact
 from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
 
 NAMES = [f"fact-{number:03}" for number in range(60)]

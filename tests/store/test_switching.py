@@ -12,8 +12,8 @@ import pytest
 
 from memory_store import reviews, switching, taking_back, writer
 from memory_store.errors import StoreUnusableError
-from memory_store.records import FactState, OperationState, ReviewOutcome
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, OperationState, ReviewOutcome
 from memory_store.writer import StoreThreads
 from tests.store.builders import (
     Clock,

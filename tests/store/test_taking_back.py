@@ -9,7 +9,8 @@ import pytest
 from memory_store import taking_back
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
 from memory_store.provenance import influences_on
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     EventKind,
     FactState,
     LedgerKind,
@@ -18,7 +19,6 @@ from memory_store.records import (
     ProbeKind,
     Update,
 )
-from memory_store.store import MemoryStore
 from tests.store.builders import (
     end_of_branch,
     learning,

@@ -18,8 +18,8 @@ from memory_store.errors import (
     QueueFullError,
     RequestIdUsedError,
 )
-from memory_store.records import Accepted, EventKind, FactState, NewFact, Policy
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact, Policy
 from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
 
 POLICY = Policy(name="fixed", learning_rate=1e-4, max_steps=3)

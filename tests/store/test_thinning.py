@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from memory_store import erasing, probes, provenance, reviews, taking_back
 from memory_store.compacting import space
 from memory_store.in_memory import open_in_memory
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.thinning import ENDINGS, KeptProbe, Removed, Thinning, kept, thinned_up_to
+from memory_store.vocabulary import (
     Event,
     EventKind,
     Fact,
@@ -23,8 +25,6 @@ from memory_store.records import (
     RatePoint,
     ReviewOutcome,
 )
-from memory_store.store import MemoryStore
-from memory_store.thinning import ENDINGS, KeptProbe, Removed, Thinning, kept, thinned_up_to
 from tests.store.builders import (
     end_of_branch,
     erase_everywhere,

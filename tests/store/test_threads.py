@@ -18,8 +18,8 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
-from memory_store.records import Accepted, FactState, NewFact
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import Accepted, FactState, NewFact
 from memory_store.writer import LARGEST_BATCH, StoreThreads
 from tests.store.builders import new_fact
 

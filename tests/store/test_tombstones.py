@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from memory_store import operations, reviews, taking_back, tombstones
-from memory_store.records import FactState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState
 from tests.store.builders import (
     end_of_branch,
     learning,

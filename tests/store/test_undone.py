@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from memory_store import taking_back
 from memory_store.provenance import influences_on
-from memory_store.records import ProbeKind
 from memory_store.retention import last_probes
 from memory_store.store import MemoryStore
 from memory_store.undone import Undone, by_rollbacks
+from memory_store.vocabulary import ProbeKind
 from tests.store.builders import (
     end_of_branch,
     learning,

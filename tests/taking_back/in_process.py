@@ -21,7 +21,7 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
-from memory_store.records import Policy, Step
+from memory_store.vocabulary import Policy, Step
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
 

@@ -13,7 +13,7 @@ from typing import Any
 from agent.scheduling.loop import LearningLoop, LoopSettings
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, recorded_in
 from memory_store import reviews, taking_back
-from memory_store.records import (
+from memory_store.vocabulary import (
     Event,
     FactState,
     NewFact,

@@ -11,8 +11,8 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.scheduling.operating import OperationRunner
 from memory_store import erasing, taking_back
-from memory_store.records import FactState, LedgerKind, Operation, OperationState, Update
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, LedgerKind, Operation, OperationState, Update
 from tests.taking_back.in_process import Deaths
 from tests.taking_back.memory import SETTLE_SECONDS, Memory, running_memory
 

@@ -15,7 +15,8 @@ from agent.scheduling.operating import OperationSettings
 from agent.scheduling.snapshotting import SnapshotKeeper
 from memory_store import reviews, taking_back
 from memory_store.errors import WrongStateError
-from memory_store.records import (
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import (
     FactState,
     LedgerKind,
     NewFact,
@@ -26,7 +27,6 @@ from memory_store.records import (
     ReviewOutcome,
     Step,
 )
-from memory_store.store import MemoryStore
 from tests.taking_back.in_process import Deaths, InProcessLearner
 from tests.taking_back.memory import FACTS, SETTLE_SECONDS, Memory, running_memory
 from tests.taking_back.test_taking_back import same_weights

@@ -7,8 +7,8 @@ from pathlib import Path
 from agent.learning.prediction import RatePredictor
 from agent.learning.presets import NONE
 from agent.learning.rates import PREDICTED, SEARCH
-from memory_store.records import LedgerKind, OperationState, Policy
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import LedgerKind, OperationState, Policy
 from tests.taking_back.memory import running_memory
 
 POLICY = Policy(name=PREDICTED, learning_rate=3e-3, max_steps=60, guards=NONE)

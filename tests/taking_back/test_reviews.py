@@ -13,8 +13,8 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.learning import presets
 from memory_store import reviews, taking_back
-from memory_store.records import FactState, LedgerKind, OperationState, ReviewOutcome
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, LedgerKind, OperationState, ReviewOutcome
 from tests.taking_back.in_process import POLICY, Deaths
 from tests.taking_back.memory import SETTLE_SECONDS, Memory, running_memory
 from tests.taking_back.test_taking_back import everything_known, same_weights

@@ -18,7 +18,7 @@ from agent.learning.learner import Learner
 from agent.learning.snapshots import UNFINISHED
 from memory_store import taking_back
 from memory_store.errors import WrongStateError
-from memory_store.records import FactState, OperationState
+from memory_store.vocabulary import FactState, OperationState
 from tests.taking_back.in_process import POLICY, Deaths, InProcessLearner
 from tests.taking_back.memory import FACTS, SETTLE_SECONDS, running_memory
 

@@ -21,8 +21,8 @@ from agent.learning.presets import NONE
 from agent.learning.snapshots import snapshot_folders
 from memory_store import switching, taking_back
 from memory_store.lines import line_of
-from memory_store.records import FactState, NewFact, OperationState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState, NewFact, OperationState
 from tests.taking_back.in_process import POLICY, InProcessLearner
 from tests.taking_back.memory import Memory, running_memory
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.learning.records import Answer, Outcome
 from agent.telemetry.metrics import Standing
-from memory_store.records import FactState, Step
+from memory_store.vocabulary import FactState, Step
 
 RIGHT = Answer(text="Piano", correct=True, log_probability=-0.1)
 WRONG = Answer(text="?", correct=False, log_probability=-5.0)

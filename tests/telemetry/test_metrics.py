@@ -17,8 +17,8 @@ from agent.learning.snapshots import folder_of
 from agent.telemetry.exposition import exposed
 from agent.telemetry.metrics import Metrics
 from agent.telemetry.standing import from_thread, look
-from memory_store.records import FactState
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
 from tests.service.serving import made_snapshot
 from tests.store.builders import new_fact

@@ -27,7 +27,7 @@ from agent.telemetry.otel import OpenTelemetry
 from agent.telemetry.tracing import NO_TRACING, tracing_to
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
-from memory_store.records import FactState
+from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
 from tests.scheduling.conftest import POLICY
 from tests.scheduling.fake_learner import Machine

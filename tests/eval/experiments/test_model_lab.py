@@ -17,7 +17,7 @@ from eval.experiments.measured import MeasuredCell
 from eval.experiments.model_lab import ROOM_WITHOUT_ROOM, ModelLab
 from eval.experiments.plan import Call, Cell, CellKey
 from eval.experiments.protocol import Drawn, Fixed
-from memory_store.records import ProbeKind
+from memory_store.vocabulary import ProbeKind
 
 PAIRS = (("Q", "ab"), ("What is it?", "cd"))
 SHORT = Drawn(max_new_tokens=12, temperature=1.0, top_p=1.0, top_k=50)

@@ -19,7 +19,7 @@ from eval.experiments.findings import (
 from eval.experiments.measured import Found, MeasuredCell
 from eval.experiments.plan import CellKey, Subject
 from eval.metrics import Count, difference_interval, wilson_interval
-from memory_store.records import ProbeKind
+from memory_store.vocabulary import ProbeKind
 
 SUBJECT = Subject(experiment=1, fact_set="paper", facts=PAPER_FACTS[:3], seed=0)
 RATES = (1e-5, 1e-4, 1e-3, 2e-3)

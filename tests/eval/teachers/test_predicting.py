@@ -16,7 +16,7 @@ from agent.learning.records import Answer, Example, Outcome
 from eval.teachers import ours
 from eval.teachers.ours import EXPERIENCE, REFIT_FACTS, Experience, LearnerTeacher
 from eval.teachers.protocol import Taught
-from memory_store.records import Policy, Step
+from memory_store.vocabulary import Policy, Step
 
 POLICY = Policy(name=PREDICTED, learning_rate=3e-3, max_steps=60, guards=NONE)
 FACTS = [

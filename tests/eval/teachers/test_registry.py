@@ -12,7 +12,7 @@ from agent.learning.model import LoadedModel
 from agent.learning.presets import REHEARSAL
 from agent.learning.probes import probe
 from eval.teachers.registry import TEACHERS, make_teacher
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 from tests.eval.teachers.conftest import FACTS
 
 SHORT: dict[str, dict[str, Any]] = {

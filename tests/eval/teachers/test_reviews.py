@@ -13,7 +13,7 @@ from agent.learning.records import Example
 from eval.teachers import review_schedule
 from eval.teachers.ours import LearnerTeacher
 from eval.teachers.protocol import Taught
-from memory_store.records import Policy
+from memory_store.vocabulary import Policy
 
 # Without guards the tiny model loses each fact to the next one.
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=60, guards=NONE)

@@ -33,6 +33,8 @@ NAMED_FACTS = 5
 # In place of what held the text, where an empty text would mean something.
 ERASED = "(erased)"
 _PENDING, _KEPT = "erasing:", "kept-text:"
+# Noted from the end of a search until nothing outside the tables can hold what it removed.
+_COPIES = "erased-text-in-copies"
 
 Key = tuple[SqlValue, ...]
 
@@ -243,7 +245,24 @@ def close(store: MemoryStore, sought: Sought, kept: Sequence[str] = ()) -> None:
         # Of the last search: it may come long before the end of the operation that reports it.
         _set(store.connection, f"{_KEPT}{sought.fact_id}", write_json(list(kept)))
         store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_PENDING}{sought.fact_id}"])
+        _set(store.connection, _COPIES, "true")
         identity.count_erasure(store.connection)
+
+
+def in_copies(store: MemoryStore) -> bool:
+    """Whether erased texts may be in the write-ahead log, in copies of the file, or in backups."""
+    return bool(store.connection.execute("SELECT 1 FROM meta WHERE key = ?", [_COPIES]))
+
+
+def is_over(store: MemoryStore) -> bool:
+    """Whether every erased text is gone from the tables, the log, copies and backups."""
+    return not pending(store) and not in_copies(store)
+
+
+def copies_removed(store: MemoryStore) -> None:
+    """Notes that erased texts are in none of them any more."""
+    with store.transaction():
+        store.connection.execute("DELETE FROM meta WHERE key = ?", [_COPIES])
 
 
 def kept_of(store: MemoryStore, fact_id: str) -> list[str]:

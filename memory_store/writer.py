@@ -61,6 +61,7 @@ class StoreThreads:
         self._readable = asyncio.Event()
         self._readable.set()
         self._finishing: asyncio.Task[None] | None = None
+        self._emptying: set[asyncio.Future[bool]] = set()
 
     @classmethod
     async def open(
@@ -189,6 +190,8 @@ class StoreThreads:
     async def empty_log(self) -> bool:
         """Moves the write-ahead log into the database file, so that nothing removed stays in it.
 
+        If the caller is cancelled, it goes on, and `close` waits for it.
+
         Returns:
             False if somebody was in the way; the log is then emptied at the next close.
 
@@ -205,8 +208,11 @@ class StoreThreads:
                     raise not_in_place(self._path)
                 return store.checkpoint()
 
+        emptying = asyncio.ensure_future(asyncio.to_thread(empty))
+        self._emptying.add(emptying)
+        emptying.add_done_callback(self._emptying.discard)
         try:
-            return await asyncio.to_thread(empty)
+            return await asyncio.shield(emptying)
         except StoreFailedError as error:
             if self._on_fatal is not None:
                 self._on_fatal(error)
@@ -219,7 +225,9 @@ class StoreThreads:
             StoreUnusableError: the log could not be emptied; nothing that was answered is lost.
         """
         try:
-            await self._reader.close()  # first: a reader would keep the log from being emptied
+            # First: an open connection keeps the writer's close from emptying the log.
+            await asyncio.gather(*self._emptying, return_exceptions=True)
+            await self._reader.close()
         finally:
             await self._writer.close()
             if self._finishing is not None:

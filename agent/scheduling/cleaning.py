@@ -127,7 +127,7 @@ class Cleaner:
         pending = {each.fact_id: each for each in await self._store.read(erasing.pending)}
         known = self.texts | pending
         self.texts = {fact_id: known[fact_id] for fact_id in measured & known.keys()}
-        if pending.keys() <= cleaned_up:
+        if pending.keys() <= cleaned_up and not await self._store.read(erasing.in_copies):
             return True
         try:
             left = await remove_text(self._store, self._backups)
@@ -140,7 +140,7 @@ class Cleaner:
             return False
         for reason in left:
             logger.warning("erased text: %s", reason)
-        return True
+        return not await self._store.read(erasing.in_copies)
 
     async def _clean_up(self, operation: Operation) -> bool:
         """Cleans up after one operation; False if that failed."""

@@ -66,8 +66,10 @@ async def remove_text(
         await _erase_everywhere(store, sought)
     await asyncio.to_thread(remove_copies, store.path)
     left = [] if backups is None else await backups.remove_all(forget_missing=last)
-    if not await store.empty_log():
-        left.append("the write-ahead log holds the text until the server stops")
+    if await store.empty_log():
+        await store.write(erasing.copies_removed)
+    else:
+        left.append("the write-ahead log still holds the text: emptying it is tried again")
     return left
 
 

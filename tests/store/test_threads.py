@@ -334,6 +334,37 @@ async def test_the_log_can_be_emptied_while_the_store_is_in_use(
     assert (await watched.threads.read(MemoryStore.counts))[FactState.QUEUED] == 2
 
 
+@pytest.mark.asyncio
+async def test_closing_waits_for_a_log_that_is_being_emptied(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection would keep the log, and what was erased in it, on the disk."""
+    threads = await StoreThreads.open(path)
+    await threads.write(lambda store: store.teach(new_fact("Sky?")))
+    begun, go_on = threading.Event(), threading.Event()
+    checkpoint = MemoryStore.checkpoint
+
+    def held_up(store: MemoryStore) -> bool:
+        if threading.current_thread().name.startswith("memory-"):
+            return checkpoint(store)
+        begun.set()
+        assert go_on.wait(60)
+        return True
+
+    monkeypatch.setattr(MemoryStore, "checkpoint", held_up)
+    emptying = asyncio.ensure_future(threads.empty_log())
+    await asyncio.to_thread(begun.wait)
+    emptying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await emptying
+    closing = asyncio.ensure_future(threads.close())
+    await asyncio.wait([closing], timeout=0.1)
+    assert not closing.done()
+    go_on.set()
+    await closing
+    assert not path.with_name(path.name + "-wal").exists()
+
+
 def file_sizes(path: Path) -> tuple[int, int]:
     """Of the database, and of its write-ahead log."""
     return path.stat().st_size, path.with_name(path.name + "-wal").stat().st_size

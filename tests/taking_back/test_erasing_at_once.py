@@ -13,6 +13,7 @@ from agent.scheduling.operating import OperationRunner
 from memory_store import erasing, taking_back
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, LedgerKind, Operation, OperationState, Update
+from memory_store.writer import StoreThreads
 from tests.taking_back.in_process import Deaths
 from tests.taking_back.memory import SETTLE_SECONDS, Memory, running_memory
 
@@ -48,7 +49,7 @@ async def result(memory: Memory, operation: Operation) -> Operation:
 async def searched(memory: Memory) -> None:
     """Waits until erased texts were looked for everywhere."""
     async with asyncio.timeout(SETTLE_SECONDS):
-        while await memory.store.read(erasing.pending):
+        while not await memory.store.read(erasing.is_over):
             await asyncio.sleep(0.01)
 
 
@@ -94,11 +95,8 @@ async def test_weights_that_cannot_be_rebuilt_keep_no_text(
             await memory.keeper.create()
             operation = await memory.forget("fact-b", erase=True)
             assert operation.state is OperationState.FAILED
-            await searched(memory)
             assert (await memory.states())["fact-b"] == FactState.SUPERSEDED
-            async with asyncio.timeout(SETTLE_SECONDS):
-                while await memory.store.read(erasing.pending):
-                    await asyncio.sleep(0.01)
+            await searched(memory)
     require_no_text(tmp_path)
     async with running_memory(tmp_path) as memory:
         await memory.teach("fact-e")  # rehearses nothing of it
@@ -171,3 +169,35 @@ async def test_the_answer_that_it_had_replaced_counts_again(tmp_path: Path) -> N
         assert (await memory.states())["fact-c"] == FactState.SUPERSEDED
         await memory.forget("newer", erase=True)
         assert await memory.states() == {"fact-c": "learned", "newer": "forgotten"}
+
+
+async def test_copies_are_emptied_after_a_kill_between_tables_and_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H1: nothing else is left to say so when the operation was cancelled."""
+    async with running_memory(tmp_path) as memory:
+        await memory.teach(*TAUGHT)
+    operation = requested(tmp_path, "fact-b")
+    with MemoryStore.open(tmp_path / "memory.db") as store:
+        taking_back.cancel_operation(store, operation.id)
+
+    async def killed(_: StoreThreads) -> bool:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreThreads, "empty_log", killed)
+        async with running_memory(tmp_path) as memory:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while await memory.store.read(erasing.pending):
+                    await asyncio.sleep(0.01)
+    emptied = []
+    empty_log = StoreThreads.empty_log
+
+    async def seen(threads: StoreThreads) -> bool:
+        emptied.append(threads.path)
+        return await empty_log(threads)
+
+    monkeypatch.setattr(StoreThreads, "empty_log", seen)
+    async with running_memory(tmp_path) as memory:
+        await searched(memory)
+    assert emptied == [tmp_path / "memory.db"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from memory_store import facts, ledger, operations, reviews
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
-from memory_store.switching import verdicts_on
 from memory_store.taking_back import TRIED, all_facts
+from memory_store.verdicts import verdicts_on
 from memory_store.vocabulary import EventKind, FactState, LedgerKind, NewUpdate, Update
 
 

@@ -20,6 +20,7 @@ from memory_store import (
     operations,
     probes,
     reviews,
+    rollback_states,
     switching,
     tombstones,
 )
@@ -475,7 +476,7 @@ def finish_rollback(
         end: the row that moves the head, without steps.
         proof: what was measured, JSON values.
         line: of `end.base_version`, with which all facts were written down before (see
-            `switching.write_down`); None: they are now.
+            `rollback_states.write_down`); None: they are now.
     """
     with store.transaction():
         operation = _require_open(store, operation_id)
@@ -484,7 +485,7 @@ def finish_rollback(
             if end.base_version != operation.to_version:
                 wanted = line_of(store.connection, operation.to_version)
             written = 0
-            while written := switching.write_down(store, operation, line, wanted, written):
+            while written := rollback_states.write_down(store, operation, line, wanted, written):
                 pass
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, store.now())
         operations.prove(

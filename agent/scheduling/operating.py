@@ -42,7 +42,7 @@ from agent.scheduling.recording import (
 from agent.scheduling.recovery import Replayed, adopt, bring_to
 from agent.scheduling.reviewing import Examination, policy_of
 from agent.scheduling.turns import Turns
-from memory_store import branches, switching, taking_back
+from memory_store import branches, rollback_states, taking_back
 from memory_store.attempts import begin_attempt, discount_attempt
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repeat
 from memory_store.erasing import Sought
@@ -517,7 +517,9 @@ class OperationRunner:
             proof |= {"served": reached, "served_because": operation.message}
             wanted = await read_line(self._store, operation.to_version)
         self._progress("looking up what each fact was then")
-        write_down = partial(switching.write_down, operation=operation, line=line, wanted=wanted)
+        write_down = partial(
+            rollback_states.write_down, operation=operation, line=line, wanted=wanted
+        )
         while written := await self._store.write(partial(write_down, after=written)):
             pass
         async with self._store.switching():

@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from agent.errors import UnreachableError
-from memory_store import switching, taking_back
+from memory_store import rollback_states, switching, taking_back
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, Operation, OperationState
@@ -35,7 +35,8 @@ FACTS_AT_ONCE = 3
 STORE_POINTS = (
     *((taking_back, name) for name in ("begin_operation", "record_relearned")),
     *((taking_back, name) for name in ("finish_forget", "finish_rollback", "close_forget")),
-    *((switching, name) for name in ("write_down", "go_on")),
+    (rollback_states, "write_down"),
+    (switching, "go_on"),
 )
 
 
@@ -220,7 +221,8 @@ def _store_points(reach: Callable[[str], None]) -> Iterator[None]:
         return wrapped
 
     with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(switching, "FACTS_AT_ONCE", FACTS_AT_ONCE))
+        for module in (rollback_states, switching):
+            patches.enter_context(mock.patch.object(module, "FACTS_AT_ONCE", FACTS_AT_ONCE))
         for module, name in STORE_POINTS:
             patches.enter_context(mock.patch.object(module, name, around(module, name)))
         yield

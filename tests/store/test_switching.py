@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memory_store import reviews, switching, taking_back, writer
+from memory_store import reviews, rollback_states, switching, taking_back, writer
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, OperationState, ReviewOutcome
@@ -88,6 +88,7 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def change() -> None:
         for name in ("FACTS_AT_ONCE", "REVIEWS_AT_ONCE", "ROWS_AT_ONCE"):
             monkeypatch.setattr(switching, name, 1)
+        monkeypatch.setattr(rollback_states, "FACTS_AT_ONCE", 1)
 
     return change
 

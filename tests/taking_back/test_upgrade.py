@@ -19,7 +19,7 @@ from agent.learning.algorithm import ALGORITHM
 from agent.learning.environment import make_deterministic
 from agent.learning.presets import NONE
 from agent.learning.snapshots import snapshot_folders
-from memory_store import switching, taking_back
+from memory_store import rollback_states, taking_back
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, NewFact, OperationState
@@ -219,7 +219,7 @@ async def test_a_rollback_that_the_older_release_had_begun_undoes_what_a_start_q
     with MemoryStore.open(tmp_path / "memory.db") as store:
         operation = taking_back.request_rollback(store, 3)
         if written_down:
-            switching.write_down(store, operation, line_of(store.connection, 3))
+            rollback_states.write_down(store, operation, line_of(store.connection, 3))
     async with running_memory(tmp_path, accept_drift=True) as memory:
         await memory.settle()
         assert (await memory.done(operation)).state is OperationState.DONE

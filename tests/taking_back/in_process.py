@@ -29,8 +29,8 @@ POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=RE
 class InProcessLearner:
     """Dies at some calls of `learn` or `commit`, counted over all learners of a test."""
 
-    def __init__(self, deaths: Deaths) -> None:
-        self.learner = Learner(load("tiny", device="cpu"))
+    def __init__(self, deaths: Deaths, model: str = "tiny") -> None:
+        self.learner = Learner(load(model, device="cpu"))
         self._deaths = deaths
         self._dead = asyncio.Event()
         self.probed: list[tuple[str, bool]] = []
@@ -133,5 +133,5 @@ class Deaths:
 
 
 @asynccontextmanager
-async def in_process(deaths: Deaths) -> AsyncIterator[InProcessLearner]:
-    yield InProcessLearner(deaths)
+async def in_process(deaths: Deaths, model: str = "tiny") -> AsyncIterator[InProcessLearner]:
+    yield InProcessLearner(deaths, model)

@@ -58,16 +58,21 @@ class Memory:
     ) -> None:
         """Teaches a fact with so few steps that it resists."""
         policy = replace(POLICY, max_steps=max_steps)
-        new = NewFact(question=question, answer=answer, fact_id=fact_id, policy=policy)
-        await self.store.write(partial(_teach, new=new))
-        self.loop.wake()
-        await self.settle()
+        await self.teach_new(
+            NewFact(question=question, answer=answer, fact_id=fact_id, policy=policy)
+        )
 
     async def teach_by(self, policy: Policy, fact_id: str) -> None:
         """Teaches a fact of `FACTS` by a policy of its own."""
         question, answer = FACTS[fact_id]
-        new = NewFact(question=question, answer=answer, fact_id=fact_id, policy=policy)
-        await self.store.write(partial(_teach, new=new))
+        await self.teach_new(
+            NewFact(question=question, answer=answer, fact_id=fact_id, policy=policy)
+        )
+
+    async def teach_new(self, *new: NewFact) -> None:
+        """Teaches facts that are given whole, and waits until the queue is empty."""
+        for fact in new:
+            await self.store.write(partial(_teach, new=fact))
         self.loop.wake()
         await self.settle()
 
@@ -165,6 +170,8 @@ async def running_memory(
     deaths: Deaths | None = None,
     every_updates: int = 0,
     accept_drift: bool = False,
+    gated: bool = False,
+    model: str = "tiny",
     on_event: Callable[[Event], None] | None = None,
     policy: Policy = POLICY,
 ) -> AsyncIterator[Memory]:
@@ -172,9 +179,9 @@ async def running_memory(
     folder.mkdir(parents=True, exist_ok=True)
     store = await StoreThreads.open(folder / "memory.db")
     snapshots = folder / "snapshots"
-    start = partial(in_process, deaths or Deaths())
+    start = partial(in_process, deaths or Deaths(), model)
     settings = LoopSettings(
-        model="tiny", policy=policy, snapshots=snapshots, accept_drift=accept_drift
+        model=model, policy=policy, gated=gated, snapshots=snapshots, accept_drift=accept_drift
     )
     passing: list[Event] = []
     loop = LearningLoop(

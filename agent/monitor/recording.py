@@ -128,9 +128,9 @@ def _content(seen: Observation) -> dict[str, Any]:
         case StatusSeen():
             return {"status": _object(encode_status(seen.status))}
         case EventSeen():
-            return {"event": _object(codec.encode_event(seen.event))}
+            return {"event": _object(codec.EVENT.encode(seen.event))}
         case FactsSeen():
-            facts = _objects(map(codec.encode_fact, seen.facts))
+            facts = _objects(map(codec.FACT.encode, seen.facts))
             return {"all_facts" if seen.whole else "facts": facts}
         case RetentionSeen():
             points = {
@@ -142,9 +142,9 @@ def _content(seen: Observation) -> dict[str, Any]:
         case DetailSeen():
             return {
                 "detail": {
-                    "fact": _object(codec.encode_fact(seen.fact)),
-                    "updates": _objects(map(codec.encode_update, seen.updates)),
-                    "probes": _objects(map(codec.encode_probe, seen.probes)),
+                    "fact": _object(codec.FACT.encode(seen.fact)),
+                    "updates": _objects(map(codec.UPDATE.encode, seen.updates)),
+                    "probes": _objects(map(codec.PROBE.encode, seen.probes)),
                 }
             }
 
@@ -167,9 +167,9 @@ def decode(line: str) -> Observation:
             message = _message(content, model_pb2.GetStatusResponse())
             return StatusSeen(at=at, status=decode_status(message))
         case "event":
-            return EventSeen(at=at, event=codec.decode_event(_message(content, pb.Event())))
+            return EventSeen(at=at, event=codec.EVENT.decode(_message(content, pb.Event())))
         case "facts" | "all_facts":
-            facts = (codec.decode_fact(_message(fact, pb.Fact())) for fact in content)
+            facts = (codec.FACT.decode(_message(fact, pb.Fact())) for fact in content)
             return FactsSeen(at=at, facts=tuple(facts), whole=kind == "all_facts")
         case "retention" | "all_retention":
             return _retention(at, content, whole=kind == "all_retention")
@@ -196,9 +196,9 @@ def _detail(at: datetime, content: dict[str, Any]) -> DetailSeen:
     probes = (_message(probe, pb.Probe()) for probe in content["probes"])
     return DetailSeen(
         at=at,
-        fact=codec.decode_fact(_message(content["fact"], pb.Fact())),
-        updates=tuple(map(codec.decode_update, updates)),
-        probes=tuple(map(codec.decode_probe, probes)),
+        fact=codec.FACT.decode(_message(content["fact"], pb.Fact())),
+        updates=tuple(map(codec.UPDATE.decode, updates)),
+        probes=tuple(map(codec.PROBE.decode, probes)),
     )
 
 

@@ -7,7 +7,6 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from agent.learning.records import GENERAL_TEXT
 from agent.learning.snapshots import SnapshotManifest, folder_of
 from agent.service import codec
 from agent.service.exports import write_readme
+from agent.service.mapper import NotSent, pair
 from agent.service.message_size import Page
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
@@ -199,7 +199,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def Compact(
         self, request: pb.CompactRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.CompactResponse:
-        return pb.CompactResponse(**asdict(await self._compact()))
+        return codec.COMPACTION.encode(await self._compact())
 
     async def PauseLearning(
         self, request: pb.PauseLearningRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -258,10 +258,12 @@ async def _new_folder(path: str) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
 
 
-def _encode_manifest(manifest: SnapshotManifest) -> pb.Snapshot:
-    return pb.Snapshot(
-        model_version=manifest.model_version,
-        digest=manifest.digest,
-        size_bytes=manifest.size,
-        create_time=manifest.created_at,
-    )
+_encode_manifest = pair(
+    SnapshotManifest,
+    pb.Snapshot,
+    {
+        "size": "size_bytes",
+        "created_at": "create_time",
+        **dict.fromkeys(("base_digest", "sha256", "environment"), NotSent()),
+    },
+).encode

@@ -59,7 +59,7 @@ class Happened:
     @classmethod
     def of(cls, event: Event, place: int, number: int = 0) -> Happened:
         """Encodes it."""
-        message = codec.encode_event(event)
+        message = codec.EVENT.encode(event)
         return cls(event, message, message.ByteSize(), place, number)
 
 

@@ -28,6 +28,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.service import learner_codec as codec
+from agent.service.codec import STEP
 from agent.telemetry.observer import Observer
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
@@ -80,7 +81,7 @@ class LearnerClient:
     async def describe(self) -> LearnerDescription:
         """What the learner has loaded."""
         with our_errors():
-            return codec.decode_description(await self._stub.Describe(pb.DescribeRequest()))
+            return codec.DESCRIPTION.decode(await self._stub.Describe(pb.DescribeRequest()))
 
     async def learn(
         self,
@@ -99,21 +100,21 @@ class LearnerClient:
             StaleVersionError: the learner is at another version.
         """
         request = pb.LearnRequest(
-            example=codec.encode_example(example),
-            policy=codec.encode_policy(policy),
+            example=codec.EXAMPLE.encode(example),
+            policy=codec.POLICY.encode(policy),
             base_version=base_version,
-            older=map(codec.encode_example, older),
+            older=map(codec.EXAMPLE.encode, older),
         )
         started = time.perf_counter()
         with our_errors():
             async for response in self._stub.Learn(request):
                 match response.WhichOneof("progress"):
                     case "opening":
-                        yield codec.decode_opening(response.opening)
+                        yield codec.OPENING.decode(response.opening)
                     case "step":
-                        yield codec.decode_step(response.step)
+                        yield STEP.decode(response.step)
                     case _:
-                        outcome = codec.decode_outcome(response.outcome)
+                        outcome = codec.OUTCOME.decode(response.outcome)
                         if self._observer is not None and not again:
                             seconds = time.perf_counter() - started
                             self._observer.learned(example.fact_id, outcome, seconds)
@@ -125,9 +126,9 @@ class LearnerClient:
         Raises:
             StaleVersionError: another fact was learned last.
         """
-        request = pb.SampleRequest(example=codec.encode_example(example), samples=samples)
+        request = pb.SampleRequest(example=codec.EXAMPLE.encode(example), samples=samples)
         with our_errors():
-            return codec.decode_outcome((await self._stub.Sample(request)).outcome)
+            return codec.OUTCOME.decode((await self._stub.Sample(request)).outcome)
 
     async def forget_texts(self) -> None:
         """Drops the texts that it keeps to save work; see `Learner.forget_texts`."""
@@ -223,9 +224,9 @@ class LearnerClient:
         started = time.perf_counter()
         with our_errors():
             response = await self._stub.Probe(
-                pb.ProbeRequest(example=codec.encode_example(example))
+                pb.ProbeRequest(example=codec.EXAMPLE.encode(example))
             )
-        answers = [codec.decode_answer(a) for a in (response.retention, *response.transfer)]
+        answers = [codec.ANSWER.decode(a) for a in (response.retention, *response.transfer)]
         if self._observer is not None and held:
             self._observer.probed(answers, time.perf_counter() - started)
         return answers, response.model_version

@@ -30,6 +30,7 @@ from agent.learning.records import Generated, Opening, Outcome
 from agent.learning.slots import is_out_of_memory
 from agent.service import learner_codec as codec
 from agent.service.answering import Answering
+from agent.service.codec import STEP
 from agent.service.device_thread import DeviceThread, Priority
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
@@ -92,7 +93,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.DescribeResponse:
         description = await self._device.call(Priority.ANSWER, self._learner.describe)
-        return codec.encode_description(description)
+        return codec.DESCRIPTION.encode(description)
 
     async def ForgetTexts(
         self, request: pb.ForgetTextsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -116,26 +117,26 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     async def Learn(
         self, request: pb.LearnRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.LearnResponse]:
-        example = codec.decode_example(request.example)
-        policy = codec.decode_policy(request.policy)
-        older = [codec.decode_example(other) for other in request.older]
+        example = codec.EXAMPLE.decode(request.example)
+        policy = codec.POLICY.decode(request.policy)
+        older = [codec.EXAMPLE.decode(other) for other in request.older]
 
         learn = functools.partial(self._learner.learn, example, policy, request.base_version, older)
         self._learned = None
         async with self._reporting(context, learning=True):
             async for progress in self._device.stream(Priority.LEARN, learn):
                 if isinstance(progress, Step):
-                    yield pb.LearnResponse(step=codec.encode_step(progress))
+                    yield pb.LearnResponse(step=STEP.encode(progress))
                 elif isinstance(progress, Opening):
-                    yield pb.LearnResponse(opening=codec.encode_opening(progress))
+                    yield pb.LearnResponse(opening=codec.OPENING.encode(progress))
                 else:
                     self._learned = example.fact_id, progress
-                    yield pb.LearnResponse(outcome=codec.encode_outcome(progress))
+                    yield pb.LearnResponse(outcome=codec.OUTCOME.encode(progress))
 
     async def Sample(
         self, request: pb.SampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SampleResponse:
-        example = codec.decode_example(request.example)
+        example = codec.EXAMPLE.decode(request.example)
         learned = self._learned
 
         def sample() -> Iterator[Outcome | None]:
@@ -147,7 +148,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         async with self._reporting(context, learning=True):
             async for found in self._device.stream(Priority.LEARN, sample):
                 if found is not None:  # else it was a token of the samples
-                    response.outcome.CopyFrom(codec.encode_outcome(found))
+                    response.outcome.CopyFrom(codec.OUTCOME.encode(found))
         return response
 
     async def Commit(
@@ -165,16 +166,14 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     ) -> AsyncIterator[pb.ReplayResponse]:
         async with self._reporting(context, learning=True):
             async for request in request_iterator:
+                row = codec.decode_replayed(request)
                 replay = functools.partial(
-                    self._learner.replay,
-                    codec.decode_replayed(request),
-                    accept_drift=request.accept_drift,
+                    self._learner.replay, row, accept_drift=request.accept_drift
                 )
                 async for _ in self._device.stream(Priority.LEARN, replay):
                     pass
-                yield pb.ReplayResponse(
-                    model_version=request.model_version, digest=self._learner.digest
-                )
+                version, digest = row.update.model_version, self._learner.digest
+                yield pb.ReplayResponse(model_version=version, digest=digest)
 
     async def Restore(
         self, request: pb.RestoreRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -234,10 +233,10 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, request: pb.ProbeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ProbeResponse:
         def probe() -> pb.ProbeResponse:
-            retention, *transfer = self._learner.probe(codec.decode_example(request.example))
+            retention, *transfer = self._learner.probe(codec.EXAMPLE.decode(request.example))
             return pb.ProbeResponse(
-                retention=codec.encode_answer(retention),
-                transfer=map(codec.encode_answer, transfer),
+                retention=codec.ANSWER.encode(retention),
+                transfer=map(codec.ANSWER.encode, transfer),
                 model_version=self._learner.version,
             )
 

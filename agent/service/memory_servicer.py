@@ -15,6 +15,7 @@ import grpc
 from agent.service import codec
 from agent.service.error_details import encode_rejection
 from agent.service.events import MAX_TOGETHER, EventHub
+from agent.service.mapper import pair
 from agent.service.message_size import PAGE_BYTES, Page, Room
 from agent.service.pacing import Slices
 from agent.service.rules import check_rules
@@ -39,6 +40,8 @@ STREAM_WINDOW = 256
 MAX_IN_HAND = 20_000
 # Facts of one batch in one commit: a thousand large ones would hold up all other writing.
 WRITTEN_TOGETHER = 250
+
+_encode_influence = pair(provenance.Influence, pb.Influence).encode
 
 # A fact of a stream: on its way to the disk, or refused.
 _InHand = asyncio.Future[list[Answer]] | Exception
@@ -91,7 +94,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         """Answers once the fact is durable."""
         [answer] = await self._teach([await self._new_fact(request)])
         self._accepted()
-        return codec.encode_accepted(_or_raise(answer))
+        return codec.ACCEPTED.encode(_or_raise(answer))
 
     async def TeachBatch(
         self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -189,7 +192,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             if isinstance(in_hand, Exception):
                 raise in_hand
             [answer] = await in_hand
-            accepted = codec.encode_accepted(_or_raise(answer))
+            accepted = codec.ACCEPTED.encode(_or_raise(answer))
         except Exception as error:  # noqa: BLE001 - as above
             rejected = encode_rejection(status_of(error))
             return pb.TeachStreamResponse(index=index, rejected=rejected)
@@ -210,10 +213,10 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             )
         )
         # The newest of each: a fact that is reviewed for years has ever more.
-        kept = Room(PAGE_BYTES // 2).fitting(map(codec.encode_update, reversed(updates)))
-        shown = Room(PAGE_BYTES // 2).fitting(map(codec.encode_probe, probes))
+        kept = Room(PAGE_BYTES // 2).fitting(map(codec.UPDATE.encode, reversed(updates)))
+        shown = Room(PAGE_BYTES // 2).fitting(map(codec.PROBE.encode, probes))
         return pb.GetFactResponse(
-            fact=codec.encode_fact(fact),
+            fact=codec.FACT.encode(fact),
             updates=reversed(kept),
             probes=shown,
             forgetting=codec.encode_operation(forgetting) if forgetting else None,
@@ -248,7 +251,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         """Answers once the fact is queued again."""
         fact, sequence = await self._store.write(partial(retry_fact, fact_id=request.fact_id))
         self._accepted()
-        return pb.RetryFactResponse(fact=codec.encode_fact(fact), event_sequence=sequence)
+        return pb.RetryFactResponse(fact=codec.FACT.encode(fact), event_sequence=sequence)
 
     async def Explain(
         self, request: pb.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -260,17 +263,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         limit = request.limit or DEFAULT_INFLUENCES
         return pb.ExplainResponse(
             fact_id=fact.id,
-            influences=Room().fitting(
-                pb.Influence(
-                    model_version=influence.model_version,
-                    cause_fact_id=influence.cause_fact_id,
-                    cause_question=influence.cause_question,
-                    probability_before=influence.probability_before,
-                    probability_after=influence.probability_after,
-                    kind=influence.kind.value,
-                )
-                for influence in influences[:limit]
-            ),
+            influences=Room().fitting(map(_encode_influence, influences[:limit])),
         )
 
     async def ListFacts(
@@ -281,7 +274,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         states = tuple(codec.STATE_FROM_PB[number] for number in request.states)
 
         def page(store: MemoryStore) -> pb.ListFactsResponse:
-            facts = Page(codec.encode_fact)
+            facts = Page(codec.FACT.encode)
             order = request.newest_first
             _, token = store.page(
                 size, request.page_token, states, newest_first=order, fits=facts.fits

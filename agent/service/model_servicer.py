@@ -157,7 +157,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             done += 1
             for probe in await self._probe(fact):
                 yield pb.ProbeResponse(
-                    probe=codec.encode_probe(probe), facts_done=done, facts_total=total
+                    probe=codec.PROBE.encode(probe), facts_done=done, facts_total=total
                 )
 
     async def GetStatus(
@@ -195,7 +195,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             learning_paused=paused,
             leak_limit=LEAK_PROBABILITY,
             drift_limit=TEXT_DIVERGENCE,
-            teaching_limits=codec.encode_limits(self._limits),
+            teaching_limits=codec.LIMITS.encode(self._limits),
             memory_bytes=memory,
             memory_total_bytes=memory_total,
             snapshot_version=self._snapshots.newest,
@@ -214,8 +214,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 
         def retention(store: MemoryStore) -> pb.GetRetentionResponse:
             return pb.GetRetentionResponse(
-                facts=map(codec.encode_fact_retention, last_probes(store, max_facts, max_probes)),
-                ages=map(codec.encode_age_retention, retention_by_age(store)),
+                facts=map(codec.FACT_RETENTION.encode, last_probes(store, max_facts, max_probes)),
+                ages=map(codec.AGE_RETENTION.encode, retention_by_age(store)),
             )
 
         # Encoded there too: so many probes would hold up the loop.

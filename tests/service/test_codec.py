@@ -5,37 +5,33 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.learning import rates
+from agent.learning.limits import TeachingLimits
 from agent.learning.records import (
     Answer,
-    Example,
     LearnerDescription,
-    Opening,
-    Outcome,
     ReplayedUpdate,
 )
 from agent.service import codec, learner_codec
+from agent.service.mapper import AnyPair, Pair
 from continual.v1 import memory_pb2 as pb
 from memory_store.vocabulary import (
-    Event,
     Fact,
-    FactRetention,
     FactState,
     Guards,
-    Learning,
     Policy,
     Probe,
-    Retention,
     Step,
     Update,
 )
@@ -59,6 +55,7 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Fact, "failed_attempts"): st.integers(0, UINT32),
     (Update, "policy"): st.none(),  # for the same
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
+    (TeachingLimits, "most_steps"): st.integers(0, UINT32),
     (Step, "answer_tokens"): st.integers(0, UINT32),
     (Step, "candidates"): st.integers(0, UINT32),
     (Answer, "samples"): st.integers(0, UINT32),
@@ -108,43 +105,29 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
     )
 
 
-PUBLIC: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    Fact: (codec.encode_fact, codec.decode_fact),
-    Event: (codec.encode_event, codec.decode_event),
-    Probe: (codec.encode_probe, codec.decode_probe),
-    Update: (codec.encode_update, codec.decode_update),
-    Learning: (codec.encode_learning, codec.decode_learning),
-    Policy: (codec.encode_policy, codec.decode_policy),
-    FactRetention: (codec.encode_fact_retention, codec.decode_fact_retention),
-    Retention: (codec.encode_age_retention, codec.decode_age_retention),
-}
-INTERNAL: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    Answer: (learner_codec.encode_answer, learner_codec.decode_answer),
-    Example: (learner_codec.encode_example, learner_codec.decode_example),
-    LearnerDescription: (learner_codec.encode_description, learner_codec.decode_description),
-    Opening: (learner_codec.encode_opening, learner_codec.decode_opening),
-    Outcome: (learner_codec.encode_outcome, learner_codec.decode_outcome),
-    Policy: (learner_codec.encode_policy, learner_codec.decode_policy),
-    Step: (learner_codec.encode_step, learner_codec.decode_step),
-}
+def pairs_of(module: object) -> dict[type, AnyPair]:
+    return {made.record: made for made in vars(module).values() if isinstance(made, Pair)}
+
+
+PUBLIC, INTERNAL = pairs_of(codec), pairs_of(learner_codec)
 
 
 @pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_a_record_survives_the_public_messages(kind: type, data: st.DataObject) -> None:
-    encode, decode = PUBLIC[kind]
+    pair = PUBLIC[kind]
     record = data.draw(values(kind))
-    message = encode(record)
-    assert decode(type(message).FromString(message.SerializeToString())) == record
+    sent = pair.encode(record).SerializeToString()
+    assert pair.decode(pair.message.FromString(sent)) == record
 
 
 @pytest.mark.parametrize("kind", INTERNAL, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_a_record_survives_the_messages_to_the_learner(kind: type, data: st.DataObject) -> None:
-    encode, decode = INTERNAL[kind]
+    pair = INTERNAL[kind]
     record = data.draw(POLICIES if kind is Policy else values(kind))
-    message = encode(record)
-    assert decode(type(message).FromString(message.SerializeToString())) == record
+    sent = pair.encode(record).SerializeToString()
+    assert pair.decode(pair.message.FromString(sent)) == record
 
 
 @given(policy=st.none() | POLICIES, accept_drift=st.booleans(), data=st.data())
@@ -169,8 +152,18 @@ def test_a_row_to_be_replayed_survives_with_all_that_its_steps_are_made_from(
 def test_no_state_stands_for_unspecified() -> None:
     assert set(codec.STATE_FROM_PB.values()) == set(FactState)
     assert 0 not in codec.STATE_FROM_PB
-    assert 0 not in codec.EVENT_FROM_PB
-    assert 0 not in codec.PROBE_FROM_PB
+
+
+@pytest.mark.parametrize("number", [0, 1000])
+def test_a_state_of_a_newer_release_is_an_error(number: int) -> None:
+    with pytest.raises(KeyError):
+        codec.FACT.decode(ParseDict({"state": number}, pb.Fact()))
+    with pytest.raises(KeyError):
+        codec.EVENT.decode(ParseDict({"kind": number}, pb.Event()))
+    with pytest.raises(KeyError):
+        codec.PROBE.decode(ParseDict({"kind": number}, pb.Probe()))
+    with pytest.raises(ValueError, match="newer"):
+        codec.UPDATE.decode(pb.Update(kind="newer"))
 
 
 def test_zeros_in_a_policy_are_the_documented_defaults() -> None:

@@ -45,15 +45,16 @@ def test_a_server_whose_default_it_is_lends_its_numbers_to_others() -> None:
 
 def test_the_predictor_is_for_the_learner_and_not_for_clients() -> None:
     policy = replace(POLICY, guards=Guards(texts=2), predictor=(0.1 + 0.2, 30.0, -4.0), gated=True)
-    sent = learner_codec.encode_policy(policy).SerializeToString()
-    assert learner_codec.decode_policy(learner_pb2.Policy.FromString(sent)) == policy
-    assert learner_codec.decode_policy(learner_codec.encode_policy(POLICY)) == POLICY
+    sent = learner_codec.POLICY.encode(policy).SerializeToString()
+    assert learner_codec.POLICY.decode(learner_pb2.Policy.FromString(sent)) == policy
+    assert learner_codec.POLICY.decode(learner_codec.POLICY.encode(POLICY)) == POLICY
     assert codec.decode_policy(codec.encode_policy(policy)) == POLICY
 
 
 def test_what_a_step_was_known_by_is_told_to_both() -> None:
-    assert codec.decode_step(codec.encode_step(STEP)) == STEP
-    assert learner_codec.decode_step(learner_codec.encode_step(STEP)) == STEP
+    assert codec.STEP.decode(codec.STEP.encode(STEP)) == STEP
+    response = learner_pb2.LearnResponse(step=codec.STEP.encode(STEP))
+    assert codec.STEP.decode(response.step) == STEP
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ isort:skip_file
 Between the server and its learner: internal, and free to change with every release."""
 
 from collections import abc as _abc
+from continual.v1 import memory_pb2 as _memory_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -211,68 +212,6 @@ class Guards(_message.Message):
 Global___Guards: _TypeAlias = Guards  # noqa: Y015
 
 @_typing.final
-class RatePoint(_message.Message):
-    """What one step at a rate would lead to."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    PROBABILITY_FIELD_NUMBER: _builtins.int
-    learning_rate: _builtins.float
-    probability: _builtins.float
-    def __init__(
-        self,
-        *,
-        learning_rate: _builtins.float = ...,
-        probability: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "probability", b"probability"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RatePoint: _TypeAlias = RatePoint  # noqa: Y015
-
-@_typing.final
-class Step(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    LOSS_FIELD_NUMBER: _builtins.int
-    PROBABILITY_FIELD_NUMBER: _builtins.int
-    REHEARSED_FACT_IDS_FIELD_NUMBER: _builtins.int
-    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
-    ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
-    CANDIDATES_FIELD_NUMBER: _builtins.int
-    learning_rate: _builtins.float
-    loss: _builtins.float
-    probability: _builtins.float
-    gradient_norm: _builtins.float
-    answer_tokens: _builtins.int
-    candidates: _builtins.int
-    @_builtins.property
-    def rehearsed_fact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        learning_rate: _builtins.float = ...,
-        loss: _builtins.float = ...,
-        probability: _builtins.float = ...,
-        rehearsed_fact_ids: _abc.Iterable[_builtins.str] | None = ...,
-        gradient_norm: _builtins.float = ...,
-        answer_tokens: _builtins.int = ...,
-        candidates: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_tokens", b"answer_tokens", "candidates", b"candidates", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "probability", b"probability", "rehearsed_fact_ids", b"rehearsed_fact_ids"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Step: _TypeAlias = Step  # noqa: Y015
-
-@_typing.final
 class Answer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -389,7 +328,7 @@ class LearnResponse(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     OPENING_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def step(self) -> Global___Step: ...
+    def step(self) -> _memory_pb2.Step: ...
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
     @_builtins.property
@@ -399,7 +338,7 @@ class LearnResponse(_message.Message):
     def __init__(
         self,
         *,
-        step: Global___Step | None = ...,
+        step: _memory_pb2.Step | None = ...,
         outcome: Global___Outcome | None = ...,
         opening: Global___Opening | None = ...,
     ) -> None: ...
@@ -426,14 +365,14 @@ class Opening(_message.Message):
     @_builtins.property
     def before(self) -> Global___Answer: ...
     @_builtins.property
-    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatePoint]:
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.RatePoint]:
         """As in `Outcome`."""
 
     def __init__(
         self,
         *,
         before: Global___Answer | None = ...,
-        curve: _abc.Iterable[Global___RatePoint] | None = ...,
+        curve: _abc.Iterable[_memory_pb2.RatePoint] | None = ...,
         base_answer: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "base_answer", b"base_answer", "before", b"before"]  # noqa: Y015
@@ -479,7 +418,7 @@ class Outcome(_message.Message):
     general_text: _builtins.str
     """Digest of the general text that the update was held to; empty if it was held to none."""
     @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.Step]: ...
     @_builtins.property
     def before(self) -> Global___Answer: ...
     @_builtins.property
@@ -493,14 +432,14 @@ class Outcome(_message.Message):
         """One per older fact, in order."""
 
     @_builtins.property
-    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatePoint]:
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.RatePoint]:
         """The first step at every rate that was scored."""
 
     def __init__(
         self,
         *,
         verdict: _builtins.str = ...,
-        steps: _abc.Iterable[Global___Step] | None = ...,
+        steps: _abc.Iterable[_memory_pb2.Step] | None = ...,
         before: Global___Answer | None = ...,
         after: Global___Answer | None = ...,
         transfer: _abc.Iterable[Global___Answer] | None = ...,
@@ -509,7 +448,7 @@ class Outcome(_message.Message):
         digest_after: _builtins.str = ...,
         algorithm: _builtins.str = ...,
         reason: _builtins.str = ...,
-        curve: _abc.Iterable[Global___RatePoint] | None = ...,
+        curve: _abc.Iterable[_memory_pb2.RatePoint] | None = ...,
         base_answer: _builtins.str | None = ...,
         leak: _builtins.float | None = ...,
         drift: _builtins.float | None = ...,
@@ -538,73 +477,39 @@ Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 class ReplayRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class EnvironmentEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    MODEL_VERSION_FIELD_NUMBER: _builtins.int
-    EXAMPLE_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    REHEARSED_FIELD_NUMBER: _builtins.int
-    DIGEST_AFTER_FIELD_NUMBER: _builtins.int
-    ALGORITHM_FIELD_NUMBER: _builtins.int
-    PARENT_VERSION_FIELD_NUMBER: _builtins.int
-    ENVIRONMENT_FIELD_NUMBER: _builtins.int
-    ACCEPT_DRIFT_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
-    model_version: _builtins.int
-    digest_after: _builtins.str
-    algorithm: _builtins.str
-    parent_version: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    REHEARSED_FIELD_NUMBER: _builtins.int
+    ACCEPT_DRIFT_FIELD_NUMBER: _builtins.int
     accept_drift: _builtins.bool
     """Go on if the weights come out different."""
     @_builtins.property
-    def example(self) -> Global___Example: ...
+    def update(self) -> _memory_pb2.Update:
+        """The row of the ledger."""
+
     @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
+    def policy(self) -> Global___Policy:
+        """How its rates were chosen: what `Update` does not show."""
+
+    @_builtins.property
+    def example(self) -> Global___Example: ...
     @_builtins.property
     def rehearsed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
         """Facts that the steps rehearsed."""
 
-    @_builtins.property
-    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What it was made with, to tell what differs."""
-
-    @_builtins.property
-    def policy(self) -> Global___Policy: ...
     def __init__(
         self,
         *,
-        model_version: _builtins.int = ...,
-        example: Global___Example | None = ...,
-        steps: _abc.Iterable[Global___Step] | None = ...,
-        rehearsed: _abc.Iterable[Global___Example] | None = ...,
-        digest_after: _builtins.str = ...,
-        algorithm: _builtins.str = ...,
-        parent_version: _builtins.int = ...,
-        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        accept_drift: _builtins.bool = ...,
+        update: _memory_pb2.Update | None = ...,
         policy: Global___Policy | None = ...,
+        example: Global___Example | None = ...,
+        rehearsed: _abc.Iterable[Global___Example] | None = ...,
+        accept_drift: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "policy", b"policy", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_drift", b"accept_drift", "algorithm", b"algorithm", "digest_after", b"digest_after", "environment", b"environment", "example", b"example", "model_version", b"model_version", "parent_version", b"parent_version", "policy", b"policy", "rehearsed", b"rehearsed", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_drift", b"accept_drift", "example", b"example", "policy", b"policy", "rehearsed", b"rehearsed", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,10 +58,11 @@ soak: install ## teach, ask and watch for ten minutes; memory and open files mus
 check: lint types imports proto-check test docs readme ## run everything that CI runs
 	@echo "==> All checks passed"
 
-lint: install ## check formatting and lint (ruff)
+lint: install ## check formatting and lint (ruff), and that the blocking client is generated
 	@echo "==> Format and lint"
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/python scripts/generate_client.py --check
 
 types: install ## check types (mypy)
 	@echo "==> Types"
@@ -98,9 +99,10 @@ format: install ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-proto: install ## generate the Python code of proto/
+proto: install ## generate the Python code of proto/, and the blocking client from the one for asyncio
 	@echo "==> Generating"
 	PYTHON=$(BIN)/python scripts/generate_proto.sh
+	$(BIN)/python scripts/generate_client.py
 
 proto-release: install ## take proto/ as what later changes must be compatible with: at a release
 	cd proto && ../$(BIN)/buf build --exclude-source-info -o baseline.binpb

@@ -12,11 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent.client.async_client import AsyncClient
+    from agent.client.client import Client
     from agent.errors import AgentError
     from agent.notebook import Learner
-    from agent.service.async_client import AsyncClient
     from agent.service.channel import Access
-    from agent.service.client import Client, RequestError
+    from agent.service.error_details import RequestError
     from memory_store.vocabulary import Fact, FactState, Guards, NewFact, Policy
 
 __all__ = [
@@ -35,15 +36,15 @@ __all__ = [
 _MODULES = {
     "Access": "agent.service.channel",
     "AgentError": "agent.errors",
-    "AsyncClient": "agent.service.async_client",
-    "Client": "agent.service.client",
+    "AsyncClient": "agent.client.async_client",
+    "Client": "agent.client.client",
     "Fact": "memory_store.vocabulary",
     "FactState": "memory_store.vocabulary",
     "Guards": "memory_store.vocabulary",
     "Learner": "agent.notebook",
     "NewFact": "memory_store.vocabulary",
     "Policy": "memory_store.vocabulary",
-    "RequestError": "agent.service.client",
+    "RequestError": "agent.service.error_details",
 }
 
 

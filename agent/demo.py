@@ -17,9 +17,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from agent.client.client import Client
 from agent.errors import AgentError
 from agent.python_command import python_command
-from agent.service.client import Client
 from memory_store.vocabulary import HELD, Event, EventKind, FactState
 
 # Three of the ten facts of Curt (2024), table 1, made up so that no model can guess them.

@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from agent.client.types import Reply, Score
 from agent.config import DATABASE, DEFAULT_MODEL, SNAPSHOTS
 from agent.errors import ConfigError, LearningFailedError, SnapshotError
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
@@ -38,7 +39,6 @@ from agent.learning.snapshots import folder_of
 from agent.learning.tokenizer_identity import identify
 from agent.scheduling.recording import learning_of, probes_of, update_of
 from agent.service import codec
-from agent.service.client import Reply, Score
 from agent.service.exports import write_readme
 from agent.service.rules import check_rules
 from agent.service.validation import FactRules

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.service.client import Client
+from agent.client.client import Client
 from eval.metrics import Rate, wilson_interval
 from memory_store.vocabulary import Probe, ProbeKind
 

@@ -12,8 +12,8 @@ from agent.cli.connection import Connection
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, print_json
+from agent.client.connection import failure
 from agent.service.channel import open_channel
-from agent.service.client import in_our_words
 
 ANSWER_SECONDS = 5.0
 SERVING = "SERVING"
@@ -50,11 +50,12 @@ def _state(connection: Connection, service: str) -> str:
     """
     address = connection.address
     asked = health_pb2.HealthCheckRequest(service=service)
-    with open_channel(address, connection.access()) as channel:
+    channel, _ = open_channel(address, connection.access())
+    with channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=ANSWER_SECONDS)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return "SERVICE_UNKNOWN"
-            raise in_our_words(error, address, is_connected=lambda: False) from error
+            raise failure(error, address, is_connected=lambda: False) from error
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

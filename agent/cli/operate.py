@@ -15,10 +15,10 @@ from agent.cli.connection import Connection
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
+from agent.client.client import Client
+from agent.client.types import Influence, OperationStatus
 from agent.config import DATABASE, DEFAULT_KEEP_EVENTS
 from agent.errors import ConfigError
-from agent.service.client import Client, OperationStatus
-from agent.service.results import Influence
 
 snapshots = typer.Typer(help="Snapshots of the weights of a server.", no_args_is_help=True)
 operations = typer.Typer(

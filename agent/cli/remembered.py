@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from agent.client.client import Client
+from agent.client.types import Influence
 from agent.errors import AgentError
 from agent.monitor.lines import Glyphs
 from agent.monitor.plots import bars
-from agent.service.client import Client
-from agent.service.results import Influence
 from memory_store.vocabulary import Fact, Probe, ProbeKind
 
 TITLE = "Retention over time: p of the answer, probe by probe"

@@ -13,8 +13,8 @@ from agent.cli.connection import Connection
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import messages, print_json, shown
+from agent.client.client import Client
 from agent.errors import ConfigError
-from agent.service.client import Client
 from memory_store.vocabulary import Event
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from agent.cli.output import (
     state_text,
 )
 from agent.cli.policies import POLICY_HELP, complete_policy, given_policy
+from agent.client.client import Client
+from agent.client.types import Rejected, Status
 from agent.errors import ServerUnreachableError
-from agent.service.client import Client, Rejected, Status
 from agent.service.starting import START_SECONDS
 from memory_store.vocabulary import Accepted, Fact, FactState, NewFact
 

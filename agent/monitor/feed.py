@@ -16,6 +16,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 
+from agent.client.client import Client
+from agent.client.types import Status
 from agent.errors import AgentError
 from agent.monitor.observations import (
     Connected,
@@ -30,7 +32,6 @@ from agent.monitor.observations import (
 )
 from agent.monitor.state import EVENTS, FACTS, POINTS, unseen
 from agent.monitor.ui import Pause, ShowFact, Wish
-from agent.service.client import Client, Status
 from memory_store.vocabulary import Event, EventKind, RetentionPoint
 
 Put = Callable[[Observation], None]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.service.client import Status
+from agent.client.types import Status
 from memory_store.vocabulary import Event, Fact, Probe, RetentionPoint, Update
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 
+from agent.client.messages import decode_status, encode_status
 from agent.errors import AgentError
 from agent.monitor.observations import (
     Connected,
@@ -29,7 +30,6 @@ from agent.monitor.observations import (
     StatusSeen,
 )
 from agent.service import codec
-from agent.service.client import decode_status, encode_status
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
 from memory_store.vocabulary import RetentionPoint

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
 
+from agent.client.types import Status
 from agent.monitor.observations import (
     Connected,
     DetailSeen,
@@ -18,7 +19,6 @@ from agent.monitor.observations import (
     RetentionSeen,
     StatusSeen,
 )
-from agent.service.client import Status
 from memory_store.vocabulary import (
     HELD,
     Event,

@@ -1,9 +1,9 @@
-"""What lies under the calls on the client's side: TLS, the token, repeated calls, signs of life."""
+"""The channel of a client: TLS, the token, retries, keepalive."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from agent.errors import ConfigError
 from agent.service.methods import METHODS
 from agent.service.transport import read_ca, read_pair
 
-# A server that has been silent so long is asked whether it is still there, and left after that.
-# Servers take more than about one question a minute for an attack.
+# After this much silence the server is pinged, and given up without an answer.
+# Servers treat more than about one ping a minute as an attack.
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60.0, 20.0
 
 # The largest answer that a client takes.
@@ -25,13 +25,13 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How a client is let in.
+    """What a client authenticates with.
 
     Attributes:
         tls_ca: the CA that signed the server's certificate (PEM); None: no TLS.
-        tls_cert: the client's own certificate, where the server asks for one.
-        tls_key: and its private key.
-        token: what `agent tokens create` printed; empty where the server wants none.
+        tls_cert: the client's own certificate, if the server asks for one.
+        tls_key: the private key of `tls_cert`.
+        token: printed by `agent tokens create`; empty if the server asks for none.
     """
 
     tls_ca: Path | None = None
@@ -41,42 +41,45 @@ class Access:
 
 
 ANYBODY = Access()
+Metadata = tuple[tuple[str, str], ...]
 
 
-def open_channel(address: str, access: Access) -> grpc.Channel:
-    """A channel on which every call is let in as `access` says.
+def open_channel(address: str, access: Access) -> tuple[grpc.Channel, Metadata]:
+    """A channel, and the metadata that every call has to carry.
 
     Raises:
-        ConfigError: a file is missing or no such thing, or the token would travel in the clear.
+        ConfigError: a file is missing or not what it should be, or the token would travel in the
+            clear.
     """
-    credentials, header = _checked(address, access)
-    options = [*channel_options(), *proxy_options(address, tls=credentials is not None)]
+    credentials, metadata = _checked(address, access)
+    options = _options(address, credentials)
     if credentials is None:
-        channel = grpc.insecure_channel(address, options=options)
-    else:
-        channel = grpc.secure_channel(address, credentials, options=options)
-    return grpc.intercept_channel(channel, _Bearer(*header)) if header else channel
+        return grpc.insecure_channel(address, options=options), metadata
+    return grpc.secure_channel(address, credentials, options=options), metadata
 
 
-def open_async_channel(
-    address: str, access: Access
-) -> tuple[grpc.aio.Channel, tuple[tuple[str, str], ...]]:
-    """The same for asyncio, and the metadata that every call has to carry.
+def open_async_channel(address: str, access: Access) -> tuple[grpc.aio.Channel, Metadata]:
+    """The same for asyncio.
 
     Raises:
         ConfigError: as above.
     """
-    credentials, header = _checked(address, access)
-    options = [*channel_options(), *proxy_options(address, tls=credentials is not None)]
+    credentials, metadata = _checked(address, access)
+    options = _options(address, credentials)
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options), header
-    return grpc.aio.secure_channel(address, credentials, options=options), header
+        return grpc.aio.insecure_channel(address, options=options), metadata
+    return grpc.aio.secure_channel(address, credentials, options=options), metadata
 
 
-def _checked(
-    address: str, access: Access
-) -> tuple[grpc.ChannelCredentials | None, tuple[tuple[str, str], ...]]:
-    """What a channel is made with: credentials (None: no TLS), and the token's header if any."""
+def _options(address: str, credentials: grpc.ChannelCredentials | None) -> list[tuple[str, Any]]:
+    return [*channel_options(), *proxy_options(address, tls=credentials is not None)]
+
+
+def _checked(address: str, access: Access) -> tuple[grpc.ChannelCredentials | None, Metadata]:
+    """Credentials of the channel (None: no TLS), and the metadata with the token, if any.
+
+    The token is not part of the credentials: gRPC sends it that way over TLS only.
+    """
     if access.tls_ca is None:
         if access.tls_cert is not None or access.tls_key is not None:
             raise ConfigError("--tls-cert and --tls-key need --tls-ca too")
@@ -105,9 +108,9 @@ def _credentials(access: Access, ca: bytes) -> grpc.ChannelCredentials:
 
 
 def channel_options() -> Sequence[tuple[str, Any]]:
-    """Repeats what may be repeated, and notices a server that is gone without a word."""
+    """Retries calls that may be repeated, and notices a server that vanished."""
     return [
-        ("grpc.service_config", json.dumps({"methodConfig": [_repeating()]})),
+        ("grpc.service_config", json.dumps({"methodConfig": [_retries()]})),
         ("grpc.enable_retries", 1),
         # A server that is starting is met soon after its port opens, however long that takes.
         ("grpc.initial_reconnect_backoff_ms", 200),
@@ -123,8 +126,8 @@ def channel_options() -> Sequence[tuple[str, Any]]:
     ]
 
 
-def _repeating() -> dict[str, Any]:
-    """The connection broke, or the server says "not now": it may or may not have done it."""
+def _retries() -> dict[str, Any]:
+    """Retries after UNAVAILABLE, when the server may or may not have done it; see `METHODS`."""
     repeatable = [name for name, method in METHODS.items() if method.repeatable]
     return {
         "name": [
@@ -139,24 +142,3 @@ def _repeating() -> dict[str, Any]:
             "retryableStatusCodes": ["UNAVAILABLE"],
         },
     }
-
-
-class _Bearer(  # generic in the stubs only, which also tell four kinds of calls apart
-    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]
-    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
-    grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg]
-):
-    """Adds the token to every call. gRPC's own way to do it works over TLS only."""
-
-    def __init__(self, header: tuple[str, str]) -> None:
-        self._header = header
-
-    def _with_token(
-        self, continuation: Callable[[Any, Any], Any], details: Any, request: Any
-    ) -> Any:
-        metadata = [*(details.metadata or ()), self._header]
-        return continuation(details._replace(metadata=metadata), request)
-
-    intercept_unary_unary = _with_token  # type: ignore[assignment]
-    intercept_unary_stream = _with_token  # type: ignore[assignment]
-    intercept_stream_stream = _with_token  # type: ignore[assignment]

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent.client.client import Client
 from agent.errors import AgentError
-from agent.service.client import Client
 from eval.benchmarks import Figure, this_machine
 from eval.benchmarks.load import Load
 from eval.benchmarks.servers import benchmark_server

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import grpc
 
+from agent.client.client import Client
 from agent.config import DATABASE
 from agent.errors import AgentError
 from agent.python_command import python_command
-from agent.service.client import Client
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from eval.benchmarks import Figure, this_machine

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.client.client import Client
 from agent.errors import AgentError
 from agent.python_command import python_command
-from agent.service.client import Client
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.client.client import Client
 from agent.learning import catalog
 from agent.learning.encoding import Encoder
 from agent.learning.fused import VARIABLE
@@ -17,7 +18,6 @@ from agent.learning.general_text import general_texts
 from agent.learning.prompts import normalise
 from agent.learning.rates import DEFAULT_POLICY
 from agent.learning.records import Example
-from agent.service.client import Client
 from eval.benchmarks import Figure, WrongResultError, beside_plain
 from eval.benchmarks.ceilings import Ceilings, Sizes, Work
 from eval.benchmarks.servers import benchmark_server

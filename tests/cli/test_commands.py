@@ -16,8 +16,8 @@ import pytest
 
 from agent.cli import connection
 from agent.cli.curve import TITLE, curve_lines
+from agent.client.client import Client
 from agent.errors import AgentError, ServerUnreachableError
-from agent.service.client import Client
 from agent.service.server import MODEL_SERVICE
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, FactState, RatePoint

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli.ending import EXIT_CODES
+from agent.client.client import Client
 from agent.errors import AgentError
-from agent.service.client import Client
 from tests.cli.conftest import Agent, InThread
 from tests.integration.servers import environment, serving_command
 

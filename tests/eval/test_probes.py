@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from agent.service.client import Client
+from agent.client.client import Client
 from eval.metrics import wilson_interval
 from eval.probes import ProbeReport, probe_server
 from memory_store.vocabulary import Probe, ProbeKind

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.client.client import Client
 from agent.config import SNAPSHOTS, ServeSettings
 from agent.learning.snapshots import snapshot_folders
-from agent.service.client import Client
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, NewFact, Policy, Update
 from tests.faults.findings import ALL, Findings, check_memory

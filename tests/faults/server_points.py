@@ -18,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.client.client import Client
+from agent.client.types import OPERATION_ENDS, SETTLED
 from agent.config import DATABASE, SNAPSHOTS
 from agent.errors import AgentError
 from agent.learning.snapshots import UNFINISHED
-from agent.service.client import OPERATION_ENDS, SETTLED, Client
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, FactState, NewFact
 from tests.faults.findings import Findings

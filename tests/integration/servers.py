@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from agent.service.client import Client
+from agent.client.client import Client
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, Fact, Policy, Update
 

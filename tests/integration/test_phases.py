@@ -17,11 +17,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent import app
+from agent.client.async_client import AsyncClient
 from agent.config import ServeSettings
 from agent.errors import LearnerError, LearnerUnavailableError, ModelError, ServerUnreachableError
 from agent.learning.records import ReplayedUpdate
-from agent.service.async_client import AsyncClient
-from agent.service.client import RequestError
+from agent.service.error_details import RequestError
 from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
 from memory_store.vocabulary import Event, EventKind, FactState
 from tests.integration.servers import contents
@@ -81,7 +81,7 @@ class Life:
                 await asyncio.sleep(0.01)
 
     async def health(self, service: str) -> bool:
-        check: Any = health_pb2_grpc.HealthStub(self.client._channel).Check
+        check: Any = health_pb2_grpc.HealthStub(self.client._connection._channel).Check
         answer = await check(health_pb2.HealthCheckRequest(service=service))
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from agent.client.types import Status
 from agent.monitor.observations import (
     Connected,
     DetailSeen,
@@ -19,7 +20,6 @@ from agent.monitor.observations import (
 )
 from agent.monitor.panes import Look
 from agent.monitor.state import State, fold
-from agent.service.client import Status
 from memory_store.vocabulary import (
     Event,
     EventKind,

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import pytest
 
+from agent.client.client import Client
 from agent.monitor import feed as feed_module
 from agent.monitor.feed import Feed, gather
 from agent.monitor.observations import (
@@ -31,7 +32,6 @@ from agent.monitor.recording import Recorder, read
 from agent.monitor.run import one_frame
 from agent.monitor.state import State, fold
 from agent.monitor.ui import Pause, ShowFact
-from agent.service.client import Client
 from memory_store import taking_back
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, FactState, Step

@@ -17,8 +17,9 @@ import pytest
 
 import agent
 from agent import Access, AsyncClient, Client, NewFact
+from agent.client.types import Rejected
 from agent.errors import ConfigError, ServerUnreachableError, WaitTimeoutError
-from agent.service.client import Rejected, RequestError
+from agent.service.error_details import RequestError
 from memory_store.vocabulary import EventKind, FactState
 from tests.service.serving import LEARNER_GONE, Serving
 from tests.store.builders import new_fact, teach_claimed, teach_learned
@@ -168,7 +169,7 @@ async def test_the_token_travels_only_where_it_is_safe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--tls-ca"):
         AsyncClient("example.org:1", Access(token="agent_1_2"))
     async with AsyncClient("127.0.0.1:1", Access(token="agent_1_2")) as client:
-        assert client._metadata == (("authorization", "Bearer agent_1_2"),)
+        assert client._connection._metadata == (("authorization", "Bearer agent_1_2"),)
 
 
 def test_the_package_gives_its_names_and_imports_nothing_before() -> None:

@@ -7,16 +7,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import grpc
 import pytest
 
+from agent.client import calls, client, connection
+from agent.client.client import Client
 from agent.errors import AgentError, ServerUnreachableError, WaitTimeoutError
-from agent.service import channel, client
-from agent.service.client import Client, RequestError
+from agent.service import channel
+from agent.service.error_details import RequestError
 from agent.service.patience import Patience
 from continual.v1 import memory_pb2 as pb
 from memory_store.store import MemoryStore
@@ -103,7 +106,7 @@ def test_every_call_has_a_deadline() -> None:
                 call(asking)
             [(_, remaining, _)] = handler.calls
             assert remaining is not None, name
-            assert remaining < 1.1 * client.PROBE_DEADLINE_SECONDS, name
+            assert remaining < 1.1 * calls.PROBE_DEADLINE_SECONDS, name
 
 
 def test_what_may_be_repeated_is_with_the_same_request_id() -> None:
@@ -136,7 +139,7 @@ def test_no_other_status_is_repeated(code: str) -> None:
 def test_events_are_watched_beyond_the_deadline_of_one_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "WATCH_DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(calls, "WATCH", replace(calls.WATCH, deadline_seconds=0.3))
     with in_thread(tmp_path) as running, Client(running.address) as watching:
         events = watching.watch(0)
         running.write(lambda store: store.teach(new_fact("One?")))
@@ -154,7 +157,7 @@ def test_events_are_watched_beyond_the_deadline_of_one_call(
 def test_watching_from_now_on_misses_nothing_between_two_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "WATCH_DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(calls, "WATCH", replace(calls.WATCH, deadline_seconds=0.2))
     with in_thread(tmp_path) as running, Client(running.address) as watching:
         running.write(lambda store: store.teach(new_fact("Before?")))
         later = threading.Timer(
@@ -168,10 +171,11 @@ def test_watching_from_now_on_misses_nothing_between_two_calls(
 def test_who_waits_gives_a_server_that_stops_time(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = ServerUnreachableError("gone")
     slept: list[float] = []
-    monkeypatch.setattr("agent.service.client.time.sleep", slept.append)
+    monkeypatch.setattr("agent.client.client.time.sleep", slept.append)
     monkeypatch.setattr(Client, "status", lambda self: Mock(event_sequence=0))
     monkeypatch.setattr(Client, "fact", lambda self, _: Mock(state=FactState.QUEUED))
-    monkeypatch.setattr(Client, "watch", Mock(side_effect=[iter(()), iter(()), gone]))
+    ended = [MagicMock() for _ in range(2)]  # streams without an event
+    monkeypatch.setattr(Client, "watch", Mock(side_effect=[*ended, gone]))
     with Client("127.0.0.1:1") as waiting, pytest.raises(ServerUnreachableError):
         waiting.wait(["the-sky"])
     assert slept == [client.STOPPING_SECONDS] * 2
@@ -214,7 +218,7 @@ def test_a_server_that_is_gone_without_a_word_is_noticed_while_nothing_happens(
 ) -> None:
     monkeypatch.setattr(channel, "KEEPALIVE_SECONDS", 0.2)
     monkeypatch.setattr(channel, "KEEPALIVE_TIMEOUT_SECONDS", 0.2)
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.1)
     with in_thread(tmp_path) as running, black_hole(running.address) as (address, lost):
         running.write(lambda store: store.teach(new_fact("One?")))
         with Client(address) as watching:

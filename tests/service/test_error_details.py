@@ -9,10 +9,12 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from agent.service.client import Client, Rejected, RequestError, Taught
+from agent.client.client import Client
+from agent.client.types import Rejected, Taught
 from agent.service.error_details import (
     DOMAIN,
     Refusal,
+    RequestError,
     decode_error,
     decode_rejection,
     encode_rejection,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.cli.report import gathered
+from agent.client.client import Client
 from agent.monitor.feed import gather
 from agent.monitor.observations import FactsSeen
-from agent.service.client import Client
 from agent.service.message_size import PAGE_BYTES, Room
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2

@@ -5,9 +5,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
+from agent.client.messages import decode_status, encode_status
 from agent.errors import InvalidFactError
 from agent.learning.limits import TeachingLimits
-from agent.service.client import decode_status, encode_status
 from agent.service.error_details import decode_error
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb

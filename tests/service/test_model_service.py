@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import pytest
 
+from agent.client.messages import decode_status
 from agent.errors import LearningFailedError, MemoryShortageError
 from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.service import codec
-from agent.service.client import decode_status
 from continual.v1 import memory_pb2, model_pb2
 from continual.v1 import model_pb2 as pb
 from memory_store.reviews import record_review

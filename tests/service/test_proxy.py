@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from agent.addresses import is_loopback
+from agent.client.async_client import AsyncClient
+from agent.client.client import Client
 from agent.config import Security
 from agent.errors import AgentError, ConfigError
-from agent.service.async_client import AsyncClient
 from agent.service.channel import Access
-from agent.service.client import Client
 from agent.service.methods import Role
 from agent.service.server import HealthServer
 from agent.service.tokens import TokenFile
@@ -133,7 +133,7 @@ def test_over_tls_a_proxy_may_pass_bytes_on_to_another_machine(
     proxy: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """H7: it sees the host's name, and no token."""
-    monkeypatch.setattr("agent.service.client.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("agent.client.connection.CONNECT_SECONDS", 0.1)
     access = Access(tls_ca=make_certificates(tmp_path).ca, token="agent_1_2")
     with Client("memory.example.org:50051", access) as client, pytest.raises(AgentError):
         client.status()

@@ -11,9 +11,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from agent.client.async_client import AsyncClient
 from agent.errors import ConfigError
-from agent.service.async_client import AsyncClient
-from agent.service.client import RequestError
+from agent.service.error_details import RequestError
 from agent.service.memory_servicer import MemoryServicer
 from agent.service.model_servicer import ModelServicer
 from agent.service.server import ADMIN_SERVICE, MEMORY_SERVICE, MODEL_SERVICE, HealthServer, Server

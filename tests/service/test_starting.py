@@ -10,6 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from agent.client.async_client import AsyncClient
+from agent.client.client import Client
 from agent.errors import (
     AgentError,
     ConfigError,
@@ -17,8 +19,6 @@ from agent.errors import (
     LearnerError,
     ServerUnreachableError,
 )
-from agent.service.async_client import AsyncClient
-from agent.service.client import Client
 from agent.service.error_details import Refusal, RequestError
 from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
 from agent.service.starting import Start, may_pass, not_ready

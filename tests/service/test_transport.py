@@ -14,10 +14,11 @@ import grpc
 import pytest
 
 from agent.addresses import is_loopback
+from agent.client.client import Client
 from agent.config import Security
 from agent.errors import ConfigError, ServerUnreachableError
 from agent.service.channel import Access, channel_options, open_channel
-from agent.service.client import Client, RequestError
+from agent.service.error_details import RequestError
 from agent.service.methods import METHODS, Role
 from agent.service.server import HealthServer
 from agent.service.tokens import TokenFile
@@ -36,7 +37,7 @@ T = TypeVar("T")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that fail are not looked at for long."""
-    monkeypatch.setattr("agent.service.client.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("agent.client.connection.CONNECT_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +205,13 @@ def test_a_client_keeps_its_token_from_eavesdroppers(ours: Certificates) -> None
     token = Access(token="agent_1_2")
     with pytest.raises(ConfigError, match=r"anybody on the way to example\.org:1 could read"):
         open_channel("example.org:1", token)
-    open_channel("127.0.0.1:1", token).close()
-    open_channel("example.org:1", Access(tls_ca=ours.ca, token="agent_1_2")).close()
+    for address, access in (
+        ("127.0.0.1:1", token),
+        ("example.org:1", Access(tls_ca=ours.ca, token="agent_1_2")),
+    ):
+        channel, metadata = open_channel(address, access)
+        channel.close()
+        assert metadata == (("authorization", "Bearer agent_1_2"),)
     with pytest.raises(ConfigError, match="need --tls-ca"):
         open_channel("127.0.0.1:1", Access(tls_cert=ours.client_cert, tls_key=ours.client_key))
     with pytest.raises(ConfigError, match="characters that no token has"):

@@ -1,0 +1,1 @@
+"""What talks to a server: `Client` and `AsyncClient`, made from one table of calls."""

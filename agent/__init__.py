@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.client.async_client import AsyncClient
+    from agent.client.channel import Access
     from agent.client.client import Client
     from agent.errors import AgentError
     from agent.notebook import Learner
-    from agent.service.channel import Access
     from agent.service.error_details import RequestError
     from memory_store.vocabulary import Fact, FactState, Guards, NewFact, Policy
 
@@ -34,7 +34,7 @@ __all__ = [
     "RequestError",
 ]
 _MODULES = {
-    "Access": "agent.service.channel",
+    "Access": "agent.client.channel",
     "AgentError": "agent.errors",
     "AsyncClient": "agent.client.async_client",
     "Client": "agent.client.client",

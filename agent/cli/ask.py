@@ -15,9 +15,9 @@ from agent.cli.operate import operation_json, operation_text
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
+from agent.client.server_start import START_SECONDS
 from agent.learning.limits import TeachingLimits
 from agent.learning.rates import POLICIES
-from agent.service.starting import START_SECONDS
 
 
 @grouped

@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from agent.cli.output import messages, shown
+from agent.client.channel import Access
 from agent.client.client import Client
 from agent.client.types import Status
 from agent.config import DEFAULT_ADDRESS
 from agent.errors import AgentError, ConfigError, ServerUnreachableError
-from agent.service.channel import Access
 
 PANEL = "Connection"
 

@@ -12,8 +12,8 @@ from agent.cli.connection import Connection
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, print_json
+from agent.client.channel import open_channel
 from agent.client.connection import failure
-from agent.service.channel import open_channel
 
 ANSWER_SECONDS = 5.0
 SERVING = "SERVING"

@@ -24,9 +24,9 @@ from agent.cli.output import (
 )
 from agent.cli.policies import POLICY_HELP, complete_policy, given_policy
 from agent.client.client import Client
+from agent.client.server_start import START_SECONDS
 from agent.client.types import Rejected, Status
 from agent.errors import ServerUnreachableError
-from agent.service.starting import START_SECONDS
 from memory_store.vocabulary import Accepted, Fact, FactState, NewFact
 
 # States in which the model does not hold the fact that was to be taught.

@@ -27,8 +27,11 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from agent.client import calls
+from agent.client.channel import ANYBODY, Access
 from agent.client.connection import Connection
 from agent.client.messages import checked_utf8, encode_new, encode_streamed
+from agent.client.patience import Patience
+from agent.client.server_start import POLL_SECONDS, START_SECONDS, Start, not_ready
 from agent.client.types import (
     OPERATION_ENDS,
     SETTLED,
@@ -43,10 +46,7 @@ from agent.client.types import (
 )
 from agent.errors import AgentError, ServerUnreachableError
 from agent.service import codec
-from agent.service.channel import ANYBODY, Access
 from agent.service.error_details import RequestError as RequestError
-from agent.service.patience import Patience
-from agent.service.starting import POLL_SECONDS, START_SECONDS, Start, not_ready
 from continual.v1 import admin_pb2, model_pb2
 from continual.v1 import memory_pb2 as pb
 from memory_store.vocabulary import (

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.cli.serve import event_loop_factory
+from agent.client.channel import Access
 from agent.config import DEFAULT_ADDRESS
 from agent.learning.limits import TeachingLimits
-from agent.service.channel import Access
 from tests.cli.conftest import Agent
 
 FLAG, VARIABLE, FILE = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"

@@ -12,10 +12,10 @@ import pytest
 
 from agent.addresses import is_loopback
 from agent.client.async_client import AsyncClient
+from agent.client.channel import Access
 from agent.client.client import Client
 from agent.config import Security
 from agent.errors import AgentError, ConfigError
-from agent.service.channel import Access
 from agent.service.methods import Role
 from agent.service.server import HealthServer
 from agent.service.tokens import TokenFile

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.cli.connection import Connection
+from agent.client.channel import Access
 from agent.errors import LearnerUnavailableError
 from agent.python_command import without_secrets
 from agent.service import learner_process
-from agent.service.channel import Access
 from tests.integration.servers import environment
 
 SECRET = "agent_1234_s3cr3t"

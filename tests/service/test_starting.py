@@ -12,6 +12,7 @@ import pytest
 
 from agent.client.async_client import AsyncClient
 from agent.client.client import Client
+from agent.client.server_start import Start, may_pass, not_ready
 from agent.errors import (
     AgentError,
     ConfigError,
@@ -21,7 +22,6 @@ from agent.errors import (
 )
 from agent.service.error_details import Refusal, RequestError
 from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
-from agent.service.starting import Start, may_pass, not_ready
 from tests.service.serving import Serving, recovering, serving
 
 GONE = ServerUnreachableError("no server answers")

@@ -14,10 +14,10 @@ import grpc
 import pytest
 
 from agent.addresses import is_loopback
+from agent.client.channel import Access, channel_options, open_channel
 from agent.client.client import Client
 from agent.config import Security
 from agent.errors import ConfigError, ServerUnreachableError
-from agent.service.channel import Access, channel_options, open_channel
 from agent.service.error_details import RequestError
 from agent.service.methods import METHODS, Role
 from agent.service.server import HealthServer

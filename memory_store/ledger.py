@@ -40,7 +40,7 @@ from memory_store.encoding import (
 from memory_store.errors import LedgerConflictError
 from memory_store.lines import line_of
 from memory_store.schema import FORK, SERVED
-from memory_store.vocabulary import Drift, LedgerKind, NewUpdate, Update
+from memory_store.vocabulary import LedgerKind, NewUpdate, ReplayDrift, Update
 
 SHARED = ("policy", "environment")
 # A row, and what it shares with another one.
@@ -157,7 +157,7 @@ def recent(connection: Connection, version: int, limit: int) -> list[Update]:
     return [_update(row) for row in rows]
 
 
-def drifts(connection: Connection, versions: Sequence[int]) -> list[Drift]:
+def drifts(connection: Connection, versions: Sequence[int]) -> list[ReplayDrift]:
     """Where these versions go on from other weights than their parents' recorded ones, in order."""
     if not connection.execute("SELECT 1 FROM updates WHERE kind = 'drift' LIMIT 1"):
         return []  # weights differ from what was recorded only since somebody accepted that
@@ -173,7 +173,7 @@ def drifts(connection: Connection, versions: Sequence[int]) -> list[Drift]:
         "  SELECT model_version FROM updates WHERE kind = 'drift')"
         " AND recorded <> here ORDER BY row.model_version"
     )
-    found = (Drift(**{**row, "kind": LedgerKind(row["kind"])}) for row in map(dict, rows))
+    found = (ReplayDrift(**{**row, "kind": LedgerKind(row["kind"])}) for row in map(dict, rows))
     return [drift for drift in found if drift.model_version in chosen]
 
 

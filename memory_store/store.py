@@ -27,7 +27,6 @@ from memory_store.errors import FactNotFoundError, MemoryStoreError
 from memory_store.paging import NEWEST_FIRST, decode_page_token, encode_page_token
 from memory_store.vocabulary import (
     Accepted,
-    Drift,
     Event,
     EventKind,
     Fact,
@@ -40,6 +39,7 @@ from memory_store.vocabulary import (
     PlaceKind,
     Policy,
     Probe,
+    ReplayDrift,
     Update,
 )
 
@@ -571,7 +571,7 @@ class MemoryStore:
         """The rows of some versions, in order."""
         return ledger.at_versions(self.connection, versions)
 
-    def drifts(self, versions: Sequence[int]) -> list[Drift]:
+    def drifts(self, versions: Sequence[int]) -> list[ReplayDrift]:
         """Where these versions go on from other weights than were recorded before, in order."""
         return ledger.drifts(self.connection, versions)
 

@@ -1,4 +1,4 @@
-"""Facts: as a client hands them in, and as they are stored."""
+"""Facts: as a client sends them, and as they are stored."""
 
 from __future__ import annotations
 
@@ -11,46 +11,75 @@ from memory_store.vocabulary.updates import Learning
 
 
 class FactState(StrEnum):
-    """Where a fact stands; the transitions are in `memory_store.facts.TRANSITIONS`."""
+    """Where a fact stands. `memory_store.facts.TRANSITIONS` has the allowed changes."""
 
     QUEUED = "queued"
+    """Accepted, waiting for its turn."""
     LEARNING = "learning"
+    """Claimed: the learner is working on it."""
     LEARNED = "learned"
+    """Its update is in the ledger."""
     KNOWN = "known"
+    """The model answered it before any update; nothing was changed."""
     RESISTED = "resisted"
+    """It could not be learned within the rules; the weights were put back."""
     QUARANTINED = "quarantined"
+    """Learning it failed repeatedly, or it is too long for the model. The other facts went on."""
     SUPERSEDED = "superseded"
+    """A newer answer to the same question took its place."""
     FORGOTTEN = "forgotten"
+    """It was forgotten on request, or taught after the version that a rollback serves."""
 
 
-# States of facts that the served weights hold.
 HELD = (FactState.LEARNED, FactState.KNOWN)
+"""States of facts that the served weights answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFact:
-    """A fact as a client hands it in, already validated.
+    """A validated fact, before it is stored.
 
-    `asked_policy` is the policy before the server completed it, with zeros for what the client left
-    to it; None: as `policy`.
+    Attributes:
+        question: as asked.
+        answer: the answer to learn.
+        correlated_questions: related questions with the same answer; never trained on.
+        policy: None leaves it to the server, which decides when the fact is learned.
+        request_id: makes the call idempotent; None if it need not be.
+        fact_id: None lets the store choose one.
+        asked_policy: the policy before the server completed it, with zeros for what the client
+            left to the server; None if it is `policy`.
+        traceparent: W3C trace context of the call that taught it, so that learning joins its trace.
     """
 
     question: str
     answer: str
     correlated_questions: tuple[str, ...] = ()
-    policy: Policy | None = None  # None: the server's default, decided when it is learned
+    policy: Policy | None = None
     request_id: str | None = None
     fact_id: str | None = None
     asked_policy: Policy | None = None
-    traceparent: str | None = None  # of the call that taught it (W3C), so that learning joins it
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A fact and where it stands.
+    """A stored fact and its state.
 
-    `position` is the order of acceptance, from 1. `policy` is what the fact brought, `tried_policy`
-    that of the last attempt at learning it, however it ended (None before, and in memories of old).
+    Attributes:
+        position: place in the order of acceptance, from 1.
+        id: chosen by the client or the store.
+        question: empty once the text was erased.
+        answer: likewise.
+        correlated_questions: see `NewFact`.
+        policy: the one that the fact brought; None if it brought none.
+        state: where it stands.
+        accepted_at: when it was stored.
+        updated_at: when the state last changed.
+        failed_attempts: how many attempts could not be carried out.
+        reason: why it is in this state, for people; empty if that needs no explanation.
+        superseded_by: id of the fact that took its place, or empty.
+        learning: findings of the last attempt; None before the first.
+        tried_policy: policy of the last attempt, however that ended; None before the first.
     """
 
     position: int
@@ -70,7 +99,7 @@ class Fact:
 
     @property
     def erased(self) -> bool:
-        """Whether its text was erased, and only its row is left."""
+        """Whether its text was erased, so that only its row is left."""
         return not self.question
 
 
@@ -82,9 +111,9 @@ class Accepted:
         fact: the stored fact.
         created: False if the memory held it already.
         event_sequence: the last event before it was accepted (or before now, if held already).
-        repeated: the request had been answered before: the rest is as it was then, but for the
-            fact, which is as it is now.
-        replaces: id of the fact with another answer to its question, whose place it takes; empty
+        repeated: the request was answered before. The rest is as it was then, except the fact,
+            which is as it is now.
+        replaces: id of the fact with another answer to the same question that it supersedes; empty
             if there is none.
     """
 

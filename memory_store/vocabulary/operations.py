@@ -1,4 +1,4 @@
-"""Forget and rollback, and what an operator does with the data folder."""
+"""Operations (forget and rollback), and what an operator does with the data folder."""
 
 from __future__ import annotations
 
@@ -13,45 +13,54 @@ class OperationKind(StrEnum):
     """What an operator asked for that moves the head of the ledger."""
 
     FORGET = "forget"
+    """Serve weights that never saw a fact."""
     ROLLBACK = "rollback"
+    """Serve an earlier version."""
 
 
 class OperationState(StrEnum):
-    """How far an operation is."""
+    """The progress of an operation."""
 
     PENDING = "pending"
+    """Requested, not begun."""
     RUNNING = "running"
+    """Its branch is being built, or it is served and the clean-up is not done."""
     DONE = "done"
+    """Its result is served, and everything else that it asked for is done."""
     FAILED = "failed"
+    """It was given up after an error; what is served stayed as it was."""
     CANCELLED = "cancelled"
+    """It was given up on request; what is served stayed as it was."""
 
 
-# States of operations that came to nothing: what is served stayed as it was.
 GIVEN_UP = (OperationState.FAILED, OperationState.CANCELLED)
+"""States of operations without effect: what is served stayed as it was."""
 
 
 class PlaceKind(StrEnum):
     """What was written outside the data folder."""
 
     BACKUP = "backup"
+    """A copy of the data folder, from which it can be restored."""
     EXPORT = "export"
+    """The weights as a plain checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """A request to forget or to roll back, and how far it is.
+    """A request to forget or to roll back, and its progress.
 
     Attributes:
         id: from 1, in the order requested.
         kind: forget or rollback.
-        state: how far it is.
-        fact_id: what to forget; empty for a rollback.
+        state: its progress.
+        fact_id: the fact to forget; empty for a rollback.
         erase: whether the fact's text is to be removed too.
-        to_version: where to roll back to; 0 for forgetting too.
+        to_version: the version to roll back to; 0 for forgetting too.
         branch_version: newest row of the branch being built; None before it began.
         position: facts up to this position are on the branch already.
         message: why it failed, or what was done.
-        proof: what was measured in the end, as JSON values; None until then.
+        proof: the final measurements, as JSON values; None until then.
         requested_at: when.
         finished_at: when; None until then.
         after_event: sequence of the last event before the request.
@@ -96,14 +105,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compaction:
-    """What compacting did.
+    """The result of compacting.
 
     Attributes:
-        bytes_before: of the database file.
+        bytes_before: size of the database file.
         bytes_after: the same afterwards.
-        removed_probes: old probes that the rule does not keep.
+        removed_probes: old probes that the retention rule does not keep.
         removed_events: likewise.
-        reclaimable_bytes: free in the file, given back only when it is rewritten.
+        reclaimable_bytes: free inside the file; given back only when it is rewritten.
     """
 
     bytes_before: int

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guards:
-    """How much of everything else an update is held to; 0 switches a guard off.
+    """What an update must leave as it was, and how much of it is looked at. 0 switches one off.
 
     Attributes:
-        candidates: older facts that are looked at before and after.
-        rehearsed: how many of them are learned along, half the weakest, half drawn.
-        neighbours: questions of the same form about invented names, held to the base model.
-        controls: more of those, of which the update never learns, asked at the gate.
-        texts: pieces of general text, held to the base model.
+        candidates: companions whose probability is compared before and after.
+        rehearsed: how many of them are trained on too: half the weakest, half drawn.
+        neighbours: questions of the same form about invented names. They keep the base model's
+            answer.
+        controls: more such questions, which no loss contains. The gate asks them.
+        texts: pieces of general text, kept near the base model.
     """
 
     candidates: int = 0
@@ -30,15 +31,13 @@ class Policy:
 
     Attributes:
         name: a key of `agent.learning.rates.POLICIES`.
-        learning_rate: of a step; with `search` and `predicted` the largest that they may choose.
-            1e-8 to 1e-1.
+        learning_rate: of each step; `search` and `predicted` choose none larger. 1e-8 to 1e-1.
         max_steps: 1 to 1000.
         guards: None leaves them to the server.
-        predictor: with `predicted`, the numbers of an `agent.learning.prediction.RatePredictor`,
-            which the server adds; None while it has none.
-        gated: an update that harms what was there before is refused, whatever the policy and its
-            guards. Rows from before this existed are read as not gated, so that learning them
-            again gives the same result.
+        predictor: for `predicted`, the numbers of an `agent.learning.prediction.RatePredictor`,
+            which the server adds. None while there is none.
+        gated: an update that harms older facts, other questions or general text is refused,
+            whatever the policy and its guards.
     """
 
     name: str

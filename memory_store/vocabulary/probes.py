@@ -1,4 +1,4 @@
-"""Probes: questions put to the model, and how it did."""
+"""Probes: questions that are put to the model, and its answers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ class ProbeKind(StrEnum):
     """Why a question was put to the model."""
 
     RETENTION = "retention"
+    """The fact's own question."""
     TRANSFER = "transfer"
+    """A correlated question of the fact, which was never trained on."""
     FORGETTING = "forgetting"
+    """The question of an older fact, after an update for another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewProbe:
-    """A measurement about to be stored; see `Probe`."""
+    """A measurement before it is stored; see `Probe`."""
 
     kind: ProbeKind
     fact_id: str
@@ -32,7 +35,7 @@ class NewProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe(NewProbe):
-    """One question put to the model, and how it did.
+    """One question put to the model, and its answer.
 
     Attributes:
         kind: why it was asked.
@@ -42,9 +45,9 @@ class Probe(NewProbe):
         answer: free greedy generation.
         correct: the generation ended by itself and says the expected answer.
         log_probability: of the exact answer, terminator included, natural logarithm.
-        samples: texts that were sampled from the bare question, as in the paper; 0 if none were.
+        samples: how many texts were sampled from the bare question, as in the paper; 0 for none.
         correct_samples: how many of them say the answer.
-        model_version: position in the ledger of the weights that were asked.
+        model_version: the version that was asked.
         cause_fact_id: the fact whose learning led to this probe, or empty.
         probed_at: when it was stored.
     """

@@ -12,33 +12,33 @@ from memory_store.vocabulary.updates import Learning, NewUpdate
 
 
 class ReviewOutcome(StrEnum):
-    """What a review of a held fact came to.
-
-    `HELD`: the weights still had it. Else it was taught again: `RETAUGHT` if that led to an update,
-    `RESISTED` if the weights were put back, `FAILED` if it could not be tried, or not be asked.
-    `SKIPPED`, on a branch only: the fact was not held there.
-    """
+    """The result of a review."""
 
     HELD = "held"
+    """The weights still answered the fact."""
     RETAUGHT = "retaught"
+    """The weights had lost it, and it was taught again by an update."""
     RESISTED = "resisted"
+    """The weights had lost it, and the update was refused. The weights were put back."""
     FAILED = "failed"
+    """It could not be asked, or not be taught again."""
     SKIPPED = "skipped"
+    """On a branch only: the fact was not held there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewReview:
-    """A review that was carried out, about to be stored; see `Review`.
+    """A review that was carried out, before it is stored; see `Review`.
 
     Attributes:
         fact_id: of the fact that was asked.
         model_version: the version that was asked.
-        outcome: what it came to.
-        reason: why a fact that had fallen could not be taught again, for people.
-        probe: of the fact's own question before anything was done; None if it could not be asked.
+        outcome: the result.
+        reason: why a lost fact could not be taught again, for people.
+        probe: of the fact's own question before any update; None if it could not be asked.
         policy: by which the fact is taught again.
-        update: the update, if it was.
-        learning: what teaching it again found; None if there was no update.
+        update: the update; None if there was none.
+        learning: findings of teaching it again; None if there was no update.
         probes: of the weights after the update.
     """
 
@@ -60,11 +60,12 @@ class Review:
     Attributes:
         id: from 1, in the order of reviews.
         fact_id: of the fact.
-        after_position: everything accepted up to this position had been processed, and no more.
+        after_position: when it was made, the facts up to this position had been processed, and no
+            others.
         model_version: the version that was asked.
-        outcome: what it came to.
-        reason: why a fact that had fallen could not be taught again.
-        retaught_version: of the row that taught it again; None if it was not.
+        outcome: the result.
+        reason: why a lost fact could not be taught again, for people.
+        retaught_version: the version that taught it again; None if none did.
         probability: of the fact's answer, 0 to 1; None if it could not be asked.
         age: updates since the fact was taught last.
         reviewed_at: when.
@@ -84,13 +85,13 @@ class Review:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How many facts of some ages were still held when they were reviewed.
+    """How many facts in a range of ages were still held when they were reviewed.
 
     Attributes:
-        youngest: age in updates since the fact was taught last.
-        oldest: the largest age that counts here.
-        held: so many reviews found the fact to be held,
-        asked: of so many.
+        youngest: the smallest age of the range, in updates since the fact was taught last.
+        oldest: the largest age of the range.
+        held: reviews that found the fact held.
+        asked: all reviews in the range.
     """
 
     youngest: int
@@ -101,7 +102,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPoint:
-    """A probe of a fact's own question: the weights asked, its probability (0 to 1), and when."""
+    """A probe of a fact's own question: the version asked, its probability (0 to 1), and when."""
 
     model_version: int
     probability: float
@@ -110,7 +111,7 @@ class RetentionPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactRetention:
-    """How well a held fact was remembered of late.
+    """How well a held fact was answered in its last probes.
 
     Attributes:
         fact_id: of the fact.

@@ -57,6 +57,7 @@ from memory_store.vocabulary import (
     ProbeKind,
     Step,
     Update,
+    Verdict,
 )
 
 NEW_TOKENS = 32
@@ -257,11 +258,11 @@ class Learner:
         else:
             raise AssertionError("learning ends with an outcome")
         learning, probes = learning_of(outcome), probes_of(fact, older, outcome)
-        if outcome.verdict == "learned":
+        if outcome.verdict is Verdict.LEARNED:
             seconds = time.monotonic() - started
             new = update_of(fact, outcome, policy, base_version, self._environment, seconds)
             return self._store.record_learned(new, learning, probes)
-        if outcome.verdict == "known":
+        if outcome.verdict is Verdict.KNOWN:
             self._store.record_known(fact.id, learning, probes, policy)
         else:
             self._store.record_resisted(fact.id, outcome.reason, learning, probes, policy)

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from memory_store.vocabulary import Guards, Learning, Policy, RatePoint, Step
+from memory_store.vocabulary import Guards, Learning, Policy, RatePoint, Refusal, Step
 
 
 def write_time(time: datetime) -> str:
@@ -74,8 +74,14 @@ def read_learning(text: str | None) -> Learning | None:
     if columns is None:  # or the JSON value null, which refers to another row
         return None
     rates = tuple(columns["learning_rates"])
+    refusal = columns.get("refusal")
     return Learning(
-        **columns | {"learning_rates": rates, "curve": _read_curve(columns.get("curve", ""))}
+        **columns
+        | {
+            "learning_rates": rates,
+            "curve": _read_curve(columns.get("curve", "")),
+            "refusal": None if refusal is None else Refusal(refusal),
+        }
     )
 
 

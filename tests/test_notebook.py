@@ -16,7 +16,7 @@ from agent.learning import rates
 from agent.learning.presets import REHEARSAL
 from memory_store.store import MemoryStore
 from memory_store.taking_back import request_forget
-from memory_store.vocabulary import FactState, ProbeKind, Step
+from memory_store.vocabulary import FactState, ProbeKind, Step, Verdict
 
 POLICY = Policy(name="until-known", learning_rate=3e-3, max_steps=100, guards=REHEARSAL)
 HOPELESS = Policy(name="until-known", learning_rate=1e-5, max_steps=2, guards=REHEARSAL)
@@ -185,7 +185,7 @@ def test_records_become_rows_of_a_table(learner: Learner) -> None:
 
 def test_a_policy_of_ones_own(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     def one_step(policy: Policy, progress: rates.Progress) -> rates.Decision | None:
-        return rates.Decision("learned") if progress.steps else None
+        return rates.Decision(Verdict.LEARNED) if progress.steps else None
 
     monkeypatch.setitem(rates.POLICIES, "one-step", one_step)
     policy = Policy(name="one-step", learning_rate=3e-3, max_steps=9, guards=Guards())

@@ -26,7 +26,7 @@ from agent.learning.presets import GATE, NONE, judged_by_its_lesson
 from agent.learning.profile import rate_profile
 from agent.learning.records import Example
 from agent.learning.update import take_step
-from memory_store.vocabulary import Guards, Policy, RatePoint, Step
+from memory_store.vocabulary import Guards, Policy, RatePoint, Step, Verdict
 
 # Older facts in one forward pass: bounds memory.
 ROWS_AT_ONCE = 64
@@ -149,12 +149,12 @@ class Attempt:
     @property
     def learned(self) -> bool:
         """Whether it has ended well."""
-        return self.decision is not None and self.decision.verdict == "learned"
+        return self.decision is not None and self.decision.verdict is Verdict.LEARNED
 
     @property
-    def too_rough(self) -> bool:
-        """Whether it ended badly, but a gentler one may not."""
-        return self.decision is not None and self.decision.too_rough
+    def gate_failed(self) -> bool:
+        """Whether a guard refused it: a gentler attempt may pass."""
+        return self.decision is not None and self.decision.gate_failed
 
     def steps(self) -> Iterator[Step]:
         """Takes steps until the policy says stop; yields each once its effect is known.
@@ -204,10 +204,10 @@ class Attempt:
             return True
         measured = self.bench.measure(self.bench.gate_lesson(self.example, self.policy))
         self.leak, self.drift = guard.leak(measured), guard.drift(measured)
-        if broken := guard.gate(measured):
-            reason = f"{broken} after {len(self.taken)} steps"
-            self.decision = rates.Decision("resisted", reason, too_rough=True)
-        return not broken
+        violation = guard.gate(measured)
+        if violation is not None:
+            self.decision = rates.Decision.refused(violation, len(self.taken))
+        return violation is None
 
     def _step(
         self, lesson: Lesson, measured: Measured, progress: rates.Progress
@@ -249,8 +249,8 @@ class Attempt:
             share=self._share,
             probability=measured.asked,
             reworded=measured.reworded,
-            calm=guard.calm(measured),
-            broken=guard.gate(measured),
+            within_limits=guard.within_limits(measured),
+            violation=guard.gate(measured),
         )
 
 

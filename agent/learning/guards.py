@@ -22,8 +22,8 @@ from agent.learning.encoding import Encoder
 from agent.learning.lesson import Measured, Role, Row
 from agent.learning.neighbours import invented_name, neighbour, subject, without_function_words
 from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
-from agent.learning.records import Example
-from memory_store.vocabulary import Guards
+from agent.learning.records import Example, Violation
+from memory_store.vocabulary import Guards, Refusal
 
 # What rehearsal brings the facts in the lesson to.
 REHEARSED_PROBABILITY = 0.8
@@ -119,8 +119,8 @@ def fitting(rows: Sequence[Row], max_tokens: int) -> list[Row]:
     ]
 
 
-def gate(measured: Measured) -> str:
-    """Why an update may not be served; empty if it may. Each row is judged by itself.
+def gate(measured: Measured) -> Violation | None:
+    """Why an update may not be served; None if it may. Each row is judged by itself.
 
     A gain in one place never pays for a loss in another. Older facts are judged by the caller,
     who looks at more of them than are in the lesson.
@@ -128,11 +128,13 @@ def gate(measured: Measured) -> str:
     # Written so that NaN fails too.
     for leak in measured.probabilities[Role.CONTROL]:
         if not leak <= LEAK_PROBABILITY:
-            return f"a question never taught would get its answer (probability {leak:.2f})"
+            message = f"a question never taught would get its answer (probability {leak:.2f})"
+            return Violation(Refusal.LEAK, message)
     for drift in measured.divergences[Role.TEXT]:
         if not drift <= TEXT_DIVERGENCE:
-            return f"general text would change (divergence {drift:.2f} nats a token)"
-    return ""
+            message = f"general text would change (divergence {drift:.2f} nats a token)"
+            return Violation(Refusal.GENERAL_TEXT, message)
+    return None
 
 
 def leak(measured: Measured) -> float | None:
@@ -145,7 +147,7 @@ def drift(measured: Measured) -> float | None:
     return max(measured.divergences[Role.TEXT], default=None)
 
 
-def calm(measured: Measured) -> bool:
+def within_limits(measured: Measured) -> bool:
     """Whether older facts, neighbours and controls are where the update may end early."""
     divergences = measured.divergences[Role.NEIGHBOUR]
     mean = sum(divergences) / len(divergences) if divergences else 0.0

@@ -70,7 +70,7 @@ from agent.learning.records import (
 from agent.learning.room import Room
 from agent.learning.sampling import Sampler
 from agent.learning.update import score_answers, trained_parameters
-from memory_store.vocabulary import Guards, Policy, Step, Update
+from memory_store.vocabulary import Guards, Policy, Refusal, Step, Update, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Learner:
         guards = policy.guards or NONE
         example = self._with_base_answer(example, guards)
         if math.exp(before.log_probability) >= rates.KNOWN_PROBABILITY:
-            yield self._outcome(rates.Decision("known"), None, example, before, before, ())
+            yield self._outcome(rates.Decision(Verdict.KNOWN), None, example, before, before, ())
             return
 
         candidates = older[: compared_facts(policy)]
@@ -195,7 +195,7 @@ class Learner:
         attempt = first
         forgetting = yield from self._attempt(attempt, before, candidates, held, older)
         for again in gentler:
-            if not attempt.too_rough:
+            if not attempt.gate_failed:
                 break
             self._put_back()
             attempt = again
@@ -250,7 +250,7 @@ class Learner:
             if not mends or not new or len(attempt.taken) >= attempt.policy.max_steps:
                 ids = ", ".join(other.fact_id for other in lost[:3])
                 attempt.decision = rates.Decision(
-                    "resisted", f"{ids} would be lost for it", too_rough=True
+                    Verdict.RESISTED, f"{ids} would be lost for it", Refusal.FACT_LOST
                 )
                 return []
             guards = attempt.policy.guards or NONE
@@ -329,7 +329,7 @@ class Learner:
         Returns:
             The outcome with counts; without, if this model cannot be sampled from.
         """
-        if outcome.verdict != "learned":
+        if outcome.verdict is not Verdict.LEARNED:
             return outcome
         answers = [outcome.after, *outcome.transfer]
         key = f"{example.fact_id} {self.version}"
@@ -574,12 +574,13 @@ class Learner:
         measured = [before, after, *transfer, *forgetting]
         if any(math.isnan(answer.log_probability) for answer in measured):
             raise LearningFailedError(f"an answer's probability is NaN after {len(steps)} steps")
-        learned = decision.verdict == "learned"
+        learned = decision.verdict is Verdict.LEARNED
         digest_after = weights_digest(self._working) if learned else self.digest
         self._outcome_digest = digest_after if learned else ""
         return Outcome(
             verdict=decision.verdict,
             reason=decision.reason,
+            refusal=decision.refusal,
             steps=steps,
             before=before,
             after=after,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
-from memory_store.vocabulary import Policy, RatePoint
+from agent.learning.records import Violation
+from memory_store.vocabulary import Policy, RatePoint, Refusal, Verdict
 
 FIXED = "fixed"
 UNTIL_KNOWN = "until-known"
@@ -58,8 +60,8 @@ class Progress:
         probability: of the fact's answer now.
         reworded: the lowest probability of it in the fact's other forms.
         share: of the policy's rate, that a repair takes now.
-        calm: rehearsed facts and neighbours are where an update may end.
-        broken: why the gate would not let it pass; empty if it would.
+        within_limits: rehearsed facts and neighbours are where an update may end.
+        violation: what the gate would refuse; None if it would let the update pass.
     """
 
     steps: int
@@ -67,8 +69,8 @@ class Progress:
     share: float
     probability: float
     reworded: float
-    calm: bool
-    broken: str
+    within_limits: bool
+    violation: Violation | None
 
     @property
     def known(self) -> bool:
@@ -83,12 +85,22 @@ class Decision:
     Attributes:
         verdict: as in `Outcome`.
         reason: likewise.
-        too_rough: the fact was learned, but broke a guard: a gentler attempt may do better.
+        refusal: likewise.
     """
 
-    verdict: str
+    verdict: Verdict
     reason: str = ""
-    too_rough: bool = False
+    refusal: Refusal | None = None
+
+    @property
+    def gate_failed(self) -> bool:
+        """Whether the fact was learned, but a guard was violated: a gentler attempt may pass."""
+        return self.refusal is not None and self.refusal.by_guard
+
+    @classmethod
+    def refused(cls, violation: Violation, steps: int) -> Self:
+        """The end of an attempt that violates a guard after so many steps."""
+        return cls(Verdict.RESISTED, f"{violation.message} after {steps} steps", violation.refusal)
 
 
 def decide(policy: Policy, progress: Progress) -> Decision | None:
@@ -228,27 +240,27 @@ def attempts(policy: Policy) -> list[Policy]:
 
 
 def _fixed(policy: Policy, progress: Progress) -> Decision | None:
-    return Decision("learned") if progress.steps >= policy.max_steps else None
+    return Decision(Verdict.LEARNED) if progress.steps >= policy.max_steps else None
 
 
 def _until_known(policy: Policy, progress: Progress) -> Decision | None:
-    rested = progress.calm or progress.repairs >= REPAIRS
-    if progress.known and rested and not progress.broken:
-        return Decision("learned")
+    rested = progress.within_limits or progress.repairs >= REPAIRS
+    if progress.known and rested and progress.violation is None:
+        return Decision(Verdict.LEARNED)
     if progress.steps < policy.max_steps:
         return None
     if not progress.known:
         probability = min(progress.probability, progress.reworded)
         return Decision(
-            "resisted",
+            Verdict.RESISTED,
             f"probability {probability:.3f} after {progress.steps} steps"
             f" of at most {policy.learning_rate:g}",
+            Refusal.NOT_LEARNED,
         )
-    if progress.broken:
-        reason = f"{progress.broken} after {progress.steps} steps"
-        return Decision("resisted", reason, too_rough=True)
-    # What is not calm is not broken either: the gate lets it pass.
-    return Decision("learned")
+    if progress.violation is not None:
+        return Decision.refused(progress.violation, progress.steps)
+    # Outside the limits at which it may end early, but the gate lets it pass.
+    return Decision(Verdict.LEARNED)
 
 
 POLICIES: dict[str, Callable[[Policy, Progress], Decision | None]] = {

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from memory_store.vocabulary import Fact, NewProbe, ProbeKind, RatePoint, Step, Update
+from memory_store.vocabulary import (
+    Fact,
+    NewProbe,
+    ProbeKind,
+    RatePoint,
+    Refusal,
+    Step,
+    Update,
+    Verdict,
+)
 
 # The general text of a memory: its folder in the data folder, and the key of its digest in the
 # environment of a ledger row.
@@ -95,14 +104,22 @@ class Opening:
     base_answer: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A guard that an update violates, and by how much, for people."""
+
+    refusal: Refusal
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The end of learning one fact.
 
     Attributes:
-        verdict: `learned` (the working weights hold it, to be committed), `known` (it needed no
-            update) or `resisted` (the weights were put back).
+        verdict: how it ended; never `failed`.
         reason: why it resisted, for people; empty otherwise.
+        refusal: the same for programs; None otherwise.
         steps: the gradient steps that were taken, in order.
         before: the fact's question before the first step.
         after: the same after the last step.
@@ -119,8 +136,9 @@ class Outcome:
         general_text: digest of the general text that the update was held to; empty if to none.
     """
 
-    verdict: str
+    verdict: Verdict
     reason: str = ""
+    refusal: Refusal | None = None
     steps: tuple[Step, ...]
     before: Answer
     after: Answer

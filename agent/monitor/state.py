@@ -44,8 +44,6 @@ ENDS = {
     EventKind.RESISTED: FactState.RESISTED,
     EventKind.QUARANTINED: FactState.QUARANTINED,
 }
-# How a fact that only stayed unknown tells of it; every other reason is a guard's.
-STAYED_UNKNOWN = "probability "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +314,8 @@ def _told(facts: Mapping[str, Fact], event: Event) -> Mapping[str, Fact]:
 def _alarm(event: Event) -> Alarm | None:
     match event.kind:
         case EventKind.RESISTED:
-            guard = not event.message.startswith(STAYED_UNKNOWN)
+            refusal = event.learning.refusal if event.learning else None
+            guard = refusal is not None and refusal.by_guard
             name = "guard failed" if guard else "resisted"
         case EventKind.QUARANTINED:
             name = "quarantined"

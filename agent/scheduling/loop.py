@@ -80,6 +80,7 @@ from memory_store.vocabulary import (
     Policy,
     Step,
     Update,
+    Verdict,
 )
 from memory_store.writer import StoreThreads
 
@@ -767,12 +768,12 @@ class LearningLoop:
         samples = self._settings.samples
         outcome = await with_samples(learner, fact, outcome, samples, self._stopped)
         probes, learning = probes_of(fact, older, outcome), learning_of(outcome)
-        if outcome.verdict == "learned":
+        if outcome.verdict is Verdict.LEARNED:
             new = update_of(fact, outcome, policy, self._version, self._environment(), seconds)
             return await self._store.write(
                 lambda store: store.record_learned(new, learning, probes)
             )
-        if outcome.verdict == "known":
+        if outcome.verdict is Verdict.KNOWN:
             await self._store.write(
                 lambda store: store.record_known(fact.id, learning, probes, policy)
             )

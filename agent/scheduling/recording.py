@@ -17,6 +17,7 @@ from memory_store.vocabulary import (
     Policy,
     ProbeKind,
     Step,
+    Verdict,
 )
 
 OnStep = Callable[[Step, Opening | None], None]
@@ -71,7 +72,7 @@ async def with_samples(
         LearnerUnavailableError: the learner died.
         StaleVersionError: it has learned another fact since.
     """
-    if not samples or outcome.verdict != "learned" or stopped.is_set():
+    if not samples or outcome.verdict is not Verdict.LEARNED or stopped.is_set():
         return outcome
     sampling = asyncio.ensure_future(learner.sample(Example.of(fact), samples))
     stopping = asyncio.ensure_future(stopped.wait())
@@ -96,6 +97,7 @@ def learning_of(outcome: Outcome) -> Learning:
         base_answer=outcome.base_answer,
         leak=outcome.leak,
         drift=outcome.drift,
+        refusal=outcome.refusal,
     )
 
 

@@ -34,7 +34,7 @@ from agent.scheduling.recording import (
 from memory_store import reviews
 from memory_store.errors import WrongStateError
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import Fact, NewReview, Policy, ReviewOutcome, Step, Update
+from memory_store.vocabulary import Fact, NewReview, Policy, ReviewOutcome, Step, Update, Verdict
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Examination:
             older,
             self.on_step,
         )
-        if outcome.verdict == "learned":
+        if outcome.verdict is Verdict.LEARNED:
             seconds = time.monotonic() - started  # what a replay bounds: without the samples
             outcome = await with_samples(
                 self.learner, self.fact, outcome, self.samples, self.stopped
@@ -121,7 +121,7 @@ class Examination:
                 ),
                 probes=tuple(probes_of(self.fact, older, outcome)),
             )
-        elif outcome.verdict == "known":
+        elif outcome.verdict is Verdict.KNOWN:
             self._found(outcome=ReviewOutcome.HELD)
         else:
             self._found(outcome=ReviewOutcome.RESISTED, reason=outcome.reason)

@@ -26,7 +26,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import WEIGHTS, verify_snapshot, write_snapshot
-from memory_store.vocabulary import Policy, Step
+from memory_store.vocabulary import Policy, Step, Verdict
 
 MODEL = "tiny"  # a name that is known: no weights of it are loaded
 BASE_DIGEST = hashlib.sha256(b"stand-in").hexdigest()
@@ -133,7 +133,7 @@ class StandIn:
             yield step
         self._learned = digest_after(self._digest, example.fact_id)
         yield Outcome(
-            verdict="learned",
+            verdict=Verdict.LEARNED,
             steps=steps,
             before=Answer(text="?", correct=False, log_probability=-5.0),
             after=RIGHT,

@@ -15,6 +15,7 @@ from agent.learning.model import LoadedModel
 from agent.learning.probes import probe
 from agent.learning.records import Answer, Example
 from eval.teachers.protocol import Taught
+from memory_store.vocabulary import Verdict
 
 # A fact is known from this probability of its answer on, as in our own way of teaching. Written
 # down again, so that the baselines stay what they are when ours changes.
@@ -25,7 +26,7 @@ KNOWN_PROBABILITY = 0.9
 class Turn:
     """How one fact's turn went; the fields are those of `Taught`."""
 
-    verdict: str
+    verdict: Verdict
     learning_rates: tuple[float, ...] = ()
 
 

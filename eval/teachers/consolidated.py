@@ -16,6 +16,7 @@ from agent.learning.learner import Learner
 from agent.learning.records import Answer, Example
 from eval.teachers.protocol import Taught
 from memory_store.facts import question_key
+from memory_store.vocabulary import Verdict
 
 
 class Consolidated:
@@ -61,7 +62,7 @@ class Consolidated:
         for example, answer in zip(examples, answers, strict=True):
             yield Taught(
                 fact_id=example.fact_id,
-                verdict="learned" if answer.correct else "resisted",
+                verdict=Verdict.LEARNED if answer.correct else Verdict.RESISTED,
                 learning_rates=(self._settings.learning_rate,) * self._settings.epochs,
                 seconds=seconds,
                 answer=answer,

@@ -22,6 +22,7 @@ from agent.learning.update import score_answers
 from eval.teachers.base import KNOWN_PROBABILITY, Baseline
 from eval.teachers.protocol import Taught
 from memory_store.facts import question_key
+from memory_store.vocabulary import Verdict
 
 # What architectures call the matrix that ends a layer's MLP.
 DOWN_PROJECTIONS = ("dense_4h_to_h", "down_proj", "mlp.c_proj", "fc2", "fc_out", "mlp.dense_out")
@@ -112,7 +113,9 @@ class LocFt(Baseline):
             known = math.exp(answer.log_probability) >= KNOWN_PROBABILITY
             yield Taught(
                 fact_id=example.fact_id,
-                verdict=("learned" if known else "resisted") if finite else "failed",
+                verdict=(Verdict.LEARNED if known else Verdict.RESISTED)
+                if finite
+                else Verdict.FAILED,
                 learning_rates=(self._learning_rate,) * epochs,
                 seconds=seconds,
                 answer=answer,

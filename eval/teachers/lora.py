@@ -12,6 +12,7 @@ from agent.learning.model import LoadedModel
 from agent.learning.records import Example
 from agent.learning.update import AnswerScores, score_answers
 from eval.teachers.base import KNOWN_PROBABILITY, OneByOne, Turn
+from memory_store.vocabulary import Verdict
 
 
 class Lora(OneByOne):
@@ -54,11 +55,13 @@ class Lora(OneByOne):
         with torch.no_grad():
             before = self._score(example)
         if _probability(before) >= KNOWN_PROBABILITY:
-            return Turn("known")
+            return Turn(Verdict.KNOWN)
         adapted = self._adapter()
         turn = self._train(example, adapted)
         # What failed would spoil the weights for all that follows.
-        self._model = adapted.unload() if turn.verdict == "failed" else adapted.merge_and_unload()
+        self._model = (
+            adapted.unload() if turn.verdict is Verdict.FAILED else adapted.merge_and_unload()
+        )
         return turn
 
     def _adapter(self) -> Any:
@@ -82,11 +85,11 @@ class Lora(OneByOne):
             scores = self._score(example)
             loss = scores.loss[0]
             if not math.isfinite(loss.item()):
-                return Turn("failed", taken)
+                return Turn(Verdict.FAILED, taken)
             if _probability(scores) >= KNOWN_PROBABILITY:
-                return Turn("learned", taken)
+                return Turn(Verdict.LEARNED, taken)
             if len(taken) == self._max_steps:
-                return Turn("resisted", taken)
+                return Turn(Verdict.RESISTED, taken)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -28,7 +28,7 @@ from eval.teachers.review_schedule import ReviewSchedule
 from memory_store.encoding import read_steps, write_steps
 from memory_store.facts import question_key
 from memory_store.sampling import Candidates
-from memory_store.vocabulary import Policy, Step
+from memory_store.vocabulary import Policy, Step, Verdict
 
 HELD = "held.json"
 EXPERIENCE = "experience.json"
@@ -54,7 +54,7 @@ class Experience:
     def add(self, outcome: Outcome) -> None:
         """One more fact was taught; from time to time, fits again."""
         self.taught += 1
-        if outcome.verdict == "learned":  # as in the service, whose ledger has no others
+        if outcome.verdict is Verdict.LEARNED:  # as in the service, whose ledger has no others
             self.updates = [*self.updates, outcome.steps][-RECENT_STEPS:]
         if self.taught % REFIT_FACTS == 0:
             predictor = predictor_of(self.updates)
@@ -113,7 +113,7 @@ class LearnerTeacher:
         for example in examples:
             started = time.perf_counter()
             outcome, candidates = self._learn(example)
-            if outcome.verdict != "resisted":
+            if outcome.verdict is not Verdict.RESISTED:
                 self._hold(example)
                 if self._schedule is not None:
                     self._schedule.begin(example.fact_id, self._learner.version)
@@ -143,7 +143,7 @@ class LearnerTeacher:
             return ()
         outcome, _ = self._learn(example)
         self._schedule.begin(fact_id, self._learner.version)
-        return (fact_id,) if outcome.verdict == "learned" else ()
+        return (fact_id,) if outcome.verdict is Verdict.LEARNED else ()
 
     def _learn(self, example: Example) -> tuple[Outcome, int]:
         """What came of it, and how many rates were scored for it."""
@@ -162,7 +162,7 @@ class LearnerTeacher:
                 candidates += progress.candidates
         else:
             raise AssertionError("learning ends with an outcome")
-        if progress.verdict == "learned":
+        if progress.verdict is Verdict.LEARNED:
             self._learner.commit(self._learner.version + 1, progress.digest_after)
         self._experience.add(progress)
         return progress, candidates

@@ -8,6 +8,7 @@ from agent.learning.paper_step import paper_batch, paper_step
 from agent.learning.records import Example
 from eval.teachers.base import Turn
 from eval.teachers.full_weights import FullWeights
+from memory_store.vocabulary import Verdict
 
 
 class Paper(FullWeights):
@@ -30,5 +31,5 @@ class Paper(FullWeights):
         try:
             paper_step(self._model, batch, self._learning_rate)
         except LearningFailedError:
-            return Turn("failed")
-        return Turn("learned", (self._learning_rate,))
+            return Turn(Verdict.FAILED)
+        return Turn(Verdict.LEARNED, (self._learning_rate,))

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from transformers import PreTrainedModel
 
 from agent.learning.records import Answer, Example
+from memory_store.vocabulary import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class Taught:
     """
 
     fact_id: str
-    verdict: str
+    verdict: Verdict
     learning_rates: tuple[float, ...]
     seconds: float
     answer: Answer

@@ -15,6 +15,7 @@ from agent.learning.model import LoadedModel
 from agent.learning.records import Example
 from eval.teachers.base import OneByOne, Turn
 from memory_store.facts import question_key
+from memory_store.vocabulary import Verdict
 
 _WORD = re.compile(r"\w+")
 
@@ -115,7 +116,7 @@ class Retrieval(OneByOne):
 
     def _learn(self, example: Example) -> Turn:
         self._index.add(example)
-        return Turn("learned")
+        return Turn(Verdict.LEARNED)
 
 
 def _words(text: str) -> Counter[str]:

@@ -9,6 +9,7 @@ from agent.learning.records import Example
 from agent.learning.update import score_answers
 from eval.teachers.base import KNOWN_PROBABILITY, Turn
 from eval.teachers.full_weights import FullWeights
+from memory_store.vocabulary import Verdict
 
 
 class UntilKnown(FullWeights):
@@ -41,11 +42,11 @@ class UntilKnown(FullWeights):
             scores = score_answers(self._model, self.encoder.batch(self._pairs(example)))
             loss, probability = scores.loss[0], math.exp(scores.log_probability[0].item())
             if not math.isfinite(loss.item()):
-                return Turn("failed", taken)
+                return Turn(Verdict.FAILED, taken)
             if probability >= KNOWN_PROBABILITY:
-                return Turn("learned" if taken else "known", taken)
+                return Turn(Verdict.LEARNED if taken else Verdict.KNOWN, taken)
             if len(taken) == self._max_steps:
-                return Turn("resisted", taken)
+                return Turn(Verdict.RESISTED, taken)
             if len(scores.loss) > 1:
                 loss = loss + scores.loss[1:].mean()
             self._step(loss)

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from agent.learning.prompts import normalise
 from agent.learning.records import Answer, Example
 from eval.teachers.protocol import Taught
+from memory_store.vocabulary import Verdict
 
 
 class FakeTeacher:
@@ -42,7 +43,7 @@ class FakeTeacher:
             self.taught[example.question] = example.answer
             yield Taught(
                 fact_id=example.fact_id,
-                verdict="learned",
+                verdict=Verdict.LEARNED,
                 learning_rates=(self._rate,),
                 seconds=0.5,
                 answer=self._answer(example.question, example.answer),

@@ -16,6 +16,7 @@ from agent.learning.prompts import normalise, prompt
 from agent.learning.records import Answer, Example
 from agent.learning.tiny import build_tiny
 from eval.teachers.protocol import Taught
+from memory_store.vocabulary import Verdict
 
 VOCABULARY, EOS = 257, 256
 ENCODER = Encoder(build_tiny()[1], EOS, torch.device("cpu"))
@@ -81,7 +82,7 @@ class FakeTeacher:
             self.taught.append((example.fact_id, example.question, example.answer))
             yield Taught(
                 fact_id=example.fact_id,
-                verdict="learned" if number else "known",
+                verdict=Verdict.LEARNED if number else Verdict.KNOWN,
                 learning_rates=(1e-3,) * (2 * number),
                 seconds=0.5,
                 answer=self.probe([(example.question, example.answer)])[0],

@@ -15,6 +15,7 @@ from eval.continual_summary import AgeGroup, Summary, summarise
 from eval.general import GeneralScores
 from eval.metrics import Count, wilson_interval
 from eval.teachers.protocol import Taught
+from memory_store.vocabulary import Verdict
 
 TASK = replace(Task.of(facts=4, controls=3, seed=0), between=(2,))
 ANSWERS = [fact.answer for fact in TASK.facts]
@@ -74,7 +75,7 @@ def history(own_turn: str = "1101") -> History:
         taught=tuple(
             Taught(
                 fact_id=f.id,
-                verdict=v,
+                verdict=Verdict(v),
                 learning_rates=r,
                 seconds=s,
                 answer=a,

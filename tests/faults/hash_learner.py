@@ -23,7 +23,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import WEIGHTS, verify_snapshot, write_snapshot
-from memory_store.vocabulary import Policy, Step
+from memory_store.vocabulary import Policy, Refusal, Step, Verdict
 
 BASE = hashlib.sha256(b"base").hexdigest()
 POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20)
@@ -101,7 +101,7 @@ class HashLearner:
         if base_version != self.version:
             raise StaleVersionError(f"at {self.version}, not at {base_version}")
         fate = int(_hash(self.weights, example.fact_id)[:8], 16) % 12
-        verdict = {0: "resisted", 1: "known"}.get(fate, "learned")
+        verdict = {0: Verdict.RESISTED, 1: Verdict.KNOWN}.get(fate, Verdict.LEARNED)
         steps = () if verdict == "known" else self._steps(policy, older)
         for step in steps:
             yield step
@@ -113,6 +113,7 @@ class HashLearner:
         yield Outcome(
             verdict=verdict,
             reason="too hard" if verdict == "resisted" else "",
+            refusal=Refusal.NOT_LEARNED if verdict == "resisted" else None,
             steps=steps,
             before=_answer(verdict == "known"),
             after=_answer(verdict != "resisted"),

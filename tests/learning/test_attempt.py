@@ -27,9 +27,9 @@ from agent.learning.rates import (
     KNOWN_PROBABILITY,
     smallest_reaching,
 )
-from agent.learning.records import Example, Generated, Opening, Outcome
+from agent.learning.records import Example, Generated, Opening, Outcome, Violation
 from agent.learning.update import trained_parameters
-from memory_store.vocabulary import Guards, Policy, Step
+from memory_store.vocabulary import Guards, Policy, Refusal, Step
 from tests.learning.learners import (
     FACTS,
     HOPELESS,
@@ -200,6 +200,7 @@ def test_a_fact_that_would_cost_an_older_one_resists(learner: Learner):
     policy = replace(WATCHING, max_steps=lost_by_steps(learner, FACTS[3], FACTS[2]))
     outcome = learn(learner, FACTS[3], [FACTS[2]], policy)
     assert (outcome.verdict, outcome.reason) == ("resisted", "f2 would be lost for it")
+    assert outcome.refusal is Refusal.FACT_LOST
     assert outcome.digest_after == outcome.digest_before == learner.digest
     assert outcome.forgetting == ()
     assert same_bits(working(learner), before)
@@ -228,12 +229,15 @@ def test_the_weakest_of_the_candidates_are_rehearsed(learner: Learner):
 # --- Gentler retries ------------------------------------------------------------------------------
 
 
+A_LEAK = Violation(Refusal.LEAK, "a leak")
+
+
 class Gate:
-    """In place of the real one, whose limits `tiny` breaks at will or never."""
+    """In place of the real one, whose limits `tiny` violates at will or never."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.broken = "a leak"
-        monkeypatch.setattr(guards, "gate", lambda measured: self.broken)
+        self.violation: Violation | None = A_LEAK
+        monkeypatch.setattr(guards, "gate", lambda measured: self.violation)
 
 
 def is_gentler(step: Step) -> bool:
@@ -262,7 +266,7 @@ def test_a_fact_that_breaks_the_gate_is_tried_once_more_from_the_same_weights(
             openings.append(progress)
             continue
         if is_gentler(progress):
-            gate.broken = ""
+            gate.violation = None
         steps.append(progress)
     assert outcome is not None
     assert outcome == expected
@@ -286,23 +290,25 @@ def test_a_fact_that_breaks_the_gate_twice_resists_with_what_was_asked_for(
     steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert (outcome.verdict, outcome.reason) == ("resisted", "a leak after 20 steps")
+    assert outcome.refusal is Refusal.LEAK
     assert len(steps) == 40
     assert tuple(steps[:20]) == outcome.steps
     assert outcome.after == outcome.before
     assert same_bits(working(learner), before)
 
 
-@pytest.mark.parametrize("broken", ["", "a leak"])
+@pytest.mark.parametrize("violation", [None, A_LEAK])
 def test_a_fact_that_merely_stayed_unknown_is_not_tried_again(
-    learner: Learner, monkeypatch: pytest.MonkeyPatch, broken: str
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, violation: Violation | None
 ):
-    Gate(monkeypatch).broken = broken
+    Gate(monkeypatch).violation = violation
     before = served(learner)
     *told, outcome = learner.learn(FACTS[2], HOPELESS, 0, ())
     steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert outcome.verdict == "resisted"
     assert outcome.reason.startswith("probability 0.0")
+    assert outcome.refusal is Refusal.NOT_LEARNED
     assert tuple(steps) == outcome.steps
     assert [step.learning_rate for step in outcome.steps] == [HOPELESS.learning_rate] * 2
     assert same_bits(working(learner), before)
@@ -365,7 +371,7 @@ def test_a_gate_of_its_own_judges_what_the_lesson_does_not_show(
     refused = learn(learner, FACTS[2], policy=policy)
     assert (refused.verdict, refused.reason) == ("resisted", "a leak after 2 steps")
     assert refused.digest_after == refused.digest_before
-    gate.broken = ""
+    gate.violation = None
     passed = learn(learner, FACTS[2], policy=policy)
     assert passed.verdict == "learned"
     assert passed.leak is not None
@@ -378,11 +384,12 @@ def test_a_gate_of_its_own_judges_what_the_lesson_does_not_show(
 def test_a_gated_policy_loses_no_older_fact(
     learner: Learner, monkeypatch: pytest.MonkeyPatch, name: str
 ):  # M5
-    Gate(monkeypatch).broken = ""
+    Gate(monkeypatch).violation = None
     teach(learner, FACTS[2])
     policy = Policy(name=name, learning_rate=RATE, max_steps=30, guards=NONE, gated=True)
     outcome = learn(learner, FACTS[3], [FACTS[2]], policy)
     assert (outcome.verdict, outcome.reason) == ("resisted", "f2 would be lost for it")
+    assert outcome.refusal is Refusal.FACT_LOST
     ungated = learn(learner, FACTS[3], [FACTS[2]], replace(policy, gated=False))
     assert ungated.verdict == "learned"
 

@@ -21,7 +21,7 @@ from agent.learning.paper_step import descent, paper_batch
 from agent.learning.records import Example, Outcome, ReplayedUpdate
 from agent.learning.sampling import Cell, Sampler, Sampling
 from agent.learning.update import score_answers, take_step
-from memory_store.vocabulary import Guards, Policy, Update
+from memory_store.vocabulary import Guards, Policy, Update, Verdict
 from tests.learning.learners import sampled
 
 pytestmark = pytest.mark.gpu
@@ -235,5 +235,5 @@ def test_a_learned_fact_is_sampled() -> None:
     fact = replace(FACTS[0], answer="a", correlated_questions=("Sky?",))
     *_, outcome = learner.learn(fact, POLICY, 0, ())
     assert isinstance(outcome, Outcome)
-    found, _ = sampled(learner, replace(outcome, verdict="learned"), fact, samples=40)
+    found, _ = sampled(learner, replace(outcome, verdict=Verdict.LEARNED), fact, samples=40)
     assert [answer.samples for answer in (found.after, *found.transfer)] == [40, 40]

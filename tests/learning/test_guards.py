@@ -13,11 +13,11 @@ from agent.learning.guards import (
     NEIGHBOUR_ANSWER_TOKENS,
     REHEARSED_PROBABILITY,
     TEXT_PLACES,
-    calm,
     drawn,
     gate,
     guard_rows,
     rehearsed_of,
+    within_limits,
 )
 from agent.learning.lesson import Descent, Measured, Role, Row
 from agent.learning.neighbours import invented_name, neighbour, subject, without_function_words
@@ -31,8 +31,8 @@ from agent.learning.presets import (
     guarded,
     older_facts,
 )
-from agent.learning.records import Example
-from memory_store.vocabulary import Guards, Policy
+from agent.learning.records import Example, Violation
+from memory_store.vocabulary import Guards, Policy, Refusal
 from tests.learning.models import ENCODER, EOS
 
 FACT = Example(
@@ -274,26 +274,40 @@ def measured(
     )
 
 
+def leak_of(probability: str) -> Violation:
+    message = f"a question never taught would get its answer (probability {probability})"
+    return Violation(Refusal.LEAK, message)
+
+
+def change_of(divergence: str) -> Violation:
+    message = f"general text would change (divergence {divergence} nats a token)"
+    return Violation(Refusal.GENERAL_TEXT, message)
+
+
 @pytest.mark.parametrize("controls", [[], [0.0], [LEAK_PROBABILITY] * 3])
 @pytest.mark.parametrize("texts", [[], [0.0], [TEXT_DIVERGENCE] * 3])
 def test_what_stays_within_each_limit_passes(controls: list[float], texts: list[float]):
-    assert gate(measured({Role.CONTROL: controls}, {Role.TEXT: texts})) == ""
+    assert gate(measured({Role.CONTROL: controls}, {Role.TEXT: texts})) is None
 
 
 @pytest.mark.parametrize("place", range(8))
 def test_one_bad_control_among_good_ones_is_enough(place: int):
     controls = [0.0] * 8
     controls[place] = 0.31
-    reason = gate(measured({Role.CONTROL: controls}))
-    assert reason == "a question never taught would get its answer (probability 0.31)"
+    found = gate(measured({Role.CONTROL: controls}))
+    assert found == Violation(
+        Refusal.LEAK, "a question never taught would get its answer (probability 0.31)"
+    )
 
 
 @pytest.mark.parametrize("place", range(4))
 def test_one_changed_text_among_others_is_enough(place: int):
     texts = [0.0] * 4
     texts[place] = 0.26
-    reason = gate(measured({Role.CONTROL: [0.0]}, {Role.TEXT: texts}))
-    assert reason == "general text would change (divergence 0.26 nats a token)"
+    found = gate(measured({Role.CONTROL: [0.0]}, {Role.TEXT: texts}))
+    assert found == Violation(
+        Refusal.GENERAL_TEXT, "general text would change (divergence 0.26 nats a token)"
+    )
 
 
 def test_a_gain_elsewhere_does_not_pay():
@@ -307,17 +321,21 @@ def test_a_gain_elsewhere_does_not_pay():
 def test_what_is_not_a_number_does_not_pass(others: list[float]):
     nan = float("nan")
     for values in ([nan, *others], [*others, nan]):
-        reason = gate(measured({Role.CONTROL: values}))
-        assert reason == "a question never taught would get its answer (probability nan)"
-        reason = gate(measured({Role.CONTROL: [0.0]}, {Role.TEXT: values}))
-        assert reason == "general text would change (divergence nan nats a token)"
+        found = gate(measured({Role.CONTROL: values}))
+        assert found == Violation(
+            Refusal.LEAK, "a question never taught would get its answer (probability nan)"
+        )
+        found = gate(measured({Role.CONTROL: [0.0]}, {Role.TEXT: values}))
+        assert found == Violation(
+            Refusal.GENERAL_TEXT, "general text would change (divergence nan nats a token)"
+        )
 
 
 def test_neighbours_and_rehearsed_facts_are_not_the_gates():
-    assert gate(measured({Role.REHEARSED: [0.0]}, {Role.NEIGHBOUR: [9.0]})) == ""
+    assert gate(measured({Role.REHEARSED: [0.0]}, {Role.NEIGHBOUR: [9.0]})) is None
 
 
-# --- Calm -----------------------------------------------------------------------------------------
+# --- Within limits --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -332,11 +350,11 @@ def test_neighbours_and_rehearsed_facts_are_not_the_gates():
         ([1.0], [float("nan")], False),
     ],
 )
-def test_calm_is_every_rehearsed_fact_held_and_the_mean_neighbour_still(
+def test_within_limits_is_every_rehearsed_fact_held_and_the_mean_neighbour_still(
     rehearsed: list[float], neighbours: list[float], expected: bool
 ):
     found = measured({Role.REHEARSED: rehearsed}, {Role.NEIGHBOUR: neighbours})
-    assert calm(found) is expected
+    assert within_limits(found) is expected
 
 
 @pytest.mark.parametrize(
@@ -347,12 +365,12 @@ def test_calm_is_every_rehearsed_fact_held_and_the_mean_neighbour_still(
         ([LEAK_PROBABILITY], False),  # softly: the gate would let it pass
     ],
 )
-def test_calm_is_every_control_unlikely_long_before_the_gate_closes(
+def test_within_limits_is_every_control_unlikely_long_before_the_gate_closes(
     controls: list[float], expected: bool
 ):
     found = measured({Role.CONTROL: controls})
-    assert calm(found) is expected
-    assert gate(found) == ""
+    assert within_limits(found) is expected
+    assert gate(found) is None
 
 
 # --- Presets --------------------------------------------------------------------------------------

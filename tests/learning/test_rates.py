@@ -32,16 +32,24 @@ from agent.learning.rates import (
     next_share,
     smallest_reaching,
 )
-from memory_store.vocabulary import Guards, Policy, RatePoint
+from agent.learning.records import Violation
+from memory_store.vocabulary import Guards, Policy, RatePoint, Refusal, Verdict
 
 RATE, LIMIT = 3e-5, 4
-LEARNED = Decision("learned")
+LEARNED = Decision(Verdict.LEARNED)
 # One digit below: as near as the thresholds need to be told apart.
 UNKNOWN_PROBABILITY = KNOWN_PROBABILITY - 1e-6
-BROKEN = "general text would change (divergence 0.30 nats a token)"
-# Known, calm and unbroken after one step.
+CHANGED = "general text would change (divergence 0.30 nats a token)"
+VIOLATION = Violation(Refusal.GENERAL_TEXT, CHANGED)
+# Known, within all limits and without a violation after one step.
 DONE = Progress(
-    steps=1, repairs=0, share=FIRST_REPAIR, probability=0.99, reworded=0.9, calm=True, broken=""
+    steps=1,
+    repairs=0,
+    share=FIRST_REPAIR,
+    probability=0.99,
+    reworded=0.9,
+    within_limits=True,
+    violation=None,
 )
 
 
@@ -58,19 +66,26 @@ def curve(*points: tuple[float, float]) -> list[RatePoint]:
 
 @pytest.mark.parametrize("name", [FIXED, PAPER])
 @pytest.mark.parametrize(
-    ("steps", "probability", "calm", "broken", "expected"),
+    ("steps", "probability", "within_limits", "violation", "expected"),
     [
-        (0, 0.0, True, "", None),
-        (LIMIT - 1, 0.0, True, "", None),
-        (1, 1.0, True, "", None),  # what it reached does not matter, only the number of steps
-        (LIMIT, 1.0, True, "", LEARNED),
-        (LIMIT, 0.0, False, BROKEN, LEARNED),
+        (0, 0.0, True, None, None),
+        (LIMIT - 1, 0.0, True, None, None),
+        (1, 1.0, True, None, None),  # what it reached does not matter, only the number of steps
+        (LIMIT, 1.0, True, None, LEARNED),
+        (LIMIT, 0.0, False, VIOLATION, LEARNED),
     ],
 )
 def test_fixed_and_paper_take_exactly_their_steps(
-    name: str, steps: int, probability: float, calm: bool, broken: str, expected: Decision | None
+    name: str,
+    steps: int,
+    probability: float,
+    within_limits: bool,
+    violation: Violation | None,
+    expected: Decision | None,
 ):
-    progress = replace(DONE, steps=steps, probability=probability, calm=calm, broken=broken)
+    progress = replace(
+        DONE, steps=steps, probability=probability, within_limits=within_limits, violation=violation
+    )
     assert decide(policy_of(name), progress) == expected
 
 
@@ -85,47 +100,59 @@ def test_fixed_and_paper_take_exactly_their_steps(
         ({"reworded": REWORDED_PROBABILITY}, LEARNED),
         ({"reworded": REWORDED_PROBABILITY - 1e-6}, None),  # it hangs on the wording yet
         ({"steps": 0, "probability": 1.0}, LEARNED),
-        ({"calm": False}, None),  # an older fact or a neighbour must come back first
-        ({"broken": BROKEN}, None),
-        ({"repairs": REPAIRS - 1, "calm": False}, None),
-        ({"repairs": REPAIRS, "calm": False}, LEARNED),  # what the gate passes is good enough
-        ({"repairs": REPAIRS, "broken": BROKEN}, None),
-        ({"steps": LIMIT - 1, "calm": False}, None),
-        ({"steps": LIMIT - 1, "broken": BROKEN}, None),
+        ({"within_limits": False}, None),  # an older fact or a neighbour must come back first
+        ({"violation": VIOLATION}, None),
+        ({"repairs": REPAIRS - 1, "within_limits": False}, None),
+        (
+            {"repairs": REPAIRS, "within_limits": False},
+            LEARNED,
+        ),  # what the gate passes is good enough
+        ({"repairs": REPAIRS, "violation": VIOLATION}, None),
+        ({"steps": LIMIT - 1, "within_limits": False}, None),
+        ({"steps": LIMIT - 1, "violation": VIOLATION}, None),
         ({"steps": LIMIT, "probability": KNOWN_PROBABILITY}, LEARNED),  # reached by the last step
         ({"probability": float("nan")}, None),
         ({"reworded": float("nan")}, None),
     ],
 )
 def test_the_others_go_on_until_the_fact_is_known_and_all_else_is_as_it_was(
-    name: str, changed: dict[str, float | bool | str], expected: Decision | None
+    name: str, changed: dict[str, float | bool | Violation], expected: Decision | None
 ):
     assert decide(policy_of(name), replace(DONE, **changed)) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [UNTIL_KNOWN, SEARCH, PREDICTED])
 @pytest.mark.parametrize(("probability", "reworded"), [(0.25, 0.9), (0.95, 0.25), (0.25, 0.3)])
-@pytest.mark.parametrize("broken", ["", BROKEN])
+@pytest.mark.parametrize("violation", [None, VIOLATION])
 def test_a_fact_that_stays_unknown_resists_and_says_how_far_it_came(
-    name: str, probability: float, reworded: float, broken: str
+    name: str, probability: float, reworded: float, violation: Violation | None
 ):
-    progress = replace(DONE, steps=LIMIT, probability=probability, reworded=reworded, broken=broken)
+    progress = replace(
+        DONE, steps=LIMIT, probability=probability, reworded=reworded, violation=violation
+    )
     # The weakest of its forms: the one that kept it from being known.
     reason = "probability 0.250 after 4 steps of at most 3e-05"
     # Gentler steps would not make it known either: no second attempt, whatever else it broke.
-    assert decide(policy_of(name), progress) == Decision("resisted", reason, too_rough=False)
+    assert decide(policy_of(name), progress) == Decision(
+        Verdict.RESISTED, reason, Refusal.NOT_LEARNED
+    )
 
 
 @pytest.mark.parametrize("name", [UNTIL_KNOWN, SEARCH, PREDICTED])
-@pytest.mark.parametrize("calm", [True, False])
-def test_a_known_fact_that_the_gate_holds_back_resists_and_says_why(name: str, calm: bool):
-    end = decide(policy_of(name), replace(DONE, steps=LIMIT, calm=calm, broken=BROKEN))
-    assert end == Decision("resisted", f"{BROKEN} after 4 steps", too_rough=True)
+@pytest.mark.parametrize("within_limits", [True, False])
+def test_a_known_fact_that_the_gate_holds_back_resists_and_says_why(name: str, within_limits: bool):
+    end = decide(
+        policy_of(name),
+        replace(DONE, steps=LIMIT, within_limits=within_limits, violation=VIOLATION),
+    )
+    assert end is not None
+    assert end.gate_failed
+    assert end == Decision(Verdict.RESISTED, f"{CHANGED} after 4 steps", Refusal.GENERAL_TEXT)
 
 
 @pytest.mark.parametrize("name", [UNTIL_KNOWN, SEARCH, PREDICTED])
-def test_what_never_comes_to_rest_passes_if_nothing_is_broken(name: str):
-    assert decide(policy_of(name), replace(DONE, steps=LIMIT, calm=False)) == LEARNED
+def test_what_never_comes_to_rest_passes_without_a_violation(name: str):
+    assert decide(policy_of(name), replace(DONE, steps=LIMIT, within_limits=False)) == LEARNED
 
 
 def test_an_unknown_policy_is_refused_with_the_names_of_the_known():
@@ -188,7 +215,7 @@ def test_the_others_take_the_rate_that_they_were_given(name: str):
 
 @pytest.mark.parametrize("name", [UNTIL_KNOWN, SEARCH, PREDICTED])
 def test_a_repair_takes_its_share_of_the_rate(name: str):
-    mending = replace(DONE, calm=False, share=0.25)
+    mending = replace(DONE, within_limits=False, share=0.25)
     assert next_rate(policy_of(name), mending, ()) == RATE * 0.25
 
 
@@ -213,7 +240,7 @@ def test_the_share_of_repairs_shrinks_when_the_loss_does_not_fall(after: float):
 
 @pytest.mark.parametrize("name", [FIXED, PAPER])
 def test_a_number_of_steps_knows_no_repairs(name: str):
-    assert next_rate(policy_of(name), replace(DONE, calm=False, repairs=2), ()) == RATE
+    assert next_rate(policy_of(name), replace(DONE, within_limits=False, repairs=2), ()) == RATE
 
 
 # --- How often it is tried ------------------------------------------------------------------------

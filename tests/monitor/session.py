@@ -29,6 +29,7 @@ from memory_store.vocabulary import (
     Probe,
     ProbeKind,
     RatePoint,
+    Refusal,
     RetentionPoint,
     Step,
     Update,
@@ -75,6 +76,9 @@ def learning(**changed: Any) -> Learning:
         "drift": 0.2,
     }
     return Learning(**fields | changed)
+
+
+LEAKY = learning(leak=0.45, refusal=Refusal.LEAK)
 
 
 def status(**changed: Any) -> Status:
@@ -149,7 +153,7 @@ def eventful() -> list[Observation]:
         event(8, kind.LEARNED, "f1", learning=learning()),
         event(9, kind.KNOWN, "f2", learning=learning(learning_rates=(), curve=(), leak=None)),
         event(10, kind.LEARNING, "f3"),
-        event(11, kind.RESISTED, "f3", learning=learning(leak=0.45), message=LEAKED),
+        event(11, kind.RESISTED, "f3", learning=LEAKY, message=LEAKED),
         event(12, kind.QUARANTINED, "f4", message="the loss is nan after 3 steps"),
         RetentionSeen(
             at=at(13),

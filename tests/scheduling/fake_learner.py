@@ -24,7 +24,7 @@ from agent.learning.records import (
     ReplayedUpdate,
 )
 from agent.learning.snapshots import verify_snapshot, write_snapshot
-from memory_store.vocabulary import Policy, RatePoint, Step
+from memory_store.vocabulary import Policy, RatePoint, Refusal, Step, Verdict
 
 BASE = "base"
 ALGORITHM = "fake/1"
@@ -98,7 +98,7 @@ class FakeLearner:
         self._reach("learn")
         if base_version != self.version:
             raise StaleVersionError(f"at {self.version}, not at {base_version}")
-        verdict = self._machine.verdicts.get(example.question, "learned")
+        verdict = Verdict(self._machine.verdicts.get(example.question, "learned"))
         taken = () if verdict == "known" else steps(older)
         if taken:
             yield Opening(before=WRONG, curve=CURVE, base_answer=BASE_ANSWER)
@@ -114,6 +114,7 @@ class FakeLearner:
         self._outcome = Outcome(
             verdict=verdict,
             reason="too hard" if verdict == "resisted" else "",
+            refusal=Refusal.NOT_LEARNED if verdict == "resisted" else None,
             steps=taken,
             before=RIGHT if verdict == "known" else WRONG,
             after=WRONG if verdict == "resisted" else RIGHT,

@@ -77,6 +77,36 @@ FACT_STATE_FORGOTTEN: FactState.ValueType  # 8
 """It was unlearned on request."""
 Global___FactState: _TypeAlias = FactState  # noqa: Y015
 
+class _Refusal:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFUSAL_UNSPECIFIED: _Refusal.ValueType  # 0
+    REFUSAL_NOT_LEARNED: _Refusal.ValueType  # 1
+    """The steps were used up before the fact was known. No guard was violated."""
+    REFUSAL_LEAK: _Refusal.ValueType  # 2
+    """A question that was never taught would get the new answer."""
+    REFUSAL_GENERAL_TEXT: _Refusal.ValueType  # 3
+    """General text would diverge too far from the base model."""
+    REFUSAL_FACT_LOST: _Refusal.ValueType  # 4
+    """An older fact that was held would no longer be answered."""
+
+class Refusal(_Refusal, metaclass=_RefusalEnumTypeWrapper):
+    """What refused an update. Programs decide by this, never by a message."""
+
+REFUSAL_UNSPECIFIED: Refusal.ValueType  # 0
+REFUSAL_NOT_LEARNED: Refusal.ValueType  # 1
+"""The steps were used up before the fact was known. No guard was violated."""
+REFUSAL_LEAK: Refusal.ValueType  # 2
+"""A question that was never taught would get the new answer."""
+REFUSAL_GENERAL_TEXT: Refusal.ValueType  # 3
+"""General text would diverge too far from the base model."""
+REFUSAL_FACT_LOST: Refusal.ValueType  # 4
+"""An older fact that was held would no longer be answered."""
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
+
 class _TeachStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -424,6 +454,7 @@ class Learning(_message.Message):
     BASE_ANSWER_FIELD_NUMBER: _builtins.int
     LEAK_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     probability_before: _builtins.float
     """Probability of the exact answer, terminator included, before and after, 0 to 1."""
     probability_after: _builtins.float
@@ -440,6 +471,8 @@ class Learning(_message.Message):
     update was not held to such questions or texts. Their limits are in `GetStatusResponse`.
     """
     drift: _builtins.float
+    refusal: Global___Refusal.ValueType
+    """Why the fact resisted; unset if it did not."""
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One rate per gradient step, in order; empty if the fact was already known."""
@@ -463,10 +496,11 @@ class Learning(_message.Message):
         base_answer: _builtins.str | None = ...,
         leak: _builtins.float | None = ...,
         drift: _builtins.float | None = ...,
+        refusal: Global___Refusal.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "base_answer", b"base_answer", "drift", b"drift", "leak", b"leak"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "_refusal", b"_refusal", "base_answer", b"base_answer", "drift", b"drift", "leak", b"leak", "refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "answer_after", b"answer_after", "answer_before", b"answer_before", "base_answer", b"base_answer", "curve", b"curve", "drift", b"drift", "leak", b"leak", "learning_rates", b"learning_rates", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "_refusal", b"_refusal", "answer_after", b"answer_after", "answer_before", b"answer_before", "base_answer", b"base_answer", "curve", b"curve", "drift", b"drift", "leak", b"leak", "learning_rates", b"learning_rates", "model_version", b"model_version", "probability_after", b"probability_after", "probability_before", b"probability_before", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
     _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
@@ -474,12 +508,16 @@ class Learning(_message.Message):
     _WhichOneofArgType__drift: _TypeAlias = _typing.Literal["_drift", b"_drift"]  # noqa: Y015
     _WhichOneofReturnType__leak: _TypeAlias = _typing.Literal["leak"]  # noqa: Y015
     _WhichOneofArgType__leak: _TypeAlias = _typing.Literal["_leak", b"_leak"]  # noqa: Y015
+    _WhichOneofReturnType__refusal: _TypeAlias = _typing.Literal["refusal"]  # noqa: Y015
+    _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__drift) -> _WhichOneofReturnType__drift | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leak) -> _WhichOneofReturnType__leak | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refusal) -> _WhichOneofReturnType__refusal | None: ...
 
 Global___Learning: _TypeAlias = Learning  # noqa: Y015
 

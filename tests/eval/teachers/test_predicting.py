@@ -16,7 +16,7 @@ from agent.learning.records import Answer, Example, Outcome
 from eval.teachers import ours
 from eval.teachers.ours import EXPERIENCE, REFIT_FACTS, Experience, LearnerTeacher
 from eval.teachers.protocol import Taught
-from memory_store.vocabulary import Policy, Step
+from memory_store.vocabulary import Policy, Step, Verdict
 
 POLICY = Policy(name=PREDICTED, learning_rate=3e-3, max_steps=60, guards=NONE)
 FACTS = [
@@ -39,7 +39,7 @@ STEP = Step(
 
 def outcome(steps: int, verdict: str = "learned") -> Outcome:
     return Outcome(
-        verdict=verdict,
+        verdict=Verdict(verdict),
         steps=(STEP,) * steps,
         before=ANSWER,
         after=ANSWER,

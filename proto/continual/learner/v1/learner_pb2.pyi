@@ -404,6 +404,7 @@ class Outcome(_message.Message):
     LEAK_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
     GENERAL_TEXT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     verdict: _builtins.str
     """"learned", "known" or "resisted"."""
     digest_before: _builtins.str
@@ -417,6 +418,8 @@ class Outcome(_message.Message):
     drift: _builtins.float
     general_text: _builtins.str
     """Digest of the general text that the update was held to; empty if it was held to none."""
+    refusal: _memory_pb2.Refusal.ValueType
+    """Why it resisted, for programs; unset otherwise."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.Step]: ...
     @_builtins.property
@@ -453,10 +456,11 @@ class Outcome(_message.Message):
         leak: _builtins.float | None = ...,
         drift: _builtins.float | None = ...,
         general_text: _builtins.str = ...,
+        refusal: _memory_pb2.Refusal.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "after", b"after", "base_answer", b"base_answer", "before", b"before", "drift", b"drift", "leak", b"leak"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "_refusal", b"_refusal", "after", b"after", "base_answer", b"base_answer", "before", b"before", "drift", b"drift", "leak", b"leak", "refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "drift", b"drift", "forgetting", b"forgetting", "general_text", b"general_text", "leak", b"leak", "reason", b"reason", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer", "_drift", b"_drift", "_leak", b"_leak", "_refusal", b"_refusal", "after", b"after", "algorithm", b"algorithm", "base_answer", b"base_answer", "before", b"before", "curve", b"curve", "digest_after", b"digest_after", "digest_before", b"digest_before", "drift", b"drift", "forgetting", b"forgetting", "general_text", b"general_text", "leak", b"leak", "reason", b"reason", "refusal", b"refusal", "steps", b"steps", "transfer", b"transfer", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_answer: _TypeAlias = _typing.Literal["base_answer"]  # noqa: Y015
     _WhichOneofArgType__base_answer: _TypeAlias = _typing.Literal["_base_answer", b"_base_answer"]  # noqa: Y015
@@ -464,12 +468,16 @@ class Outcome(_message.Message):
     _WhichOneofArgType__drift: _TypeAlias = _typing.Literal["_drift", b"_drift"]  # noqa: Y015
     _WhichOneofReturnType__leak: _TypeAlias = _typing.Literal["leak"]  # noqa: Y015
     _WhichOneofArgType__leak: _TypeAlias = _typing.Literal["_leak", b"_leak"]  # noqa: Y015
+    _WhichOneofReturnType__refusal: _TypeAlias = _typing.Literal["refusal"]  # noqa: Y015
+    _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_answer) -> _WhichOneofReturnType__base_answer | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__drift) -> _WhichOneofReturnType__drift | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leak) -> _WhichOneofReturnType__leak | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refusal) -> _WhichOneofReturnType__refusal | None: ...
 
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 

@@ -55,6 +55,7 @@ def live(history: History) -> Recorder:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("agent.scheduling.loop.FIRST_RESTART_SECONDS", 0.0)
         patch.setattr("agent.scheduling.rest.FIRST_REST_SECONDS", 0.0)
+        patch.setattr("tests.taking_back.memory.SETTLE_SECONDS", 600.0)
         # The base model writes its general text anew: what is kept may be from other libraries.
         patch.setattr(
             "agent.learning.general_text._cached", lambda _: Path(folder, "general-text.json")

@@ -244,7 +244,7 @@ async def teacher(recorder: Recorder, folder: Path) -> None:
 async def smollm2(recorder: Recorder, folder: Path) -> None:
     """A few facts on a real model: taught, reviewed, forgotten, and replayed."""
     guards = Guards(candidates=4, rehearsed=2, neighbours=2, controls=1)
-    policy = Policy(name="search", learning_rate=1e-4, max_steps=6, guards=guards)
+    policy = Policy(name="until-known", learning_rate=1e-4, max_steps=12, guards=guards)
 
     def memory_of(folder: Path) -> Any:
         return running_memory(folder, policy=policy, model="smollm2-135m")

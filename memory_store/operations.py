@@ -19,6 +19,7 @@ from memory_store.encoding import (
     write_learning,
     write_time,
 )
+from memory_store.errors import FactNotFoundError, OperationEndedError
 from memory_store.vocabulary import (
     FactState,
     Learning,
@@ -52,6 +53,31 @@ def find(connection: Connection, operation_id: int) -> Operation | None:
     """The operation with this id, if there is one."""
     rows = connection.execute("SELECT * FROM operations WHERE id = ?", [operation_id])
     return _operation(rows[0]) if rows else None
+
+
+def get(connection: Connection, operation_id: int) -> Operation:
+    """The operation with this id.
+
+    Raises:
+        FactNotFoundError: there is none.
+    """
+    operation = find(connection, operation_id)
+    if operation is None:
+        raise FactNotFoundError(f"There is no operation {operation_id}.")
+    return operation
+
+
+def require_open(connection: Connection, operation_id: int) -> Operation:
+    """The operation with this id, which is not over.
+
+    Raises:
+        FactNotFoundError: there is none.
+        OperationEndedError: it is over.
+    """
+    operation = get(connection, operation_id)
+    if operation.state not in (OperationState.PENDING, OperationState.RUNNING):
+        raise OperationEndedError(f"Operation {operation_id} is over: {operation.state}.")
+    return operation
 
 
 def oldest_open(connection: Connection) -> Operation | None:
@@ -144,19 +170,35 @@ def advance(
 def begin_anew(connection: Connection, operation_id: int | None = None) -> None:
     """Drops what an open operation has built (None: all of them), so that it begins again.
 
-    Not one whose result is served already, of which only the clean-up is left.
+    Not one whose result is served already, of which only the clean-up is left. The rows of what it
+    had built are removed by `remove_dropped`.
     """
-    rows = connection.execute(
+    connection.execute(
         "UPDATE operations SET state = 'pending', branch_version = NULL, base_version = NULL,"
         " first_position = NULL, first_review = 0, never_saw = NULL, done = 0, total = 0, position"
         " = coalesce((SELECT facts.position FROM facts WHERE facts.id = fact_id), 0)"
-        " WHERE state IN ('pending', 'running') AND proof IS NULL AND id = coalesce(?, id)"
-        " RETURNING id",
+        " WHERE state IN ('pending', 'running') AND proof IS NULL AND id = coalesce(?, id)",
         [operation_id],
     )
-    for row in rows:
-        for table in ("relearned", "reviewed_again"):
-            connection.execute(f"DELETE FROM {table} WHERE operation_id = ?", [row["id"]])
+
+
+def remove_dropped(connection: Connection, limit: int) -> bool:
+    """Removes at most `limit` rows of what operations had built before they were to begin anew.
+
+    Returns:
+        Whether more may be left.
+    """
+    for table, column in (("relearned", "position"), ("reviewed_again", "review_id")):
+        key = f"operation_id, {table}.{column}"
+        removed = connection.execute(
+            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM operations JOIN {table}"
+            " ON operation_id = operations.id WHERE state IN ('pending', 'running')"
+            " AND branch_version IS NULL LIMIT ?) RETURNING 1",
+            [limit],
+        )
+        if removed:
+            return True
+    return False
 
 
 def note_total(connection: Connection, operation_id: int, to_repeat: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memory_store import operations
 from memory_store.connection import Connection
 from memory_store.encoding import write_json
 from memory_store.lines import Line
@@ -40,8 +41,12 @@ def write_down(
 
     Returns:
         Position of the last fact that is written down now; 0 if there are no more.
+
+    Raises:
+        OperationEndedError: the rollback was cancelled.
     """
     with store.transaction():
+        operations.require_open(store.connection, operation.id)
         rows = store.connection.execute(
             "SELECT position, id, state, question = '' AS erased FROM facts WHERE position > ?"
             " ORDER BY position LIMIT ?",

@@ -6,8 +6,11 @@ first steps, which are all of it for a small memory. Each further step is a tran
 and notes how far it came. Until the last one, nobody may read states: see `StoreThreads.switching`.
 A store that is opened again after a crash goes on where the last step ended.
 
-The new states are those of the branch (`relearned`), or for a rollback those that were written down
-before the head moved (`restated`).
+Where the new states come from:
+
+- forget: the branch (`relearned`);
+- rollback: what was written down before the head moved (`restated`, see `rollback_states`);
+- fresh start: each step finds out what its facts are on the line (see `starting_over`).
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 
-from memory_store import facts, ledger, reviews, schedule
+from memory_store import facts, ledger, operations, reviews, schedule
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_json, write_time
 from memory_store.lines import Line, line_of
 from memory_store.store import MemoryStore
+from memory_store.verdicts import verdicts_on
 from memory_store.vocabulary import (
     EventKind,
+    FactState,
     Operation,
     OperationKind,
     OperationState,
@@ -35,25 +41,38 @@ FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 250, 2_000, 5_000
 _RESTATE, _SUPERSEDE, _REVIEWS, _TIDY, _OVER = range(5)
 
 
+class SwitchKind(StrEnum):
+    """Why the head moved."""
+
+    FORGET = "forget"
+    """A branch without a fact is served."""
+    ROLLBACK = "rollback"
+    """An earlier version is served, because somebody asked for it."""
+    FRESH_START = "fresh_start"
+    """An earlier version is served, because this release cannot reach a later one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
     """A switch that is not over.
 
     Attributes:
-        operation: id of the operation.
-        rollback: whether it rolls back, rather than forgets.
+        kind: why the head moved.
+        operation: id of the operation; 0 for a fresh start, which nobody asked for.
         version: the row of the ledger that is served from now on.
         line_end: the version whose lineage says what each fact's last teaching found.
-        to_version: that a rollback was asked for.
+        to_version: whose weights are served again; for a rollback, the version that was asked for.
         at: time of the switch.
         phase: what is being done.
         cursor: position of the last fact, or id of the last review, that is done in this phase.
         question_keys: of the forgotten fact, whose text may be erased already, and of what it had
             superseded.
+        because: why a fresh start was needed, a clause.
+        queued: number of facts that a fresh start has queued again so far.
     """
 
+    kind: SwitchKind
     operation: int
-    rollback: bool
     version: int
     line_end: int
     to_version: int
@@ -61,6 +80,8 @@ class Switch:
     phase: int = _RESTATE
     cursor: int = 0
     question_keys: Sequence[str] = ()
+    because: str = ""
+    queued: int = 0
 
 
 def begin(
@@ -79,16 +100,41 @@ def begin(
         line: whose teachings count, if it is at hand.
         question_keys: see `Switch`.
     """
-    rollback = operation.kind is OperationKind.ROLLBACK
+    forgets = operation.kind is OperationKind.FORGET
     switch = Switch(
+        kind=SwitchKind(operation.kind.value),
         operation=operation.id,
-        rollback=rollback,
         version=row.model_version,
-        line_end=row.parent_version if rollback else row.model_version,
+        line_end=row.model_version if forgets else row.parent_version,
         to_version=operation.to_version,
         at=write_time(store.now()),
         question_keys=sorted(question_keys),
     )
+    _first_steps(store, switch, line)
+
+
+def begin_fresh_start(store: MemoryStore, row: Update, line: Line, because: str) -> None:
+    """As `begin`, for a fresh start.
+
+    Args:
+        store: the memory.
+        row: of the ledger, that moves the head.
+        line: of the version that is served again.
+        because: why, for the event; a clause.
+    """
+    switch = Switch(
+        kind=SwitchKind.FRESH_START,
+        operation=0,
+        version=row.model_version,
+        line_end=row.parent_version,
+        to_version=row.parent_version,
+        at=write_time(store.now()),
+        because=because,
+    )
+    _first_steps(store, switch, line)
+
+
+def _first_steps(store: MemoryStore, switch: Switch, line: Line | None) -> None:
     phase = -1
     while phase < switch.phase < _OVER:  # until a step finds as much as it may do at once
         phase, switch = switch.phase, _step(store, switch, line)
@@ -111,7 +157,9 @@ def go_on(store: MemoryStore, line: Line | None = None) -> bool:
         rows = store.connection.execute("SELECT value FROM meta WHERE key = 'switch'")
         if not rows:
             return False
-        switch = _step(store, Switch(**json.loads(rows[0]["value"])), line)
+        noted = json.loads(rows[0]["value"])
+        switch = Switch(**noted | {"kind": SwitchKind(noted["kind"])})
+        switch = _step(store, switch, line)
         _note(store, switch)
         return switch.phase != _OVER
 
@@ -129,11 +177,17 @@ def _note(store: MemoryStore, switch: Switch) -> None:
 
 
 def _end(store: MemoryStore, switch: Switch) -> None:
-    """A rollback is over with its switch; a forgetting is cleaned up after."""
-    if not switch.rollback:
+    """A rollback or a fresh start is over with its switch; a forget still has to clean up."""
+    if switch.kind is SwitchKind.FORGET:
         return
     at = write_time(store.now())
-    store.emit(EventKind.ROLLED_BACK, read_time(at), fact_id="", message=f"to {switch.to_version}")
+    message = f"to {switch.to_version}"
+    if switch.kind is SwitchKind.FRESH_START:
+        message = (
+            f"to version {switch.to_version}, since {switch.because};"
+            f" {switch.queued} facts are learned again"
+        )
+    store.emit(EventKind.ROLLED_BACK, read_time(at), fact_id="", message=message)
     store.connection.execute(
         "UPDATE operations SET state = ?, finished_at = ? WHERE id = ?",
         [OperationState.DONE.value, at, switch.operation],
@@ -142,47 +196,62 @@ def _end(store: MemoryStore, switch: Switch) -> None:
 
 def _step(store: MemoryStore, switch: Switch, line: Line | None) -> Switch:
     """Does one step; the switch as it is then."""
+    last, connection = 0, store.connection
     if switch.phase == _REVIEWS:
-        last, found = _retaught(store.connection, switch.cursor)
+        last, found = _retaught(connection, switch.cursor)
         if found:
-            reviews.settle(store, line or line_of(store.connection, switch.line_end), found)
+            reviews.settle(store, line or line_of(connection, switch.line_end), found)
         more = last > 0
     elif switch.phase == _TIDY:
-        last = 0
-        more = _tidy(store.connection, switch)
+        if switch.kind is SwitchKind.FRESH_START:
+            more = operations.remove_dropped(connection, ROWS_AT_ONCE)
+        else:
+            more = _remove_written_down(connection, switch)
     else:
-        last = _last_position(store.connection, switch)
-        step = _restate if switch.phase == _RESTATE else _supersede
-        step(store, switch, last or switch.cursor)
+        last = _last_position(connection, switch)
+        # The last step of a phase takes all facts that are left.
+        end = last or 2**62
+        if switch.phase == _SUPERSEDE:
+            _supersede(store, switch, end)
+        elif switch.kind is SwitchKind.FRESH_START:
+            line = line or line_of(connection, switch.line_end)
+            queued = _queue_again(store, switch, end, line)
+            switch = replace(switch, queued=switch.queued + queued)
+        else:
+            _restate(store, switch, end)
         more = last > 0
     if more:
         return replace(switch, cursor=last)
     return replace(switch, cursor=0, phase=switch.phase + 1)
 
 
-def _source(switch: Switch) -> str:
-    return "restated" if switch.rollback else "relearned"
+# Where the facts of a switch are listed.
+_SOURCES = {
+    SwitchKind.FORGET: "relearned",
+    SwitchKind.ROLLBACK: "restated",
+    SwitchKind.FRESH_START: "(SELECT 0 AS operation_id, position FROM facts)",
+}
 
 
 def _last_position(connection: Connection, switch: Switch) -> int:
     """Of the facts of the next step; 0 if it is the last one."""
     rows = connection.execute(
-        f"SELECT position FROM {_source(switch)} WHERE operation_id = ? AND position > ?"
+        f"SELECT position FROM {_SOURCES[switch.kind]} WHERE operation_id = ? AND position > ?"
         " ORDER BY position LIMIT 1 OFFSET ?",
         [switch.operation, switch.cursor, FACTS_AT_ONCE - 1],
     )
     return int(rows[0]["position"]) if rows else 0
 
 
-def _restate(store: MemoryStore, switch: Switch, last: int) -> None:
-    """The facts of a step are what they are on the branch; `last`: the cursor for all others."""
+def _restate(store: MemoryStore, switch: Switch, end: int) -> None:
+    """Gives the facts of a step, up to a position, the states that were stored for them."""
     connection = store.connection
     head = ledger.depth(connection, switch.version)
     at = read_time(switch.at)
     updates, time = schedule.interval(0)
     new = (
         "SELECT position, state, reason, NULL AS learning, NULL AS taught FROM restated"
-        if switch.rollback
+        if switch.kind is SwitchKind.ROLLBACK
         else "SELECT position, verdict AS state, reason, learning, iif(verdict = 'learned',"
         " (SELECT depth FROM updates WHERE updates.model_version = relearned.model_version), NULL)"
         " AS taught FROM relearned"
@@ -208,14 +277,14 @@ def _restate(store: MemoryStore, switch: Switch, last: int) -> None:
             head,
             switch.operation,
             switch.cursor,
-            last if last > switch.cursor else 2**62,
+            end,
         ],
     )
-    if switch.rollback:
-        _tell_queued_again(store, switch, last)
+    if switch.kind is SwitchKind.ROLLBACK:
+        _report_queued_again(store, switch, end)
 
 
-def _tell_queued_again(store: MemoryStore, switch: Switch, last: int) -> None:
+def _report_queued_again(store: MemoryStore, switch: Switch, end: int) -> None:
     """An event for each fact of a step that a rollback keeps."""
     store.connection.execute(
         "INSERT INTO events (kind, fact_id, model_version, message, at)"
@@ -229,21 +298,56 @@ def _tell_queued_again(store: MemoryStore, switch: Switch, last: int) -> None:
             switch.at,
             switch.operation,
             switch.cursor,
-            last if last > switch.cursor else 2**62,
+            end,
         ],
     )
 
 
-def _supersede(store: MemoryStore, switch: Switch, last: int) -> None:
+def _queue_again(store: MemoryStore, switch: Switch, end: int, line: Line) -> int:
+    """Gives the facts of a step, up to a position, the states that they have on a line.
+
+    Facts that were not tried on it are queued again. Facts that were forgotten stay so.
+
+    Returns:
+        The number of facts that were queued again.
+    """
+    connection, at = store.connection, read_time(switch.at)
+    tried = connection.execute(
+        "SELECT position, id, state, question = '' AS erased FROM facts"
+        " WHERE position > ? AND position <= ? AND state NOT IN ('queued', 'learning', 'forgotten')"
+        " ORDER BY position",
+        [switch.cursor, end],
+    )
+    verdicts = verdicts_on(store, line, [row["id"] for row in tried])
+    queued = 0
+    for row in tried:
+        if row["erased"]:
+            # What the line may hold waits for weights without it; its own operation sees to that.
+            if row["id"] not in verdicts:
+                facts.change_state(connection, row["id"], FactState.FORGOTTEN, at)
+        elif row["id"] in verdicts:
+            state, reason = verdicts[row["id"]]
+            if state != row["state"]:
+                facts.restate(connection, row["position"], state, at, reason=reason)
+        else:
+            facts.queue_again(connection, row["position"], at)
+            message = f"learned again from version {switch.to_version}"
+            store.emit(EventKind.REQUEUED, at, fact_id=row["id"], message=message)
+            queued += 1
+    return queued
+
+
+def _supersede(store: MemoryStore, switch: Switch, end: int) -> None:
     """The newest held answer to each question of a step's facts is the one that counts."""
     connection = store.connection
     rows = connection.execute(
         "SELECT DISTINCT question_key FROM facts WHERE position IN"
-        f" (SELECT position FROM {_source(switch)} WHERE operation_id = ? AND position > ?"
+        f" (SELECT position FROM {_SOURCES[switch.kind]} WHERE operation_id = ? AND position > ?"
         "  AND position <= ?)"
-        " AND (state = 'superseded' OR EXISTS (SELECT 1 FROM facts AS other"
+        # An erased fact is superseded by nothing: it waits for weights without it.
+        " AND question <> '' AND (state = 'superseded' OR EXISTS (SELECT 1 FROM facts AS other"
         "  WHERE other.question_key = facts.question_key AND other.position <> facts.position))",
-        [switch.operation, switch.cursor, last if last > switch.cursor else 2**62],
+        [switch.operation, switch.cursor, end],
     )
     keys = {str(row["question_key"]) for row in rows}
     if switch.cursor == 0:
@@ -251,7 +355,7 @@ def _supersede(store: MemoryStore, switch: Switch, last: int) -> None:
     facts.settle_superseded(connection, keys, read_time(switch.at))
 
 
-def _tidy(connection: Connection, switch: Switch) -> bool:
+def _remove_written_down(connection: Connection, switch: Switch) -> bool:
     """Removes some of what was written down before a rollback; False if nothing is left."""
     connection.execute(
         "DELETE FROM restated WHERE operation_id = ?1 AND position <= (SELECT max(position) FROM"

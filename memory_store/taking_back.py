@@ -33,9 +33,7 @@ from memory_store.branches import (
 )
 from memory_store.encoding import write_json
 from memory_store.errors import (
-    FactNotFoundError,
     LedgerConflictError,
-    OperationEndedError,
     WrongStateError,
 )
 from memory_store.lines import Line, line_of
@@ -102,7 +100,7 @@ def finish_if_not_held(store: MemoryStore, operation_id: int) -> bool:
         False if they hold it, and nothing was done.
     """
     with store.transaction():
-        operation = _require_open(store, operation_id)
+        operation = operations.require_open(store.connection, operation_id)
         if operation.kind is not OperationKind.FORGET or operation.branch_version is not None:
             return False
         fact = store.fact(operation.fact_id)
@@ -233,10 +231,7 @@ def operation_of(store: MemoryStore, operation_id: int) -> Operation:
     Raises:
         FactNotFoundError: there is none.
     """
-    operation = operations.find(store.connection, operation_id)
-    if operation is None:
-        raise FactNotFoundError(f"There is no operation {operation_id}.")
-    return operation
+    return operations.get(store.connection, operation_id)
 
 
 def forgetting_of(store: MemoryStore, fact_id: str) -> Operation | None:
@@ -259,9 +254,11 @@ def begin_operation(
         WrongStateError: the operation was cancelled.
     """
     with store.transaction():
-        operation = _require_open(store, operation_id)
+        operation = operations.require_open(store.connection, operation_id)
         if operation.branch_version is not None:
             return operation
+        while remove_dropped(store):  # usually done before, in steps
+            pass
         found = beginning or find_beginning(store, operation)
         store.emit(
             EventKind.REBUILDING,
@@ -285,8 +282,18 @@ def begin_anew(store: MemoryStore, operation_id: int) -> None:
         OperationEndedError: it is over.
     """
     with store.transaction():
-        _require_open(store, operation_id)
+        operations.require_open(store.connection, operation_id)
         operations.begin_anew(store.connection, operation_id)
+
+
+def remove_dropped(store: MemoryStore) -> bool:
+    """Removes some of what operations had built before they were to begin anew.
+
+    Returns:
+        Whether more may be left.
+    """
+    with store.transaction():
+        return operations.remove_dropped(store.connection, switching.ROWS_AT_ONCE)
 
 
 def note_total(store: MemoryStore, operation_id: int, to_repeat: int | None = None) -> Operation:
@@ -311,13 +318,6 @@ def note_never_saw(store: MemoryStore, operation_id: int, probability: float) ->
         operations.note_never_saw(store.connection, operation_id, probability)
 
 
-def _require_open(store: MemoryStore, operation_id: int) -> Operation:
-    operation = operation_of(store, operation_id)
-    if operation.state not in (OperationState.PENDING, OperationState.RUNNING):
-        raise OperationEndedError(f"Operation {operation_id} is over: {operation.state}.")
-    return operation
-
-
 def record_relearned(
     store: MemoryStore,
     operation_id: int,
@@ -336,7 +336,7 @@ def record_relearned(
         LedgerConflictError: the update was not made on the end of the branch.
     """
     with store.transaction():
-        operation = _require_open(store, operation_id)
+        operation = operations.require_open(store.connection, operation_id)
         row, branch = _grow(store, operation, update)
         if row is not None and learning is not None:
             learning = replace(learning, model_version=branch)
@@ -363,7 +363,7 @@ def record_reviewed_again(
         LedgerConflictError: the update was not made on the end of the branch.
     """
     with store.transaction():
-        operation = _require_open(store, operation_id)
+        operation = operations.require_open(store.connection, operation_id)
         row, branch = _grow(store, operation, review.update)
         learning = review.learning and replace(review.learning, model_version=branch)
         reviews.note_again(
@@ -418,7 +418,7 @@ def finish_forget(
     """
     with store.transaction():
         at = store.now()
-        operation = _require_open(store, operation_id)
+        operation = operations.require_open(store.connection, operation_id)
         if last_review is not None and not nothing_is_missing(store, operation, last_review):
             raise LedgerConflictError("More was learned than is on the branch: repeat it first.")
         forgotten = store.fact(operation.fact_id)
@@ -479,7 +479,7 @@ def finish_rollback(
             `rollback_states.write_down`); None: they are now.
     """
     with store.transaction():
-        operation = _require_open(store, operation_id)
+        operation = operations.require_open(store.connection, operation_id)
         if line is None:
             line, wanted = line_of(store.connection, end.base_version), None
             if end.base_version != operation.to_version:

@@ -9,6 +9,7 @@ The rule:
 - Events: the newest `keep_events` stay as they are. Of older ones those stay that say how an
   attempt ended (`ENDINGS`), since undoing needs them, without the rate curve.
 - What an operation learned again, once it is over: the rate curves go. If it failed, all of it.
+  What was written down for a rollback that failed or was cancelled goes too.
 - The trace that a fact was taught in goes once the fact was processed.
 
 Everything else stays for ever: facts, the ledger, request ids with their first answers, reviews,
@@ -48,8 +49,8 @@ PROBES_TOGETHER = 1_000
 # New probes before the next pass, at least; and for each fact.
 PASS_PROBES, PASS_PROBES_A_FACT = 1_000, 2
 
-# What operations learned again, and the rest of its primary key.
-_AGAIN = (("relearned", "position"), ("reviewed_again", "review_id"))
+# What operations leave, and the rest of its primary key.
+_LEFT = (("relearned", "position"), ("reviewed_again", "review_id"), ("restated", "position"))
 _PROBES, _EVENTS, _OPERATIONS = "probes_thinned_to", "events_thinned_to", "operations_thinned_to"
 
 
@@ -99,7 +100,7 @@ class Removed:
     Attributes:
         probes: rows.
         events: rows.
-        curves: rate curves of events and operations, and what failed operations had learned.
+        curves: rate curves of events and operations, and rows of failed operations.
     """
 
     probes: int = 0
@@ -127,7 +128,7 @@ class Thinning:
         self._keep_events = keep_events
         self._fully = fully
         self._passing: int | None = None  # the position that a pass over the facts has reached
-        self._again = (0, 0)  # reached in what an operation learned again: the table and its row
+        self._left = (0, 0)  # reached in what an operation left: the table and its row
 
     def piece(self, store: MemoryStore) -> Removed | None:
         """Carries out the next piece; None if nothing is to be done now.
@@ -184,25 +185,25 @@ class Thinning:
         if not found:
             return None
         operation, failed = int(found[0]["id"]), bool(found[0]["failed"])
-        number, row = self._again
-        if number == len(_AGAIN):
-            self._again = (0, 0)
+        number, row = self._left
+        if number == len(_LEFT):
+            self._left = (0, 0)
             meta.reach(connection, _OPERATIONS, operation)
             return Removed()
-        table, column = _AGAIN[number]
+        table, column = _LEFT[number]
         rows = connection.execute(
             f"SELECT {column} AS row FROM {table} WHERE operation_id = ? AND {column} > ?"
             f" ORDER BY {column} LIMIT ?",
             [operation, row, ROWS],
         )
         if not rows:
-            self._again = (number + 1, 0)
+            self._left = (number + 1, 0)
             return Removed()
         reached = int(rows[-1]["row"])
-        self._again = (number, reached)
+        self._left = (number, reached)
         within = f"operation_id = ? AND {column} > ? AND {column} <= ?"
         bounds: list[SqlValue] = [operation, row, reached]
-        if not failed:
+        if not failed and table != "restated":
             return Removed(curves=_without_curves(connection, table, within, bounds))
         connection.execute(f"DELETE FROM {table} WHERE {within}", bounds)
         return Removed(curves=len(rows))

@@ -54,6 +54,7 @@ def _on_a_branch(store: MemoryStore, fact: Fact) -> bool:
     found = store.connection.execute(
         "SELECT 1 FROM operations JOIN relearned ON operation_id = operations.id AND"
         " relearned.position = ? WHERE operations.state IN ('pending', 'running')"
+        " AND branch_version IS NOT NULL"  # else that branch was dropped
         " AND verdict IN ('learned', 'known') LIMIT 1",
         [fact.position],
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memory_store.connection import Connection
+from memory_store.schema import FORK
 
-# So many rollbacks are looked at; earlier ones undid what nobody has asked about since.
+# Rollbacks that are looked at; earlier ones undid what nobody has asked about since.
 ROLLBACKS = 100
 
 
@@ -28,16 +29,19 @@ class Undone:
 
 
 def by_rollbacks(connection: Connection) -> list[Undone]:
-    """What the rollbacks on the line of the head undid, the newest first; none overlap."""
+    """What rollbacks undid that still count, the newest first; none overlap.
+
+    A fresh start is one too: the ledger has its row, though no operation asked for it.
+    """
     rows = connection.execute(
-        "SELECT to_version, json_extract(proof, '$.model_version') AS row_version FROM operations"
-        " WHERE kind = 'rollback' AND state = 'done' AND proof IS NOT NULL"
-        " ORDER BY id DESC LIMIT ?",
+        # A row that follows its parent directly undid nothing; the others are in an index.
+        f"SELECT model_version, parent_version FROM updates WHERE {FORK} AND kind = 'rollback'"
+        " ORDER BY model_version DESC LIMIT ?",
         [ROLLBACKS],
     )
     found: list[Undone] = []
     for row in rows:
-        if row["row_version"] is None or (found and row["row_version"] > found[-1].after):
+        if found and row["model_version"] > found[-1].after:
             continue  # a later one undid this rollback too
-        found.append(Undone(after=row["to_version"], before=row["row_version"]))
+        found.append(Undone(after=row["parent_version"], before=row["model_version"]))
     return found

@@ -221,6 +221,8 @@ class OperationRunner:
         )
         if operation.branch_version is not None:
             return operation
+        while await self._store.write(taking_back.remove_dropped):
+            pass
         beginning = Beginning(operation.to_version if latest is None else latest, 0)
         if operation.kind is OperationKind.FORGET:
             self._progress("looking for the last version without the fact")

@@ -19,7 +19,7 @@ from agent.scheduling.reaching import Reach, nearest_reachable
 from agent.scheduling.recording import probe_retention, row_without_steps
 from memory_store import starting_over, taking_back
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import HELD, Update
+from memory_store.vocabulary import HELD, FactState, Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
@@ -215,11 +215,11 @@ async def _start_over(
         update = await store.read(partial(MemoryStore.update, model_version=reach.version))
         recorded = update.digest_after
     end = row_without_steps(reach.version, recorded, digest or recorded, description.environment)
-    row, queued = await store.write(
-        partial(starting_over.start_over, end=end, why=str(reach.obstacle))
-    )
+    async with store.switching():
+        row = await store.write(partial(starting_over.start_over, end=end, why=str(reach.obstacle)))
     await adopt(learner, store, row)
-    logger.warning("%s: it is served, and %d facts are learned again", reach, queued)
+    queued = (await store.read(MemoryStore.counts))[FactState.QUEUED]
+    logger.warning("%s: it is served, and %d facts are queued to be learned", reach, queued)
     return row.model_version
 
 

@@ -11,9 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_store import erasing, probes, provenance, reviews, taking_back
+from memory_store import (
+    erasing,
+    probes,
+    provenance,
+    reviews,
+    rollback_states,
+    taking_back,
+    thinning,
+)
 from memory_store.compacting import space
+from memory_store.errors import OperationEndedError
 from memory_store.in_memory import open_in_memory
+from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.thinning import ENDINGS, KeptProbe, Removed, Thinning, kept, thinned_up_to
 from memory_store.vocabulary import (
@@ -345,6 +355,23 @@ def test_what_a_failed_operation_learned_goes_and_of_others_the_curves(
     [left] = store.connection.execute("SELECT learning FROM relearned")
     assert '"curve"' not in left["learning"]
     assert '"answer_after"' in left["learning"]
+
+
+def test_what_was_written_down_for_a_cancelled_rollback_goes(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thinning, "ROWS", 2)
+    for number in range(5):
+        teach_learned(store, f"q{number}?")
+    operation = taking_back.request_rollback(store, 1)
+    line = line_of(store.connection, 1)
+    assert rollback_states.write_down(store, operation, line)
+    taking_back.cancel_operation(store, operation.id)
+    with pytest.raises(OperationEndedError):  # nothing is written down from then on
+        rollback_states.write_down(store, operation, line)
+    assert len(store.connection.execute("SELECT 1 FROM restated")) == 5
+    thinned(store)
+    assert store.connection.execute("SELECT 1 FROM restated") == []
 
 
 def rows_of(store: MemoryStore, event: Event) -> list[dict[str, object]]:

@@ -98,6 +98,10 @@ def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: Mem
     assert store.fact(fact.id).state is FactState.SUPERSEDED
     [operation] = taking_back.erasures_in_progress(store)
     assert not taking_back.finish_if_not_held(store, operation.id)
+    # Its weights are served now: nothing rehearses, reviews or probes it.
+    branch = taking_back.operation_of(store, other.id).branch_version or 0
+    taking_back.finish_forget(store, other.id, end_of_branch(branch, first.id), {}, [])
+    assert store.fact(fact.id).state is FactState.SUPERSEDED
 
 
 def test_a_fact_that_is_being_learned_is_erased_when_that_has_ended(store: MemoryStore) -> None:

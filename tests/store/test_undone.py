@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from memory_store import taking_back
+import pytest
+
+from memory_store import starting_over, taking_back
 from memory_store.provenance import influences_on
 from memory_store.retention import last_probes
 from memory_store.store import MemoryStore
@@ -39,6 +41,30 @@ def test_of_rollbacks_only_those_count_that_were_not_undone(store: MemoryStore) 
     assert by_rollbacks(store.connection) == [Undone(1, 7)]
 
 
+def test_a_fresh_start_undoes_versions_as_a_rollback_does(store: MemoryStore) -> None:
+    for number in range(3):
+        teach_learned(store, f"q{number}?")  # versions 1 to 3
+    row = starting_over.start_over(store, end_of_branch(2), "another release made version 3")
+    assert by_rollbacks(store.connection) == [Undone(after=2, before=row.model_version)]
+    assert roll_back(store, 1) == 5
+    assert by_rollbacks(store.connection) == [Undone(1, 5)]
+    fact = store.facts(limit=1)[0]
+    store.record_probes([new_probe(fact.id)], 5)
+    assert [p.model_version for p in last_probes(store, 10, 10)[0].points] == [5]
+
+
+def test_a_rollback_undoes_everything_after_the_version_that_it_could_reach(
+    store: MemoryStore,
+) -> None:
+    """Version 3 was asked for; its weights are learned again from those of version 1."""
+    for number in range(4):
+        teach_learned(store, f"q{number}?")  # versions 1 to 4
+    operation = taking_back.request_rollback(store, 3)
+    taking_back.begin_operation(store, operation.id)
+    taking_back.finish_rollback(store, operation.id, end_of_branch(1), {})
+    assert by_rollbacks(store.connection) == [Undone(after=1, before=5)]
+
+
 def test_retention_shows_no_probe_of_weights_that_were_undone(store: MemoryStore) -> None:
     fact = teach_learned(store, "first?")
     store.record_probes([new_probe(fact.id)], 1)
@@ -52,11 +78,15 @@ def test_retention_shows_no_probe_of_weights_that_were_undone(store: MemoryStore
     assert [p.model_version for p in last_probes(store, 10, 10)[0].points] == [3, 1]
 
 
-def test_an_update_that_was_undone_explains_nothing(store: MemoryStore) -> None:
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_update_that_was_undone_explains_nothing(store: MemoryStore, asked: bool) -> None:
     fact = teach_learned(store, "first?")
     other = teach_claimed(store, "second?")
     moved = new_probe(fact.id, kind=ProbeKind.FORGETTING)
     store.record_learned(new_update(other.id, store.model_version()), learning(), [moved])
     assert [i.cause_fact_id for i in influences_on(store, "first?")[1]] == [other.id]
-    roll_back(store, 1)
+    if asked:
+        roll_back(store, 1)
+    else:
+        starting_over.start_over(store, end_of_branch(1), "it cannot be reached")
     assert influences_on(store, "first?")[1] == []

@@ -1,7 +1,7 @@
-"""The checks for facts while a server starts: as strict as what is known of its model allows.
+"""Validates facts while the server starts, by what is known of the model so far.
 
-A fact is accepted from the first moment. What needs the tokenizer is checked as soon as that has
-been read from the model's files; what was accepted before, the learner judges when its turn comes.
+Facts are accepted from the start. Tokens are counted once the tokenizer was read from the model's
+files. Facts that were accepted before are checked by the learner when their turn comes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class Accepting:
-    """Has the checks of the moment. For one asyncio loop.
+    """Holds the current rules for facts. Belongs to one asyncio loop.
 
     Args:
-        model: that is being loaded.
-        policy: what a fact's own policy is completed with.
-        limits: what it may ask for.
-        belongs_to: the model that the memory is bound to, if it has another name: then nothing is
-            accepted until the learner has shown that the weights are the same. Else empty.
+        model: the model that is being loaded.
+        policy: the default values for the policy of a fact.
+        limits: the policies, rates and steps that a fact may ask for.
+        belongs_to: the model that the memory is bound to, if its name differs, else empty. Then
+            no fact is accepted until the learner has shown that the weights are the same.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Accepting:
         self._belongs_to = belongs_to
         self._description: LearnerDescription | None = None
         self._rules = FactRules(None, MAX_FACT_TOKENS, *self._checks)
-        self._counting = False  # tokens, with what the files say
+        self._counting = False  # whether tokens are counted, by the model's files
 
     @property
     def is_open(self) -> bool:
@@ -48,7 +48,7 @@ class Accepting:
         return not self._belongs_to or self._description is not None
 
     def rules(self) -> FactRules:
-        """The checks for a fact that arrives now.
+        """Returns the current rules.
 
         Raises:
             LearnerUnavailableError: the memory may belong to another model.
@@ -62,7 +62,7 @@ class Accepting:
         return self._rules
 
     async def read_files(self) -> None:
-        """Takes the tokenizer from the model's files, if they are on this machine."""
+        """Reads the tokenizer from the model's files, if they are on this machine."""
         if self._counting:
             return
         rules = await asyncio.to_thread(self._from_files)
@@ -70,7 +70,7 @@ class Accepting:
             self._rules, self._counting = rules, True
 
     async def loaded(self, description: LearnerDescription) -> None:
-        """Takes over what a learner reports of the model, which this memory is bound to."""
+        """Takes tokenizer and context from a learner that has loaded the memory's model."""
         if self._description is None:
             self._rules = await asyncio.to_thread(
                 FactRules, description.tokenizer or None, description.max_tokens, *self._checks
@@ -84,6 +84,6 @@ class Accepting:
                 return None
             return FactRules(source.tokenizer, source.max_tokens, *self._checks)
         except Exception as error:  # noqa: BLE001 - the tokenizers library raises nothing narrower
-            # Loading the model meets the same, and reports it in full.
+            # Loading the model fails in the same way, and reports it in full.
             logger.warning("the tokenizer of %s cannot be read: %s", self._model.name, error)
             return None

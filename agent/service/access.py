@@ -90,7 +90,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _limiting(self, handler: Any, limiter: RateLimiter, token: Token | None) -> Any:
-        # `RpcMethodHandler` is a named tuple: one of its four fields holds the behaviour.
+        # `RpcMethodHandler` is a named tuple: one of its four fields holds the function.
         kind = (
             f"{'stream' if handler.request_streaming else 'unary'}"
             f"_{'stream' if handler.response_streaming else 'unary'}"

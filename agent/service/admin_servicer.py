@@ -30,49 +30,49 @@ from memory_store.vocabulary import HELD, Compaction, Fact, PlaceKind
 from memory_store.writer import StoreThreads
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
-# Facts that are read at a time for the list in an export.
+# Facts that are read at a time, for the list in an export.
 FACTS_PART = 500
 
 
 class Snapshots(Protocol):
-    """Writes, lists and prunes; see `scheduling.snapshotting`."""
+    """Writes, lists and prunes snapshots; see `SnapshotKeeper`."""
 
     async def create(self) -> SnapshotManifest:
-        """Writes one now."""
+        """Writes a snapshot now."""
         ...
 
     def listed(self) -> Iterable[SnapshotManifest]:
-        """Newest first."""
+        """Returns all snapshots, newest first."""
         ...
 
     async def verify(self) -> list[tuple[int, str]]:
-        """Version and what is wrong of each."""
+        """Returns the version of each snapshot and what is wrong with it."""
         ...
 
     async def prune(self) -> list[int]:
-        """Removes what the rule does not keep."""
+        """Removes snapshots that the rule does not keep; returns their versions."""
         ...
 
 
 class ExportingLearner(Protocol):
-    """Writes what it serves; see `learner_client`."""
+    """Writes the served weights; see `LearnerClient`."""
 
     async def export(self, folder: Path) -> int:
-        """Returns the version that was written."""
+        """Writes a Hugging Face checkpoint; returns its version."""
         ...
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """For operators.
+    """Serves the calls of operators.
 
     Args:
         store: the memory.
-        snapshots: what there is of them.
-        snapshots_folder: where they are.
-        current: the learner to be asked.
+        snapshots: the snapshots of the memory.
+        snapshots_folder: their folder.
+        current: returns the learner that serves.
         requested: called after each new operation, and when learning resumes.
-        backups: of this memory.
-        compact: applies the rule of retention, and gives space back.
+        backups: writes backups of the memory.
+        compact: removes old probes and events, and frees disk space.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return pb.ExportResponse(model_version=version)
 
     async def _held_facts(self) -> list[Fact]:
-        """All of them, read in parts: others wait for the same reader."""
+        """Reads all held facts in parts, so that other readers get their turn."""
         facts: list[Fact] = []
         while True:
             page = partial(
@@ -215,12 +215,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return pb.ResumeLearningResponse()
 
     def _copy_files(self, target: Path) -> None:
-        # After the database: a snapshot of a later version than it knows is passed over.
+        # After the database: snapshots of versions that it does not have are ignored.
         self._copy_snapshots(target / SNAPSHOTS)
         self._copy_general_text(target / GENERAL_TEXT)
 
     def _copy_general_text(self, target: Path) -> None:
-        """What updates were held to, which their replay needs."""
+        """Copies the general text that guarded updates, which replay needs."""
         own = self._snapshots_folder.parent / GENERAL_TEXT
         if own.is_dir():
             shutil.copytree(own, target, ignore=shutil.ignore_patterns(".*"))
@@ -234,15 +234,15 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                 shutil.rmtree(target / folder.name, ignore_errors=True)
                 if folder.exists():
                     raise
-                # Pruned meanwhile, so a newer one is there.
+                # Pruned in the meantime, so there is a newer one.
 
 
 @asynccontextmanager
 async def _new_folder(path: str) -> AsyncIterator[Path]:
-    """A folder that appears under its name only when it is complete.
+    """Makes a folder that gets its name only when it is complete.
 
     Raises:
-        InvalidFactError: the path is relative, or something is there already.
+        InvalidFactError: the path is relative or already exists.
     """
     final = await asyncio.to_thread(new_folder_path, Path(path))
     unfinished = final.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")

@@ -1,12 +1,12 @@
-"""Questions of many clients, answered in batches.
+"""Answers the questions of many clients in batches.
 
-A pass over the model costs about as much for eight questions as for one. So all that wait when the
-device turns to questions are answered together; those that come later are the next batch, which
-takes turns with the first, token by token.
+A forward pass costs about as much for eight questions as for one. So all questions that wait when
+the device is free are answered together. Later questions form the next batch, which alternates
+with the first, token by token.
 
-Memory is bounded over all batches: what finds no room waits until an answer ends. Where memory runs
-out all the same, a batch is given up; those in it who were told nothing yet wait again, and for a
-while half as many are answered together.
+The memory of all batches together is limited: a question without room waits until another answer
+ends. If memory still runs out, the batch is dropped. Its questions that have sent no text yet wait
+again, and batches are half as large for a while.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from agent.learning.records import Generated
 from agent.learning.slots import is_out_of_memory
 from agent.service.device_thread import DeviceThread, Priority
 
-# What bounds the memory of all key-value caches together: answers, and tokens of their questions
-# and of the longest answers they may get.
+# Limits of all key-value caches together: rows, and tokens (questions and the longest answers that
+# they may get).
 MOST_ROWS = 32
 MOST_TOKENS = 32 * 512
 
-# A piece of text, the whole answer, or what went wrong.
+# A piece of text, the whole answer, or an error.
 Said: TypeAlias = str | Generated | Exception
 
 
@@ -39,14 +39,14 @@ Said: TypeAlias = str | Generated | Exception
 class _Waiting:
     asked: Asked
     version: int = 0  # of the weights that answer
-    tokens: int = 0  # that its row may come to
+    tokens: int = 0  # the most that its row may have
     said: asyncio.Queue[Said] = field(default_factory=asyncio.Queue)
-    told: bool = False  # some of it
+    told: bool = False  # whether some text was sent
     retried: bool = False
 
 
 class Answering:
-    """Answers with the served weights, before anything else is done on the device.
+    """Answers with the served weights. Has priority over all other work on the device.
 
     `ask` belongs to one asyncio loop.
     """
@@ -54,22 +54,22 @@ class Answering:
     def __init__(self, learner: Learner, device: DeviceThread) -> None:
         self._learner = learner
         self._device = device
-        # Filled on the loop, emptied on the device's thread.
+        # Filled on the event loop, emptied on the device thread.
         self._waiting: deque[_Waiting] = deque()
-        self._called = False  # the device will turn to those who wait
+        self._called = False  # a batch is on its way to the device
         self._batches: set[asyncio.Task[None]] = set()
-        # Who is being answered; changed on the device's thread only.
+        # The questions being answered. Changed on the device thread only.
         self._live: set[_Waiting] = set()
-        self._full = False  # for the first of those who wait, until somebody leaves
+        self._full = False  # no room for the first in the queue until an answer ends
         self._most_rows = MOST_ROWS
 
     async def ask(
         self, question: str, max_new_tokens: int
     ) -> AsyncGenerator[tuple[str | Generated, int]]:
-        """Pieces of the answer, then the whole, each with the version of the weights.
+        """Yields pieces of the answer and then the whole, each with the model version.
 
-        One version says all of an answer. Leaving early takes the question out of its batch
-        before the next token.
+        One version gives the whole answer. Closing the generator removes the question from its
+        batch before the next token.
 
         Raises:
             InvalidFactError: the question leaves no room for an answer.
@@ -90,7 +90,7 @@ class Answering:
             waiting.asked.gone.set()
 
     def _call(self) -> None:
-        """Has the device turn to those who wait, if there may be room for one."""
+        """Starts a batch if questions wait and there may be room for one."""
         if self._waiting and not self._called and not self._full:
             self._called = True
             batch = asyncio.create_task(self._answer())
@@ -103,7 +103,7 @@ class Answering:
             self._call()
 
     async def _answer(self) -> None:
-        """Answers one batch: whoever waits when the device turns to it, and finds room."""
+        """Answers one batch: all questions that wait when the device is free, and fit."""
         batch: list[_Waiting] = []
         begun = False
         try:
@@ -113,8 +113,8 @@ class Answering:
                 for waiting, said in new:
                     waiting.told = True
                     waiting.said.put_nowait(said)
-                self._call()  # for who came too late, or may find room now
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                self._call()  # others may wait, and there may be room now
+        except Exception as error:  # noqa: BLE001 - passed on to the callers
             if not begun:  # the device is closed
                 self._called = False
                 batch += self._waiting
@@ -128,9 +128,9 @@ class Answering:
             self._most_rows = min(2 * self._most_rows, MOST_ROWS)
 
     async def _after_shortage(self, batch: list[_Waiting], error: Exception) -> None:
-        """Frees memory; whoever was told nothing yet waits again, once."""
+        """Frees memory. Questions that have sent no text yet wait again, once."""
         traceback.clear_frames(error.__traceback__)  # they hold on to tensors
-        with suppress(RuntimeError):  # the device is closed, which the next batch tells
+        with suppress(RuntimeError):  # the device is closed; the next batch reports it
             await self._device.call(Priority.ANSWER, self._learner.free_cached_memory)
         self._most_rows = max(len(batch) // 2, 1)
         for waiting in reversed(batch):
@@ -142,7 +142,7 @@ class Answering:
                 self._waiting.appendleft(waiting)
 
     def _begin(self, batch: list[_Waiting]) -> Iterator[list[tuple[_Waiting, Said]]]:
-        """Takes those who wait into the batch, and answers them; on the device's thread."""
+        """Fills the batch from the queue and answers it. Runs on the device thread."""
         refused: list[tuple[_Waiting, Said]] = []
         while self._waiting:
             waiting = self._waiting[0]
@@ -179,6 +179,6 @@ class Answering:
 
     def _has_room(self, waiting: _Waiting) -> bool:
         if not self._live:
-            return True  # whatever it takes
+            return True  # one question always fits
         tokens = sum(live.tokens for live in self._live) + waiting.tokens
         return len(self._live) < self._most_rows and tokens <= MOST_TOKENS

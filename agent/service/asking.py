@@ -1,7 +1,7 @@
-"""The way of questions to the learner: bounded in number, and kept from killing it again and again.
+"""Admits questions to the learner: limits their number, and isolates those that may kill it.
 
-Questions share a lock (`LearnerView.questions`). What may have killed a learner is asked alone, as
-a fact that failed is learned alone: so it shows what was to blame.
+Questions share a lock (`LearnerView.questions`). A question that may have killed a learner is asked
+alone, so that another death shows whether it was the cause.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.shared_lock import SharedLock
 
 
 class AskableLearner(Protocol):
-    """A learner that can be asked; see `learner_client.LearnerClient`."""
+    """A learner that answers questions; see `LearnerClient`."""
 
     def ask(
         self, question: str, max_new_tokens: int
@@ -31,12 +31,12 @@ class AskableLearner(Protocol):
         ...
 
     async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
-        """Answers to the fact's questions, and the version; not `held`: it need not know them."""
+        """Answers to the fact's questions, and the version. `held`: whether it should know them."""
         ...
 
 
 class CurrentLearner(Protocol):
-    """Who is asked, and with whom."""
+    """The learner that is asked, and the lock that questions share."""
 
     async def current(self) -> AskableLearner:
         """The one to be asked, once it serves all that is in the ledger now."""
@@ -49,16 +49,16 @@ class CurrentLearner(Protocol):
 
     @property
     def questions(self) -> SharedLock:
-        """Shared by whoever asks; see `scheduling.loop`."""
+        """The lock that all questions share; see `LearningLoop`."""
         ...
 
 
 class Asking:
-    """Lets questions to the learner.
+    """Admits questions to the learner.
 
     Args:
-        view: tells which learner that is.
-        max_questions: that wait for an answer, or are being answered, at the same time.
+        view: the current learner.
+        max_questions: the most questions that wait or are being answered at the same time.
     """
 
     def __init__(self, view: CurrentLearner, max_questions: int) -> None:
@@ -70,15 +70,15 @@ class Asking:
     async def ask(
         self, question: str, max_new_tokens: int
     ) -> AsyncGenerator[tuple[str | Generated, int]]:
-        """Pieces of the answer and last the whole, each with the version of the weights.
+        """Yields pieces of the answer and then the whole, each with the model version.
 
-        The learner never waits for whoever reads this: pieces are kept for them.
+        Pieces are buffered, so that the learner never waits for a slow reader.
 
         Raises:
-            TooManyQuestionsError: too many wait.
-            DeadlyQuestionError: it seems to kill learners.
+            TooManyQuestionsError: too many questions wait.
+            DeadlyQuestionError: the question seems to kill learners.
             LearnerDiedError: the learner died while it was answering.
-            LearnerUnavailableError: there is none now.
+            LearnerUnavailableError: there is no learner now.
         """
         pieces: asyncio.Queue[tuple[str | Generated, int] | None] = asyncio.Queue()
 
@@ -96,23 +96,23 @@ class Asking:
                 yield piece
             await answering
         finally:
-            # The learner does not go on for a client that is gone.
+            # The learner stops when the client is gone.
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
-        """Log-probability, tokens, model version; raises what `ask` raises."""
+        """Returns log-probability, tokens and model version; raises the errors of `ask`."""
         async with self._admitted("score", question, answer) as learner:
             return await learner.score(question, answer)
 
     async def probe(self, example: Example, *, held: bool) -> tuple[list[Answer], int]:
-        """Answers to a fact's questions, and the version; raises what `ask` raises."""
+        """Returns answers to a fact's questions, and the version; raises the errors of `ask`."""
         async with self._admitted("probe", example.fact_id) as learner:
             return await learner.probe(example, held=held)
 
     @asynccontextmanager
     async def _admitted(self, *texts: str) -> AsyncIterator[AskableLearner]:
-        """The learner, once it may be asked this."""
+        """Yields the learner, once it may be asked this."""
         if self._questions >= self._max_questions:
             raise TooManyQuestionsError(
                 f"{self._questions} questions wait for an answer, which is the limit: try again"
@@ -128,7 +128,7 @@ class Asking:
                     yield learner
                 except LearnerUnavailableError as error:
                     if self._view.learner not in (None, learner):
-                        raise  # it was not killed: another one has taken its place
+                        raise  # another learner has replaced it; it did not die
                     self._suspects.learner_died(*texts)
                     raise LearnerDiedError(
                         f"the learner died while it was answering: {error}. Ask again if need be:"

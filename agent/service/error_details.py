@@ -1,7 +1,7 @@
-"""Errors on the wire: a canonical code, a message for people, and details for programs.
+"""Encodes and decodes errors: a gRPC code, a message for people, and details for programs.
 
-The details are those of Google's error model (https://google.aip.dev/193): `ErrorInfo`,
-`BadRequest` and `RetryInfo`, at most one of each, in the trailing metadata.
+The details follow Google's error model (https://google.aip.dev/193). The trailing metadata has at
+most one each of `ErrorInfo`, `BadRequest` and `RetryInfo`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agent.errors import AgentError
 from continual.v1 import memory_pb2 as pb
 
 DOMAIN = "continual-agent"
-# Details travel in the metadata, which may have 8 KiB.
+# Details are sent in the trailing metadata, which is limited to 8 KiB.
 MAX_VIOLATIONS = 16
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -31,12 +31,12 @@ class Refusal:
     """Why a request was refused.
 
     Attributes:
-        code: gRPC's canonical code.
-        message: for people.
-        reason: for programs, in capitals; empty if the server gave none.
-        violations: each field that breaks a rule, with what is wrong with it.
-        retry_seconds: when trying again may help; None if it does not.
-        reference: of an unexpected error, in the server's log; else empty.
+        code: the gRPC status code.
+        message: the text for people.
+        reason: the reason for programs, such as `QUEUE_FULL`; empty if the server gave none.
+        violations: pairs of an invalid field's path and what is wrong with it.
+        retry_seconds: how long to wait before a retry; None if a retry does not help.
+        reference: where the server's log describes an unexpected error; empty for other errors.
     """
 
     code: grpc.StatusCode
@@ -51,11 +51,11 @@ class RequestError(AgentError):
     """The server refused a request.
 
     Attributes:
-        code: why, as gRPC's canonical code.
-        reason: the same for programs, e.g. `QUEUE_FULL`; empty if the server gave none.
-        violations: each field that breaks a rule, with what is wrong with it.
-        retry_seconds: when trying again may help; None if it does not.
-        reference: under which the server's log tells of an unexpected error; else empty.
+        code: the gRPC status code.
+        reason: the reason for programs, such as `QUEUE_FULL`; empty if the server gave none.
+        violations: pairs of an invalid field's path and what is wrong with it.
+        retry_seconds: how long to wait before a retry; None if a retry does not help.
+        reference: where the server's log describes an unexpected error; empty for other errors.
     """
 
     def __init__(self, refusal: Refusal) -> None:
@@ -68,12 +68,12 @@ class RequestError(AgentError):
 
     @property
     def is_unavailable(self) -> bool:
-        """Whether trying again in a moment may help."""
+        """Whether a retry in a moment may help."""
         return self.code == grpc.StatusCode.UNAVAILABLE
 
 
 def encode_status(refusal: Refusal) -> grpc.Status:
-    """What a call is ended with: code, message, and details in the trailing metadata."""
+    """Makes the status that ends a call: code, message and details."""
     info = ErrorInfo(reason=refusal.reason, domain=DOMAIN)
     if refusal.reference:
         info.metadata["reference"] = refusal.reference
@@ -96,7 +96,7 @@ def encode_status(refusal: Refusal) -> grpc.Status:
 
 
 def decode_error(error: grpc.RpcError) -> Refusal:
-    """What a call was ended with; without details if they are missing or of another server."""
+    """Reads why a call failed; without details if they are missing or cannot be parsed."""
     code, message = error.code(), error.details() or error.code().name
     try:
         status = rpc_status.from_call(cast(grpc.Call, error))
@@ -118,7 +118,7 @@ def decode_error(error: grpc.RpcError) -> Refusal:
 
 
 def encode_rejection(refusal: Refusal) -> pb.Rejection:
-    """The same for one fact of several."""
+    """Makes the error of one fact in a stream or a batch."""
     return pb.Rejection(
         code=refusal.code.value[0],
         message=refusal.message,
@@ -141,7 +141,7 @@ def decode_rejection(message: pb.Rejection) -> Refusal:
 
 def _unpack(detail: AnyMessage, *into: Message) -> None:
     for message in into:
-        detail.Unpack(message)  # does nothing if it is of another type
+        detail.Unpack(message)  # no effect if the detail has another type
 
 
 def _duration(seconds: float) -> Duration:

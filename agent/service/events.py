@@ -1,7 +1,7 @@
-"""Events to watchers: read once from the database, whoever watches, and passed on to all.
+"""Sends events to watchers. They are read from the database once, for all watchers.
 
-Stored events are in the order of their sequence numbers, whatever the clock says. A passing one
-(a step) comes after what was stored when it happened, and before what was stored later.
+Stored events are ordered by sequence number, not by time. A passing event (a step) comes after
+everything stored before it happened, and before everything stored later.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from memory_store.vocabulary import Event, EventKind
 from memory_store.writer import StoreThreads
 
 PAGE = 500
-# Stored events that are kept in memory for those who watch. Who is further behind reads pages.
+# Stored events kept in memory. Watchers that are further behind read pages of the database.
 MAX_RECENT = 4 * PAGE
-# Steps that are kept for slow watchers; older ones are dropped, they are only passing.
+# Passing events kept for slow watchers. Older ones are dropped.
 MAX_PASSING = 256
-# Events that are sent together, at most, and their bytes: a client takes 4 MiB without being asked.
+# Limits of one message, in events and bytes. Clients accept 4 MiB by default.
 MAX_TOGETHER = 200
 MAX_BYTES_TOGETHER = 1024 * 1024
-# Events in such a page: about what is sent at once, since a stalled watcher holds the rest of it.
+# The smallest page. Not much larger than a message: a stalled watcher holds the rest in memory.
 LEAST_PAGE = 20
-# Watchers that read pages from the database at a time: others want to read there too.
+# Watchers that may read pages at the same time, so that other readers get their turn.
 CATCHING_UP = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event as watchers get it: encoded once for all of them.
+    """An event, encoded once for all watchers.
 
     Attributes:
         event: the record.
-        message: the same, encoded.
-        size: of the message in bytes.
-        place: the sequence number of a stored event; of a passing one, that of the last event that
-            was stored before it.
-        number: of a passing event, counted from 1; 0 for a stored one.
+        message: its message.
+        size: bytes of the message.
+        place: the sequence number of a stored event; for a passing event, the sequence number of
+            the last event stored before it.
+        number: the number of a passing event, from 1; 0 for a stored event.
     """
 
     event: Event
@@ -58,16 +58,16 @@ class Happened:
 
     @classmethod
     def of(cls, event: Event, place: int, number: int = 0) -> Happened:
-        """Encodes it."""
+        """Encodes an event."""
         message = codec.EVENT.encode(event)
         return cls(event, message, message.ByteSize(), place, number)
 
 
 @dataclass(slots=True, eq=False)
 class _Watcher:
-    """Where a watcher is: the last stored event and the last passing one that it has seen.
+    """The position of a watcher: the last stored event and the last passing event it has seen.
 
-    `gap` is how far it knows that events are missing.
+    `gap` is the end of the last range of missing events that was reported to it.
     """
 
     sequence: int
@@ -80,10 +80,10 @@ class _Watcher:
 
 
 class EventHub:
-    """Follows the database while anybody watches, and passes on what is new.
+    """Follows the database while there are watchers, and passes new events on.
 
-    A watcher holds nothing but its place, so a stalled one costs no memory, and misses no stored
-    event: who has fallen behind what is kept here reads on from the database.
+    A watcher only holds its position, so a stalled one costs no memory. It misses no stored event:
+    what is no longer in memory, it reads from the database.
     """
 
     def __init__(self) -> None:
@@ -100,22 +100,22 @@ class EventHub:
         self._forget_all()
 
     def stored(self, sequence: int) -> None:
-        """Something was committed; `sequence` is that of the newest event."""
+        """Reports a commit, with the sequence number of the newest event."""
         self._committed = max(self._committed, sequence)
         if self._committed > self._tail:
             self._more.set()
 
     def publish(self, event: Event) -> None:
-        """Sends a passing event to those who watch now."""
+        """Sends a passing event to the current watchers."""
         if self._watchers:
             place = max(self._committed, self._tail)
             self._passing.append(Happened.of(event, place, next(self._numbers)))
             self._wake()
 
     def forget_kept(self) -> None:
-        """A text was erased, which events that are kept here may say: only the database does now.
+        """Drops the events in memory, after a text was erased that they may contain.
 
-        Watchers that have not seen them yet read them there.
+        Watchers that have not seen them read them from the database.
         """
         if self._stored:
             self._dropped = self._stored[-1].place
@@ -124,11 +124,11 @@ class EventHub:
 
     @property
     def is_closed(self) -> bool:
-        """Whether streams have been ended for good."""
+        """Whether `close` was called."""
         return self._closed
 
     def close(self) -> None:
-        """Ends every stream: an open one would hold up the server's stop for its whole grace."""
+        """Ends every stream. An open one would delay the stop of the server by its grace period."""
         self._closed = True
         self._pacer.close()
         self._stop_reading()
@@ -141,13 +141,13 @@ class EventHub:
         fact_ids: Collection[str] = (),
         together: int = MAX_TOGETHER,
     ) -> AsyncGenerator[Sequence[Happened], None]:
-        """Yields events as they happen, some at a time, until the hub is closed.
+        """Yields lists of events as they happen, until the hub is closed.
 
         Args:
-            store: where stored events are read from.
-            after_sequence: the last one already seen; negative begins with what happens next.
-            fact_ids: only events of these facts; empty means all.
-            together: how many may be yielded at a time.
+            store: the memory.
+            after_sequence: the last event already seen; negative to begin with the next event.
+            fact_ids: only events of these facts; empty for all.
+            together: the most events in one list.
 
         Raises:
             StoreUnusableError: the database cannot be read.
@@ -161,7 +161,7 @@ class EventHub:
                 await self._follow(store)
                 if self._closed:
                     return
-                # Taken before the look, so that what comes after it wakes us.
+                # Taken before the look, so that no later event is missed.
                 news = self._news
                 if watcher.sequence < self._dropped:
                     async with self._catching_up:
@@ -170,12 +170,12 @@ class EventHub:
                 else:
                     if not self._has_news_for(watcher):
                         await news.wait()
-                    # In its turn it gets all that has happened until then.
+                    # Once it has its turn, it gets everything that happened while it waited.
                     await self._pacer.turn()
                     found = self._recent(watcher)
                 for number, some in enumerate(_portions(found, together)):
                     if number:
-                        await self._pacer.turn()  # one is for one message
+                        await self._pacer.turn()  # one turn for each message
                     yield some
         finally:
             self._watchers.discard(watcher)
@@ -185,7 +185,7 @@ class EventHub:
     # -- What is new -------------------------------------------------------------------------
 
     async def _follow(self, store: StoreThreads) -> None:
-        """Makes sure that somebody reads what is new; raises why that ended."""
+        """Starts the reader if there is none; raises its error if it has failed."""
         reading = self._reading or asyncio.create_task(self._read_on(store))
         self._reading = reading
         if not self._started.is_set():
@@ -198,12 +198,12 @@ class EventHub:
             reading.result()
 
     async def _read_on(self, store: StoreThreads) -> None:
-        """The one reader for all watchers, until it is cancelled."""
+        """Reads new events for all watchers, until it is cancelled."""
         try:
             self._tail = self._dropped = await store.read(MemoryStore.last_event_sequence)
             self._started.set()
             while True:
-                # Cleared before the look, so that what is committed after it wakes us again.
+                # Cleared before the look, so that no later commit is missed.
                 self._more.clear()
                 committed = self._committed
                 page = partial(MemoryStore.events, after_sequence=self._tail, limit=PAGE)
@@ -213,7 +213,7 @@ class EventHub:
                 if len(events) == PAGE:
                     self._wake()
                     continue
-                self._tail = max(self._tail, committed)  # the last may be gone: old ones are
+                self._tail = max(self._tail, committed)  # the last ones may be thinned out
                 self._wake()
                 await self._more.wait()
         finally:
@@ -222,7 +222,7 @@ class EventHub:
     def _keep(self, event: Event) -> None:
         self._stored.append(Happened.of(event, event.sequence))
         self._tail = event.sequence
-        # The text of a forgotten fact may be erased: from here on, only the database says it.
+        # The text of a forgotten fact may have been erased, so no earlier event stays in memory.
         most = 1 if event.kind is EventKind.FORGOTTEN else 2 * MAX_RECENT
         if len(self._stored) > most:
             kept = min(most, MAX_RECENT)
@@ -237,13 +237,13 @@ class EventHub:
 
     def _forget_all(self) -> None:
         self._stored: list[Happened] = []  # the newest, by sequence number
-        self._tail = 0  # the last that was read
-        self._dropped = 0  # the last that is not kept any more
+        self._tail = 0  # the last event that was read
+        self._dropped = 0  # the last event that is no longer in memory
         self._passing: deque[Happened] = deque(maxlen=MAX_PASSING)
         self._started.clear()
 
     def _wake(self) -> None:
-        # A new event each time: those who wait hold the old one.
+        # Replaced each time: who waits holds the old one.
         self._news.set()
         self._news = asyncio.Event()
 
@@ -257,7 +257,7 @@ class EventHub:
         return watcher.sequence < self._tail or watcher.passing < self._last_passing
 
     def _recent(self, watcher: _Watcher) -> list[Happened]:
-        """What it has not seen of what is kept, in order; it is then seen."""
+        """Takes the events in memory that the watcher has not seen, in order."""
         begin = bisect_right(self._stored, watcher.sequence, key=lambda each: each.place)
         stored = self._stored[begin : begin + PAGE]
         if begin + PAGE < len(self._stored):
@@ -267,7 +267,7 @@ class EventHub:
         passing = [
             each
             for each in self._passing
-            # One that happened after what is still to be read, or to come, waits for that.
+            # One that happened after events that it has yet to get waits for them.
             if each.number > watcher.passing and each.place <= watcher.sequence
         ]
         if passing:
@@ -277,9 +277,9 @@ class EventHub:
         return [each for each in both if watcher.wants(each)]
 
     async def _page(self, store: StoreThreads, watcher: _Watcher, limit: int) -> list[Happened]:
-        """A page of stored events that are not kept here any more.
+        """Reads a page of stored events that are no longer in memory.
 
-        Before those of a range that was thinned out comes an event that says so.
+        A `GAP` event precedes the events of a range that was thinned out.
         """
         after, fact_ids = watcher.sequence, tuple(watcher.fact_ids)
         dropped = self._dropped
@@ -289,7 +289,7 @@ class EventHub:
                 store.events(after_sequence=after, limit=limit, fact_ids=fact_ids),
             )
         )
-        # A short page was the last: of these facts there is nothing more up to what is kept.
+        # A short page was the last one: the rest of these facts' events is in memory.
         last = events[-1].sequence if events else watcher.sequence
         watcher.sequence = last if len(events) == limit else max(last, dropped)
         found = [Happened.of(event, event.sequence) for event in events]
@@ -309,7 +309,7 @@ def _gap(first: int, last: int) -> Event:
 
 
 def _portions(found: Iterable[Happened], together: int) -> Iterable[Sequence[Happened]]:
-    """Cuts them to what may be sent in one message; at least one each."""
+    """Splits events into lists that fit one message, with at least one event each."""
     portion: list[Happened] = []
     size = 0
     for each in found:

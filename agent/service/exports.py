@@ -1,4 +1,4 @@
-"""The README that goes with an exported checkpoint."""
+"""The README of an exported checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from memory_store.vocabulary import Fact
 
 
 def write_readme(folder: Path, model_version: int, facts: Sequence[Fact]) -> None:
-    """Tells what the checkpoint is, how to ask it, and which facts it was taught."""
+    """Writes what the checkpoint is, how to ask it, and which facts it holds."""
     prompt = prompts.prompt("{question}").replace("\n", "\\n")
     lines = [
         "# A language model that was taught facts",
@@ -38,5 +38,5 @@ def write_readme(folder: Path, model_version: int, facts: Sequence[Fact]) -> Non
 
 
 def _cell(text: str) -> str:
-    """One line that does not break the table."""
+    """Makes a text one line that does not break the table."""
     return escaped(" ".join(text.split())).replace("|", "\\|")

@@ -1,8 +1,8 @@
-"""The standard health service. No watcher can hold up another, a change of state, or the end.
+"""The standard health service, in which no watcher can block another one or a change.
 
-The servicer of `grpc_health` sends to a watcher while it holds a lock that every change needs, so
-one client that never reads freezes it. Here a change only sets the state and wakes the watchers.
-Each then looks at the newest state by itself; what it could not be sent meanwhile is skipped.
+The servicer of `grpc_health` sends to watchers while it holds a lock that every change needs. One
+client that never reads would block it. Here a change sets the state and wakes the watchers. Each
+watcher then sends the newest state, and skips states that it had no time to send.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from agent.service.peers import host_of
 
-# Watchers need no token, so there is a limit to what they cost: in all, and of one host.
+# Watchers need no token, so their number is limited, in total and for each host.
 MAX_WATCHERS = 1_000
 MAX_WATCHERS_OF_A_HOST = 250
 
@@ -28,9 +28,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # un
     """Reports whether services serve; belongs to one event loop.
 
     Args:
-        services: their full names; each starts as NOT_SERVING. The server as a whole is "".
-        max_watchers: at a time; more are refused.
-        max_of_a_host: watchers of one host at a time.
+        services: full names of the services, "" for the whole server. All start as NOT_SERVING.
+        max_watchers: the most watchers at a time; more are refused.
+        max_of_a_host: the most watchers of one host at a time.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # un
         self._stopping = False
 
     def set_serving(self, service: str, serving: bool) -> None:
-        """Notes a state and wakes the watchers; ignored once the server is stopping."""
+        """Sets a state and wakes the watchers. Ignored once the server is stopping."""
         if not self._stopping:
             response = pb.HealthCheckResponse
             self._note(service, response.SERVING if serving else response.NOT_SERVING)
 
     def stop(self) -> None:
-        """From now on nothing serves, whatever `set_serving` says."""
+        """Sets every service to NOT_SERVING for good."""
         self._stopping = True
         for service in self._status:
             self._note(service, pb.HealthCheckResponse.NOT_SERVING)
@@ -61,14 +61,14 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # un
     def _note(self, service: str, status: int) -> None:
         if self._status.get(service) != status:
             self._status[service] = status
-            # A new event each time: a watcher holds the one it took before it looked.
+            # Replaced each time: a watcher waits on the event that it took before it looked.
             self._changed.set()
             self._changed = asyncio.Event()
 
     async def Check(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.HealthCheckResponse:
-        """The state now."""
+        """Returns the current state."""
         status = self._status.get(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
@@ -77,7 +77,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # un
     async def List(
         self, request: pb.HealthListRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.HealthListResponse:
-        """The state of every service now."""
+        """Returns the current state of every service."""
         return pb.HealthListResponse(
             statuses={
                 service: pb.HealthCheckResponse(status=status)
@@ -88,7 +88,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # un
     async def Watch(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The state now and at each change, until the client leaves or the server stops."""
+        """Sends the current state and each change, until the client leaves or the server stops."""
         unknown = pb.HealthCheckResponse.SERVICE_UNKNOWN
         with self._counted(host_of(context.peer())) as admitted:
             if not admitted:
@@ -97,7 +97,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # un
                 )
             sent = None
             while True:
-                # Taken before the look, so that a change after it is not missed.
+                # Taken before the look, so that no later change is missed.
                 changed = self._changed
                 status = self._status.get(request.service, unknown)
                 if status != sent:
@@ -107,7 +107,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # un
 
     @contextmanager
     def _counted(self, host: str) -> Iterator[bool]:
-        """Counts a watcher while it is here; False if there are as many as may be."""
+        """Counts a watcher while it is connected. Yields False if there are too many."""
         if self._watchers.total() >= self._max_watchers or (
             self._watchers[host] >= self._max_of_a_host
         ):

@@ -1,4 +1,4 @@
-"""`MemoryService`: decode, call the store, encode."""
+"""`MemoryService`: decodes requests, calls the store, encodes responses."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from memory_store.writer import StoreThreads
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
 PROBES_SHOWN = 100
 DEFAULT_INFLUENCES = 10
-# Facts of one stream that may wait for their commit together: they share its fsync.
+# The most facts of one stream that wait for a commit. They share its fsync.
 STREAM_WINDOW = 256
-# Facts of all clients that may wait for their commit: what bounds the memory they take.
+# The most facts of all clients that wait for a commit, which limits their memory.
 MAX_IN_HAND = 20_000
-# Facts of one batch in one commit: a thousand large ones would hold up all other writing.
+# Facts of a batch in one commit. A thousand large ones would delay all other writes.
 WRITTEN_TOGETHER = 250
 
 _encode_influence = pair(provenance.Influence, pb.Influence).encode
 
-# A fact of a stream: on its way to the disk, or refused.
+# A fact of a stream: being written, or refused.
 _InHand = asyncio.Future[list[Answer]] | Exception
 
 
 class Erasures(Protocol):
-    """Who has to do with erased texts beside the database; see `LearningLoop`."""
+    """Holds texts outside the database that must be erased; see `LearningLoop`."""
 
     async def prepare_erase(self) -> None:
-        """Called before a text is erased."""
+        """Called before a text is erased from the database."""
         ...
 
     def text_erased(self) -> None:
-        """Called after that."""
+        """Called after a text was erased from the database."""
         ...
 
 
@@ -64,10 +64,11 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 
     Args:
         store: the memory.
-        rules: gives the checks for a fact that arrives now, or raises why none is accepted.
-        events: what watchers follow.
+        rules: returns the current rules for facts, or raises why no fact is accepted.
+        events: the events for watchers.
         accepted: called after each new fact.
-        traceparent: the trace of the call in hand (W3C); None if there is none.
+        traceparent: returns the trace of the current call (W3C); None without one.
+        erasures: holds texts outside the database that must be erased too.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def TeachBatch(
         self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.TeachBatchResponse:
-        """Checks them, some in each turn of the loop, and has them written, some in each commit."""
+        """Validates the facts in slices of the loop's time, and writes them in several commits."""
         checked = await self._slices.run(_checking(self._rules(), request.facts))
         valid = [fact for fact in checked if isinstance(fact, NewFact)]
         written: list[Answer] = []
@@ -108,7 +109,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             try:
                 written += await self._teach(some)
             except MemoryStoreError as error:
-                # Each has its own result all the same: others may have been written, or refused.
+                # Each fact still gets its own result: others may have been written, or refused.
                 written += itertools.repeat(error, len(some))
             else:
                 self._accepted()
@@ -121,7 +122,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         request_iterator: AsyncIterator[pb.TeachStreamRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.TeachStreamResponse]:
-        """Answers in order; reads ahead by at most `STREAM_WINDOW` facts."""
+        """Answers in order, and reads at most `STREAM_WINDOW` facts ahead."""
         self._rules()
         window: asyncio.Queue[_InHand | None] = asyncio.Queue(STREAM_WINDOW)
 
@@ -130,11 +131,11 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 await window.put(await self._take_in_hand(request.teach))
 
         def on_end(reader: asyncio.Task[None]) -> None:
-            # A cancelled reader has nobody left who would make room in the window.
+            # After a cancellation nobody would make room in the window.
             if not reader.cancelled():
                 ends.add(asyncio.create_task(window.put(None)))
 
-        ends: set[asyncio.Task[None]] = set()  # held: the loop itself keeps only weak references
+        ends: set[asyncio.Task[None]] = set()  # the loop itself only keeps weak references
         reader = asyncio.create_task(read())
         reader.add_done_callback(on_end)
         index = 0
@@ -148,10 +149,10 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             while not window.empty():
                 left = window.get_nowait()
                 if isinstance(left, asyncio.Future):
-                    left.cancel()  # nobody asks how it ended; it is taught all the same
+                    left.cancel()  # nobody awaits the result; the fact is still taught
 
     def _teach(self, new_facts: Sequence[NewFact]) -> asyncio.Future[list[Answer]]:
-        """Queues facts for the next commit; the future fails if too many are on their way there."""
+        """Queues facts for the next commit. The future fails if too many wait for one."""
         if self._in_hand + len(new_facts) > MAX_IN_HAND:
             refused: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
             refused.set_exception(
@@ -170,11 +171,11 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             self._in_hand -= len(new_facts)
 
         taught.add_done_callback(settled)
-        # A caller who leaves cancels its own wait only: facts are in hand until they are written.
+        # A caller that leaves only cancels its own wait. Facts count until they are written.
         return asyncio.shield(taught)
 
     async def _new_fact(self, request: pb.TeachRequest) -> NewFact:
-        """The fact, if it is valid; others have their turn while a long one is looked at."""
+        """Makes a valid fact of a request. A long one is validated in slices of the loop's time."""
         rules = self._rules()
         if rules.is_quick(request):
             return rules.new_fact(request)
@@ -202,7 +203,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def GetFact(
         self, request: pb.GetFactRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetFactResponse:
-        """The fact with its ledger rows and probes."""
+        """Returns the fact with its ledger rows and probes."""
         id_ = request.fact_id
         fact, updates, probes, forgetting = await self._store.read(
             lambda store: (
@@ -212,7 +213,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 taking_back.forgetting_of(store, id_),
             )
         )
-        # The newest of each: a fact that is reviewed for years has ever more.
+        # The newest of each. Both grow with every review of the fact.
         kept = Room(PAGE_BYTES // 2).fitting(map(codec.UPDATE.encode, reversed(updates)))
         shown = Room(PAGE_BYTES // 2).fitting(map(codec.PROBE.encode, probes))
         return pb.GetFactResponse(
@@ -256,7 +257,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def Explain(
         self, request: pb.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainResponse:
-        """From the recorded probes alone: nothing is computed."""
+        """Answers from the recorded probes; the model is not asked."""
         fact, influences = await self._store.read(
             lambda store: provenance.influences_on(store, request.question)
         )
@@ -269,7 +270,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def ListFacts(
         self, request: pb.ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListFactsResponse:
-        """One page."""
+        """Returns one page of facts."""
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         states = tuple(codec.STATE_FROM_PB[number] for number in request.states)
 
@@ -281,13 +282,13 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             )
             return pb.ListFactsResponse(facts=facts.messages, next_page_token=token)
 
-        # Encoded there too: of a large page it would hold up the loop.
+        # Encoded in the store thread as well: a large page would block the event loop.
         return await self._store.read(page)
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.WatchEventsResponse]:
-        """Until the client leaves or the server stops."""
+        """Sends events until the client leaves or the server stops."""
         together = MAX_TOGETHER if request.together else 1
         watched = self._events.watch(
             self._store, request.after_sequence, request.fact_ids, together
@@ -304,7 +305,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 def _checking(
     rules: FactRules, requests: Iterable[pb.TeachRequest]
 ) -> Generator[None, None, list[NewFact | Exception]]:
-    """Checks the facts of a batch, each by itself; pauses after each, and inside large ones."""
+    """Validates the facts of a batch one by one. Yields after each, and within large ones."""
     checked: list[NewFact | Exception] = []
     for request in requests:
         try:

@@ -1,4 +1,4 @@
-"""Answers that no gRPC client refuses: one takes 4 MiB unless it says otherwise."""
+"""Keeps responses below 4 MiB, the default limit of gRPC clients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from google.protobuf.message import Message
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
-# What a page, or a list inside an answer, may take. One fact can have 0.5 MiB.
+# The limit of a page, or of a list in a response. One fact may take 0.5 MiB.
 PAGE_BYTES = 2 * 1024 * 1024
-# Of a message inside another: its field number and its length.
+# Overhead of a nested message: its field number and its length.
 BYTES_AROUND = 8
 
 
 class Room:
-    """What is left of a limit of bytes."""
+    """A budget of bytes for messages."""
 
     def __init__(self, size: int = PAGE_BYTES) -> None:
         self._left = size
 
     def take(self, message: Message) -> bool:
-        """Whether the message fits; its bytes are then taken."""
+        """Reserves the bytes of a message; False if it does not fit."""
         size = message.ByteSize() + BYTES_AROUND
         if size > self._left:
             return False
@@ -31,7 +31,7 @@ class Room:
         return True
 
     def fitting(self, messages: Iterable[M]) -> list[M]:
-        """The first ones, as many as fit."""
+        """Returns the first messages, as many as fit."""
         fit = []
         for message in messages:
             if not self.take(message):
@@ -41,13 +41,13 @@ class Room:
 
 
 class Page(Generic[R, M]):
-    """The messages of a page that ends by its bytes; it has one at least.
+    """The messages of one page, limited by their size. The first always fits.
 
     Args:
-        encode: from a record to its message.
+        encode: makes the message of a record.
 
     Attributes:
-        messages: of the records that fit.
+        messages: the messages of the records that fit.
     """
 
     def __init__(self, encode: Callable[[R], M]) -> None:
@@ -56,7 +56,7 @@ class Page(Generic[R, M]):
         self.messages: list[M] = []
 
     def fits(self, record: R) -> bool:
-        """Takes the record, unless the page is full."""
+        """Adds a record; False if the page is full."""
         message = self._encode(record)
         if not self._room.take(message) and self.messages:
             return False

@@ -1,4 +1,4 @@
-"""Every method of the public server: who may call it, and whether a client may repeat it."""
+"""Every method of the public server: the role it needs, and whether clients may retry it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a token is good for; each role may do all that those before it may."""
+    """What a token permits; each role includes the roles before it."""
 
     READ = "read"
     TEACH = "teach"
     ADMIN = "admin"
 
     def may(self, needed: Role) -> bool:
-        """Whether this role covers another one."""
+        """Whether this role includes `needed`."""
         roles = list(Role)
         return roles.index(self) >= roles.index(needed)
 
@@ -25,19 +25,18 @@ class Method:
     """One method.
 
     Attributes:
-        role: the least role that may call it; None: anybody may, without a token.
-        repeatable: whether calling it twice does no more than calling it once, so that a client
-            may call again when the connection broke and the first outcome is unknown.
+        role: the lowest role that may call it; None if no token is needed.
+        repeatable: whether it is idempotent, so that a client may retry it after a lost connection.
     """
 
     role: Role | None
     repeatable: bool = False
 
 
-# Without a row of its own a method is for admins only.
+# A method without a row is for admins only.
 UNKNOWN = Method(Role.ADMIN)
 METHODS: Mapping[str, Method] = {
-    # The client always sends a request id: the same one teaches once.
+    # Idempotent because the client always sends a request id.
     "/continual.v1.MemoryService/Teach": Method(Role.TEACH, repeatable=True),
     "/continual.v1.MemoryService/TeachBatch": Method(Role.TEACH, repeatable=True),
     "/continual.v1.MemoryService/TeachStream": Method(Role.TEACH, repeatable=True),
@@ -46,13 +45,13 @@ METHODS: Mapping[str, Method] = {
     "/continual.v1.MemoryService/Explain": Method(Role.READ, repeatable=True),
     "/continual.v1.MemoryService/WatchEvents": Method(Role.READ, repeatable=True),
     "/continual.v1.MemoryService/RetryFact": Method(Role.TEACH),
-    # It can remove backups.
+    # Forget can remove backups.
     "/continual.v1.MemoryService/Forget": Method(Role.ADMIN),
     "/continual.v1.ModelService/Ask": Method(Role.READ, repeatable=True),
     "/continual.v1.ModelService/Score": Method(Role.READ, repeatable=True),
     "/continual.v1.ModelService/GetStatus": Method(Role.READ, repeatable=True),
     "/continual.v1.ModelService/GetRetention": Method(Role.READ, repeatable=True),
-    # It stores what it finds.
+    # Probe stores its results.
     "/continual.v1.ModelService/Probe": Method(Role.TEACH),
     "/continual.v1.AdminService/GetOperation": Method(Role.READ, repeatable=True),
     "/continual.v1.AdminService/ListOperations": Method(Role.READ, repeatable=True),
@@ -67,7 +66,7 @@ METHODS: Mapping[str, Method] = {
     "/continual.v1.AdminService/Compact": Method(Role.ADMIN, repeatable=True),
     "/continual.v1.AdminService/Export": Method(Role.ADMIN),
     "/continual.v1.AdminService/Backup": Method(Role.ADMIN),
-    # Whoever supervises the server has no token; it tells nothing but whether it serves.
+    # Supervisors have no token; health only reveals whether the server serves.
     "/grpc.health.v1.Health/Check": Method(None, repeatable=True),
     "/grpc.health.v1.Health/List": Method(None, repeatable=True),
     "/grpc.health.v1.Health/Watch": Method(None, repeatable=True),

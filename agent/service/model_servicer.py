@@ -1,4 +1,4 @@
-"""`ModelService`: asks the learner's served weights, and tells how things stand."""
+"""`ModelService`: asks the served weights, and reports the status of the server."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ PROBE_PAGE = 100
 # Of `GetRetention`.
 DEFAULT_FACTS, MAX_FACTS = 100, 1000
 DEFAULT_PROBES, MAX_PROBES = 10, 100
-# Some 30 bytes each: an answer stays far below what a client takes.
+# About 30 bytes each, so that a response stays far below the limit of clients.
 MAX_PROBES_IN_ALL = 50_000
 
 
 class LearnerView(Protocol):
-    """What the service sees of the learning loop."""
+    """What the service needs from the learning loop."""
 
     async def current(self) -> AskableLearner:
         """The one to be asked, once it serves all that is in the ledger now."""
@@ -49,7 +49,7 @@ class LearnerView(Protocol):
 
     @property
     def questions(self) -> SharedLock:
-        """Shared by whoever asks."""
+        """The lock that all questions share."""
         ...
 
     @property
@@ -64,40 +64,49 @@ class LearnerView(Protocol):
 
     @property
     def message(self) -> str:
-        """For people, what keeps it from being ready."""
+        """Why the learner is not ready, for people."""
         ...
 
     @property
     def clean_up_problem(self) -> str:
-        """What a forgotten fact left behind and cannot be removed now; empty if nothing."""
+        """Remains of a forgotten fact that cannot be removed now; empty if there are none."""
         ...
 
     @property
     def updates_to_replay(self) -> int:
-        """How far recovery has to go."""
+        """How many updates recovery still has to replay."""
         ...
 
     @property
     def memory(self) -> tuple[int, int]:
-        """Bytes that the learner takes, and what there is; zeros while they are not known."""
+        """Bytes that the learner uses, and bytes in total; zeros while they are unknown."""
         ...
 
 
 class SnapshotView(Protocol):
-    """What the service tells of snapshots; see `scheduling.snapshotting`."""
+    """What the service reports about snapshots; see `SnapshotKeeper`."""
 
     @property
     def newest(self) -> int:
-        """The newest version that one holds."""
+        """The newest version that a snapshot holds; 0 if there is none."""
         ...
 
     def overdue(self) -> str:
-        """Why one is overdue; empty if none is."""
+        """Why a snapshot is overdue; empty if none is."""
         ...
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
-    """Asks, scores and probes; names the model as the operator did."""
+    """Asks, scores and probes.
+
+    Args:
+        store: the memory.
+        view: the learning loop.
+        snapshots: the snapshots of the memory.
+        model: the name of the model, as the operator gave it.
+        limits: the policies, rates and steps that a fact may ask for.
+        max_questions: the most questions that wait or are being answered at the same time.
+    """
 
     def __init__(
         self,
@@ -119,9 +128,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def Ask(
         self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AskResponse]:
-        """Streams the answer as it is made."""
+        """Streams the answer as it is generated."""
         tokens = request.max_new_tokens or DEFAULT_NEW_TOKENS
-        # Closed at once when the client goes away, so that the learner does not go on for nobody.
+        # Closed at once when the client leaves, so that the learner stops generating.
         async with aclosing(self._asking.ask(request.question, tokens)) as answer:
             async for piece, version in answer:
                 if isinstance(piece, Generated):
@@ -134,7 +143,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ScoreResponse:
-        """One forward pass."""
+        """Scores an answer in one forward pass."""
         log_probability, tokens, version = await self._asking.score(
             request.question, request.answer
         )
@@ -145,7 +154,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def Probe(
         self, request: pb.ProbeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.ProbeResponse]:
-        """Probes fact by fact and stores what it finds."""
+        """Probes fact by fact and stores the results."""
         ids = tuple(request.fact_ids)
         if ids:
             total = len(ids)
@@ -163,7 +172,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetStatusResponse:
-        """From the database and the learning loop."""
+        """Reports the state of the database and the learning loop."""
         version, counts, sequence, oldest, paused, operation = await self._store.read(
             lambda store: (
                 store.model_version(),
@@ -207,7 +216,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def GetRetention(
         self, request: pb.GetRetentionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetRetentionResponse:
-        """From the recorded probes and reviews."""
+        """Reports the recorded probes and reviews."""
         max_facts = min(request.max_facts or DEFAULT_FACTS, MAX_FACTS)
         max_probes = min(request.max_probes or DEFAULT_PROBES, MAX_PROBES)
         max_probes = min(max_probes, MAX_PROBES_IN_ALL // max_facts)
@@ -218,7 +227,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 ages=map(codec.AGE_RETENTION.encode, retention_by_age(store)),
             )
 
-        # Encoded there too: so many probes would hold up the loop.
+        # Encoded in the store thread as well: many probes would block the event loop.
         return await self._store.read(retention)
 
     async def _facts(self, ids: tuple[str, ...]) -> AsyncIterator[Fact]:

@@ -1,4 +1,4 @@
-"""The interceptor that times calls and opens their spans."""
+"""The interceptor that measures calls and opens their spans."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
-    """Stands before all others, so that it sees what clients see.
+    """Comes before all other interceptors, so that it sees what clients see.
 
     Args:
-        called: told of each call of ours when it has ended.
-        tracing: where spans go.
+        called: called at the end of each call, with method, code and seconds.
+        tracing: receives the spans.
     """
 
     def __init__(self, called: Called, tracing: Tracing) -> None:
@@ -35,10 +35,10 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Returns the handler with a clock around it; health and reflection are left alone."""
+        """Wraps the handler of a method with a timer, except for health and reflection."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        # Without a handler there is no such method, and a client may make up any number of names.
+        # An unknown method is not counted: a client may invent any number of names.
         if handler is None or not method.startswith(OUR_SERVICES):
             return handler
         method = method.rpartition(".")[2]  # Service/Method
@@ -61,7 +61,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
             with self._observed(method, context):
                 responses = behaviour(request, context)
                 if not hasattr(responses, "__aiter__"):
-                    await responses  # it writes to the context, or only refuses
+                    await responses  # the handler writes to the context, or only refuses
                     return
                 async for response in responses:
                     yield response
@@ -78,7 +78,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
                 code = _code(context)
             except grpc.aio.AbortError:
                 code = _code(context)
-                # Answered already: an exception would only make the span say it again.
+                # Already answered. The exception would only repeat the code in the span.
                 raise
             except (asyncio.CancelledError, GeneratorExit):
                 code = grpc.StatusCode.CANCELLED.name

@@ -1,4 +1,4 @@
-"""Time of the event loop for those who need much of it, so that other calls have time left."""
+"""Shares the event loop between long work and other calls."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Turns that are given out together, and the pause after them: at least `LEAST_PAUSE` s, and so
-# many times as long as the loop took for what came of them.
+# Turns that are given together. The pause after them is at least `LEAST_PAUSE` seconds, and
+# `PAUSES_A_BURST` times as long as the loop took for their work.
 BURST = 16
 LEAST_PAUSE = 0.001
 PAUSES_A_BURST = 3.0
-# Of work that is done in slices.
+# The length of a slice of work.
 SLICE_SECONDS = 0.01
 
 
 class Pacer:
-    """Gives turns, first come, first served; belongs to one event loop.
+    """Gives turns in the order of requests. Belongs to one event loop.
 
-    A turn is an instant, not something that is held: whoever got one and is stuck is in nobody's
-    way. When the loop is busy the pauses grow, so that the work of turns takes about a fourth of
-    its time, however many there are who want one.
+    A turn is not held, so a caller that stalls after its turn blocks nobody. Pauses grow when the
+    loop is busy: the work of turns takes about a fourth of its time, however many callers wait.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,7 @@ class Pacer:
         await mine
 
     def close(self) -> None:
-        """From now on it is everybody's turn."""
+        """Gives every caller its turn at once, from now on."""
         self._closed = True
         while self._waiting:
             self._give()
@@ -58,7 +57,7 @@ class Pacer:
             loop.call_soon(self._measure, loop.time(), 1)
 
     def _measure(self, began: float, rounds: int) -> None:
-        """Waits for two rounds of the loop: those whose turn it was have begun to send in them."""
+        """Waits for two rounds of the loop, in which callers begin to send after their turn."""
         loop = asyncio.get_running_loop()
         if rounds:
             loop.call_soon(self._measure, began, rounds - 1)
@@ -74,7 +73,7 @@ class Pacer:
             self._pause()
 
     def _give(self) -> int:
-        """Gives the turn to the first who still waits for it; how many turns that took."""
+        """Gives the first waiting caller its turn; returns 0 if it was cancelled, else 1."""
         first = self._waiting.popleft()
         if first.done():  # cancelled
             return 0
@@ -83,11 +82,11 @@ class Pacer:
 
 
 class Slices:
-    """Lets long work go on in slices of the loop's time, one at a time, whoever it is done for.
+    """Runs long work in slices of the loop's time, one slice at a time over all callers.
 
     Args:
-        seconds: of a slice.
-        clock: seconds, that never go back.
+        seconds: the length of a slice.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -98,10 +97,10 @@ class Slices:
         self._mine = asyncio.Lock()
 
     async def run(self, work: Generator[None, None, T]) -> T:
-        """Does work that pauses (`yield`) where it may be interrupted; returns what it returns."""
+        """Runs a generator that yields where it may be interrupted; returns its result."""
         while True:
             async with self._mine:
-                # In a turn of the loop of its own: others, and all else, have theirs before it.
+                # A round of the loop for everyone else, before each slice.
                 await asyncio.sleep(0)
                 try:
                     self._go_on(work)

@@ -1,4 +1,4 @@
-"""The rules that stand in the .proto files (`buf.validate`), applied to a message."""
+"""Checks messages by the rules in the .proto files (`buf.validate`)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from agent.errors import InvalidFactError
 
 
 def check_rules(message: Message) -> None:
-    """Costs some microseconds a message, and some milliseconds for the first of each type.
+    """Checks one message. Takes microseconds, and milliseconds for the first of each type.
 
     Raises:
-        InvalidFactError: names each field that breaks a rule of its own.
+        InvalidFactError: at least one field breaks a rule; the error names each.
     """
     violations = _validator().collect_violations(message)
     if violations:
@@ -29,7 +29,7 @@ def _validator() -> protovalidate.Validator:
 
 
 def _told(violation: protovalidate.Violation) -> tuple[str, str]:
-    """The path of the field, such as `correlated_questions[1]`, and what is wrong with it."""
+    """Returns the path of a field, such as `correlated_questions[1]`, and what is wrong."""
     told = violation.proto
     path = ".".join(_element(element) for element in told.field.elements) if told.field else ""
     return path or "request", told.message

@@ -1,4 +1,4 @@
-"""The gRPC server: servicers, health, reflection, limits."""
+"""The gRPC server: servicers, health, reflection and limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 OUR_SERVICES = (MEMORY_SERVICE, MODEL_SERVICE, ADMIN_SERVICE)
 FLUSH_SECONDS = 0.5
-# For gRPC to close its connections after that: it takes milliseconds.
+# The limit for gRPC to close its connections after that. It usually takes milliseconds.
 CLOSE_SECONDS = 4.0
 LOCAL = Security()
 
@@ -51,38 +51,39 @@ logger = logging.getLogger(__name__)
 
 
 class _Refusing(grpc.GenericRpcHandler):  # type: ignore[type-arg] # in stubs
-    """Answers every call of our services with one error."""
+    """Answers every call of our services with the same error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """A handler for any kind of call: it reads no request."""
+        """Returns a handler that fits any kind of call, because it reads no request."""
         if not handler_call_details.method.startswith(tuple(f"/{name}/" for name in OUR_SERVICES)):
             return None
         return grpc.stream_stream_rpc_method_handler(self._refuse, request_deserializer=bytes)
 
     async def _refuse(self, requests: object, context: object) -> AsyncIterator[bytes]:
         raise self._error
-        yield b""  # what makes it a stream
+        yield b""  # makes this a generator
 
 
 class HealthServer:
-    """A server with nothing but health, NOT_SERVING, and reflection.
+    """A server with health (NOT_SERVING) and reflection only.
 
     Belongs to the asyncio loop that made it.
 
     Args:
         listen: HOST:PORT or unix:PATH.
-        security: who is let in, and how.
-        interceptors: before all others.
-        refusal: what every call of our services gets; None: they are unknown, unless added.
+        security: TLS, tokens and rate limits.
+        interceptors: interceptors that run before the server's own.
+        refusal: the error for every call of our services; None if they are unknown or added.
 
     Attributes:
-        address: HOST:PORT or unix:PATH that it listens on, once started.
+        address: the HOST:PORT or unix:PATH that it listens on, once started.
 
     Raises:
-        ConfigError: the address is open to others without protection, or a file of it is unusable.
+        ConfigError: the address is reachable by others without protection, or a file named in
+            `security` cannot be used.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class HealthServer:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> None:
-        """Binds and serves; NOT_SERVING until `set_serving` says otherwise.
+        """Binds and serves. Health is NOT_SERVING until `set_serving` changes it.
 
         Raises:
             ConfigError: the address is in use or cannot be bound.
@@ -127,19 +128,19 @@ class HealthServer:
                     port = self._server.add_secure_port(self._listen, self._credentials)
         except RuntimeError as error:
             raise address_in_use(self._listen) from error
-        if not self._listen.startswith((UNIX, UNIX_ABSTRACT)):  # these have no port
+        if not self._listen.startswith((UNIX, UNIX_ABSTRACT)):  # a socket has no port
             self.address = f"{self._listen.rpartition(':')[0]}:{port}"
         await self._server.start()
         self._checking = asyncio.create_task(self._access.streams.keep_checking())
 
     def set_serving(self, service: str, serving: bool) -> None:
-        """Reports a state to those who ask for health and those who watch it."""
+        """Changes the health of a service, for `Check` and for watchers."""
         self._health.set_serving(service, serving)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuses new work, waits for the running calls, at most `grace_seconds`, and ends.
+        """Refuses new work, waits up to `grace_seconds` for running calls, and stops.
 
-        Takes at most `FLUSH_SECONDS` + `CLOSE_SECONDS` more, whatever clients do.
+        Stopping takes at most `FLUSH_SECONDS` + `CLOSE_SECONDS` more, whatever clients do.
         """
         if self._checking is not None:
             self._checking.cancel()
@@ -147,7 +148,7 @@ class HealthServer:
         self._calls.refuse_work()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._calls.idle.wait(), grace_seconds)
-        # Time for the last answers to leave. Not more: watchers of health never go by themselves.
+        # Time to send the last responses. Watchers of health never end by themselves.
         try:
             await asyncio.wait_for(self._server.stop(FLUSH_SECONDS), FLUSH_SECONDS + CLOSE_SECONDS)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""From our errors to gRPC's status codes: one table, and the interceptor that applies it."""
+"""The table from our errors to gRPC status codes, and the interceptor that applies it."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How an error is told to a client.
+    """How a type of error is reported to a client.
 
     Attributes:
-        code: gRPC's canonical code.
-        reason: of its `ErrorInfo`; clients may depend on it.
-        retry_seconds: of its `RetryInfo`; None if trying again does not help.
+        code: the gRPC status code.
+        reason: the reason in `ErrorInfo`; clients may depend on it.
+        retry_seconds: the delay in `RetryInfo`; None if a retry does not help.
     """
 
     code: grpc.StatusCode
@@ -61,7 +61,7 @@ class Kind:
     retry_seconds: float | None = None
 
 
-# The first that an error is an instance of: subclasses stand before their bases.
+# The first match counts, so subclasses come before their bases.
 STATUS: dict[type[Exception], Kind] = {
     InvalidFactError: Kind(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
     InvalidPageTokenError: Kind(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
@@ -77,7 +77,7 @@ STATUS: dict[type[Exception], Kind] = {
     BackupOvertakenError: Kind(grpc.StatusCode.ABORTED, "BACKUP_OVERTAKEN", 1.0),
     SnapshotError: Kind(grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNUSABLE"),
     LearnerUnavailableError: Kind(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", 1.0),
-    # Not UNAVAILABLE, which clients send again by themselves.
+    # Not UNAVAILABLE: clients retry that automatically.
     LearnerDiedError: Kind(grpc.StatusCode.ABORTED, "LEARNER_DIED", 1.0),
     DeadlyQuestionError: Kind(grpc.StatusCode.FAILED_PRECONDITION, "DEADLY_QUESTION"),
     TooManyQuestionsError: Kind(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_QUESTIONS", 1.0),
@@ -91,7 +91,7 @@ OUR_SERVICES = "/continual."
 
 
 def status_of(error: Exception) -> Refusal:
-    """What a client is told of an error; of an unexpected one only a reference to the log."""
+    """Describes an error to a client; an unexpected one only by a reference to the log."""
     for type_, kind in STATUS.items():
         if isinstance(error, type_):
             return Refusal(
@@ -112,7 +112,7 @@ def status_of(error: Exception) -> Refusal:
 
 
 class Malformed:
-    """Stands for a request that could not be decoded."""
+    """Takes the place of a request that could not be decoded."""
 
     def __init__(self, field: str, message: str) -> None:
         self.field = field
@@ -120,12 +120,12 @@ class Malformed:
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
-    """Wraps the handlers of our services: what they get is valid, what they raise becomes a status.
+    """Validates the requests of our services, and turns what handlers raise into a status.
 
-    Health and reflection are left alone.
+    Health and reflection are not wrapped.
 
     Attributes:
-        idle: set while no call of ours is running.
+        idle: set while none of our calls is running.
     """
 
     def __init__(self) -> None:
@@ -133,10 +133,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         self.idle.set()
         self._running = 0
         self._stopping = False
-        self._wrapped: dict[str, Any] = {}  # handlers by method: made once, not for every call
+        self._wrapped: dict[str, Any] = {}  # wrapped handlers by method, cached
 
     def refuse_work(self) -> None:
-        """From now on only calls that read are let in; others get UNAVAILABLE."""
+        """Admits only calls that read from now on; others get UNAVAILABLE."""
         self._stopping = True
 
     async def intercept_service(
@@ -144,7 +144,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Returns the handler with decoding and errors under our control."""
+        """Wraps the handler of a method, so that decoding and errors are ours."""
         method = handler_call_details.method
         if self._stopping and METHODS.get(method, UNKNOWN).role not in (None, Role.READ):
             return _STOPPING
@@ -154,7 +154,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith(OUR_SERVICES):
             return handler
-        # `RpcMethodHandler` is a named tuple: one of its four fields holds the behaviour.
+        # `RpcMethodHandler` is a named tuple: one of its four fields holds the function.
         kind = (
             f"{'stream' if handler.request_streaming else 'unary'}"
             f"_{'stream' if handler.response_streaming else 'unary'}"
@@ -171,7 +171,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             self._begin()
             try:
                 return await behaviour(_decoded(request), context)
-            except Exception as error:  # noqa: BLE001 - the outermost guard: nothing else may answer
+            except Exception as error:  # noqa: BLE001 - the outermost handler of errors
                 await _abort(context, error)
             finally:
                 self._end()
@@ -203,10 +203,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
 
 async def _refuse_work(requests: object, context: Any) -> AsyncIterator[Any]:
     await _abort(context, StoreClosedError("The server is stopping. Try again later."))
-    yield  # what other interceptors put around a stream expects one
+    yield  # makes this a generator, which other interceptors expect
 
 
-# For any kind of call: it reads no request and sends no answer.
+# Serves any kind of call, because it reads no request and sends no response.
 _STOPPING = grpc.stream_stream_rpc_method_handler(_refuse_work)
 
 
@@ -218,7 +218,11 @@ async def _abort(context: Any, error: Exception) -> None:
 
 
 def _decoded(request: Any) -> Any:
-    """The request, or each of a stream of them, unless it is malformed."""
+    """Checks a request, or each request of a stream.
+
+    Raises:
+        InvalidFactError: it could not be decoded, or it breaks a rule.
+    """
     if hasattr(request, "__aiter__"):
         return _decoded_stream(request)
     return _well_formed(request)
@@ -237,9 +241,9 @@ def _well_formed(request: Any) -> Any:
 
 
 def _tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | Malformed]:
-    """Lets a malformed request reach the handler's wrapper, where it gets a proper status.
+    """Passes a malformed request on as `Malformed`, so that our wrapper answers it.
 
-    gRPC itself answers one with INTERNAL and no reason.
+    gRPC alone would answer INTERNAL without a reason.
     """
 
     def tolerant(wire: bytes) -> Message | Malformed:

@@ -1,6 +1,7 @@
-"""Streams that are open: how many there may be, and their end when a token no longer allows them.
+"""Limits the number of open streams, and ends those whose token is no longer valid.
 
-A call is let in once, but a stream can go on for days. So each is looked at again, every second.
+Access is checked when a call begins, but a stream may last for days. So every stream is checked
+again each second.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 
 from agent.errors import AgentError, TooManyStreamsError
 
-# Of one client at a time, and of all.
+# The most open streams of one client, and of all.
 MAX_OF_A_CLIENT = 1_000
 MAX_STREAMS = 4_000
-# Between two looks at whether open streams are still allowed.
+# The time between two checks of all open streams.
 CHECK_SECONDS = 1.0
 
 Refusal = Callable[[], AgentError | None]
@@ -27,10 +28,10 @@ class OpenStream:
     """One stream.
 
     Attributes:
-        task: that serves it.
-        refusal: why it is not allowed any more; None while it is.
-        ended: the reason, once it is to end.
-        is_sending: an answer is on its way, which a client that does not read may hold up.
+        task: the task that serves it.
+        refusal: returns why the stream is no longer allowed; None while it is.
+        ended: the reason for its end, once it must end.
+        is_sending: a response is being sent, which a client that does not read may block.
     """
 
     task: asyncio.Task[object] | None
@@ -43,8 +44,8 @@ class OpenStreams:
     """All streams of a server.
 
     Args:
-        max_of_a_client: at a time; more are refused.
-        max_streams: of all clients.
+        max_of_a_client: the most open streams of one client; more are refused.
+        max_streams: the most open streams of all clients.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class OpenStreams:
         self._streams: set[OpenStream] = set()
 
     def full(self, client: str) -> TooManyStreamsError | None:
-        """Why this client may open no more now; None if it may."""
+        """Returns why this client may open no more streams now; None if it may."""
         if self._of_clients.get(client, 0) >= self._max_of_a_client:
             return TooManyStreamsError(
                 f"{self._max_of_a_client} streams of this client are open: end one, or try again"
@@ -68,7 +69,7 @@ class OpenStreams:
 
     @contextmanager
     def opened(self, client: str, refusal: Refusal) -> Iterator[OpenStream]:
-        """Counts a stream, which the current task serves, while it is open."""
+        """Counts a stream of the current task while it is open."""
         stream = OpenStream(asyncio.current_task(), refusal)
         self._of_clients[client] += 1
         self._streams.add(stream)
@@ -81,9 +82,9 @@ class OpenStreams:
                 del self._of_clients[client]
 
     def check(self) -> None:
-        """Ends those that are not allowed any more.
+        """Ends the streams that are no longer allowed.
 
-        One that is sending ends by itself after that, unless it is stuck: then at the next look.
+        A stream that is sending ends by itself afterwards. If it is stuck, the next check ends it.
         """
         for stream in list(self._streams):
             was_ended = stream.ended is not None
@@ -93,7 +94,7 @@ class OpenStreams:
                 stream.task.cancel()
 
     async def keep_checking(self) -> None:
-        """Looks again and again, until it is cancelled."""
+        """Checks all streams at intervals, until it is cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             self.check()

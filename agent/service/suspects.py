@@ -1,4 +1,4 @@
-"""Questions that were being answered when a learner died, and may be why."""
+"""Questions that were being answered when a learner died, and may be the cause."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from agent.errors import DeadlyQuestionError
 
-# Deaths after which a question is refused,
+# A question is refused after this many deaths,
 DEATHS = 2
-# for this long; then it may be asked once more, alone.
+# for this long. Then it may be asked once more, alone.
 REFUSED_SECONDS = 600.0
-# Questions that are remembered; the oldest are forgotten.
+# The most questions that are remembered. The oldest are dropped.
 REMEMBERED = 1024
 
 
@@ -26,7 +26,7 @@ class _Suspect:
 
 
 class Suspects:
-    """Remembers questions by their hashes, until the server ends.
+    """Remembers questions by their hashes, until the server stops.
 
     Args:
         now: a clock, in seconds.
@@ -38,7 +38,7 @@ class Suspects:
         self._key = secrets.token_bytes(16)
 
     def must_be_alone(self, *texts: str) -> bool:
-        """Whether nothing else may be asked meanwhile.
+        """Whether it must be asked alone.
 
         Raises:
             DeadlyQuestionError: two learners have died while they answered it.
@@ -55,7 +55,7 @@ class Suspects:
         return True
 
     def learner_died(self, *texts: str) -> None:
-        """A learner has died while it was answering this."""
+        """Records that a learner died while it was answering this."""
         key = self._hash(texts)
         known = self._suspects.pop(key, None)
         deaths = min(known.deaths, DEATHS) if known else 0
@@ -64,7 +64,7 @@ class Suspects:
             self._suspects.popitem(last=False)
 
     def answered(self, *texts: str) -> None:
-        """It was answered: it was not why."""
+        """Clears a question that was answered."""
         self._suspects.pop(self._hash(texts), None)
 
     def _hash(self, texts: tuple[str, ...]) -> bytes:

@@ -1,7 +1,7 @@
-"""What a client may hand in: what a fact must meet beyond the rules in memory.proto.
+"""Validates facts beyond the rules in memory.proto: token counts, and the operator's limits.
 
-What the learner could not learn is refused as early as can be: the tokenizer runs here too, on the
-`tokenizers` library alone, so that teaching does not wait for the learner.
+The server counts tokens itself, with the `tokenizers` library. So a fact that is too long is
+refused at once, without waiting for the learner.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from agent.service import codec
 from continual.v1 import memory_pb2 as pb
 from memory_store.vocabulary import NewFact, Policy
 
-# What is put around question and answer.
+# Bytes that the prompt adds to a question and its answer.
 BYTES_AROUND = len(prompts.prompt("") + prompts.answer_text(""))
-# Bytes that a character's may become when it is composed (Unicode's NFC).
+# The factor by which NFC normalization may lengthen a text, in bytes.
 NFC_EXPANSION = 3
 
 
 class FactRules:
-    """Checks facts for one model.
+    """Validates facts for one model.
 
     Args:
-        tokenizer: the text of its `tokenizer.json`; None while it is not known: then tokens are not
-            counted.
-        max_tokens: its context.
-        policy: what a fact's own policy is completed with.
-        limits: what it may ask for.
+        tokenizer: the content of its `tokenizer.json`; None to count no tokens.
+        max_tokens: the length of its context, in tokens.
+        policy: the default values for the policy of a fact.
+        limits: the policies, rates and steps that a fact may ask for.
     """
 
     def __init__(
@@ -52,10 +51,10 @@ class FactRules:
             self._tokens_per_byte = _tokens_per_byte(json.loads(tokenizer))
 
     def new_fact(self, request: pb.TeachRequest) -> NewFact:
-        """A valid fact from a request that keeps the rules of memory.proto; see `check_rules`.
+        """Makes a valid fact of a request that has passed `check_rules`.
 
         Raises:
-            InvalidFactError: names the field and what is wrong with it.
+            InvalidFactError: a field is invalid; the error names it and the problem.
         """
         work = self.checking(request)
         while True:
@@ -66,7 +65,7 @@ class FactRules:
                 return new
 
     def is_quick(self, request: pb.TeachRequest) -> bool:
-        """Whether no text of it has to be divided into tokens, which may take long."""
+        """Whether its length in bytes shows that it fits, so that nothing need be tokenized."""
         answer = request.answer
         return self._room is None or (
             self._is_short(request.question, answer)
@@ -74,7 +73,7 @@ class FactRules:
         )
 
     def checking(self, request: pb.TeachRequest) -> Generator[None, None, NewFact]:
-        """As `new_fact`, but pauses before each text."""
+        """Does the work of `new_fact`, but yields before each text."""
         asked, policy = self._policies(request)
         self._check_tokens("question", request.question, request.answer)
         for index, question in enumerate(request.correlated_questions):
@@ -91,10 +90,10 @@ class FactRules:
         )
 
     def _policies(self, request: pb.TeachRequest) -> tuple[Policy | None, Policy | None]:
-        """The fact's own policy as it was asked for, and completed; None without one.
+        """Returns the policy of a request as sent and with defaults filled in; None without one.
 
         Raises:
-            InvalidFactError: the operator does not allow it.
+            InvalidFactError: the operator does not allow the policy.
         """
         if not request.HasField("learning_rate_policy"):
             return None, None
@@ -106,12 +105,12 @@ class FactRules:
 
     def _check_tokens(self, field: str, question: str, answer: str) -> None:
         if self._room is None:
-            return  # the learner judges it when its turn comes
+            return  # the learner checks it before learning it
         if not self._is_short(question, answer):
             self._room.require(question, answer, field)
 
     def _is_short(self, question: str, answer: str) -> bool:
-        """Whether it is short enough however it is divided, as most facts are."""
+        """Whether the text fits however it is tokenized. True of most facts."""
         if self._tokens_per_byte is None or self._room is None:
             return False
         size = len(question.encode()) + len(answer.encode()) + BYTES_AROUND
@@ -120,7 +119,7 @@ class FactRules:
 
 def _room(tokenizer: str, max_tokens: int) -> Room:
     parsed = Tokenizer.from_str(tokenizer)
-    # As in `encoding.Encoder`: text from outside never becomes a control token.
+    # As in `encoding.Encoder`: text from clients never becomes a control token.
     parsed.encode_special_tokens = True
 
     def encode(text: str) -> list[int]:
@@ -131,9 +130,9 @@ def _room(tokenizer: str, max_tokens: int) -> Room:
 
 
 def _tokens_per_byte(tokenizer: Mapping[str, Any]) -> int | None:
-    """How many tokens a byte of text may make at most; None if some text may vanish.
+    """Returns the most tokens that one byte of text can make; None if that is unknown.
 
-    A byte-level tokenizer drops nothing and makes at least a byte a token.
+    A byte-level tokenizer drops no text, and each of its tokens has at least one byte.
     """
     pre_tokenizer = tokenizer.get("pre_tokenizer") or {}
     parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
@@ -148,5 +147,5 @@ def _tokens_per_byte(tokenizer: Mapping[str, Any]) -> int | None:
     return None
 
 
-# Completes nothing.
+# Fills in nothing: zeros stay zeros.
 LEFT_TO_THE_SERVER = Policy(name=rates.SEARCH, learning_rate=0.0, max_steps=0)

@@ -75,3 +75,14 @@ def test_a_difference_is_found_and_named() -> None:
     other[-2]["proof"]["probability_after"] = math.nextafter(probability, 1.0)
     assert "after 'forgot', proof differs" in first_difference(recorded, other)
     assert "the steps of the history" in first_difference(recorded, other[1:])
+
+
+def test_another_machine_compares_relations_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.golden.test_golden.fingerprint", lambda: "another machine")
+    properties: list[tuple[str, object]] = []
+    check("failing", FAST["failing"], lambda name, value: properties.append((name, value)))
+    assert properties == [(ONLY_RELATIONS, "failing")]
+    changed = live(FAST["failing"])
+    changed.bits[-1]["step"] = "restarted: replayed"  # but the weights are others than before it
+    with pytest.raises(AssertionError):
+        restarts_change_nothing(changed.bits)

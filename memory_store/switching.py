@@ -35,8 +35,8 @@ from memory_store.vocabulary import (
     Update,
 )
 
-# Facts, or reviews, of one step.
-FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 250, 2_000, 5_000
+# Facts, reviews, or rows to be removed, of one step.
+FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 250, 2_000, 2_000
 # A step that finds less than its limit begins the next phase at once.
 _RESTATE, _SUPERSEDE, _REVIEWS, _TIDY, _OVER = range(5)
 

@@ -66,11 +66,11 @@ class Page(Generic[ItemT]):
 
 
 def _facts(response: pb.ListFactsResponse) -> Page[Fact]:
-    return Page([codec.decode_fact(fact) for fact in response.facts], response.next_page_token)
+    return Page([codec.FACT.decode(fact) for fact in response.facts], response.next_page_token)
 
 
 def _operations(response: admin_pb2.ListOperationsResponse) -> Page[OperationStatus]:
-    operations = [messages.decode_operation(operation) for operation in response.operations]
+    operations = [messages.OPERATION.decode(operation) for operation in response.operations]
     return Page(operations, response.next_page_token)
 
 
@@ -79,7 +79,7 @@ def _nothing(response: Any) -> None:
 
 
 # -- Teaching --------------------------------------------------------------------------------
-TEACH = Call(f"/{MEMORY}/Teach", pb.TeachRequest, pb.TeachResponse, codec.decode_accepted)
+TEACH = Call(f"/{MEMORY}/Teach", pb.TeachRequest, pb.TeachResponse, codec.ACCEPTED.decode)
 TEACH_BATCH = Call(
     f"/{MEMORY}/TeachBatch", pb.TeachBatchRequest, pb.TeachBatchResponse, messages.decode_batch
 )
@@ -94,7 +94,7 @@ RETRY_FACT = Call(
     f"/{MEMORY}/RetryFact",
     pb.RetryFactRequest,
     pb.RetryFactResponse,
-    lambda response: codec.decode_fact(response.fact),
+    lambda response: codec.FACT.decode(response.fact),
 )
 PAUSE_LEARNING = Call(
     f"/{ADMIN}/PauseLearning",
@@ -121,7 +121,7 @@ SCORE = Call(
     f"/{MODEL}/Score",
     model_pb2.ScoreRequest,
     model_pb2.ScoreResponse,
-    messages.decode_score,
+    messages.SCORE.decode,
     ANSWER_DEADLINE_SECONDS,
 )
 PROBE = Call(
@@ -129,7 +129,7 @@ PROBE = Call(
     model_pb2.ProbeRequest,
     model_pb2.ProbeResponse,
     lambda response: (
-        codec.decode_probe(response.probe),
+        codec.PROBE.decode(response.probe),
         response.facts_done,
         response.facts_total,
     ),
@@ -147,7 +147,7 @@ STATUS = Call(
     f"/{MODEL}/GetStatus",
     model_pb2.GetStatusRequest,
     model_pb2.GetStatusResponse,
-    messages.decode_status,
+    messages.STATUS.decode,
 )
 RETENTION = Call(
     f"/{MODEL}/GetRetention",
@@ -168,7 +168,7 @@ WATCH = Call(
     WATCH_DEADLINE_SECONDS,
 )
 EXPLAIN = Call(
-    f"/{MEMORY}/Explain", pb.ExplainRequest, pb.ExplainResponse, messages.decode_explanation
+    f"/{MEMORY}/Explain", pb.ExplainRequest, pb.ExplainResponse, messages.EXPLANATION.decode
 )
 
 # -- Operations ------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ FORGET = Call(
     pb.ForgetRequest,
     pb.ForgetResponse,
     lambda response: (
-        messages.decode_operation(response.operation),
+        messages.OPERATION.decode(response.operation),
         list(response.out_of_reach),
     ),
 )
@@ -185,13 +185,13 @@ ROLLBACK = Call(
     f"/{ADMIN}/Rollback",
     admin_pb2.RollbackRequest,
     admin_pb2.RollbackResponse,
-    lambda response: messages.decode_operation(response.operation),
+    lambda response: messages.OPERATION.decode(response.operation),
 )
 OPERATION = Call(
     f"/{ADMIN}/GetOperation",
     admin_pb2.GetOperationRequest,
     admin_pb2.GetOperationResponse,
-    lambda response: messages.decode_operation(response.operation),
+    lambda response: messages.OPERATION.decode(response.operation),
 )
 OPERATIONS = Call(
     f"/{ADMIN}/ListOperations",
@@ -203,7 +203,7 @@ CANCEL_OPERATION = Call(
     f"/{ADMIN}/CancelOperation",
     admin_pb2.CancelOperationRequest,
     admin_pb2.CancelOperationResponse,
-    lambda response: messages.decode_operation(response.operation),
+    lambda response: messages.OPERATION.decode(response.operation),
 )
 
 # -- Files on the server's machine -----------------------------------------------------------
@@ -211,13 +211,13 @@ SNAPSHOTS = Call(
     f"/{ADMIN}/ListSnapshots",
     admin_pb2.ListSnapshotsRequest,
     admin_pb2.ListSnapshotsResponse,
-    lambda response: [messages.decode_snapshot(snapshot) for snapshot in response.snapshots],
+    lambda response: [messages.SNAPSHOT.decode(snapshot) for snapshot in response.snapshots],
 )
 CREATE_SNAPSHOT = Call(
     f"/{ADMIN}/CreateSnapshot",
     admin_pb2.CreateSnapshotRequest,
     admin_pb2.CreateSnapshotResponse,
-    lambda response: messages.decode_snapshot(response.snapshot),
+    lambda response: messages.SNAPSHOT.decode(response.snapshot),
     COPY_DEADLINE_SECONDS,
 )
 VERIFY_SNAPSHOTS = Call(
@@ -238,7 +238,7 @@ COMPACT = Call(
     f"/{ADMIN}/Compact",
     admin_pb2.CompactRequest,
     admin_pb2.CompactResponse,
-    messages.decode_compaction,
+    codec.COMPACTION.decode,
     COPY_DEADLINE_SECONDS,
 )
 EXPORT = Call(

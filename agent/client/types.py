@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from memory_store.vocabulary import EventKind, FactState
-
-if TYPE_CHECKING:
-    from agent.learning.limits import TeachingLimits
+from agent.learning.limits import TeachingLimits
+from memory_store.vocabulary import EventKind, FactState, OperationKind, OperationState
 
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
 OPERATION_ENDS = (EventKind.FORGOTTEN, EventKind.ROLLED_BACK, EventKind.OPERATION_FAILED)
@@ -106,8 +104,8 @@ class OperationStatus:
     """
 
     id: int
-    kind: str
-    state: str
+    kind: OperationKind
+    state: OperationState
     fact_id: str
     message: str
     proof: dict[str, Any]
@@ -121,7 +119,7 @@ class OperationStatus:
     @property
     def over(self) -> bool:
         """Whether it is done, failed or cancelled."""
-        return self.state not in ("pending", "running")
+        return self.state not in (OperationState.PENDING, OperationState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

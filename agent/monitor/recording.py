@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 
-from agent.client.messages import decode_status, encode_status
+from agent.client.messages import STATUS
 from agent.errors import AgentError
 from agent.monitor.observations import (
     Connected,
@@ -126,7 +126,7 @@ def _content(seen: Observation) -> dict[str, Any]:
         case Refused():
             return {"refused": seen.reason}
         case StatusSeen():
-            return {"status": _object(encode_status(seen.status))}
+            return {"status": _object(STATUS.encode(seen.status))}
         case EventSeen():
             return {"event": _object(codec.EVENT.encode(seen.event))}
         case FactsSeen():
@@ -165,7 +165,7 @@ def decode(line: str) -> Observation:
             return Refused(at=at, reason=content)
         case "status":
             message = _message(content, model_pb2.GetStatusResponse())
-            return StatusSeen(at=at, status=decode_status(message))
+            return StatusSeen(at=at, status=STATUS.decode(message))
         case "event":
             return EventSeen(at=at, event=codec.EVENT.decode(_message(content, pb.Event())))
         case "facts" | "all_facts":

@@ -7,7 +7,6 @@ import json
 from agent.learning import rates
 from agent.learning.limits import TeachingLimits
 from agent.service.mapper import NotSent, Pair, Special, pair
-from agent.service.mapper import decode_time as decode_time
 from agent.service.mapper import encode_time as encode_time
 from continual.v1 import admin_pb2, model_pb2
 from continual.v1 import memory_pb2 as pb
@@ -140,12 +139,3 @@ encode_operation = pair(
         ),
     },
 ).encode
-
-# Names of before there were pairs.
-encode_fact, decode_fact = FACT.encode, FACT.decode
-encode_event, decode_event = EVENT.encode, EVENT.decode
-encode_update, decode_update = UPDATE.encode, UPDATE.decode
-encode_probe, decode_probe = PROBE.encode, PROBE.decode
-encode_limits, decode_limits = LIMITS.encode, LIMITS.decode
-decode_accepted = ACCEPTED.decode
-decode_fact_retention, decode_age_retention = FACT_RETENTION.decode, AGE_RETENTION.decode

@@ -16,6 +16,8 @@ from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.client import messages
+from agent.client.types import OperationStatus, Score, Status
 from agent.learning import rates
 from agent.learning.limits import TeachingLimits
 from agent.learning.records import (
@@ -55,6 +57,9 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Fact, "failed_attempts"): st.integers(0, UINT32),
     (Update, "policy"): st.none(),  # for the same
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
+    (Status, "learner"): st.sampled_from(["starting", "recovering", "ready", "down"]),
+    (OperationStatus, "proof"): st.dictionaries(st.text(max_size=8), st.integers(), max_size=3),
+    (Score, "tokens"): st.integers(0, UINT32),
     (TeachingLimits, "most_steps"): st.integers(0, UINT32),
     (Step, "answer_tokens"): st.integers(0, UINT32),
     (Step, "candidates"): st.integers(0, UINT32),
@@ -109,7 +114,7 @@ def pairs_of(module: object) -> dict[type, AnyPair]:
     return {made.record: made for made in vars(module).values() if isinstance(made, Pair)}
 
 
-PUBLIC, INTERNAL = pairs_of(codec), pairs_of(learner_codec)
+PUBLIC, INTERNAL = pairs_of(codec) | pairs_of(messages), pairs_of(learner_codec)
 
 
 @pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from agent.client.messages import decode_status, encode_status
+from agent.client.messages import STATUS
 from agent.errors import InvalidFactError
 from agent.learning.limits import TeachingLimits
 from agent.service.error_details import decode_error
@@ -121,8 +121,8 @@ async def test_a_stream_refuses_it_and_goes_on(served: Serving) -> None:
 
 async def test_the_status_tells_the_limits(served: Serving) -> None:
     response = await served.model.GetStatus(model_pb2.GetStatusRequest())
-    status = decode_status(response)
+    status = STATUS.decode(response)
     assert status.teaching_limits == served.limits
-    assert encode_status(status) == response
+    assert STATUS.encode(status) == response
     response.ClearField("teaching_limits")  # a server from before there were any
-    assert decode_status(response).teaching_limits is None
+    assert STATUS.decode(response).teaching_limits is None

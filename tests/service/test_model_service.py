@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from agent.client.messages import decode_status
+from agent.client.messages import STATUS
 from agent.errors import LearningFailedError, MemoryShortageError
 from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.service import codec
@@ -179,7 +179,7 @@ async def test_status_works_before_anything_is_loaded(served: Serving) -> None:
 
 async def test_status_tells_what_a_watcher_needs(served: Serving) -> None:
     before = datetime.now(UTC)
-    status = decode_status(await served.model.GetStatus(pb.GetStatusRequest()))
+    status = STATUS.decode(await served.model.GetStatus(pb.GetStatusRequest()))
     assert status.started_at is not None
     assert status.started_at <= before
     assert (status.oldest_queued_at, status.learning_paused) == (None, False)
@@ -191,7 +191,7 @@ async def test_status_tells_what_a_watcher_needs(served: Serving) -> None:
     await served.store.write(lambda store: store.teach(new_fact("Second?")))
     await served.store.write(lambda store: store.pause_learning(paused=True))
     await served.keeper.create()
-    status = decode_status(await served.model.GetStatus(pb.GetStatusRequest()))
+    status = STATUS.decode(await served.model.GetStatus(pb.GetStatusRequest()))
     assert (status.oldest_queued_at, status.learning_paused) == (first.fact.accepted_at, True)
     assert status.snapshot_version == 3
 
@@ -206,6 +206,6 @@ async def test_retention_tells_the_last_probes_and_the_reviews_by_age(served: Se
     [told] = response.facts
     assert (told.fact_id, told.age) == (fact.id, 0)
     assert [point.probability for point in told.points] == [math.exp(-0.25), math.exp(-2)]
-    assert [codec.decode_age_retention(ages) for ages in response.ages] == [
+    assert [codec.AGE_RETENTION.decode(ages) for ages in response.ages] == [
         Retention(youngest=0, oldest=0, held=1, asked=1)
     ]

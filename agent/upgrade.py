@@ -47,7 +47,8 @@ class Survey:
         rows: how many updates follow that snapshot.
         algorithms: that made them.
         lacking: names of this release's migrations that the database has not had.
-        foreign: names of migrations of a newer release that it has had.
+        foreign: names of migrations that it has had and this release does not know.
+        never_released: it was made by a version from before the first release.
         libraries: versions that its newest update was made with, and its tokenizer read with.
         tokenizer: digest of its tokenizer's file; empty if it is not bound to one yet.
         operation: what is being taken back, for people; empty if nothing is.
@@ -60,6 +61,7 @@ class Survey:
     algorithms: tuple[str, ...]
     lacking: tuple[str, ...]
     foreign: tuple[str, ...]
+    never_released: bool
     libraries: Mapping[str, str]
     tokenizer: str
     operation: str
@@ -80,9 +82,11 @@ class Survey:
             )
         elif self.head:
             yield "the head has a snapshot"
-        if self.lacking:
+        if self.never_released:
+            yield "schema from before the first release"
+        elif self.lacking:
             yield f"schema before {self.lacking[0]}"
-        if self.foreign:
+        elif self.foreign:
             yield f"schema of a newer release ({', '.join(self.foreign)})"
         if self.libraries:
             yield ", ".join(f"{name} {version}" for name, version in self.libraries.items())
@@ -147,6 +151,7 @@ def _survey(connection: Connection, snapshots: Path, *, verify: bool) -> Survey:
         algorithms=_algorithms(connection, since),
         lacking=tuple(schema.lacking_migrations(connection)),
         foreign=tuple(schema.foreign_migrations(connection)),
+        never_released=schema.was_never_released(connection),
         libraries=_libraries(connection, bound),
         tokenizer=bound.get("tokenizer_file", ""),
         operation=_operation(connection),
@@ -220,7 +225,13 @@ def needs(
         algorithm: of this release.
         installed: versions of the libraries here; None: looked up.
     """
-    if found.foreign:
+    if found.never_released:
+        yield Need(
+            "its schema is from before the first release, and no release can read it",
+            "use another data folder and teach the facts again",
+            serious=True,
+        )
+    elif found.foreign:
         yield Need(
             f"its schema is of a newer release ({', '.join(found.foreign)})",
             "upgrade this program, or go back to the copy beside the database (see"
@@ -253,7 +264,7 @@ def needs(
             f"its newest update was made with {'; '.join(changed)}: what is replayed may come out"
             " different"
         )
-    if found.lacking:
+    if found.lacking and not found.never_released:
         yield Need(
             f"its schema is changed at the next start ({', '.join(found.lacking)}), after a copy"
         )

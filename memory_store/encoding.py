@@ -1,7 +1,6 @@
 """How values are written in columns: times as ISO 8601 in UTC, records as JSON.
 
-What every attempt adds is written compactly. Older rows, with all names and lists written out, are
-read as well.
+What every attempt adds is written compactly.
 """
 
 from __future__ import annotations
@@ -91,9 +90,7 @@ def _write_curve(curve: tuple[RatePoint, ...]) -> str:
     return base64.b64encode(struct.pack(f"<{len(numbers)}d", *numbers)).decode("ascii")
 
 
-def _read_curve(written: str | list[dict[str, float]]) -> tuple[RatePoint, ...]:
-    if not isinstance(written, str):
-        return tuple(RatePoint(**point) for point in written)
+def _read_curve(written: str) -> tuple[RatePoint, ...]:
     packed = base64.b64decode(written)
     return tuple(RatePoint(*pair) for pair in struct.iter_unpack("<2d", packed))
 
@@ -118,7 +115,8 @@ def read_steps(text: str) -> tuple[Step, ...]:
     """The inverse of `write_steps`."""
     steps: list[Step] = []
     for written in json.loads(text):
-        values = written if isinstance(written, dict) else dict(zip(_STEP, written, strict=False))
+        # A row from before a field was added is shorter: the field has its default.
+        values = dict(zip(_STEP, written, strict=False))
         ids = values["rehearsed_fact_ids"]
         rehearsed = steps[-1].rehearsed_fact_ids if ids is None else tuple(ids)
         steps.append(Step(**values | {"rehearsed_fact_ids": rehearsed}))

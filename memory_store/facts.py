@@ -20,7 +20,7 @@ from memory_store.encoding import (
     write_time,
 )
 from memory_store.errors import FactNotFoundError, WrongStateError
-from memory_store.schema import LIVE
+from memory_store.tables import LIVE
 from memory_store.vocabulary import HELD, Fact, FactState, Learning, Policy
 
 # Which states may follow each. Only the end of an operation may do otherwise: see `restate`.

@@ -39,7 +39,7 @@ from memory_store.encoding import (
 )
 from memory_store.errors import LedgerConflictError
 from memory_store.lines import line_of
-from memory_store.schema import FORK, SERVED
+from memory_store.tables import FORK, SERVED
 from memory_store.vocabulary import LedgerKind, NewUpdate, ReplayDrift, Update
 
 SHARED = ("policy", "environment")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from memory_store.connection import Connection
-from memory_store.schema import FORK
+from memory_store.tables import FORK
 
 # Ranges that are read at once, so that no reading takes long.
 RANGES_AT_ONCE = 2_000

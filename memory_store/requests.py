@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from memory_store.encoding import write_json
 from memory_store.errors import RequestIdUsedError
-from memory_store.vocabulary import NewFact, Policy
+from memory_store.vocabulary import NewFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,11 @@ class EarlierRequest:
 
 def payload_hash(new: NewFact) -> str:
     """Digest of all that a request says, its own id aside; no setting of the server is in it."""
-    return _digest(new, new.asked_policy or new.policy)
-
-
-def says_the_same(new: NewFact, earlier: EarlierRequest) -> bool:
-    """Whether a request is an earlier one again."""
-    # Digests were once made of policies as the server had completed them.
-    return earlier.payload_hash in (payload_hash(new), _digest(new, new.policy))
-
-
-def _digest(new: NewFact, asked: Policy | None) -> str:
+    asked = new.asked_policy or new.policy
     policy = None
     if asked is not None:
         policy = asdict(asked)
-        # Not the client's to say; and requests from before they existed keep their digests.
-        del policy["predictor"], policy["gated"]
+        del policy["predictor"], policy["gated"]  # the server decides these
     content = {
         "question": new.question,
         "answer": new.answer,

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from memory_store.connection import Connection, SqlValue
-from memory_store.schema import SAMPLED
+from memory_store.tables import SAMPLED
 
 _CIRCLE_BITS, _ARC_BITS = 63, 10
 

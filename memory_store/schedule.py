@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from memory_store import ledger
 from memory_store.connection import Connection, SqlValue
 from memory_store.encoding import write_time
-from memory_store.schema import SAMPLED
+from memory_store.tables import SAMPLED
 
 FIRST_UPDATES, MOST_UPDATES = 8, 1024
 FIRST_TIME, LONGEST_TIME = timedelta(minutes=10), timedelta(days=7)

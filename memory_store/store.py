@@ -149,8 +149,6 @@ class MemoryStore:
     ) -> None:
         """Ties this memory to a tokenizer the first time, and checks it from then on.
 
-        A memory that an older release made is tied to the one that it meets first.
-
         Args:
             file: digest of the tokenizer's file.
             behavior: digest of what it does to texts.

@@ -21,7 +21,7 @@ from memory_store.encoding import read_time, write_json, write_policy, write_str
 from memory_store.errors import FactExistsError, MemoryStoreError, QueueFullError
 from memory_store.requests import EarlierRequest, payload_hash
 from memory_store.sampling import sample_key
-from memory_store.schema import FORK, LIVE, SERVED
+from memory_store.tables import FORK, LIVE, SERVED
 from memory_store.vocabulary import Accepted, EventKind, Fact, FactState, NewFact
 
 Answer = Accepted | MemoryStoreError
@@ -150,7 +150,7 @@ class _Batch:
             digest = payload_hash(new)
             earlier = self._earlier.get(new.request_id)
             if earlier is not None:
-                return self._first_answer(new, new.request_id, earlier)
+                return self._first_answer(digest, new.request_id, earlier)
         answer_key = facts.answer_key(new.answer)
         live_answer, live_id, taken_back = self._live.get(key, ("", "", False))
         same_id = live_id if live_answer == answer_key and not taken_back else None
@@ -177,8 +177,8 @@ class _Batch:
             self._request_rows.append([new.request_id, digest, fact.id, created, before, replaces])
         return Accepted(fact=fact, created=created, event_sequence=before, replaces=replaces)
 
-    def _first_answer(self, new: NewFact, request_id: str, earlier: EarlierRequest) -> Answer:
-        if not requests.says_the_same(new, earlier):
+    def _first_answer(self, digest: str, request_id: str, earlier: EarlierRequest) -> Answer:
+        if earlier.payload_hash != digest:
             return requests.used_otherwise(request_id, earlier)
         return Accepted(
             fact=self._fact(earlier.fact_id),

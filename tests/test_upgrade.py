@@ -13,12 +13,12 @@ from agent.doctor import State
 from agent.learning.algorithm import ALGORITHM
 from agent.learning.snapshots import WEIGHTS, folder_of, write_snapshot
 from agent.upgrade import Survey, log_standing, needs, survey
-from memory_store import schema
 from memory_store.connection import Connection
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
 from memory_store.taking_back import request_forget
 from tests.store.builders import learning, new_fact, new_update
+from tests.store.example_migrations import next_release
 
 OLDER = "answer-adamw/3"
 LIBRARIES = {"torch": "2.9.0+cpu", "transformers": "5.0.0", "tokenizers": "0.22.1"}
@@ -116,13 +116,10 @@ def test_it_looks_while_a_server_runs_and_changes_nothing(data: Path) -> None:
 def test_memories_of_older_and_newer_releases_can_be_looked_at(data: Path) -> None:
     older = data.parent / "older"
     older.mkdir()
-    connection = Connection(older / "memory.db")
-    names = [name for name, _ in schema._IN_ORDER]
-    with connection.transaction():
-        schema._MIGRATIONS.apply(connection.database, stop_before=names[1])
-    connection.close()
-    assert found_in(older).lacking == tuple(names[1:])
-    assert told(found_in(older)) == [(False, False)]
+    MemoryStore.open(older / "memory.db").close()
+    with next_release() as names:
+        assert found_in(older).lacking == names
+        assert told(found_in(older)) == [(False, False)]
 
     connection = Connection(data / "memory.db")
     connection.execute(

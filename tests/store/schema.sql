@@ -19,12 +19,19 @@ CREATE TABLE facts (
   reason TEXT NOT NULL DEFAULT '',
   superseded_by TEXT NOT NULL DEFAULT '',
   learning TEXT,
-  sample_key INTEGER NOT NULL CHECK (sample_key >= 0)
-, tried_policy TEXT, times_held INTEGER NOT NULL DEFAULT 0, held_since INTEGER, due_depth INTEGER, due_at TEXT) STRICT;
+  sample_key INTEGER NOT NULL CHECK (sample_key >= 0),
+  tried_policy TEXT,
+  times_held INTEGER NOT NULL DEFAULT 0,
+  held_since INTEGER,
+  due_depth INTEGER,
+  due_at TEXT
+) STRICT;
 CREATE INDEX facts_by_state ON facts (state, position);
 CREATE INDEX facts_by_question ON facts (question_key, position);
-CREATE INDEX facts_live_by_question ON facts (question_key, position) WHERE state IN ('queued', 'learning', 'learned', 'known');
-CREATE INDEX facts_sampled ON facts (sample_key, id, question_key) WHERE state IN ('learned', 'known');
+CREATE INDEX facts_live_by_question ON facts (question_key, position)
+  WHERE state IN ('queued', 'learning', 'learned', 'known');
+CREATE INDEX facts_sampled ON facts (sample_key, id, question_key)
+  WHERE state IN ('learned', 'known');
 CREATE TABLE state_counts (
   state TEXT PRIMARY KEY,
   count INTEGER NOT NULL CHECK (count >= 0)
@@ -43,8 +50,11 @@ CREATE TABLE requests (
   request_id TEXT PRIMARY KEY,
   payload_hash TEXT NOT NULL,
   fact_id TEXT NOT NULL REFERENCES facts (id),
-  created_at TEXT NOT NULL
-, created INTEGER NOT NULL DEFAULT 1 CHECK (created IN (0, 1)), event_sequence INTEGER NOT NULL DEFAULT 0, replaces TEXT NOT NULL DEFAULT '') STRICT, WITHOUT ROWID;
+  created_at TEXT NOT NULL,
+  created INTEGER NOT NULL DEFAULT 1 CHECK (created IN (0, 1)),
+  event_sequence INTEGER NOT NULL DEFAULT 0,
+  replaces TEXT NOT NULL DEFAULT ''
+) STRICT, WITHOUT ROWID;
 CREATE TABLE updates (
   model_version INTEGER PRIMARY KEY,
   kind TEXT NOT NULL CHECK (kind IN ('teach', 'relearn', 'forget', 'rollback', 'drift')),
@@ -57,8 +67,9 @@ CREATE TABLE updates (
   algorithm TEXT NOT NULL,
   environment TEXT NOT NULL,
   seconds REAL NOT NULL,
-  applied_at TEXT NOT NULL
-, depth INTEGER NOT NULL DEFAULT 0) STRICT;
+  applied_at TEXT NOT NULL,
+  depth INTEGER NOT NULL DEFAULT 0
+) STRICT;
 CREATE INDEX updates_by_fact ON updates (fact_id, model_version);
 CREATE INDEX updates_served ON updates (model_version) WHERE kind <> 'relearn';
 CREATE TRIGGER ledger_has_no_gaps BEFORE INSERT ON updates
@@ -79,8 +90,10 @@ CREATE TABLE probes (
   log_probability REAL NOT NULL,
   model_version INTEGER NOT NULL,
   cause_fact_id TEXT NOT NULL DEFAULT '',
-  probed_at TEXT NOT NULL
-, samples INTEGER NOT NULL DEFAULT 0, correct_samples INTEGER NOT NULL DEFAULT 0 CHECK (correct_samples BETWEEN 0 AND samples)) STRICT;
+  probed_at TEXT NOT NULL,
+  samples INTEGER NOT NULL DEFAULT 0,
+  correct_samples INTEGER NOT NULL DEFAULT 0 CHECK (correct_samples BETWEEN 0 AND samples)
+) STRICT;
 CREATE INDEX probes_by_fact ON probes (fact_id, id);
 CREATE TABLE events (
   sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -104,8 +117,16 @@ CREATE TABLE operations (
   message TEXT NOT NULL DEFAULT '',
   proof TEXT,
   requested_at TEXT NOT NULL,
-  finished_at TEXT
-, cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled IN (0, 1)), after_event INTEGER NOT NULL DEFAULT 0, first_position INTEGER, never_saw REAL, done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, first_review INTEGER NOT NULL DEFAULT 0, base_version INTEGER) STRICT;
+  finished_at TEXT,
+  cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled IN (0, 1)),
+  after_event INTEGER NOT NULL DEFAULT 0,
+  first_position INTEGER,
+  never_saw REAL,
+  done INTEGER NOT NULL DEFAULT 0,
+  total INTEGER NOT NULL DEFAULT 0,
+  first_review INTEGER NOT NULL DEFAULT 0,
+  base_version INTEGER
+) STRICT;
 CREATE INDEX operations_open ON operations (id) WHERE state IN ('pending', 'running');
 CREATE INDEX operations_by_fact ON operations (fact_id, id);
 CREATE TABLE places (
@@ -127,7 +148,8 @@ CREATE TABLE relearned (
 CREATE TRIGGER ledger_is_never_changed BEFORE UPDATE ON updates BEGIN
   SELECT RAISE(ABORT, 'rows of the ledger are never changed');
 END;
-CREATE INDEX facts_due_by_updates ON facts (due_depth, position) WHERE state IN ('learned', 'known');
+CREATE INDEX facts_due_by_updates ON facts (due_depth, position)
+  WHERE state IN ('learned', 'known');
 CREATE INDEX facts_due_by_time ON facts (due_at, position) WHERE state IN ('learned', 'known');
 CREATE TABLE reviews (
   id INTEGER PRIMARY KEY,
@@ -159,10 +181,21 @@ CREATE TABLE traces (
   position INTEGER PRIMARY KEY REFERENCES facts (position),
   traceparent TEXT NOT NULL
 ) STRICT;
-CREATE INDEX reviews_by_age ON reviews (age, outcome, probability) WHERE probability IS NOT NULL;
-CREATE INDEX updates_forks ON updates (model_version, parent_version) WHERE parent_version <> model_version - 1;
+CREATE INDEX reviews_by_age ON reviews (age, outcome, probability)
+  WHERE probability IS NOT NULL;
+CREATE INDEX updates_forks ON updates (model_version, parent_version)
+  WHERE parent_version <> model_version - 1;
 CREATE TRIGGER keep_findings BEFORE UPDATE OF learning ON facts
-WHEN NEW.learning <> OLD.learning AND (json_extract(NEW.learning, '$.model_version') IS NOT json_extract(OLD.learning, '$.model_version') OR json_extract(NEW.learning, '$.learning_rates') IS NOT json_extract(OLD.learning, '$.learning_rates') OR json_extract(NEW.learning, '$.probability_before') IS NOT json_extract(OLD.learning, '$.probability_before') OR json_extract(NEW.learning, '$.probability_after') IS NOT json_extract(OLD.learning, '$.probability_after')) BEGIN
+WHEN NEW.learning <> OLD.learning AND (
+  json_extract(NEW.learning, '$.model_version')
+    IS NOT json_extract(OLD.learning, '$.model_version')
+  OR json_extract(NEW.learning, '$.learning_rates')
+    IS NOT json_extract(OLD.learning, '$.learning_rates')
+  OR json_extract(NEW.learning, '$.probability_before')
+    IS NOT json_extract(OLD.learning, '$.probability_before')
+  OR json_extract(NEW.learning, '$.probability_after')
+    IS NOT json_extract(OLD.learning, '$.probability_after')
+) BEGIN
   UPDATE events SET learning = OLD.learning WHERE fact_id = OLD.id AND learning = 'null';
 END;
 CREATE INDEX reviewed_again_by_version ON reviewed_again (model_version);

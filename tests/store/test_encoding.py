@@ -83,16 +83,6 @@ def test_what_was_found_before_there_were_curves_is_read_without_any() -> None:
     assert read_learning(json.dumps(written)) == learning()
 
 
-def test_findings_and_steps_that_are_written_out_are_read() -> None:
-    """As older releases wrote them."""
-    found = learning(curve=CURVE, base_answer=None)
-    assert read_learning(write_json(dataclasses.asdict(found))) == found
-    steps = [Step(learning_rate=0.1 / 3, loss=1.0, probability=0.5, rehearsed_fact_ids=("a", "b"))]
-    assert read_steps(write_json([dataclasses.asdict(step) for step in steps])) == tuple(steps)
-    oldest = '[{"learning_rate":0.1,"loss":1.0,"probability":0.5,"rehearsed_fact_ids":[]}]'
-    assert read_steps(oldest) == (Step(learning_rate=0.1, loss=1.0, probability=0.5),)
-
-
 @given(st.lists(STEPS, max_size=4).map(tuple))
 def test_steps_are_read_as_they_were_written(steps: tuple[Step, ...]) -> None:
     assert read_steps(write_steps(steps)) == steps

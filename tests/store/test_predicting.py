@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from memory_store import taking_back
-from memory_store.encoding import read_policy, read_steps, write_json, write_policy, write_steps
-from memory_store.requests import payload_hash
+from memory_store.encoding import read_policy, read_steps, write_policy, write_steps
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, Guards, LedgerKind, Policy, Step
 from tests.store.builders import end_of_branch, learning, new_fact, new_update, teach_learned
@@ -37,7 +35,7 @@ def test_features_and_predictor_are_in_the_ledger_to_the_last_bit(store: MemoryS
 
 
 def test_records_of_before_are_read_with_nothing_in_the_new_fields() -> None:
-    old_step = '[{"learning_rate":0.0001,"loss":2.0,"probability":0.5,"rehearsed_fact_ids":["a"]}]'
+    old_step = '[[0.0001,2.0,0.5,["a"]]]'
     assert read_steps(old_step) == (
         replace(STEP, gradient_norm=0.0, answer_tokens=0, candidates=0),
     )
@@ -52,23 +50,6 @@ def test_records_of_before_are_read_with_nothing_in_the_new_fields() -> None:
 def test_records_survive_their_json() -> None:
     assert read_steps(write_steps((STEP, STEP))) == (STEP, STEP)
     assert read_policy(write_policy(POLICY)) == POLICY
-
-
-def test_a_request_of_before_is_still_known_by_its_digest() -> None:
-    new = new_fact(policy=replace(POLICY, predictor=None))
-    content: dict[str, object] = {
-        "question": new.question,
-        "answer": new.answer,
-        "correlated_questions": [],
-        "fact_id": None,
-        "policy": {
-            "name": "predicted",
-            "learning_rate": 1e-4,
-            "max_steps": 12,
-            "guards": None,
-        },
-    }
-    assert payload_hash(new) == hashlib.sha256(write_json(content).encode()).hexdigest()
 
 
 def test_the_last_updates_are_those_of_the_lineage(store: MemoryStore) -> None:

@@ -15,15 +15,21 @@ from memory_store.errors import StoreUnusableError
 from memory_store.schema_copies import KEPT_DAYS, copies_of, remove_copies, remove_outdated
 from memory_store.store import MemoryStore
 from tests.store.builders import new_fact
+from tests.store.example_migrations import NAMES, next_release
 
-RELEASED = [name for name, _ in schema._IN_ORDER]
+
+@pytest.fixture(autouse=True)
+def upgraded() -> Iterator[None]:
+    """This code is a release that changes the schema twice."""
+    with next_release():
+        yield
 
 
-def older_database(path: Path, until: str = RELEASED[-1]) -> None:
-    """A database that lacks the migrations from `until` on, with something in it."""
+def older_database(path: Path, had: int = 1) -> None:
+    """A database that has had so many of the two migrations, with something in it."""
     connection = Connection(path)
     with connection.transaction():
-        schema._MIGRATIONS.apply(connection.database, stop_before=until)
+        schema.migrations().apply(connection.database, stop_before=NAMES[had])
         connection.execute("INSERT INTO meta (key, value) VALUES ('model_name', 'tiny')")
     connection.close()
 
@@ -32,9 +38,9 @@ def test_the_copy_is_the_database_of_before(path: Path) -> None:
     older_database(path)
     MemoryStore.open(path).close()
     (copy,) = copies_of(path)
-    assert copy.name == f"{path.name}.before-{RELEASED[-1]}"
+    assert copy.name == f"{path.name}.before-{NAMES[1]}"
     before = Connection(copy, read_only=True)
-    assert schema.lacking_migrations(before) == [RELEASED[-1]]
+    assert schema.lacking_migrations(before) == [NAMES[1]]
     assert before.execute("SELECT value FROM meta WHERE key = 'model_name'")
     before.close()
     # And it can be served again, by this release too.
@@ -52,11 +58,11 @@ def test_what_needs_no_migration_is_not_copied(path: Path) -> None:
 
 
 def test_only_the_last_change_has_a_copy(path: Path) -> None:
-    older_database(path, RELEASED[-2])
-    stale = path.with_name(f"{path.name}.before-{RELEASED[1]}")
+    older_database(path, had=0)
+    stale = path.with_name(f"{path.name}.before-8000_long_ago")
     stale.write_text("of a change long ago")
     MemoryStore.open(path).close()
-    assert [copy.name for copy in copies_of(path)] == [f"{path.name}.before-{RELEASED[-2]}"]
+    assert [copy.name for copy in copies_of(path)] == [f"{path.name}.before-{NAMES[0]}"]
 
 
 def test_without_a_copy_nothing_is_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +77,7 @@ def test_without_a_copy_nothing_is_changed(path: Path, monkeypatch: pytest.Monke
         MemoryStore.open(path)
     assert copies_of(path) == []
     connection = Connection(path, read_only=True)
-    assert schema.lacking_migrations(connection) == [RELEASED[-1]]
+    assert schema.lacking_migrations(connection) == [NAMES[1]]
     connection.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memory_store.connection import Connection
-from memory_store.schema import FORK
+from memory_store.tables import FORK
 
 # Rollbacks that are looked at; earlier ones undid what nobody has asked about since.
 ROLLBACKS = 100

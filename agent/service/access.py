@@ -19,7 +19,7 @@ from agent.errors import (
     RateLimitedError,
 )
 from agent.service.error_details import encode_status
-from agent.service.methods import METHODS, UNKNOWN, Method
+from agent.service.methods import METHODS, UNKNOWN, Method, kind_of
 from agent.service.peers import host_of
 from agent.service.rate_limit import RateLimiter
 from agent.service.status import status_of
@@ -90,11 +90,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _limiting(self, handler: Any, limiter: RateLimiter, token: Token | None) -> Any:
-        # `RpcMethodHandler` is a named tuple: one of its four fields holds the function.
-        kind = (
-            f"{'stream' if handler.request_streaming else 'unary'}"
-            f"_{'stream' if handler.response_streaming else 'unary'}"
-        )
+        kind = kind_of(handler)
         behaviour = getattr(handler, kind)
 
         async def admitted(request: Any, context: Any) -> Any:

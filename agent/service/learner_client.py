@@ -9,15 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from agent.errors import (
-    DriftError,
-    InvalidFactError,
-    LearnerUnavailableError,
-    LearningFailedError,
-    MemoryShortageError,
-    SnapshotError,
-    StaleVersionError,
-)
+from agent.errors import InvalidFactError, LearningFailedError
 from agent.learning.records import (
     Answer,
     Example,
@@ -34,14 +26,6 @@ from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
 from memory_store.vocabulary import Policy, Step
 
-ERRORS: dict[grpc.StatusCode, type[Exception]] = {
-    grpc.StatusCode.FAILED_PRECONDITION: StaleVersionError,
-    grpc.StatusCode.DATA_LOSS: DriftError,
-    grpc.StatusCode.OUT_OF_RANGE: SnapshotError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: MemoryShortageError,
-    grpc.StatusCode.UNAVAILABLE: LearnerUnavailableError,
-    grpc.StatusCode.CANCELLED: LearnerUnavailableError,
-}
 # Far more than it takes: only a busy interpreter may answer late.
 MEMORY_DEADLINE_SECONDS = 2.0
 # A tokenizer of 250,000 words takes some 17 MB as text.
@@ -60,7 +44,7 @@ def our_errors() -> Iterator[None]:
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             field, _, message = (error.details() or "").partition(": ")
             raise InvalidFactError(field, message) from error
-        kind = ERRORS.get(error.code(), LearningFailedError)
+        kind = codec.ERRORS.get(error.code(), LearningFailedError)
         raise kind(error.details() or error.code().name) from error
 
 

@@ -1,9 +1,20 @@
-"""Records and their messages between server and learner: a pair for each, with what differs."""
+"""Records, messages and errors between server and learner: a pair for each record."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import grpc
+
+from agent.errors import (
+    DriftError,
+    InvalidFactError,
+    LearnerUnavailableError,
+    LearningFailedError,
+    MemoryShortageError,
+    SnapshotError,
+    StaleVersionError,
+)
 from agent.learning.records import (
     Answer,
     Example,
@@ -16,6 +27,22 @@ from agent.service import codec
 from agent.service.mapper import pair
 from continual.learner.v1 import learner_pb2 as pb
 from memory_store.vocabulary import Policy
+
+# How the learner reports an error, and what the server raises for it.
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    InvalidFactError: grpc.StatusCode.INVALID_ARGUMENT,
+    StaleVersionError: grpc.StatusCode.FAILED_PRECONDITION,
+    DriftError: grpc.StatusCode.DATA_LOSS,
+    SnapshotError: grpc.StatusCode.OUT_OF_RANGE,
+    MemoryShortageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    LearningFailedError: grpc.StatusCode.ABORTED,
+}
+ERRORS: dict[grpc.StatusCode, type[Exception]] = {
+    **{code: error for error, code in STATUS.items()},
+    # From gRPC, when the process is gone.
+    grpc.StatusCode.UNAVAILABLE: LearnerUnavailableError,
+    grpc.StatusCode.CANCELLED: LearnerUnavailableError,
+}
 
 ANSWER = pair(Answer, pb.Answer)
 DESCRIPTION = pair(LearnerDescription, pb.DescribeResponse)

@@ -15,14 +15,7 @@ from typing import Any
 import grpc
 import torch
 
-from agent.errors import (
-    DriftError,
-    InvalidFactError,
-    LearningFailedError,
-    MemoryShortageError,
-    SnapshotError,
-    StaleVersionError,
-)
+from agent.errors import MemoryShortageError, StaleVersionError
 from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.learner import Learner
 from agent.learning.memory import memory
@@ -38,14 +31,6 @@ from memory_store.vocabulary import Step
 
 logger = logging.getLogger(__name__)
 
-STATUS: dict[type[Exception], grpc.StatusCode] = {
-    InvalidFactError: grpc.StatusCode.INVALID_ARGUMENT,
-    StaleVersionError: grpc.StatusCode.FAILED_PRECONDITION,
-    DriftError: grpc.StatusCode.DATA_LOSS,
-    SnapshotError: grpc.StatusCode.OUT_OF_RANGE,
-    MemoryShortageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    LearningFailedError: grpc.StatusCode.ABORTED,
-}
 # After a fault of the device nothing this process computes can be trusted.
 DEVICE_FAULT_EXIT_CODE = 70
 
@@ -71,8 +56,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         """
         try:
             yield
-        except tuple(STATUS) as error:
-            await context.abort(STATUS[type(error)], str(error) or type(error).__name__)
+        except tuple(codec.STATUS) as error:
+            await context.abort(codec.STATUS[type(error)], str(error) or type(error).__name__)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             # In this order: running out of memory is a fault of some accelerators, too.
             if is_out_of_memory(error):
@@ -82,7 +67,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                     await self._device.call(Priority.LEARN, self._learner.free_memory)
                 else:
                     await self._device.call(Priority.ANSWER, self._learner.free_cached_memory)
-                shortage = STATUS[MemoryShortageError]
+                shortage = codec.STATUS[MemoryShortageError]
                 await context.abort(shortage, str(error) or "memory ran out")
             if isinstance(error, torch.AcceleratorError):
                 logger.critical("the device failed: %s", error)

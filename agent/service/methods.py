@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Role(StrEnum):
@@ -31,6 +32,13 @@ class Method:
 
     role: Role | None
     repeatable: bool = False
+
+
+def kind_of(handler: Any) -> str:
+    """Returns the field of a gRPC handler that holds its function, such as `unary_stream`."""
+    request = "stream" if handler.request_streaming else "unary"
+    response = "stream" if handler.response_streaming else "unary"
+    return f"{request}_{response}"
 
 
 # A method without a row is for admins only.

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from agent.service.methods import kind_of
 from agent.service.status import OUR_SERVICES
 from agent.telemetry.tracing import Tracing
 
@@ -42,10 +43,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         if handler is None or not method.startswith(OUR_SERVICES):
             return handler
         method = method.rpartition(".")[2]  # Service/Method
-        kind = (
-            f"{'stream' if handler.request_streaming else 'unary'}"
-            f"_{'stream' if handler.response_streaming else 'unary'}"
-        )
+        kind = kind_of(handler)
         wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
         return handler._replace(**{kind: wrap(getattr(handler, kind), method)})
 

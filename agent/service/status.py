@@ -30,7 +30,7 @@ from agent.errors import (
     TooManyStreamsError,
 )
 from agent.service.error_details import Refusal, encode_status
-from agent.service.methods import METHODS, UNKNOWN, Role
+from agent.service.methods import METHODS, UNKNOWN, Role, kind_of
 from agent.service.rules import check_rules
 from memory_store.errors import (
     FactExistsError,
@@ -154,11 +154,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith(OUR_SERVICES):
             return handler
-        # `RpcMethodHandler` is a named tuple: one of its four fields holds the function.
-        kind = (
-            f"{'stream' if handler.request_streaming else 'unary'}"
-            f"_{'stream' if handler.response_streaming else 'unary'}"
-        )
+        kind = kind_of(handler)
         wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
         self._wrapped[method] = wrapped = handler._replace(
             request_deserializer=_tolerant(handler.request_deserializer),

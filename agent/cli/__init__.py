@@ -31,7 +31,7 @@ from agent.cli import (
     teach,
     tokens,
 )
-from agent.cli.ending import EXIT_CODES, CommandLine
+from agent.cli.exit_codes import EXIT_CODES, CommandLine
 from agent.cli.settings_file import Command, read_settings, unknown_variables
 
 app = typer.Typer(
@@ -104,5 +104,5 @@ def settings(
 
 
 def main() -> None:
-    """Runs the command line; see `agent.cli.ending` for how it ends."""
+    """Runs the command line; see `agent.cli.exit_codes` for how it ends."""
     app()

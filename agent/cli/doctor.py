@@ -13,7 +13,7 @@ from rich.text import Text
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
-from agent.cli.securing import SecurityOptions
+from agent.cli.security import SecurityOptions
 from agent.config import DEFAULT_ADDRESS, DEFAULT_METRICS_HOST, DEFAULT_MODEL
 
 STYLES = {"good": "green", "warning": "yellow", "bad": "red"}

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from agent.cli.connection import Connection
 from agent.cli.curve import curve_lines
+from agent.cli.fact_history import own_probes, remembered_lines, touching
 from agent.cli.operate import (
     influence_table,
     operation_json,
@@ -23,7 +24,6 @@ from agent.cli.operate import (
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, fact_json, messages, print_json, shown, state_text
-from agent.cli.remembered import own_probes, remembered_lines, touching
 from agent.cli.teach import facts_table
 from agent.monitor.screen import glyphs_of
 from agent.service.error_details import RequestError

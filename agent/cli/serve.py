@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.limiting import LimitOptions
+from agent.cli.limits import LimitOptions
 from agent.cli.option_groups import grouped
 from agent.cli.output import messages, shown
 from agent.cli.policies import (
@@ -26,7 +26,7 @@ from agent.cli.policies import (
     complete_guards,
     complete_policy,
 )
-from agent.cli.securing import SecurityOptions
+from agent.cli.security import SecurityOptions
 from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,

@@ -8,7 +8,7 @@ from typing import Any
 import typer.main
 
 from agent.cli import app
-from agent.cli.ending import EXIT_CODES
+from agent.cli.exit_codes import EXIT_CODES
 from scripts.docs.markdown import code, table
 
 PROGRAM = "agent"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.ending import EXIT_CODES
+from agent.cli.exit_codes import EXIT_CODES
 from agent.client.client import Client
 from agent.errors import AgentError
 from tests.cli.conftest import Agent, InThread

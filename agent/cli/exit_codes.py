@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from agent.cli.failing import USAGE, report_error, report_failure
+from agent.cli.json_errors import USAGE, report_error, report_failure
 from agent.cli.output import json_state, messages, shown
 from agent.errors import AgentError, MissingDeviceError
 from memory_store.errors import MemoryStoreError

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.backups import Backups, newest_backup
-from agent.config import DATABASE, SNAPSHOTS, ServeSettings
+from agent.config import DATABASE, SNAPSHOT_MINUTES, SNAPSHOT_UPDATES, SNAPSHOTS, ServeSettings
 from agent.data_folder import held, make_private
 from agent.ending_threads import use_ending_threads
 from agent.errors import ModelNotFoundError
@@ -198,15 +198,16 @@ async def _serve_with(
     )
     seen.clean_up_failures = lambda: loop.clean_up_failures
     seen.learner = lambda: (loop.state == LearnerState.READY, loop.updates_to_replay)
+    snapshot_tick_seconds = SNAPSHOT_MINUTES * 60 if settings.snapshot_seconds else 0.0
     keeper = SnapshotKeeper(
         SnapshotSettings(
             folder=snapshots,
-            every_updates=settings.snapshot_updates,
+            every_updates=SNAPSHOT_UPDATES if settings.snapshot_seconds else 0,
             every_seconds=settings.snapshot_seconds,
             keep_last=settings.keep_snapshots,
             keep_days=settings.keep_snapshot_days,
             # Twice: a tick may have been missed for want of a learner.
-            overdue_seconds=2 * settings.snapshot_minutes * 60,
+            overdue_seconds=2 * snapshot_tick_seconds,
         ),
         lambda: loop.learner,
         recorded=recorded_in(store),
@@ -226,7 +227,7 @@ async def _serve_with(
     ticks.every(settings.audit_minutes * 60, audit.tick)
     predicting = RatePredicting(store, loop.predict_by)
     ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
-    ticks.every(settings.snapshot_minutes * 60, keeper.tick)
+    ticks.every(snapshot_tick_seconds, keeper.tick)
     ticks.every(settings.thin_minutes * 60, thinner.tick)
     ticks.every(settings.review_seconds, loop.review_due)
     ticks.every(MEMORY_SECONDS, loop.look_at_memory, at_start=True)

@@ -27,6 +27,12 @@ DEFAULT_METRICS_HOST = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS = 60.0
 DEFAULT_THIN_MINUTES = 1.0
 DEFAULT_KEEP_EVENTS = 50_000
+DEFAULT_SNAPSHOT_SECONDS = 20.0
+DEFAULT_KEEP_SNAPSHOTS = 3
+DEFAULT_KEEP_SNAPSHOT_DAYS = 7
+# Further reasons for a snapshot, unless snapshots are switched off.
+SNAPSHOT_UPDATES = 100
+SNAPSHOT_MINUTES = 10.0
 
 
 class LogFormat(StrEnum):
@@ -89,22 +95,22 @@ class ServeSettings:
         audit_minutes: between two retention audits; 0 for none.
         predict_minutes: between two fits of what the policy `predicted` expects; 0 for none.
         review_seconds: between two looks for facts that are due for review; 0 for none.
-        snapshot_updates: a snapshot after so many updates; 0 for none.
-        snapshot_seconds: and after so many seconds of learning, which bounds a restart; 0 for none.
-        snapshot_minutes: and after so many minutes in which something was learned; 0 for none.
-        keep_snapshots: the newest so many are kept,
-        keep_snapshot_days: and the newest of each of so many days.
-        max_queued: new facts are refused while so many wait to be learned.
-        silent_seconds: a learner that gives no sign of life for so long is started anew; 0: never.
+        snapshot_seconds: seconds of learning after which a snapshot is written, which limits the
+            time of a restart; 0: none is, while the server runs. One is also written after
+            `SNAPSHOT_UPDATES` updates, and every `SNAPSHOT_MINUTES` if anything was learned.
+        keep_snapshots: number of the newest snapshots to keep.
+        keep_snapshot_days: number of days of which the newest snapshot is kept too.
+        max_queued: new facts are refused while this many wait to be learned.
+        silent_seconds: a learner that does not answer for this long is restarted; 0: never.
         stalled_seconds: likewise one whose device makes no progress in one piece of work.
-        max_questions: further ones are refused while so many wait for an answer.
+        max_questions: further ones are refused while this many wait for an answer.
         max_attempts: a fact that fails this often is quarantined.
         thin_minutes: between two looks for old probes and events to remove; 0: nothing is removed.
         keep_events: the newest events that stay as they are.
         allow_network_filesystem: serve a data folder that is on a network file system.
         accept_drift: serve weights that replay differently from what was recorded.
         samples: sampled for each question of a fact after its update; 0 for none.
-        drain_seconds: on SIGTERM, the longest wait for the update in hand.
+        drain_seconds: on SIGTERM, the longest wait for the update in progress.
         security: who may speak to it.
         observability: how it is watched.
     """
@@ -119,11 +125,9 @@ class ServeSettings:
     audit_minutes: float = DEFAULT_AUDIT_MINUTES
     predict_minutes: float = DEFAULT_PREDICT_MINUTES
     review_seconds: float = DEFAULT_REVIEW_SECONDS
-    snapshot_updates: int = 100
-    snapshot_seconds: float = 20.0
-    snapshot_minutes: float = 10.0
-    keep_snapshots: int = 3
-    keep_snapshot_days: int = 7
+    snapshot_seconds: float = DEFAULT_SNAPSHOT_SECONDS
+    keep_snapshots: int = DEFAULT_KEEP_SNAPSHOTS
+    keep_snapshot_days: int = DEFAULT_KEEP_SNAPSHOT_DAYS
     max_queued: int = DEFAULT_MAX_QUEUED
     silent_seconds: float = DEFAULT_SILENT_SECONDS
     stalled_seconds: float = DEFAULT_STALLED_SECONDS

@@ -25,11 +25,14 @@ from agent.cli import (
     health,
     models,
     monitor,
-    operate,
+    operations,
+    pause,
     report,
     serve,
+    snapshots,
     teach,
     tokens,
+    why,
 )
 from agent.cli.exit_codes import EXIT_CODES, CommandLine
 from agent.cli.settings_file import Command, read_settings, unknown_variables
@@ -54,19 +57,19 @@ app.command()(ask.status)
 app.command()(health.health)
 app.command()(bench.bench)
 app.command()(monitor.monitor)
-app.command()(operate.rollback)
-app.command()(operate.pause)
-app.command()(operate.resume)
-app.command()(operate.why)
+app.command()(operations.rollback)
+app.command()(pause.pause)
+app.command()(pause.resume)
+app.command()(why.why)
 app.command()(report.report)
-app.command()(operate.export)
-app.command()(operate.backup)
-app.command()(operate.compact)
+app.command()(snapshots.export)
+app.command()(snapshots.backup)
+app.command()(snapshots.compact)
 app.command()(doctor.doctor)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(facts.app, name="facts")
-app.add_typer(operate.operations, name="operations")
-app.add_typer(operate.snapshots, name="snapshots")
+app.add_typer(operations.operations, name="operations")
+app.add_typer(snapshots.snapshots, name="snapshots")
 app.add_typer(models.app, name="models")
 app.add_typer(tokens.app, name="tokens")
 
@@ -84,17 +87,17 @@ def settings(
         Path | None,
         typer.Option(
             envvar="AGENT_CONFIG",
-            help="TOML file with settings: 'server' for all commands, a table for each command.",
+            help="Read settings from this TOML file: 'server' for all commands, a table for each.",
             show_default="config.toml in the user's configuration folder, if there is one",
         ),
     ] = None,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version."),
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version."),
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", envvar="AGENT_DEBUG", help="Show the traceback of an error."),
+        typer.Option("--debug", envvar="AGENT_DEBUG", help="Print the traceback of an error."),
     ] = False,
 ) -> None:
     """Reads the settings file into the defaults of every command."""

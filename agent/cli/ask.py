@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from agent.cli.connection import Connection, StartTimeout, wait_ready
-from agent.cli.operate import operation_json, operation_text
+from agent.cli.operations import operation_json, operation_text
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
@@ -23,13 +23,15 @@ from agent.learning.rates import POLICIES
 @grouped
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=512, help="Where to stop.")] = 32,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, max=512, help="Stop the answer after this many tokens.")
+    ] = 32,
     start_timeout: StartTimeout = START_SECONDS,
     *,
     connection: Connection,
     json: Json = False,
 ) -> None:
-    """Ask the model; its answer is printed as it is made."""
+    """Ask the model, and print its answer as it is generated."""
     with connection.client() as client:
         wait_ready(client, start_timeout)
         if json:
@@ -49,13 +51,13 @@ def ask(
 @grouped
 def score(
     question: Annotated[str, typer.Argument(help="The question.")],
-    answer: Annotated[str, typer.Argument(help="The answer to be rated.")],
+    answer: Annotated[str, typer.Argument(help="The answer to rate.")],
     start_timeout: StartTimeout = START_SECONDS,
     *,
     connection: Connection,
     json: Json = False,
 ) -> None:
-    """Tell how likely the model finds exactly this answer."""
+    """Print the probability that the model gives exactly this answer."""
     with connection.client() as client:
         wait_ready(client, start_timeout)
         with messages.status("asking"):
@@ -73,14 +75,14 @@ def score(
 @grouped
 def status(
     wait: Annotated[
-        bool, typer.Option("--wait", help="Until it is ready to learn and answer.")
+        bool, typer.Option("--wait", help="Wait until the server is ready to learn and answer.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0, help="Longest wait, in seconds.")] = 600.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Wait at most this many seconds.")] = 600.0,
     *,
     connection: Connection,
     json: Json = False,
 ) -> None:
-    """Tell what the server serves and how far it is."""
+    """Show what the server serves, and how far it is."""
     with connection.client() as client:
         result = wait_ready(client, timeout) if wait else client.status()
     if json:

@@ -1,4 +1,4 @@
-"""The options of every command that speaks to a server, and the client they lead to."""
+"""The options of every command that calls a server, and the client made from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ StartTimeout = Annotated[
         "--start-timeout",
         envvar="AGENT_START_TIMEOUT",
         min=0,
-        help="The longest wait for a server that is starting, in seconds; 0 does not wait.",
+        help="Wait at most this many seconds for a server that is starting; 0 does not wait.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -33,14 +33,14 @@ StartTimeout = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """Which server, and how the command is let in."""
+    """Which server to call, and how to authenticate."""
 
     server: Annotated[
         str,
         typer.Option(
             envvar="AGENT_SERVER",
             metavar="ADDRESS",
-            help="The server to ask, HOST:PORT or HOST.",
+            help="Call the server at this address, HOST:PORT or HOST.",
             rich_help_panel=PANEL,
         ),
     ] = DEFAULT_ADDRESS
@@ -48,7 +48,7 @@ class Connection:
         Path | None,
         typer.Option(
             envvar="AGENT_TLS_CA",
-            help="Speak TLS, with a server whose certificate this CA signed (PEM).",
+            help="Use TLS, and trust a server whose certificate this CA signed (PEM).",
             show_default=False,
             rich_help_panel=PANEL,
         ),
@@ -57,7 +57,7 @@ class Connection:
         Path | None,
         typer.Option(
             envvar="AGENT_CLIENT_CERT",
-            help="Certificate to show to a server that asks for one (PEM),",
+            help="Show this certificate to a server that asks for one (PEM).",
             show_default=False,
             rich_help_panel=PANEL,
         ),
@@ -66,7 +66,7 @@ class Connection:
         Path | None,
         typer.Option(
             envvar="AGENT_CLIENT_KEY",
-            help="and its private key.",
+            help="Use this private key of --tls-cert (PEM).",
             show_default=False,
             rich_help_panel=PANEL,
         ),
@@ -75,7 +75,8 @@ class Connection:
         str | None,
         typer.Option(
             envvar="AGENT_TOKEN",
-            help="Token to show. Other users of this machine see flags: use the variable, or",
+            help="Authenticate with this token. Other users of this machine can see a flag: use the"
+            " variable or --token-file instead.",
             show_default=False,
             rich_help_panel=PANEL,
         ),
@@ -84,7 +85,7 @@ class Connection:
         Path | None,
         typer.Option(
             envvar="AGENT_TOKEN_FILE",
-            help="a file that holds nothing but the token.",
+            help="Authenticate with the token in this file, which holds nothing else.",
             show_default=False,
             rich_help_panel=PANEL,
         ),
@@ -110,7 +111,7 @@ class Connection:
         return with_port(self.server)
 
     def access(self) -> Access:
-        """How the command is let in.
+        """What the command authenticates with.
 
         Raises:
             ConfigError: the file of the token cannot be read.

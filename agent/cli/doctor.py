@@ -21,35 +21,43 @@ STYLES = {"good": "green", "warning": "yellow", "bad": "red"}
 
 @grouped
 def doctor(
-    data: Annotated[Path, typer.Option(envvar="AGENT_DATA", help="Folder of the memory.")] = Path(
-        "agent-data"
-    ),
+    data: Annotated[
+        Path, typer.Option(envvar="AGENT_DATA", help="Check this folder of the memory.")
+    ] = Path("agent-data"),
     listen: Annotated[
-        str, typer.Option(envvar="AGENT_LISTEN", help="HOST:PORT to serve on.")
+        str,
+        typer.Option(
+            envvar="AGENT_LISTEN", help="Check whether a server can listen on this HOST:PORT."
+        ),
     ] = DEFAULT_ADDRESS,
     model: Annotated[
-        str, typer.Option(envvar="AGENT_MODEL", help="The model to serve.")
+        str, typer.Option(envvar="AGENT_MODEL", help="Check whether this model can be served.")
     ] = DEFAULT_MODEL,
-    device: Annotated[str, typer.Option(envvar="AGENT_DEVICE", help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str, typer.Option(envvar="AGENT_DEVICE", help="Check this device: auto, cpu or cuda.")
+    ] = "auto",
     metrics_port: Annotated[
         int | None,
         typer.Option(
             envvar="AGENT_METRICS_PORT",
             min=0,
             max=65535,
-            help="Port of the metrics.",
+            help="Check whether metrics can be served on this port.",
             show_default="none are served",
         ),
     ] = None,
     metrics_host: Annotated[
-        str, typer.Option(envvar="AGENT_METRICS_HOST", help="Address of the metrics.")
+        str,
+        typer.Option(
+            envvar="AGENT_METRICS_HOST", help="Check whether metrics can be served on this address."
+        ),
     ] = DEFAULT_METRICS_HOST,
     allow_network_filesystem: Annotated[
         bool,
         typer.Option(
             "--allow-network-filesystem",
             envvar="AGENT_ALLOW_NETWORK_FILESYSTEM",
-            help="Only warn of a data folder on a network file system.",
+            help="Accept a data folder on a network file system, with a warning.",
         ),
     ] = False,
     *,

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from rich.progress import TaskID
 from rich.table import Table
 
+from agent.cli.model_fetch import fetch_if_missing
 from agent.cli.output import console, messages, print_json, progress_bar, shown
-from agent.cli.serve import fetch_if_missing
 from agent.errors import ConfigError, DiskFullError
 from memory_store.vocabulary import Policy
 

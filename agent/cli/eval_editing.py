@@ -11,8 +11,8 @@ from typing import Any
 import typer
 
 from agent.cli.eval_continual import ContinualOptions, fresh_models, make, require_teachers
+from agent.cli.model_fetch import fetch_if_missing
 from agent.cli.output import console, messages, print_json, progress_bar, shown
-from agent.cli.serve import fetch_if_missing
 
 RESULTS, TABLE = "results.json", "results.md"
 

@@ -16,8 +16,8 @@ from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
 from agent.cli.eval_continual import INTERRUPTED, claimed
+from agent.cli.model_fetch import fetch_if_missing
 from agent.cli.output import console, messages, print_json, progress_bar, shown
-from agent.cli.serve import fetch_if_missing
 from agent.errors import AgentError, DiskFullError, ModelFetchError
 
 if TYPE_CHECKING:

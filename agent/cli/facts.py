@@ -14,17 +14,12 @@ from rich.text import Text
 from agent.cli.connection import Connection
 from agent.cli.curve import curve_lines
 from agent.cli.fact_history import own_probes, remembered_lines, touching
-from agent.cli.operate import (
-    influence_table,
-    operation_json,
-    operation_table,
-    report,
-    wait_shown,
-)
+from agent.cli.operations import operation_json, operation_table, report, wait_shown
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, fact_json, messages, print_json, shown, state_text
 from agent.cli.teach import facts_table
+from agent.cli.why import influence_table
 from agent.monitor.screen import glyphs_of
 from agent.service.error_details import RequestError
 from memory_store.vocabulary import HELD, Fact, FactState, Probe, Update
@@ -36,18 +31,16 @@ AFTER = {
     FactState.FORGOTTEN: "once taught (undone)",
 }
 
-app = typer.Typer(
-    help="Look at the facts of a server, or have one forgotten.", no_args_is_help=True
-)
+app = typer.Typer(help="List, show and forget the facts of a server.", no_args_is_help=True)
 
 
 @app.command("list")
 @grouped
 def list_facts(
     state: Annotated[
-        list[FactState] | None, typer.Option(help="Only facts in this state. Repeatable.")
+        list[FactState] | None, typer.Option(help="List only facts in this state. Repeatable.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="At most this many; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="List at most this many facts; 0: all.")] = 0,
     *,
     connection: Connection,
     json: Json = False,
@@ -69,10 +62,12 @@ def forget(
         bool,
         typer.Option(
             "--erase",
-            help="Remove the text too: from the database, snapshots, and known backups (deleted).",
+            help="Remove the text too, from database and snapshots, and delete known backups.",
         ),
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it is done, with the proof.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it is done, and show the proof.")
+    ] = False,
     *,
     connection: Connection,
     json: Json = False,

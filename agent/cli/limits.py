@@ -23,7 +23,7 @@ class LimitOptions:
         str,
         typer.Option(
             envvar="AGENT_ALLOW_POLICIES",
-            help="Accept facts only with these policies, joined by commas.",
+            help="Accept only facts with one of these policies, separated by commas.",
             rich_help_panel=PANEL,
         ),
     ] = ",".join(rates.POLICIES)
@@ -50,8 +50,8 @@ class LimitOptions:
         typer.Option(
             "--allow-ungated",
             envvar="AGENT_ALLOW_UNGATED",
-            help="Serve updates of fixed and paper, and of guards that are switched off, without"
-            " checking whether they do harm.",
+            help="Serve also updates that no guard has checked for harm: those of fixed and"
+            " paper, and those whose guards are switched off.",
             rich_help_panel=PANEL,
         ),
     ] = False

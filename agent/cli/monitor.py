@@ -37,16 +37,17 @@ def monitor(
         typer.Argument(metavar="[ADDRESS]", help="The server to watch.", show_default="--server"),
     ] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Print one frame; exit code 1 if something is wrong now.")
+        bool,
+        typer.Option("--once", help="Print one frame, with exit code 1 if something is wrong."),
     ] = False,
     record: Annotated[
-        Path | None, typer.Option(help="Keep what is seen in this new file, as JSON lines.")
+        Path | None, typer.Option(help="Record the session in this new file, as JSON lines.")
     ] = None,
     replay: Annotated[
-        Path | None, typer.Option(help="Show a file of --record; no server is asked.")
+        Path | None, typer.Option(help="Replay a file of --record, without a server.")
     ] = None,
     speed: Annotated[
-        float, typer.Option(min=0.01, help="With --replay: so many times as fast.")
+        float, typer.Option(min=0.01, help="Replay this many times as fast as it happened.")
     ] = 1.0,
     *,
     connection: Connection,

@@ -18,6 +18,6 @@ Json = Annotated[
     bool,
     # Eager: what is wrong with the other options is an object too.
     typer.Option(
-        "--json", callback=_noted, is_eager=True, help="Print one JSON object; an error is one too."
+        "--json", callback=_noted, is_eager=True, help="Print one JSON object, also for an error."
     ),
 ]

@@ -17,9 +17,9 @@ MAX_SAMPLES = 100_000
 
 
 POLICY_HELP = (
-    "search: of 16 rates the smallest that teaches the fact; predicted: the same, but few are"
-    " tried; until-known: one rate, until it is known; fixed: so many steps at one rate; paper: one"
-    " step on the paper's text"
+    "search: the smallest of 16 rates that teaches the fact; predicted: the same, but only a few"
+    " rates are tried; until-known: one rate, until the fact is known; fixed: N steps at one rate;"
+    " paper: one step on the paper's text"
 )
 
 

@@ -27,7 +27,10 @@ FACTS, EVENTS, PROBES = 10_000, 20_000, 20
 @grouped
 def report(
     out: Annotated[
-        Path, typer.Option(dir_okay=False, help="The page; replaced if it is there.")
+        Path,
+        typer.Option(
+            dir_okay=False, help="Write the page to this file, and replace it if it exists."
+        ),
     ] = Path("report.html"),
     *,
     connection: Connection,

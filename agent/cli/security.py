@@ -1,4 +1,4 @@
-"""The options of `agent serve` that say who may speak to it."""
+"""The options of `agent serve` for TLS and authentication."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SecurityOptions:
         Path | None,
         typer.Option(
             envvar="AGENT_TLS_CERT",
-            help="The server's certificate, with its chain (PEM),",
+            help="Use TLS with this certificate of the server and its chain (PEM).",
             show_default="no TLS",
             rich_help_panel=PANEL,
         ),
@@ -30,7 +30,7 @@ class SecurityOptions:
         Path | None,
         typer.Option(
             envvar="AGENT_TLS_KEY",
-            help="and its private key.",
+            help="Use this private key of --tls-cert (PEM).",
             show_default=False,
             rich_help_panel=PANEL,
         ),
@@ -39,7 +39,7 @@ class SecurityOptions:
         Path | None,
         typer.Option(
             envvar="AGENT_TLS_CLIENT_CA",
-            help="Clients must show a certificate that this CA signed (mutual TLS).",
+            help="Require that clients show a certificate signed by this CA (mutual TLS).",
             show_default=False,
             rich_help_panel=PANEL,
         ),
@@ -48,7 +48,7 @@ class SecurityOptions:
         Path | None,
         typer.Option(
             envvar="AGENT_TOKENS",
-            help="Clients must show a token of this file; 'agent tokens create' makes it.",
+            help="Require that clients show a token of this file; 'agent tokens create' makes it.",
             show_default="anybody may do anything",
             rich_help_panel=PANEL,
         ),
@@ -58,8 +58,8 @@ class SecurityOptions:
         typer.Option(
             envvar="AGENT_RATE_LIMIT",
             min=0,
-            help="Calls, and facts of a batch or stream, a second of one client (token, or else"
-            " machine); 0: any number.",
+            help="Accept at most this many calls a second from one client (a token, or else a"
+            " machine); 0: any number. Each fact of a batch or a stream counts as a call.",
             rich_help_panel=PANEL,
         ),
     ] = 0.0

@@ -37,39 +37,54 @@ FAILED = (FactState.RESISTED, FactState.QUARANTINED)
 def teach(
     question: Annotated[
         str | None,
-        typer.Argument(help="The question; - reads facts like --file does, from standard input."),
+        typer.Argument(
+            help="The question to teach; - reads facts from standard input, as --file does."
+        ),
     ] = None,
-    answer: Annotated[str | None, typer.Argument(help="Its answer, one line.")] = None,
+    answer: Annotated[
+        str | None, typer.Argument(help="The answer to the question, one line.")
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            help="Facts as .jsonl (an object a line) or .csv (with a header): question, answer;"
-            " optional correlated_questions, policy, learning_rate, max_steps, id, request_id."
+            help="Teach the facts of this file: .jsonl (an object a line) or .csv (with a header)."
+            " Each has question and answer, and may have correlated_questions, policy,"
+            " learning_rate, max_steps, id and request_id."
         ),
     ] = None,
     correlated: Annotated[
         list[str] | None,
         typer.Option(
-            help="A related question with the same answer, to probe transfer. Repeatable."
+            help="Probe transfer with this question, which has the same answer. Repeatable."
         ),
     ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
             autocompletion=complete_policy,
-            help=f"{POLICY_HELP}. The server's own if none of these three is given.",
+            help=f"Learn the fact by this policy. {POLICY_HELP}. Without it, --learning-rate and"
+            " --max-steps the server's policy is used.",
         ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="1e-8 to 1e-1.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="1 to 1000.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learn at this rate, 1e-8 to 1e-1.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Take at most this many steps, 1 to 1000.")
+    ] = None,
     request_id: Annotated[
-        str | None, typer.Option(help="Makes a repeated call safe: the same id teaches once.")
+        str | None,
+        typer.Option(
+            help="Identify the request by this id (a UUID), so that sending it again teaches once."
+        ),
     ] = None,
     fact_id: Annotated[
         str | None,
-        typer.Option("--id", help="Id for the fact: 4 to 63 of a-z, 0-9 and '-', a letter first."),
+        typer.Option(
+            "--id", help="Give the fact this id: 4 to 63 of a-z, 0-9 and '-', a letter first."
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the facts are learned.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the facts are learned.")] = False,
     start_timeout: StartTimeout = START_SECONDS,
     *,
     connection: Connection,

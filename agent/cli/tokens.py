@@ -23,18 +23,23 @@ app = typer.Typer(
 TokensFile = Annotated[
     Path,
     typer.Option(
-        "--tokens", envvar="AGENT_TOKENS", help="The file that the server is started with."
+        "--tokens",
+        envvar="AGENT_TOKENS",
+        help="Use this file of tokens, which the server is started with too.",
     ),
 ]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose it is: a person, or a program.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the person or the program that the token is for.")
+    ],
     role: Annotated[
         Role,
         typer.Option(
-            help="read: ask, look and watch. teach: teach and probe too. admin: everything."
+            help="Allow this role. read: ask, look and watch. teach: also teach and probe. admin:"
+            " everything."
         ),
     ],
     tokens: TokensFile,
@@ -47,7 +52,7 @@ def create(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a token, and print it: this once, it is nowhere stored. A running server takes it."""
+    """Make a token and print it, this once: it is not stored. A running server accepts it."""
     if out is not None and out.exists():
         raise typer.BadParameter(f"{out} exists: choose another name", param_hint="--out")
     file = TokenFile(tokens)

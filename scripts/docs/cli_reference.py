@@ -58,7 +58,7 @@ def settings_page() -> str:
         " that is almost one of these. Other variables that begin with `AGENT_` are ignored;"
         " `agent serve` names them in its log.",
         '```toml\nserver = "127.0.0.1:50051" # for all commands\n\n'
-        '[serve] # for one command\nmodel = "smollm2-135m"\nsnapshot_minutes = 5\n```',
+        '[serve] # for one command\nmodel = "smollm2-135m"\nsnapshot_seconds = 60\n```',
     ]
     for words, command in commands():
         rows = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from agent.cli import serve
+from agent.cli import model_fetch
 from agent.errors import MissingDeviceError
 from agent.learning import catalog
 from tests.cli.conftest import Agent
@@ -31,22 +31,22 @@ def pulling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 async def test_a_model_that_is_here_is_not_fetched() -> None:
-    await serve.fetch("tiny")
+    await model_fetch.fetch("tiny")
 
 
 async def test_a_model_that_cannot_be_fetched_ends_with_the_code_of_the_pull(pulling: Path) -> None:
     pulling.write_text("raise SystemExit(1)")
     with pytest.raises(typer.Exit) as ended:
-        await serve.fetch("pythia-14m")
+        await model_fetch.fetch("pythia-14m")
     assert ended.value.exit_code == 1
     pulling.write_text("")
-    await serve.fetch("pythia-14m")
+    await model_fetch.fetch("pythia-14m")
 
 
 async def test_a_server_that_is_stopped_stops_the_fetching(pulling: Path, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     pulling.write_text(f"import time; open({str(begun)!r}, 'w'); time.sleep(600)")
-    fetching = asyncio.create_task(serve.fetch("pythia-14m"))
+    fetching = asyncio.create_task(model_fetch.fetch("pythia-14m"))
     async with asyncio.timeout(30):
         while not begun.exists():
             await asyncio.sleep(0.01)
@@ -69,6 +69,6 @@ async def test_a_device_that_is_missing_is_found_before_the_model_is_fetched(
         assert "torch.cuda.is_available" in command[-1]
         return 1
 
-    monkeypatch.setattr(serve, "_ended", no_cuda)
+    monkeypatch.setattr(model_fetch, "_ended", no_cuda)
     with pytest.raises(MissingDeviceError, match="--device cpu"):
-        await serve.prepare("pythia-14m", "cuda")
+        await model_fetch.prepare("pythia-14m", "cuda")

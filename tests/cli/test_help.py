@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from scripts.docs.cli_reference import commands
 from tests.cli.conftest import Agent
 
 COMMANDS = ["serve", "teach", "ask", "score", "status", "eval", "facts", "models"]
@@ -64,7 +65,7 @@ def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:
         "search",
         "0.0001",
         "24",
-        "100",
+        "100000",
         "20.0",
         "10.0",
     ):
@@ -81,6 +82,17 @@ def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:
         "SNAPSHOT_SECONDS",
     ):
         assert f"AGENT_{setting}" in text
+
+
+def test_help_of_an_option_is_a_sentence() -> None:
+    for words, command in commands():
+        if words.startswith(("agent eval", "agent bench")):
+            continue  # what they say of a suite begins with its name
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                help_ = parameter.help
+                assert help_[0].isupper(), (words, parameter.name)
+                assert help_.endswith((".", "installation")), (words, parameter.name)
 
 
 def test_the_command_line_starts_without_the_large_libraries() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.operate import told
+from agent.cli.operations import told
 from agent.learning.snapshots import WEIGHTS, folder_of
 from memory_store import taking_back
 from memory_store.store import MemoryStore

@@ -27,14 +27,14 @@ def test_every_command_and_option_is_told() -> None:
         assert all(
             f"`{name}`" in page for p in command.params for name in p.opts[:1] if "-" in name
         )
-    assert "| `--json` |  | Print one JSON object; an error is one too. |" in page
+    assert "| `--json` |  | Print one JSON object, also for an error. |" in page
 
 
 def test_a_setting_is_told_with_its_variable_and_default() -> None:
     page = settings_page()
     assert (
-        "| `server` | `AGENT_SERVER` | `127.0.0.1:50051` | The server to ask, HOST:PORT or HOST. |"
-        in page
+        "| `server` | `AGENT_SERVER` | `127.0.0.1:50051` |"
+        " Call the server at this address, HOST:PORT or HOST. |" in page
     )
     assert "| `model` | `AGENT_MODEL` | `pythia-410m` |" in page
 

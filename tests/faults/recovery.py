@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.client.client import Client
-from agent.config import SNAPSHOTS, ServeSettings
+from agent.config import SNAPSHOT_UPDATES, SNAPSHOTS, ServeSettings
 from agent.learning.snapshots import snapshot_folders
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, NewFact, Policy, Update
@@ -21,7 +21,7 @@ from tests.faults.real_servers import facts_of
 from tests.integration.servers import contents, running, until
 
 DEFAULTS = ServeSettings(listen="", data=Path(), model="")
-NO_SNAPSHOTS = ("--snapshot-updates", "0", "--snapshot-seconds", "0", "--snapshot-minutes", "0")
+NO_SNAPSHOTS = ("--snapshot-seconds", "0")
 # With rehearsal, as every update.
 ONE_STEP = Policy(name="fixed", learning_rate=1e-5, max_steps=1)
 MANY_STEPS = Policy(name="fixed", learning_rate=1e-5, max_steps=100)
@@ -131,13 +131,13 @@ def _teach_until_almost_due(
         learning = sum(row.seconds for row in updates)
         longest = max((row.seconds for row in updates), default=0.0)
         if (
-            len(updates) > DEFAULTS.snapshot_updates + WHILE_WRITTEN
+            len(updates) > SNAPSHOT_UPDATES + WHILE_WRITTEN
             or learning > seconds + WHILE_WRITTEN * longest
         ):
             findings.diverge(f"{len(updates)} updates, {learning:.1f} s, are in no snapshot")
             return facts[:number]
         # The first update after a start brings a snapshot at once; the second one was due.
-        almost = len(updates) >= NEAR * DEFAULTS.snapshot_updates or learning >= NEAR * seconds
+        almost = len(updates) >= NEAR * SNAPSHOT_UPDATES or learning >= NEAR * seconds
         if len(newest) > 1 and almost:
             return facts[:number]
     raise AssertionError("no snapshot became due")

@@ -109,7 +109,7 @@ class Recorder:
                 **outline,
             },
             bits={
-                "rows": [_row_bits(row) for row in rows],
+                "rows": [row_bits(row) for row in rows],
                 "reviews": [review.probability for review in new],
                 **bits,
             },
@@ -175,7 +175,7 @@ def _row(row: Update) -> str:
     return f"{made}{by} ({row.algorithm})"
 
 
-def _row_bits(row: Update) -> str:
+def row_bits(row: Update) -> str:
     """What a row says in numbers; a field that is added to a step changes nothing here."""
     steps = [
         [

@@ -15,14 +15,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
+from memory_store.vocabulary import Update
 from tests.golden.golden_file import ONLY_RELATIONS, Golden, first_difference, live
 from tests.golden.histories import FAST, SLOW, History
-from tests.golden.recorder import Steps, fingerprint
+from tests.golden.recorder import Steps, fingerprint, row_bits
+from tests.integration.servers import contents, running
+from tests.taking_back.memory import FACTS
 
 RecordProperty = Callable[[str, object], None]
 
@@ -86,3 +91,20 @@ def test_another_machine_compares_relations_and_says_so(monkeypatch: pytest.Monk
     changed.bits[-1]["step"] = "restarted: replayed"  # but the weights are others than before it
     with pytest.raises(AssertionError):
         restarts_change_nothing(changed.bits)
+
+
+@pytest.mark.slow
+def test_a_client_and_two_processes_lead_to_the_same_rows(tmp_path: Path) -> None:
+    """Through the wire, there and back, nothing of a fact, a policy or a step is lost."""
+    taught = live(FAST["drifted"]).bits[0]["rows"]
+    shown: list[Update] = []
+    with running(tmp_path / "data") as server:
+        client = server.client()
+        for fact_id in ("fact-a", "fact-b", "fact-c"):
+            question, answer = FACTS[fact_id]
+            client.teach(question, answer, fact_id=fact_id)
+            client.wait([fact_id], timeout=60.0)
+            shown += client.history(fact_id)[1]
+    assert [row_bits(row) for row in contents(tmp_path / "data").updates] == taught
+    # The policy of a row stays on the server.
+    assert [row_bits(replace(row, policy=None)) for row in shown] == taught

@@ -153,7 +153,7 @@ class Policy(_message.Message):
     learning_rate: _builtins.float
     max_steps: _builtins.int
     gated: _builtins.bool
-    """Every update must pass the gate; see `memory_store.records.Policy`."""
+    """Every update must pass the gate; see `memory_store.vocabulary.Policy`."""
     @_builtins.property
     def guards(self) -> Global___Guards: ...
     @_builtins.property
@@ -180,7 +180,7 @@ Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class Guards(_message.Message):
-    """How much of everything else an update is held to; see `memory_store.records.Guards`."""
+    """How much of everything else an update is held to; see `memory_store.vocabulary.Guards`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import doctor
-from agent.doctor import State
+from agent.doctor import storage
+from agent.doctor.findings import State
 from agent.learning.algorithm import ALGORITHM
 from agent.learning.snapshots import WEIGHTS, folder_of, write_snapshot
 from agent.upgrade import Survey, log_standing, needs, survey
@@ -141,14 +141,14 @@ def test_where_there_is_no_memory_there_is_nothing_to_say(tmp_path: Path) -> Non
 
 
 def test_the_doctor_says_it(data: Path) -> None:
-    finding = doctor.check_upgrade(data)
+    finding = storage.check_upgrade(data)
     assert (finding.check, finding.state) == ("upgrade", State.WARNING)
     assert "SIGTERM" in finding.remedy
     with MemoryStore.open(data / "memory.db") as store:
         hold(data, 3, store.update(3).digest_after)
         learn(store, "By another?", OLDER)
-    assert doctor.check_upgrade(data).state is State.BAD
-    assert doctor.check_upgrade(data / "nothing here").state is State.GOOD
+    assert storage.check_upgrade(data).state is State.BAD
+    assert storage.check_upgrade(data / "nothing here").state is State.GOOD
 
 
 def test_and_so_does_the_log_of_a_start(data: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -65,9 +65,10 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Check whether 'agent serve' can run here as it is set up; exit code 1 if it cannot."""
-    from agent.doctor import Patient, State, examine  # imports the store
+    from agent.doctor.examination import ServerPlan, examine  # imports the store
+    from agent.doctor.findings import State
 
-    patient = Patient(
+    plan = ServerPlan(
         data=data,
         listen=listen,
         model=model,
@@ -78,7 +79,7 @@ def doctor(
         allow_network_filesystem=allow_network_filesystem,
     )
     with messages.status("looking"):
-        findings = list(examine(patient))
+        findings = list(examine(plan))
     bad = any(finding.state is State.BAD for finding in findings)
     if json:
         checks = [dataclasses.asdict(finding) for finding in findings]

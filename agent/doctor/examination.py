@@ -1,0 +1,92 @@
+"""All checks for one server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pysqlite3
+
+from agent.config import DEFAULT_ADDRESS, DEFAULT_METRICS_HOST, DEFAULT_MODEL, Security
+from agent.data_folder import is_held
+from agent.doctor.findings import Finding, State
+from agent.doctor.machine import (
+    available_memory,
+    check_clock,
+    check_memory,
+    check_python,
+    check_sqlite,
+)
+from agent.doctor.models import check_device, check_model, needed_memory, weights
+from agent.doctor.network import check_metrics, check_port, check_security
+from agent.doctor.storage import (
+    check_file_system,
+    check_folder,
+    check_space,
+    check_sync,
+    check_upgrade,
+    free_bytes,
+    newest_change,
+    sync_milliseconds,
+)
+from agent.errors import AgentError
+from agent.file_systems import (
+    existing,
+    file_system_of,
+)
+from memory_store.errors import MemoryStoreError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """The server that is to run here; see `ServeSettings`."""
+
+    data: Path
+    listen: str = DEFAULT_ADDRESS
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    security: Security = field(default_factory=Security)
+    metrics_port: int | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    allow_network_filesystem: bool = False
+
+
+def examine(plan: ServerPlan) -> Iterator[Finding]:
+    """Makes every check; one that breaks is a finding too."""
+    checks: Sequence[tuple[str, Callable[[], Finding]]] = (
+        ("python", check_python),
+        ("device", lambda: check_device(plan.device, needed_memory(plan.model))),
+        ("memory", lambda: check_memory(available_memory(), needed_memory(plan.model))),
+        ("sqlite", lambda: check_sqlite(pysqlite3.sqlite_version_info)),
+        ("data folder", lambda: check_folder(plan.data)),
+        ("disk kind", lambda: _check_disk(plan)),
+        ("disk speed", lambda: check_sync(sync_milliseconds(existing(plan.data)))),
+        ("disk space", lambda: check_space(free_bytes(plan.data), weights(plan.model))),
+        ("model", lambda: check_model(plan.model)),
+        ("upgrade", lambda: check_upgrade(plan.data)),
+        ("clock", lambda: check_clock(datetime.now(UTC), newest_change(plan.data))),
+        ("port", lambda: _check_port_of(plan)),
+        ("security", lambda: check_security(plan.listen, plan.security)),
+    )
+    if (port := plan.metrics_port) is not None:
+        held = is_held(plan.data)
+        checks = (
+            *checks,
+            ("metrics", lambda: check_metrics(plan.metrics_host, port, held=held)),
+        )
+    for name, check in checks:
+        try:
+            yield check()
+        except (AgentError, MemoryStoreError, OSError) as error:
+            yield Finding(check=name, state=State.BAD, found=str(error))
+
+
+def _check_disk(plan: ServerPlan) -> Finding:
+    kind = file_system_of(existing(plan.data))
+    return check_file_system(kind, allow_network=plan.allow_network_filesystem)
+
+
+def _check_port_of(plan: ServerPlan) -> Finding:
+    return check_port(plan.listen, held=is_held(plan.data), security=plan.security)

@@ -1,0 +1,102 @@
+"""Ports, TLS and authentication."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agent.addresses import proxy_options
+from agent.config import Security
+from agent.doctor.findings import Finding, bad, good, warning
+from agent.service.server import LOCAL, MODEL_SERVICE
+from agent.service.tokens import KnownTokens, TokenFile
+from agent.service.transport import (
+    require_safe_listen,
+    server_credentials,
+    why_not_listen,
+)
+
+# For whoever holds the port to say what they are.
+ANSWER_SECONDS = 2.0
+
+
+def check_port(listen: str, *, held: bool, security: Security = LOCAL) -> Finding:
+    """It can be listened on, or the server of this data folder does.
+
+    Args:
+        listen: the address.
+        held: whether a server runs on the data folder.
+        security: of the server.
+    """
+    if (reason := why_not_listen(listen)) is None:
+        return good("port", f"{listen} is free")
+    remedy = "choose another --listen HOST:PORT"
+    if security.tls_cert is not None or _speaks_tls(listen):
+        if held:
+            return good("port", f"{listen} is taken, and a server runs on the data folder")
+        ask = f"agent health --server {listen} --tls-ca CA"
+        remedy = f"a server with TLS runs there: ask '{ask}' whether it is ours, or {remedy}"
+    elif _is_ours(listen):
+        if held:
+            return good("port", f"{listen} is taken, and a server runs on the data folder")
+        reason += ": a server of this program runs there, on other data"
+    return bad("port", f"cannot listen on {listen}: {reason}", remedy)
+
+
+def check_metrics(host: str, port: int, *, held: bool) -> Finding:
+    """Metrics can be served there, or the server of this data folder does."""
+    listen = f"{host}:{port}"
+    if (reason := why_not_listen(listen)) is None:
+        return good("metrics", f"{listen} is free")
+    if held:
+        return warning(
+            "metrics",
+            f"{listen} is taken, and a server runs on the data folder",
+            f"look whether they are its metrics: http://{listen}/metrics",
+        )
+    return bad(
+        "metrics", f"cannot serve metrics on {listen}: {reason}", "choose another --metrics-port"
+    )
+
+
+def _is_ours(listen: str) -> bool:
+    """Whether a server of this program answers there: its health service knows our services."""
+    options = list(proxy_options(listen, tls=False))
+    with grpc.insecure_channel(listen, options=options) as channel:
+        asked = health_pb2.HealthCheckRequest(service=MODEL_SERVICE)
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(asked, timeout=ANSWER_SECONDS)
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def _speaks_tls(listen: str) -> bool:
+    """Whether HTTP/2 over TLS is spoken there, by whomever: only who has its CA can know more."""
+    host, _, port = listen.rpartition(":")
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname = False
+    anyone.verify_mode = ssl.CERT_NONE
+    anyone.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as plain,
+            anyone.wrap_socket(plain) as encrypted,
+        ):
+            return encrypted.selected_alpn_protocol() == "h2"
+    except (OSError, ValueError):
+        return False
+
+
+def check_security(listen: str, security: Security) -> Finding:
+    """The files are usable, and nobody else can connect unchecked."""
+    require_safe_listen(listen, security)  # these raise with a remedy
+    tls = "TLS" if server_credentials(security) else "no TLS"
+    if security.tls_client_ca:
+        tls = "mutual TLS"
+    if security.tokens:
+        KnownTokens(TokenFile(security.tokens))
+    return good("security", f"{tls}, {'tokens' if security.tokens else 'no tokens'}")

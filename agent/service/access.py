@@ -1,4 +1,4 @@
-"""The interceptor that lets calls in: who calls, what their role may do, and how often."""
+"""The interceptor for access: tokens, roles, rate limits and open streams."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SCHEME = "bearer "
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in stubs
-    """Stands before every service. A call that it refuses is not even read.
+    """Checks every call before its request is read.
 
     Args:
-        tokens: those that are known; None lets everybody in, as an admin.
-        limiter: of each client's calls; None for none. A stream of requests is not refused, but
-            read no faster than the limit.
-        clock: seconds, for the limiter.
+        tokens: the known tokens; None to admit everyone as an admin.
+        limiter: limits the calls of each client; None for no limit. A stream of requests is not
+            refused, but read no faster than the limit.
+        clock: a monotonic clock in seconds, for the limiter.
 
     Attributes:
-        streams: those that are open; see there.
+        streams: the open streams.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Returns the handler, one that watches the rate before it, or one that refuses."""
+        """Returns the handler, wrapped with the limits, or a handler that refuses the call."""
         handler = await continuation(handler_call_details)
         method = METHODS.get(handler_call_details.method, UNKNOWN)
         if handler is None or method.role is None:
@@ -77,11 +77,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         return handler
 
     def _refusing(self, error: AgentError, token: Token | None) -> Any:
-        """A handler for any kind of call: it reads no request and sends no answer."""
+        """Makes a handler that refuses any kind of call, without reading a request."""
 
         async def refuse(requests: object, context: Any) -> None:
             try:
-                # Guessing is limited too.
+                # Guesses of tokens are limited too.
                 self._take(_client(context, token))
             except RateLimitedError as limited:
                 await _abort(context, limited)
@@ -113,7 +113,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         return handler._replace(**{kind: stream if handler.response_streaming else unary})
 
     def _guarding(self, handler: Any, token: Token | None, method: Method, name: str) -> Any:
-        """A stream that is counted, and ends when its token is revoked or loses the role."""
+        """Makes a stream that is counted, and ends when its token is revoked or loses its role."""
         kind = "stream_stream" if handler.request_streaming else "unary_stream"
         behaviour = getattr(handler, kind)
 
@@ -138,7 +138,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         return handler._replace(**{kind: stream})
 
     def _refusal(self, token: Token | None, method: Method, name: str) -> AgentError | None:
-        """Why a token that was let in is not let in any more; None if it is."""
+        """Returns why a token is no longer admitted; None if it is."""
         if self._tokens is None or token is None:
             return None
         now = self._tokens.current(token)
@@ -189,12 +189,12 @@ def _require_allowed(token: Token, method: Method, name: str) -> None:
 
 
 def facts_in(request: Any) -> int:
-    """How many calls a request counts as: a batch of facts as many as it holds."""
+    """Returns how many calls a request counts as: one, or the number of facts of a batch."""
     return max(1, len(getattr(request, "facts", ())))
 
 
 def _client(context: Any, token: Token | None) -> str:
-    """Whose bucket a call is taken from: the token's, else that of the machine it comes from."""
+    """Returns the client that a call counts for: its token, or else its host."""
     if token is not None:
         return token.id
     return host_of(context.peer())

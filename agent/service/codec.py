@@ -32,7 +32,7 @@ STATE_FROM_PB = {number: state for state, number in STATE_TO_PB.items()}
 
 
 def encode_policy(policy: Policy) -> pb.LearningRatePolicy:
-    """The `oneof` of the policy's name."""
+    """Makes the message of a policy. Guards and predictor are not sent."""
     rate, steps = policy.learning_rate, policy.max_steps
     match policy.name:
         case rates.FIXED:
@@ -52,7 +52,7 @@ def encode_policy(policy: Policy) -> pb.LearningRatePolicy:
 
 
 def decode_policy(message: pb.LearningRatePolicy, default: Policy = rates.DEFAULT_POLICY) -> Policy:
-    """Zeros become what memory.proto says, by the server's default policy; checks nothing."""
+    """Reads a policy. Zeros become the defaults of memory.proto, taken from `default`."""
     if default.name not in rates.UNTIL_LEARNED:
         default = rates.DEFAULT_POLICY
     name, largest, steps = "", default.learning_rate, default.max_steps
@@ -111,7 +111,7 @@ AGE_RETENTION = pair(Retention, model_pb2.AgeRetention)
 LIMITS = pair(TeachingLimits, model_pb2.TeachingLimits)
 COMPACTION = pair(Compaction, admin_pb2.CompactResponse)
 
-# Clients see a part of it, and decode that to a record of their own.
+# Clients decode the message to `agent.client.types.OperationStatus`.
 encode_operation = pair(
     Operation,
     pb.Operation,

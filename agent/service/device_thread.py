@@ -1,8 +1,8 @@
-"""One thread for one device: jobs take turns, the most urgent first.
+"""One thread for one device. Jobs take turns, the most urgent first.
 
-A job is a generator. The thread runs it unit by unit (a token, a gradient step), and before each
-unit looks for something more urgent, so that a question need not wait for the end of an update.
-Where a unit is long, it lets questions in by itself: see `DeviceThread.pause`.
+A job is a generator. The thread runs it unit by unit (a token, a gradient step). Before each unit
+it looks for more urgent jobs, so that a question does not wait for the end of an update. A long
+unit admits questions in the middle: see `DeviceThread.pause`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Seconds of learning for each second of answering while both wait: learning never stops, and an
-# answer takes one and a half times as long as on an idle device.
+# Seconds of learning for each second of answering while both wait. So learning never stops, and an
+# answer takes 1.5 times as long as on an idle device.
 LEARNING_SHARE = 0.5
-# It can wait so long for them: a short answer, now and then, is not interrupted.
+# Learning waits this long for answers, so that an occasional short answer is not interrupted.
 LEARNING_PATIENCE_SECONDS = 0.1
 
 
 class Priority(IntEnum):
-    """Lower is more urgent.
+    """The urgency of a job; lower is more urgent.
 
-    Answers take turns, unit by unit, so that a short one need not wait for a long one. Other jobs
-    of one priority run one after the other, first come first.
+    Answers alternate unit by unit, so that a short one does not wait for a long one. Other jobs of
+    the same priority run one after the other, in the order of arrival.
     """
 
     ANSWER = 0
@@ -50,14 +50,14 @@ class _Job:
 
 
 class _End:
-    """Delivered after the last item; carries the exception that ended the job, if any."""
+    """Delivered after the last item, with the exception that ended the job, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class DeviceThread:
-    """Runs generators on one thread and hands what they yield to an asyncio loop.
+    """Runs generators on one thread and delivers what they yield to an asyncio loop.
 
     Args:
         now: a clock, in seconds.
@@ -70,8 +70,8 @@ class DeviceThread:
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closing = False
-        # Only the thread reads and writes these: time that learning is owed, what is in hand, and
-        # since when.
+        # Used on the thread only: seconds that learning is owed, the current job's priority, and
+        # since when it runs.
         self._owed = 0.0
         self._in_hand: Priority | None = None
         self._since = 0.0
@@ -82,7 +82,7 @@ class DeviceThread:
     async def stream(
         self, priority: Priority, start: Callable[[], Iterator[T]]
     ) -> AsyncIterator[T]:
-        """Runs `start()` on the thread and yields what it yields.
+        """Runs the generator `start()` on the thread and yields its items.
 
         Leaving the loop early cancels the job before its next unit.
         """
@@ -107,7 +107,7 @@ class DeviceThread:
             job.cancelled.set()
 
     async def call(self, priority: Priority, function: Callable[[], T]) -> T:
-        """Runs a function as a job of one unit and returns its result."""
+        """Runs a function as a job of one unit; returns its result."""
 
         def unit() -> Iterator[T]:
             yield function()
@@ -116,15 +116,15 @@ class DeviceThread:
         return results[0]
 
     def stalled_seconds(self) -> float:
-        """For how long there has been no progress, from any thread; 0 if there is no work."""
-        # `_working` ends after `_progress_at` moves: read in this order, nothing old is told.
+        """Returns the seconds without progress; 0 without work. May be called on any thread."""
+        # `_progress_at` changes before `_working` ends: read in this order, neither is stale.
         since = self._progress_at
         return self._now() - since if self._working else 0.0
 
     def pause(self) -> None:
-        """Called in the middle of a job's unit, on the thread: does what was asked meanwhile.
+        """Answers questions in the middle of a unit. Called by the job, on the thread.
 
-        Only answers: a commit here would change weights under a pass over them.
+        Nothing but answers: a commit here would change the weights during a forward pass.
         """
         self._progress_at = self._now()
         in_hand = self._in_hand
@@ -136,7 +136,7 @@ class DeviceThread:
         self._in_hand, self._since = in_hand, self._now()
 
     def close(self) -> None:
-        """Finishes the unit in hand and ends; jobs that wait end with an error."""
+        """Finishes the current unit and stops. Waiting jobs end with an error."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -163,14 +163,14 @@ class DeviceThread:
             self._work_on(job, learning_waits=learning)
 
     def _next_answer(self, *, learning: bool) -> _Job | None:
-        """Whose turn it is; None if nobody asks, or if learning waits and has to get time."""
+        """Takes the next answer; None if there is none, or if it is the turn of learning."""
         impatient = learning and self._owed > LEARNING_PATIENCE_SECONDS
         if not self._answers or self._closing or impatient:
             return None
         return self._answers.popleft()
 
     def _work_on(self, job: _Job, *, learning_waits: bool) -> None:
-        """Runs one unit, and queues the job again if there may be more."""
+        """Runs one unit of a job, and queues the job again if it may have more."""
         self._in_hand, self._since = job.priority, self._now()
         self._progress_at, self._working = self._since, True
         more = self._take_turn(job)
@@ -183,13 +183,13 @@ class DeviceThread:
                 self._queue(job)
 
     def _account(self) -> None:
-        """Notes how the time since the last look was spent."""
+        """Accounts for the time since the last call."""
         seconds = self._now() - self._since
         self._since += seconds
         if self._in_hand is Priority.ANSWER:
             self._owed += LEARNING_SHARE * seconds
         elif self._in_hand is Priority.LEARN:
-            # Time that nobody else wanted pays debts, but is not credited.
+            # Learning while no answer waits pays off debt, but earns no credit.
             credit = -seconds if self._answers else min(self._owed, 0.0)
             self._owed = max(self._owed - seconds, credit)
 
@@ -201,7 +201,7 @@ class DeviceThread:
 
     @staticmethod
     def _take_turn(job: _Job) -> bool:
-        """Runs one unit; True if there may be more."""
+        """Runs one unit; returns whether there may be more."""
         try:
             if job.cancelled.is_set():
                 close = getattr(job.running, "close", None)
@@ -214,7 +214,7 @@ class DeviceThread:
         except StopIteration:
             job.deliver(_End())
             return False
-        except Exception as error:  # noqa: BLE001 - whoever waits for the job gets it
+        except Exception as error:  # noqa: BLE001 - raised where the job is awaited
             job.deliver(_End(error))
             return False
         return True

@@ -1,9 +1,9 @@
-"""Whether a learner is alive: it answers pings, and its device gets on.
+"""Detects a hung learner: it must answer pings, and its device must make progress.
 
-A ping is answered by the learner's asyncio loop, whatever its device does. The answer says for how
-long the device has been in one piece of work without a sign of progress. A step on a CPU takes tens
-of seconds, and shows progress at each layer; recording a CUDA graph or compiling a kernel takes a
-while and shows none. So the two limits are far apart.
+The learner's event loop answers pings, whatever the device does. The response says for how long the
+device has worked without progress. A step on a CPU takes tens of seconds and shows progress at each
+layer. Capturing a CUDA graph or compiling a kernel also takes long, and shows none. So the limit
+for the device is much longer than the one for pings.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from agent.errors import LearnerUnavailableError, LearningFailedError
 
 logger = logging.getLogger(__name__)
 
-# Between two pings, at most.
+# The longest time between two pings.
 PING_SECONDS = 1.0
-# So many must fail in a row: a machine or a server that stood still itself loses one.
+# Pings that must fail in a row: one fails whenever the machine or the server itself stood still.
 MISSED = 3
-# For a ping, where silence is no reason to act.
+# The deadline of a ping when silence has no limit.
 PATIENCE_SECONDS = 60.0
 
 
@@ -32,11 +32,11 @@ class Limits:
     """When a learner counts as hung.
 
     Attributes:
-        silent_seconds: without an answer to pings; 0: never.
-        stalled_seconds: of its device in one piece of work, without progress; 0: never.
-        starting_seconds: without a sign of life while it starts, where importing PyTorch from a
-            cold disk can hold the interpreter for a while.
-        start_seconds: until it serves.
+        silent_seconds: the longest time without a response to pings; 0 for no limit.
+        stalled_seconds: the longest time without progress of the device; 0 for no limit.
+        starting_seconds: the longest silence while it starts. Importing PyTorch from a cold disk
+            can block the interpreter for a while.
+        start_seconds: the longest start.
     """
 
     silent_seconds: float = DEFAULT_SILENT_SECONDS
@@ -51,12 +51,12 @@ async def hung(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Returns why a learner counts as hung, once it does.
+    """Waits until a learner counts as hung; returns why it does.
 
     Args:
-        ping: asks it, with a deadline in seconds; returns for how long its device has stalled.
-        limits: see there.
-        sleep: waits for some seconds.
+        ping: pings it with a deadline, and returns how long its device has stalled, in seconds.
+        limits: when it counts as hung.
+        sleep: waits for a number of seconds.
         now: a clock, in seconds.
     """
     deadline = limits.silent_seconds / MISSED or None
@@ -73,5 +73,5 @@ async def hung(
             missed, again = missed + 1, asked + (deadline or PATIENCE_SECONDS)
             if deadline is not None and missed >= MISSED:
                 return f"it has given no sign of life for {limits.silent_seconds:g} s"
-        # A ping that fails at once counts for as long as one that is not answered.
+        # A ping that fails at once counts for as long as one without a response.
         await sleep(max(again - now(), 0.0))

@@ -1,4 +1,4 @@
-"""The server's side of the link to the learner: records in, records out, our errors."""
+"""The client of the learner process: takes and returns records, and raises our errors."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
 from memory_store.vocabulary import Policy, Step
 
-# Far more than it takes: only a busy interpreter may answer late.
+# Generous: only a busy interpreter answers late.
 MEMORY_DEADLINE_SECONDS = 2.0
-# A tokenizer of 250,000 words takes some 17 MB as text.
+# The text of a tokenizer with 250,000 words takes about 17 MB.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -36,7 +36,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 def our_errors() -> Iterator[None]:
     """Raises our errors for the statuses of `LearnerServicer`.
 
-    A status that the learner does not give on purpose is a failure of this one piece of work.
+    Any other status means that this one call failed.
     """
     try:
         yield
@@ -49,13 +49,13 @@ def our_errors() -> Iterator[None]:
 
 
 class LearnerClient:
-    """Talks to one learner process over one channel.
+    """Calls one learner process over one channel.
 
     Every method raises `LearnerUnavailableError` if the process is gone.
 
     Args:
-        channel: to it.
-        observer: told of what it did.
+        channel: the channel to the process.
+        observer: receives what was learned and probed, for metrics.
     """
 
     def __init__(self, channel: grpc.aio.Channel, observer: Observer | None = None) -> None:
@@ -63,7 +63,7 @@ class LearnerClient:
         self._observer = observer
 
     async def describe(self) -> LearnerDescription:
-        """What the learner has loaded."""
+        """Returns what the learner has loaded."""
         with our_errors():
             return codec.DESCRIPTION.decode(await self._stub.Describe(pb.DescribeRequest()))
 
@@ -77,7 +77,7 @@ class LearnerClient:
     ) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step and last the outcome; see `Learner.learn`.
 
-        `again`: the observer is not told.
+        `again`: the fact is learned again on a branch, so it is not reported to the observer.
 
         Raises:
             LearningFailedError: this fact could not be learned; the learner can go on.
@@ -105,7 +105,7 @@ class LearnerClient:
                         yield outcome
 
     async def sample(self, example: Example, samples: int) -> Outcome:
-        """Counts texts sampled from what was learned last; see `Learner.with_samples`.
+        """Samples texts from the weights that were learned last; see `Learner.with_samples`.
 
         Raises:
             StaleVersionError: another fact was learned last.
@@ -115,12 +115,12 @@ class LearnerClient:
             return codec.OUTCOME.decode((await self._stub.Sample(request)).outcome)
 
     async def forget_texts(self) -> None:
-        """Drops the texts that it keeps to save work; see `Learner.forget_texts`."""
+        """Drops cached texts; see `Learner.forget_texts`."""
         with our_errors():
             await self._stub.ForgetTexts(pb.ForgetTextsRequest())
 
     async def memory(self) -> tuple[int, int]:
-        """Bytes it takes of its GPU, or of RAM, and what there is of it."""
+        """Returns the bytes in use and in total, of its GPU or of RAM."""
         with our_errors():
             response = await self._stub.GetMemory(
                 pb.GetMemoryRequest(), timeout=MEMORY_DEADLINE_SECONDS
@@ -128,7 +128,11 @@ class LearnerClient:
         return response.used_bytes, response.total_bytes
 
     async def ping(self, deadline: float) -> float:
-        """For how many seconds its device has made no progress; answered within the deadline."""
+        """Returns for how many seconds its device has made no progress.
+
+        Args:
+            deadline: the longest wait for the response, in seconds.
+        """
         with our_errors():
             response = await self._stub.Ping(pb.PingRequest(), timeout=deadline)
         return response.stalled_seconds
@@ -141,7 +145,7 @@ class LearnerClient:
     async def replay(
         self, updates: Iterable[ReplayedUpdate], accept_drift: bool = False
     ) -> AsyncIterator[tuple[int, str]]:
-        """Applies ledger rows again, in order; yields each version reached and its digest.
+        """Replays rows of the ledger, in order; yields each version and its digest.
 
         Raises:
             DriftError: the weights do not come out as recorded, and drift is not accepted.
@@ -180,7 +184,7 @@ class LearnerClient:
     async def ask(
         self, question: str, max_new_tokens: int
     ) -> AsyncGenerator[tuple[str | Generated, int]]:
-        """Pieces of the answer and last the whole, each with its model version."""
+        """Yields pieces of the answer and then the whole, each with its model version."""
         request = pb.AskRequest(question=question, max_new_tokens=max_new_tokens)
         call = self._stub.Ask(request)
         try:
@@ -192,18 +196,20 @@ class LearnerClient:
                         whole = Generated(text=response.answer, finished=response.finished)
                         yield whole, response.model_version
         finally:
-            call.cancel()  # nothing, if it has ended
+            call.cancel()  # no effect if it has ended
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
-        """Log-probability of the answer, its number of tokens, and the model version."""
+        """Returns the log-probability of an answer, its tokens, and the model version."""
         with our_errors():
             response = await self._stub.Score(pb.ScoreRequest(question=question, answer=answer))
         return response.log_probability, response.tokens, response.model_version
 
     async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
-        """Answers to the fact's question and its correlated ones, and the model version.
+        """Returns answers to the fact's question and correlated questions, and the version.
 
-        Not `held`: the model need not know them, so they tell nothing about retention.
+        Args:
+            example: the fact.
+            held: whether the model should know the fact, so that the answers count as retention.
         """
         started = time.perf_counter()
         with our_errors():

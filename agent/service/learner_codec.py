@@ -54,7 +54,7 @@ POLICY = pair(Policy, pb.Policy)
 
 
 def encode_replayed(row: ReplayedUpdate, accept_drift: bool) -> pb.ReplayRequest:
-    """A row of the ledger with the texts that its steps need."""
+    """Makes the request that replays a row of the ledger."""
     policy = row.update.policy
     return pb.ReplayRequest(
         update=codec.UPDATE.encode(row.update),

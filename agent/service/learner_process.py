@@ -1,9 +1,9 @@
-"""Starts the learner as a process of its own, and ends it.
+"""Starts and stops the learner process.
 
-Spawned, never forked: gRPC's threads and CUDA do not survive a fork. A thread would not do: a busy
-one beside the server cut durable `Teach` from 1,372 to 25 a second. The learner watches its
-standard input, which ends with this process, so it never outlives the server, not even after a
-kill -9.
+The process is spawned, not forked: gRPC's threads and CUDA do not survive a fork. A thread is too
+slow: a busy thread in the server reduced durable `Teach` from 1,372 to 25 calls a second. The
+learner watches its standard input, which closes when the server ends, even after a kill -9. So it
+never outlives the server.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from agent.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
-# What the learner prints on standard output: again and again while it starts, and once it serves.
+# Lines on the learner's standard output: repeatedly while it starts, and once when it serves.
 ALIVE, READY = "alive", "ready"
-# Exit code for an error that another start would only meet again; its text is on standard error.
+# The exit code for an error that another start cannot fix.
 CANNOT_START_EXIT_CODE = 3
 STOP_SECONDS = 10.0
 
 
 class RunningLearner(LearnerClient):
-    """A learner process and the link to it.
+    """A learner process and its client.
 
     Attributes:
-        pid: of the process.
+        pid: the id of the process.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RunningLearner(LearnerClient):
         self.pid = process.pid
 
     async def wait_dead(self) -> int:
-        """Returns the exit code once the process has ended."""
+        """Waits for the end of the process; returns its exit code."""
         return await self._process.wait()
 
 
@@ -61,17 +61,17 @@ async def learner_process(
     observer: Observer | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> AsyncIterator[RunningLearner]:
-    """A learner, ready to be spoken to; stopped on leaving, killed when it hangs.
+    """Starts a learner that is ready for calls. Stops it on exit, and kills it when it hangs.
 
     Args:
-        arguments: command line of `agent.learner`, without the socket.
-        environment: variables to add.
-        observer: told of what it does.
+        arguments: the command line of the learner, without the socket.
+        environment: environment variables to add.
+        observer: receives what was learned and probed, for metrics.
         limits: when it counts as hung.
 
     Raises:
         ConfigError: there is no folder for its socket.
-        ModelError: the model cannot be loaded; trying again would not help.
+        ModelError: the model cannot be loaded, and another start would not help.
         LearnerUnavailableError: it died, or hung, while starting or later.
     """
     with socket_folder() as folder:
@@ -80,9 +80,9 @@ async def learner_process(
             *python_command("-m", "agent.learner", "--listen", address, *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # It speaks to this process alone, and its model is on this machine: it needs no secret.
+            # It needs no secrets: it only serves this process, and its model is on this machine.
             env=without_secrets(python_environment(environment)),
-            # Its own group: Ctrl-C is for the server, which lets the running update end.
+            # A group of its own: Ctrl-C goes to the server, which lets the current update end.
             start_new_session=True,
         )
         try:
@@ -104,7 +104,7 @@ async def learner_process(
 async def _killed_when_hung(
     learner: RunningLearner, process: asyncio.subprocess.Process, limits: Limits
 ) -> AsyncIterator[None]:
-    """Watches a learner; its death is then told by what it is known to have died of."""
+    """Kills the learner when it hangs, and then reports that as the reason of its death."""
     reasons: list[str] = []
 
     async def watch() -> None:
@@ -124,11 +124,11 @@ async def _killed_when_hung(
 
 
 async def _wait_ready(process: asyncio.subprocess.Process, limits: Limits) -> None:
-    """Returns once it serves.
+    """Waits until the learner serves.
 
     Raises:
-        ModelError: it says that it cannot.
-        LearnerUnavailableError: it died, or gave no sign of life for too long.
+        ModelError: it reports that the model cannot be loaded.
+        LearnerUnavailableError: it died, or was silent for too long.
     """
     assert process.stdout is not None
     last_line, seconds = "", limits.starting_seconds
@@ -150,7 +150,7 @@ async def _wait_ready(process: asyncio.subprocess.Process, limits: Limits) -> No
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Closes its standard input, at which it ends; kills it if it does not."""
+    """Closes its standard input, so that it ends; kills it if it does not end in time."""
     if process.returncode is None and process.stdin is not None:
         process.stdin.close()
         try:
@@ -161,5 +161,5 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code in words: `exit code 3` or `signal 9`."""
+    """Describes an exit code: `exit code 3` or `signal 9`."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

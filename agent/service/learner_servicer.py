@@ -1,4 +1,4 @@
-"""The learner's side of the link: decode, run on the device thread, encode."""
+"""`LearnerService`: decodes requests, runs them on the device thread, encodes results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from memory_store.vocabulary import Step
 
 logger = logging.getLogger(__name__)
 
-# After a fault of the device nothing this process computes can be trusted.
+# The exit code after a device fault: no later result of the process can be trusted.
 DEVICE_FAULT_EXIT_CODE = 70
 
 
@@ -42,26 +42,27 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._learner = learner
         self._device = device
         self._answering = Answering(learner, device)
-        self._learned: tuple[str, Outcome] | None = None  # the last fact, and what came of it
+        self._learned: tuple[str, Outcome] | None = None  # the last fact and its outcome
 
     @asynccontextmanager
     async def _reporting(
         self, context: grpc.aio.ServicerContext[Any, Any], *, learning: bool = False
     ) -> AsyncIterator[None]:
-        """Turns what the learner raises into a status; ends the process after a device fault.
+        """Reports errors of the learner as a status. Ends the process after a device fault.
 
         Args:
-            context: of the call.
-            learning: an update failed, so that none is in progress whose graphs must stay.
+            context: the context of the call.
+            learning: whether the call is an update. When it fails, no CUDA graphs are in use, and
+                their memory may be freed.
         """
         try:
             yield
         except tuple(codec.STATUS) as error:
             await context.abort(codec.STATUS[type(error)], str(error) or type(error).__name__)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            # In this order: running out of memory is a fault of some accelerators, too.
+            # Checked first: some accelerators report a lack of memory as a device fault.
             if is_out_of_memory(error):
-                # Their frames hold on to tensors.
+                # The frames hold references to tensors.
                 traceback.clear_frames(error.__traceback__)
                 if learning:
                     await self._device.call(Priority.LEARN, self._learner.free_memory)
@@ -132,7 +133,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         response = pb.SampleResponse()
         async with self._reporting(context, learning=True):
             async for found in self._device.stream(Priority.LEARN, sample):
-                if found is not None:  # else it was a token of the samples
+                if found is not None:  # None stands for one token of the samples
                     response.outcome.CopyFrom(codec.OUTCOME.encode(found))
         return response
 
@@ -192,7 +193,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AskResponse]:
         answer = self._answering.ask(request.question, request.max_new_tokens)
-        # Closed at once when the client goes away: whoever is left is answered sooner.
+        # Closed at once when the client leaves, so that others are answered sooner.
         async with self._reporting(context), aclosing(answer):
             async for said, version in answer:
                 if isinstance(said, Generated):

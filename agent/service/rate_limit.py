@@ -1,38 +1,38 @@
-"""How often one client may call: a token bucket for each."""
+"""Limits the rate of calls, with a token bucket for each client."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-# More clients than this at a time, and the one that was quiet longest is forgotten.
+# The most clients that are tracked. The one that was quiet longest is dropped.
 MAX_CLIENTS = 10_000
 
 
 class RateLimiter:
-    """Lets each client make `per_second` calls a second, and one second's worth at once.
+    """Allows each client `per_second` calls a second, with bursts of one second's calls.
 
-    A bucket is kept as the time at which it will be full again, so a client is one number.
+    A bucket is stored as the time at which it will be full again.
 
     Args:
-        per_second: of each client.
+        per_second: the calls a second of each client.
     """
 
     def __init__(self, per_second: float) -> None:
         self._interval = 1 / per_second
-        self._capacity = max(per_second, 1.0)  # else not even one call would ever fit
+        self._capacity = max(per_second, 1.0)  # at least one call must fit
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, client: str, now: float, calls: int = 1) -> float:
-        """Takes calls out of the client's bucket, if there is one in it.
+        """Takes calls from the client's bucket, if at least one is left.
 
         Args:
-            client: whoever it is that calls.
-            now: seconds of a clock that never goes back.
-            calls: how many this counts as. A large batch is let through whole, on credit: the next
-                call waits until it is paid off.
+            client: the client that calls.
+            now: the time of a monotonic clock, in seconds.
+            calls: how many calls this counts as. A large batch is admitted as a whole, on credit:
+                the next call waits until the credit is paid off.
 
         Returns:
-            0 if the call may go on, else the seconds after which one would.
+            0 if the call is admitted, else the seconds to wait.
         """
         full_at = max(self._full_at.get(client, now), now)
         wait = full_at + self._interval - now - self._capacity * self._interval

@@ -1,8 +1,9 @@
 """The private folder of the socket between server and learner.
 
-A socket's path may have 107 bytes, which a data folder or a long TMPDIR may exceed. So the first
-folder that is short enough is taken. While a server lives it holds a lock on its folder (`flock`),
-which ends with it, also by kill -9: what nobody holds is a leftover, and is removed.
+The path of a socket is limited to 107 bytes, and a data folder or TMPDIR may be longer. So the
+first candidate that is short enough is used. A running server holds a lock on its folder (`flock`),
+which ends with the process, even after a kill -9. A folder without a lock is a leftover, and the
+next server removes it.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "agent-learner-"
 SOCKET = "learner.sock"
-# Of `sockaddr_un`, the final zero left out.
+# The length of `sun_path` in `sockaddr_un`, without the final zero.
 LONGEST_PATH = 107
-# What `mkdtemp` adds to the prefix.
+# The characters that `mkdtemp` adds to the prefix.
 RANDOM_CHARACTERS = 8
 
 
 def require_socket_folder() -> None:
-    """Tries it out, so that a server that cannot have one is refused at its start.
+    """Checks at the start of a server that such a folder can be made.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no folder can be made.
     """
     with socket_folder():
         pass
@@ -40,10 +41,10 @@ def require_socket_folder() -> None:
 
 @contextmanager
 def socket_folder() -> Iterator[Path]:
-    """A new folder that only this user may enter; removed on leaving.
+    """Makes a folder that only this user may enter, and removes it on exit.
 
     Raises:
-        ConfigError: no folder for temporary files can be written to, and is short enough.
+        ConfigError: no folder for temporary files is both writable and short enough.
     """
     reasons = []
     for parent in _parents():
@@ -70,22 +71,22 @@ def socket_folder() -> Iterator[Path]:
 
 
 def _parents() -> list[Path]:
-    """Where to try, in order.
+    """Returns the candidates, in order.
 
-    `systemd-tmpfiles` leaves a locked folder in /tmp alone, but a user's runtime folder ends with
-    the session.
+    /tmp comes first: `systemd-tmpfiles` does not remove locked folders, while a user's runtime
+    folder is removed at the end of the session.
     """
     named = [tempfile.gettempdir(), "/tmp", os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"]
     return list(dict.fromkeys(path for path in map(Path, named) if path.is_absolute()))
 
 
 def _new(parent: Path) -> tuple[Path, int]:
-    """A folder of ours and the descriptor that holds it."""
+    """Makes a folder; returns it and the descriptor that holds its lock."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another server may have found it before it was locked, and removed it.
+        # Another server may have removed it before it was locked.
         with suppress(OSError):
             if os.path.samestat(os.fstat(lock), folder.stat()):
                 return folder, lock
@@ -93,7 +94,7 @@ def _new(parent: Path) -> tuple[Path, int]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Removes what this user's dead servers left."""
+    """Removes the folders of this user's dead servers."""
     for folder in parent.glob(f"{PREFIX}*"):
         try:
             found = folder.lstat()
@@ -106,13 +107,13 @@ def _remove_leftovers(parent: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(folder)
         except OSError:
-            pass  # a server that lives holds it
+            pass  # a running server holds the lock
         finally:
             os.close(lock)
 
 
 def _remove(folder: Path) -> None:
-    """Removes what we put there, and nothing else."""
+    """Removes the socket and the folder, if it holds nothing else."""
     with suppress(OSError):
         (folder / SOCKET).unlink(missing_ok=True)
         folder.rmdir()

@@ -1,7 +1,7 @@
-"""Bearer tokens in a file: made, listed, revoked, and recognised.
+"""Bearer tokens in a file: create, list, revoke and verify them.
 
-The file holds no secret, only the SHA-256 of each one. That is enough, and quick, because a secret
-has 256 random bits: nobody guesses it, so nothing is gained by a slow hash.
+The file holds the SHA-256 of each secret, not the secret. A fast hash is enough: a secret has 256
+random bits, so nobody can guess it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from agent.service.methods import Role
 
 logger = logging.getLogger(__name__)
 
-# So that people, and scanners of source code, see what such a string is.
+# Identifies such a string for people and for secret scanners.
 PREFIX = "agent"
 MAX_NAME_CHARACTERS = 64
 
@@ -40,11 +40,11 @@ class Token:
     """One token, without its secret.
 
     Attributes:
-        id: names it, and is part of what the client presents.
-        name: whose it is, for people.
-        role: what it is good for.
-        sha256: of the secret, in hexadecimal.
-        created_at: UTC, ISO 8601.
+        id: its id, which is part of what the client sends.
+        name: the owner's name, for people.
+        role: the calls that it permits.
+        sha256: the hash of the secret, in hexadecimal.
+        created_at: the time of creation, UTC, ISO 8601.
     """
 
     id: str
@@ -54,32 +54,32 @@ class Token:
     created_at: str
 
     def is_proved_by(self, secret: str) -> bool:
-        """Compares in a time that does not tell how much of it is right."""
+        """Compares a secret in constant time."""
         return hmac.compare_digest(self.sha256, _hash(secret))
 
 
-# Compared with when there is no such token, which then takes as long as when there is one.
+# Stands for an unknown token, so that checking it takes as long as checking a known one.
 _NOBODY = Token(id="", name="", role=Role.READ, sha256="0" * 64, created_at="")
 
 
 class TokenFile:
-    """The tokens of a server, for those who administer them.
+    """Manages the tokens of a server.
 
     Args:
-        path: the file; `create` makes it.
+        path: the file; `create` makes it if needed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> list[Token]:
-        """All tokens, oldest first.
+        """Returns all tokens, oldest first.
 
         Raises:
             ConfigError: the file is missing, open to others, or not a token file.
         """
         try:
-            # Looked at through the open file, so that it is the one that is read.
+            # Checked on the open file, so that the same file is checked and read.
             with self.path.open(encoding="utf-8") as file:
                 if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                     raise ConfigError(
@@ -103,7 +103,7 @@ class TokenFile:
         """Adds a token.
 
         Returns:
-            The token, and what the client presents: it is nowhere stored.
+            The token, and the string that the client sends, which is not stored.
 
         Raises:
             ConfigError: the name is not printable or too long, or the file cannot be used.
@@ -125,10 +125,10 @@ class TokenFile:
         return token, f"{PREFIX}_{id_}_{secret}"
 
     def revoke(self, token_id: str) -> Token:
-        """Removes a token; a running server refuses it from its next call on.
+        """Removes a token. A running server refuses it from the next call on.
 
         Raises:
-            ConfigError: there is none of this id, or the file cannot be used.
+            ConfigError: no token has this id, or the file cannot be used.
         """
         with self._locked():
             tokens = self.read()
@@ -140,7 +140,7 @@ class TokenFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Two who change the file at once would lose one change."""
+        """Locks the file, so that concurrent changes are not lost."""
         lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), mode=0o600)
         try:
             lock.acquire()
@@ -152,12 +152,12 @@ class TokenFile:
             lock.release()
 
     def _write(self, tokens: Iterable[Token]) -> None:
-        """Replaces the file at once: a server that reads meanwhile sees the old or the new one."""
+        """Replaces the file atomically, so that a server reads the old or the new one."""
         temporary = self.path.with_name(f"{self.path.name}.tmp")
         content = json.dumps({"tokens": [asdict(token) for token in tokens]}, indent=1)
         try:
             temporary.unlink(missing_ok=True)
-            # Private from its first byte on.
+            # Created with private permissions.
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(content + "\n")
@@ -174,7 +174,7 @@ class TokenFile:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of a key that came twice, a reader might see the other value."""
+    """Builds a JSON object; refuses repeated keys, which readers may resolve differently."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -184,10 +184,10 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tokens(content: Any) -> list[Token]:
-    """The tokens of a file's content, all of it understood.
+    """Parses the content of a token file strictly.
 
     Raises:
-        ValueError: it is not; says what, and of which token, but never shows a hash.
+        ValueError: something is invalid. The message names the token, and never shows a hash.
     """
     if not isinstance(content, dict) or not isinstance(content.get("tokens"), list):
         raise ValueError("it has no list 'tokens'")
@@ -222,13 +222,13 @@ def _token(row: Any, number: int) -> Token:
 
 
 class KnownTokens:
-    """Recognises what clients present; follows the file, so that revoking needs no restart.
+    """Verifies the tokens of clients. Follows the file, so that a revocation needs no restart.
 
     Args:
-        file: must be readable now.
+        file: the tokens; must be readable now.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the file cannot be read.
     """
 
     def __init__(self, file: TokenFile) -> None:
@@ -238,7 +238,7 @@ class KnownTokens:
         file.read()
 
     def find(self, presented: str) -> Token | None:
-        """The token that this proves to be held; None if it is none of ours."""
+        """Returns the token of a presented string; None if it is not valid."""
         self._follow()
         prefix, _, rest = presented.partition("_")
         id_, _, secret = rest.partition("_")
@@ -247,13 +247,13 @@ class KnownTokens:
         return token if proved and prefix == PREFIX else None
 
     def current(self, token: Token) -> Token | None:
-        """The same token as it is now; None if it was revoked."""
+        """Returns the current state of a token; None if it was revoked."""
         self._follow()
         now = self._tokens.get(token.id)
         return now if now is not None and now.sha256 == token.sha256 else None
 
     def _follow(self) -> None:
-        """Reads the file again if it is another one. What cannot be read lets nobody in."""
+        """Reads the file again if it has changed. If it cannot be read, nobody is admitted."""
         stamp = self._stamp_of(self._file.path)
         if stamp is not None and stamp == self._seen:
             return

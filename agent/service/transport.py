@@ -1,4 +1,4 @@
-"""What lies under the calls on the server's side: who can connect, TLS, and signs of life."""
+"""The server's transport: listening addresses, TLS, keepalive and limits of connections."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from agent.addresses import SCHEMES, UNIX, UNIX_ABSTRACT, is_loopback, socket_pa
 from agent.config import Security
 from agent.errors import ConfigError
 
-# The largest request that can be valid is far smaller: 33 questions of 4,000 characters.
+# The largest valid request is far smaller: 33 questions of 4,000 characters.
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
-# `sun_path`, less the zero at its end.
+# The length of `sun_path`, without the final zero.
 LONGEST_SOCKET_PATH = 107
-# Calls at a time over one connection; more wait at the client.
+# Concurrent calls of one connection. More calls wait at the client.
 MAX_CONCURRENT_CALLS = 1024
-# A client that has been silent so long is asked whether it is still there, and left after that.
+# A silent client is pinged after this time, and disconnected without a response after that time.
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 120, 20
-# Clients that ask more often are sent away; ours asks once a minute (see `channel`).
+# Clients that ping more often are disconnected. Ours pings once a minute (see `channel`).
 LEAST_PING_SECONDS = 50
 
-# A connection on which nobody speaks HTTP/2 by then is closed, and one without a call for so long.
+# A connection is closed without HTTP/2 after the first time, without calls after the second.
 HANDSHAKE_SECONDS, IDLE_SECONDS = 20, 30 * 60
-# At a time; fewer where a process may open fewer files. The database and the snapshots need some.
+# Open connections; fewer if the limit of open files is low. Database and snapshots need some too.
 MAX_CONNECTIONS, OTHER_FILES = 4_000, 256
 
 SERVER_OPTIONS: Sequence[tuple[str, int]] = (
-    # Without this a second server could bind the same port, silently.
+    # Otherwise a second server could bind the same port without an error.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -47,14 +47,14 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
-    # What grpcio 1.85 really waits for: without it a minute, whatever the line above says.
+    # grpcio 1.85 uses this one. Without it, it waits for a minute, whatever the line above says.
     ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_SECONDS * 1000),
 )
 
 
 def server_options() -> list[tuple[str, int]]:
-    """Those of every server, and how many connections this process can bear."""
+    """Returns the options of every server, with a limit of connections for this process."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_CONNECTIONS
     if files != resource.RLIM_INFINITY:
@@ -63,11 +63,11 @@ def server_options() -> list[tuple[str, int]]:
 
 
 def require_safe_listen(listen: str, security: Security) -> None:
-    """Refuses to let strangers in by accident.
+    """Refuses an address that would admit strangers by accident.
 
     Raises:
-        ConfigError: others can connect to the address, but there is no TLS or no authentication;
-            or it is no address.
+        ConfigError: others can connect to the address, but TLS or authentication is missing; or it
+            is not an address.
     """
     if ":" not in listen:
         raise ConfigError(f"'{listen}' is no HOST:PORT: give, say, 127.0.0.1:50051")
@@ -91,10 +91,10 @@ def require_safe_listen(listen: str, security: Security) -> None:
 
 
 def _require_safe_socket(listen: str, security: Security) -> None:
-    """A socket of the file system is its owner's (`private_socket`); one without a file is not.
+    """Checks a socket. Only the owner can connect to one in the file system (`private_socket`).
 
     Raises:
-        ConfigError: other users of this machine could connect, or put a socket of theirs there.
+        ConfigError: other users of this machine could connect, or replace the socket.
     """
     if listen.startswith(UNIX_ABSTRACT):
         if security.tokens is None and security.tls_client_ca is None:
@@ -119,10 +119,10 @@ def _require_safe_socket(listen: str, security: Security) -> None:
 
 @contextmanager
 def private_socket(listen: str, security: Security) -> Iterator[None]:
-    """A socket file that is made inside belongs to its owner alone, unless clients must show more.
+    """Makes socket files that are created inside private, unless clients must authenticate.
 
-    Connecting to a socket needs the right to write it. Where tokens or certificates are asked for,
-    the usual mask applies, so that other users can be let in.
+    Connecting needs write permission. If tokens or certificates are required, the usual mask
+    applies, so that other users can be admitted.
     """
     protected = security.tokens is not None or security.tls_client_ca is not None
     if not listen.startswith(UNIX) or protected or security.insecure_listen:
@@ -136,7 +136,7 @@ def private_socket(listen: str, security: Security) -> Iterator[None]:
 
 
 def require_free(listen: str) -> None:
-    """Finds out early whether another server listens there; binding tells for certain.
+    """Checks early whether another server listens there. Only binding shows for certain.
 
     Raises:
         ConfigError: the address is in use.
@@ -144,12 +144,12 @@ def require_free(listen: str) -> None:
     host, _, port = listen.rpartition(":")
     if listen.startswith((UNIX, UNIX_ABSTRACT)) or not port.isdecimal() or port == "0":
         return
-    with suppress(OSError):  # what is no address, or not ours, binding explains
+    with suppress(OSError):  # binding explains an invalid address
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM
         ):
             with socket.socket(family, kind, protocol) as found:
-                # As gRPC: connections that are ending do not count.
+                # As gRPC does: connections that are closing do not count.
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     found.bind(address)
@@ -159,7 +159,7 @@ def require_free(listen: str) -> None:
 
 
 def why_not_listen(listen: str) -> str | None:
-    """Why a server could not listen on an address now; None if it could. Leaves nothing behind."""
+    """Returns why a server could not listen on an address now; None if it could."""
     if listen.startswith(UNIX_ABSTRACT):
         return _why_not_bind(socket.AF_UNIX, "\0" + listen.removeprefix(UNIX_ABSTRACT))
     if listen.startswith(UNIX):
@@ -174,7 +174,7 @@ def why_not_listen(listen: str) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     reasons = [_why_not_bind(family, address) for family, _, _, _, address in found]
-    # A host may have addresses of a family that this machine lacks; one in use is refused.
+    # Addresses of a family that this machine lacks are ignored. One in use counts.
     taken = [reason for reason in reasons if reason == os.strerror(errno.EADDRINUSE)]
     if taken or None not in reasons:
         return (taken or reasons)[0]
@@ -182,11 +182,11 @@ def why_not_listen(listen: str) -> str | None:
 
 
 def _why_not_bind(family: int, address: Any) -> str | None:
-    """Binds and listens as gRPC does, for a moment."""
+    """Binds and listens as gRPC does, for a moment; returns the error, if any."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             if family != socket.AF_UNIX:
-                # Connections that are ending do not count.
+                # Connections that are closing do not count.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)
@@ -196,7 +196,7 @@ def _why_not_bind(family: int, address: Any) -> str | None:
 
 
 def _why_not_at(path: Path) -> str | None:
-    """Looks only: binding would take the place of a socket that somebody listens on."""
+    """Checks a path without binding, which would replace a socket that is in use."""
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         return f"the path is longer than {LONGEST_SOCKET_PATH} bytes"
     if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
@@ -209,14 +209,14 @@ def _why_not_at(path: Path) -> str | None:
         try:
             client.connect(os.fspath(path))
         except ConnectionRefusedError:
-            return None  # left behind by a server that was killed
+            return None  # a leftover of a killed server
         except OSError as error:
             return error.strerror or str(error)
     return os.strerror(errno.EADDRINUSE)
 
 
 def address_in_use(listen: str) -> ConfigError:
-    """The error of a server that cannot listen."""
+    """Makes the error of a server that cannot listen."""
     return ConfigError(
         f"cannot listen on {listen}: is another server running there?"
         " Choose another address with --listen HOST:PORT (port 0: any free one)"

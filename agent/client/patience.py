@@ -1,4 +1,4 @@
-"""How long a client waits for something that may take any time."""
+"""The timeout of a wait that spans several calls."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from agent.errors import WaitTimeoutError
 
 
 class Patience:
-    """Some seconds from now on; None: without end.
+    """A timeout that starts now.
 
     Args:
-        seconds: how many.
-        clock: seconds, that never go back.
+        seconds: its length; None: it never ends.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -22,16 +22,16 @@ class Patience:
         self._began = clock()
 
     def left(self) -> float | None:
-        """What is left of it, in seconds; None: without end."""
+        """Seconds left; None: it never ends."""
         if self._seconds is None:
             return None
         return max(0.0, self._seconds - (self._clock() - self._began))
 
     def require(self, waiting: Collection[str]) -> None:
-        """Raises once it has ended.
+        """Raises after its end.
 
         Raises:
-            WaitTimeoutError: names what was waited for.
+            WaitTimeoutError: it has ended; names what was waited for.
         """
         if self.left() == 0:
             some = ", ".join(sorted(waiting)[:3]) + (", ..." if len(waiting) > 3 else "")

@@ -9,10 +9,10 @@ from agent.errors import AgentError, HandshakeFailedError, LearnerError, ServerU
 from agent.service.error_details import RequestError
 
 START_SECONDS = 60.0
-"""How long a client waits for a server to start unless it is told otherwise."""
+"""How long a client waits by default for a server to start."""
 
 POLL_SECONDS = 0.1
-# Reasons of UNAVAILABLE that a start does not mend.
+# Reasons of UNAVAILABLE that do not pass while a server starts.
 _LASTING = frozenset({"MEMORY_UNUSABLE", "SNAPSHOT_UNUSABLE"})
 
 
@@ -21,7 +21,7 @@ class Start:
 
     Args:
         seconds: the longest wait; 0: none.
-        on_wait: told what is in the way, each time that changes.
+        on_wait: called with the reason for the wait, each time it changes.
         now: the clock, in seconds.
     """
 
@@ -41,7 +41,7 @@ class Start:
         """Returns if the wait goes on.
 
         Raises:
-            AgentError: the reason, if waiting does not help, or no longer.
+            AgentError: the reason, if waiting does not help, or the time is over.
         """
         if not may_pass(reason):
             raise reason
@@ -58,7 +58,7 @@ class Start:
 
 
 def may_pass(error: AgentError) -> bool:
-    """Whether an error may be gone once a server has started."""
+    """Whether an error may pass when a server has started."""
     if isinstance(error, RequestError):
         return error.is_unavailable and error.reason not in _LASTING
     if isinstance(error, HandshakeFailedError):
@@ -67,6 +67,6 @@ def may_pass(error: AgentError) -> bool:
 
 
 def not_ready(learner: str, message: str) -> LearnerError:
-    """What is in the way while a server answers, but its learner is not ready."""
+    """The reason for waiting for a server that answers, but whose learner is not ready."""
     why = f" ({message})" if message else ""
     return LearnerError(f"the learner is {learner}{why}")

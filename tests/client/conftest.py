@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from tests.service.conftest import served as served

@@ -1,26 +1,12 @@
-"""The store behind an asyncio loop: one thread that writes, with group commit, and one that reads.
-
-An fsync costs about as much for one fact as for two hundred. So the writer takes all operations
-that wait, runs each in a savepoint of one transaction, commits once, and only then answers them
-all, with one call into the loop. An answer therefore always means: on disk. Facts that wait one
-after the other are taught together, whoever sent them.
-"""
+"""The store behind an asyncio loop: a thread that writes and one that reads."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import copy
-import itertools
-import queue
-import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Self, TypeVar
 
 from memory_store import switching
 from memory_store.connection import not_in_place
@@ -31,6 +17,7 @@ from memory_store.errors import (
     StoreUnusableError,
 )
 from memory_store.store import MemoryStore
+from memory_store.store_thread import QueuedFacts, StoreThread
 from memory_store.teaching import Answer
 from memory_store.vocabulary import NewFact
 
@@ -40,7 +27,6 @@ T = TypeVar("T")
 LARGEST_BATCH = 256
 LOG_PAGES = 1_000  # of 4 KiB, in the write-ahead log before they are moved into the database
 SWITCH_RETRY_SECONDS = 1.0  # before a step of a switch that found the disk full is tried again
-PAGES_AN_OPERATION = 16  # about what a fact adds to the log: before that it is not looked at
 
 
 class StoreThreads:
@@ -49,8 +35,8 @@ class StoreThreads:
     def __init__(
         self,
         path: Path,
-        writer: _StoreThread,
-        reader: _StoreThread,
+        writer: StoreThread,
+        reader: StoreThread,
         on_fatal: Callable[[StoreFailedError], None] | None = None,
     ) -> None:
         """Uses two running threads; see `open`."""
@@ -91,7 +77,7 @@ class StoreThreads:
             StoreUnusableError: as `MemoryStore.open`.
         """
         loop = asyncio.get_running_loop()
-        writer = _StoreThread(
+        writer = StoreThread(
             "memory-writer",
             loop,
             LARGEST_BATCH,
@@ -101,7 +87,7 @@ class StoreThreads:
             on_fatal=on_fatal,
         )
         await writer.start(lambda: open_store(path))
-        reader = _StoreThread("memory-reader", loop, largest_batch=1, on_fatal=on_fatal)
+        reader = StoreThread("memory-reader", loop, largest_batch=1, on_fatal=on_fatal)
         try:
             await reader.start(lambda: open_store(path, read_only=True))
         except MemoryStoreError:
@@ -139,7 +125,7 @@ class StoreThreads:
         Raises:
             StoreClosedError: `close` was called before.
         """
-        return self._writer.queue(_Facts(new_facts, self._writer.new_answer()))
+        return self._writer.queue(QueuedFacts(new_facts, self._writer.new_answer()))
 
     async def read(self, operation: Callable[[MemoryStore], T]) -> T:
         """Runs queries on one view of the memory, which has all that was answered before.
@@ -235,283 +221,6 @@ class StoreThreads:
                 await asyncio.gather(self._finishing, return_exceptions=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    run: Callable[[MemoryStore], Any]
-    answer: asyncio.Future[Any]
-
-    @property
-    def size(self) -> int:
-        """How much it is beside `LARGEST_BATCH`."""
-        return 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    new_facts: Sequence[NewFact]
-    answer: asyncio.Future[list[Answer]]
-
-    @property
-    def size(self) -> int:
-        """How much it is beside `LARGEST_BATCH`."""
-        return len(self.new_facts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    value: Any = None
-    error: Exception | None = None
-
-    def settle(self, future: asyncio.Future[Any]) -> None:
-        """Passes it to who waits, unless they were cancelled."""
-        if future.done():
-            return
-        if self.error is not None:
-            future.set_exception(self.error)
-        else:
-            future.set_result(self.value)
-
-
-class _StoreThread:
-    """A thread that owns a store and runs operations on it, a batch a transaction."""
-
-    def __init__(
-        self,
-        name: str,
-        loop: asyncio.AbstractEventLoop,
-        largest_batch: int,
-        *,
-        log_pages: int | None = None,
-        max_queued: int | None = None,
-        on_commit: Callable[[int], None] | None = None,
-        on_fatal: Callable[[StoreFailedError], None] | None = None,
-    ) -> None:
-        self._name = name
-        self._loop = loop
-        self._largest_batch = largest_batch
-        self._log_pages = log_pages  # None: it does not write, so the log is not its business
-        self._max_queued = max_queued
-        self._on_commit = on_commit
-        self._on_fatal = on_fatal
-        self._gathered: list[_Operation | _Facts] = []  # only the loop reads and writes it
-        self._waiting: queue.SimpleQueue[list[_Operation | _Facts] | None] = queue.SimpleQueue()
-        self._ended: asyncio.Future[None] = loop.create_future()
-        self._closing = False
-        self._unseen = 0  # operations since the log was looked at; only the thread's, as below
-        self._sequence = 0  # of the newest event; only the thread's, as below
-        self._failure: StoreFailedError | None = None  # only the thread reads and writes it
-
-    # -- On the loop -------------------------------------------------------------------------
-
-    async def start(self, open_store: Callable[[], MemoryStore]) -> None:
-        """Opens the store in the new thread; raises what that raises."""
-        opened: asyncio.Future[None] = self._loop.create_future()
-        # A daemon, so that a process that forgot `close` can end: commits survive that.
-        self._thread = threading.Thread(
-            target=self._live, args=(open_store, opened), name=self._name, daemon=True
-        )
-        self._thread.start()
-        await asyncio.wait([opened])
-        if opened.exception() is not None:
-            self._thread.join()  # it is at its end already
-        opened.result()
-
-    def new_answer(self) -> asyncio.Future[Any]:
-        """What an operation is answered with."""
-        return self._loop.create_future()
-
-    async def submit(self, operation: Callable[[MemoryStore], T]) -> T:
-        """Queues an operation and waits for its outcome."""
-        answer: asyncio.Future[T] = self.queue(_Operation(operation, self.new_answer()))
-        return await answer
-
-    def queue(self, operation: _Operation | _Facts) -> asyncio.Future[Any]:
-        """Queues an operation; returns where its outcome will be."""
-        if self._closing:
-            raise StoreClosedError("The memory is closed: the server is stopping. Try again later.")
-        if not self._gathered:
-            # What arrives in the same turn of the loop is handed over together: the thread would
-            # wake for the first, and then contend with the loop for the interpreter.
-            self._loop.call_soon(self._hand_over)
-        self._gathered.append(operation)
-        return operation.answer
-
-    def _hand_over(self) -> None:
-        if self._gathered:
-            self._waiting.put(self._gathered)
-            self._gathered = []
-
-    async def close(self) -> None:
-        """Ends the thread once all before it is done; raises what closing the store raised."""
-        if not self._closing:
-            self._closing = True
-            self._hand_over()
-            self._waiting.put(None)  # the end
-        await asyncio.wait([self._ended])
-        self._thread.join()  # it is at its end already
-        self._ended.result()
-
-    def _deliver(
-        self,
-        batch: Sequence[_Operation | _Facts],
-        outcomes: Sequence[_Outcome],
-        committed: bool,
-        sequence: int,
-        fatal: StoreFailedError | None,
-    ) -> None:
-        for operation, outcome in zip(batch, outcomes, strict=True):
-            outcome.settle(operation.answer)
-        if committed and self._on_commit is not None:
-            self._on_commit(sequence)
-        if fatal is not None and self._on_fatal is not None:
-            self._on_fatal(fatal)
-
-    # -- In the thread -----------------------------------------------------------------------
-
-    def _live(self, open_store: Callable[[], MemoryStore], opened: asyncio.Future[None]) -> None:
-        opening = _attempt(open_store)
-        self._call(_Outcome(error=opening.error).settle, opened)
-        if opening.error is not None:
-            return
-        store: MemoryStore = opening.value
-        waiting: deque[_Operation | _Facts] = deque()
-        going_on = True
-        while going_on or waiting:
-            going_on = self._take(waiting) and going_on
-            batch = self._next_batch(waiting)
-            if batch:
-                self._run(store, batch)
-        self._call(_attempt(lambda: self._close_store(store)).settle, self._ended)
-
-    def _take(self, waiting: deque[_Operation | _Facts]) -> bool:
-        """Takes what was handed over, and waits for it if there is nothing else; False: the end."""
-        with contextlib.suppress(queue.Empty):
-            while (more := self._waiting.get(block=not waiting)) is not None:
-                waiting.extend(more)
-            return False
-        return True
-
-    def _next_batch(self, waiting: deque[_Operation | _Facts]) -> list[_Operation | _Facts]:
-        """The first that wait, as many as fit; one that fits nowhere is a batch of its own."""
-        batch: list[_Operation | _Facts] = []
-        size = 0
-        while waiting and (not batch or size + waiting[0].size <= self._largest_batch):
-            size += waiting[0].size
-            batch.append(waiting.popleft())
-        return batch
-
-    def _run(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> None:
-        commit = _attempt(lambda: self._commit(store, batch))
-        error = commit.error
-        fatal = None
-        if isinstance(error, StoreFailedError) and self._failure is None:
-            self._failure = fatal = error
-        # A copy for each: one error raised in many places would collect the tracebacks of all.
-        outcomes = (
-            commit.value if error is None else [_Outcome(error=copy.copy(error)) for _ in batch]
-        )
-        self._call(self._deliver, batch, outcomes, error is None, self._sequence, fatal)
-
-    def _commit(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> list[_Outcome]:
-        """Runs a batch as one transaction. If it raises, nothing of the batch may be relied on."""
-        if self._failure is not None:
-            raise self._failure
-        outcomes = self._teach_all(store, batch) or self._run_all(store, batch)
-        # Before the answers, although they are on disk: in files that nobody will find, or after a
-        # failed sync, nothing is answered.
-        if self._log_pages is not None:
-            store.connection.require_in_place()
-        self._shorten_log(store, sum(each.size for each in batch))
-        if self._on_commit is not None:
-            self._sequence = store.last_event_sequence()
-        return outcomes
-
-    def _teach_all(
-        self, store: MemoryStore, batch: Sequence[_Operation | _Facts]
-    ) -> list[_Outcome]:
-        """A batch of nothing but facts, which is most of them; no outcomes if it is not one."""
-        if not all(isinstance(each, _Facts) for each in batch):
-            return []
-        try:
-            with store.transaction():
-                return _taught(store, cast(Sequence[_Facts], batch), self._max_queued)
-        except StoreUnusableError:
-            raise
-        except Exception:  # noqa: BLE001 - whose fault it was is found out one by one
-            return []
-
-    def _run_all(self, store: MemoryStore, batch: Sequence[_Operation | _Facts]) -> list[_Outcome]:
-        """Each in a savepoint of one transaction."""
-        outcomes: list[_Outcome] = []
-        with store.transaction():
-            for each in batch:
-                outcomes.append(_alone(store, partial(self._run_one, store, each)))
-        return outcomes
-
-    def _run_one(self, store: MemoryStore, operation: _Operation | _Facts) -> Any:
-        with store.transaction():
-            if isinstance(operation, _Operation):
-                return operation.run(store)
-            [outcome] = _taught(store, [operation], self._max_queued)
-            return outcome.value
-
-    def _shorten_log(self, store: MemoryStore, operations: int) -> None:
-        if self._log_pages is None:
-            return
-        self._unseen += operations
-        if self._unseen * PAGES_AN_OPERATION < self._log_pages:
-            return
-        self._unseen = 0
-        try:
-            store.shorten_log(self._log_pages)
-        except StoreFailedError:
-            raise
-        except StoreUnusableError:
-            pass  # a full disk: the log keeps what was committed, and the next batch tries again
-
-    def _close_store(self, store: MemoryStore) -> None:
-        with contextlib.closing(store):
-            if self._log_pages is not None and self._failure is None:
-                store.checkpoint()
-
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        # RuntimeError: the loop is closed, and with it all who waited.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-
 def _identity_in_place(store: MemoryStore) -> tuple[int, int] | None:
     store.connection.require_in_place()
     return store.connection.file_identity
-
-
-def _taught(store: MemoryStore, batch: Sequence[_Facts], max_queued: int | None) -> list[_Outcome]:
-    """The answers to several callers."""
-    answers = iter(store.teach_many([new for each in batch for new in each.new_facts], max_queued))
-    return [_Outcome(list(itertools.islice(answers, each.size))) for each in batch]
-
-
-def _alone(store: MemoryStore, atomic: Callable[[], Any]) -> _Outcome:
-    """Runs something that leaves no trace if it fails.
-
-    Raises:
-        StoreUnusableError: it failed, and all before it in the transaction with it.
-    """
-    outcome = _attempt(atomic)
-    if isinstance(outcome.error, StoreFailedError):
-        raise outcome.error
-    if not store.in_transaction:
-        # Going on would commit the rest of the batch statement by statement.
-        raise StoreUnusableError(
-            "SQLite gave up the transaction, and nothing of it was stored: repeat the "
-            f"request. The cause: {outcome.error}"
-        )
-    return outcome
-
-
-def _attempt(function: Callable[[], Any]) -> _Outcome:
-    """Runs something for somebody in another thread, who gets its error, whatever it is."""
-    try:
-        return _Outcome(value=function())
-    except Exception as error:  # noqa: BLE001 - none may be lost between threads
-        return _Outcome(error=error)

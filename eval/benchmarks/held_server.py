@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from agent.config import ServeSettings
 from eval.benchmarks.stand_in import MODEL, stand_in
-from memory_store import writer
+from memory_store.store_thread import StoreThread
 
 LEAST_SECONDS = 0.001
 LOOK_SECONDS = 0.002
@@ -78,7 +78,7 @@ def read_holds(path: Path, since: float) -> list[Hold]:
 
 def _watch_threads(holds: Holds) -> None:
     """Times each batch of the store's threads, its commit included."""
-    thread = writer._StoreThread
+    thread = StoreThread
     run = thread._run
 
     def timed(self: Any, store: Any, batch: Sequence[Any]) -> None:

@@ -41,7 +41,7 @@ class _Waiting:
     version: int = 0  # of the weights that answer
     tokens: int = 0  # the most that its row may have
     said: asyncio.Queue[Said] = field(default_factory=asyncio.Queue)
-    told: bool = False  # whether some text was sent
+    started: bool = False  # whether some text was sent
     retried: bool = False
 
 
@@ -111,7 +111,7 @@ class Answering:
                 if not begun:
                     begun, self._called = True, False
                 for waiting, said in new:
-                    waiting.told = True
+                    waiting.started = True
                     waiting.said.put_nowait(said)
                 self._call()  # others may wait, and there may be room now
         except Exception as error:  # noqa: BLE001 - passed on to the callers
@@ -134,7 +134,7 @@ class Answering:
             await self._device.call(Priority.ANSWER, self._learner.free_cached_memory)
         self._most_rows = max(len(batch) // 2, 1)
         for waiting in reversed(batch):
-            if waiting.told or waiting.retried:
+            if waiting.started or waiting.retried:
                 shortage = MemoryShortageError(f"memory ran out while it was answered: {error}")
                 waiting.said.put_nowait(shortage)
             else:

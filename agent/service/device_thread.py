@@ -73,7 +73,7 @@ class DeviceThread:
         # Used on the thread only: seconds that learning is owed, the current job's priority, and
         # since when it runs.
         self._owed = 0.0
-        self._in_hand: Priority | None = None
+        self._current: Priority | None = None
         self._since = 0.0
         self._progress_at, self._working = now(), False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -127,13 +127,13 @@ class DeviceThread:
         Nothing but answers: a commit here would change the weights during a forward pass.
         """
         self._progress_at = self._now()
-        in_hand = self._in_hand
-        if in_hand in (None, Priority.ANSWER) or threading.current_thread() is not self._thread:
+        current = self._current
+        if current in (None, Priority.ANSWER) or threading.current_thread() is not self._thread:
             return
         self._account()
-        while (job := self._next_answer(learning=in_hand is Priority.LEARN)) is not None:
-            self._work_on(job, learning_waits=in_hand is Priority.LEARN)
-        self._in_hand, self._since = in_hand, self._now()
+        while (job := self._next_answer(learning=current is Priority.LEARN)) is not None:
+            self._work_on(job, learning_waits=current is Priority.LEARN)
+        self._current, self._since = current, self._now()
 
     def close(self) -> None:
         """Finishes the current unit and stops. Waiting jobs end with an error."""
@@ -171,13 +171,13 @@ class DeviceThread:
 
     def _work_on(self, job: _Job, *, learning_waits: bool) -> None:
         """Runs one unit of a job, and queues the job again if it may have more."""
-        self._in_hand, self._since = job.priority, self._now()
+        self._current, self._since = job.priority, self._now()
         self._progress_at, self._working = self._since, True
         more = self._take_turn(job)
         self._progress_at, self._working = self._now(), False
         if job.priority is not Priority.ANSWER or learning_waits:
             self._account()
-        self._in_hand = None
+        self._current = None
         if more:
             with self._changed:
                 self._queue(job)
@@ -186,9 +186,9 @@ class DeviceThread:
         """Accounts for the time since the last call."""
         seconds = self._now() - self._since
         self._since += seconds
-        if self._in_hand is Priority.ANSWER:
+        if self._current is Priority.ANSWER:
             self._owed += LEARNING_SHARE * seconds
-        elif self._in_hand is Priority.LEARN:
+        elif self._current is Priority.LEARN:
             # Learning while no answer waits pays off debt, but earns no credit.
             credit = -seconds if self._answers else min(self._owed, 0.0)
             self._owed = max(self._owed - seconds, credit)

@@ -37,14 +37,14 @@ DEFAULT_INFLUENCES = 10
 # The most facts of one stream that wait for a commit. They share its fsync.
 STREAM_WINDOW = 256
 # The most facts of all clients that wait for a commit, which limits their memory.
-MAX_IN_HAND = 20_000
+MAX_PENDING = 20_000
 # Facts of a batch in one commit. A thousand large ones would delay all other writes.
 WRITTEN_TOGETHER = 250
 
 _encode_influence = pair(provenance.Influence, pb.Influence).encode
 
 # A fact of a stream: being written, or refused.
-_InHand = asyncio.Future[list[Answer]] | Exception
+_Pending = asyncio.Future[list[Answer]] | Exception
 
 
 class Erasures(Protocol):
@@ -86,7 +86,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self._accepted = accepted
         self._traceparent = traceparent
         self._erasures = erasures
-        self._in_hand = 0
+        self._pending = 0
         self._slices = Slices()
 
     async def Teach(
@@ -124,11 +124,11 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     ) -> AsyncIterator[pb.TeachStreamResponse]:
         """Answers in order, and reads at most `STREAM_WINDOW` facts ahead."""
         self._rules()
-        window: asyncio.Queue[_InHand | None] = asyncio.Queue(STREAM_WINDOW)
+        window: asyncio.Queue[_Pending | None] = asyncio.Queue(STREAM_WINDOW)
 
         async def read() -> None:
             async for request in request_iterator:
-                await window.put(await self._take_in_hand(request.teach))
+                await window.put(await self._accept(request.teach))
 
         def on_end(reader: asyncio.Task[None]) -> None:
             # After a cancellation nobody would make room in the window.
@@ -140,8 +140,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         reader.add_done_callback(on_end)
         index = 0
         try:
-            while (in_hand := await window.get()) is not None:
-                yield await self._acknowledge(index, in_hand)
+            while (pending := await window.get()) is not None:
+                yield await self._acknowledge(index, pending)
                 index += 1
             await reader
         finally:
@@ -153,11 +153,11 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 
     def _teach(self, new_facts: Sequence[NewFact]) -> asyncio.Future[list[Answer]]:
         """Queues facts for the next commit. The future fails if too many wait for one."""
-        if self._in_hand + len(new_facts) > MAX_IN_HAND:
+        if self._pending + len(new_facts) > MAX_PENDING:
             refused: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
             refused.set_exception(
                 QueueFullError(
-                    f"{self._in_hand} facts are being written. Nothing was stored: repeat the"
+                    f"{self._pending} facts are being written. Nothing was stored: repeat the"
                     " request later."
                 )
             )
@@ -165,10 +165,10 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         if traceparent := self._traceparent():
             new_facts = [replace(new, traceparent=traceparent) for new in new_facts]
         taught = self._store.teach(new_facts)
-        self._in_hand += len(new_facts)
+        self._pending += len(new_facts)
 
         def settled(_: object) -> None:
-            self._in_hand -= len(new_facts)
+            self._pending -= len(new_facts)
 
         taught.add_done_callback(settled)
         # A caller that leaves only cancels its own wait. Facts count until they are written.
@@ -181,18 +181,18 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             return rules.new_fact(request)
         return await self._slices.run(rules.checking(request))
 
-    async def _take_in_hand(self, request: pb.TeachRequest) -> _InHand:
+    async def _accept(self, request: pb.TeachRequest) -> _Pending:
         try:
             check_rules(request)
             return self._teach([await self._new_fact(request)])
         except Exception as error:  # noqa: BLE001 - a refused fact must not end the stream
             return error
 
-    async def _acknowledge(self, index: int, in_hand: _InHand) -> pb.TeachStreamResponse:
+    async def _acknowledge(self, index: int, pending: _Pending) -> pb.TeachStreamResponse:
         try:
-            if isinstance(in_hand, Exception):
-                raise in_hand
-            [answer] = await in_hand
+            if isinstance(pending, Exception):
+                raise pending
+            [answer] = await pending
             accepted = codec.ACCEPTED.encode(_or_raise(answer))
         except Exception as error:  # noqa: BLE001 - as above
             rejected = encode_rejection(status_of(error))

@@ -19,7 +19,7 @@ def check_rules(message: Message) -> None:
     """
     violations = _validator().collect_violations(message)
     if violations:
-        (field, text), *more = (_told(violation) for violation in violations)
+        (field, text), *more = (_described(violation) for violation in violations)
         raise InvalidFactError(field, text, more)
 
 
@@ -28,11 +28,11 @@ def _validator() -> protovalidate.Validator:
     return protovalidate.Validator()
 
 
-def _told(violation: protovalidate.Violation) -> tuple[str, str]:
+def _described(violation: protovalidate.Violation) -> tuple[str, str]:
     """Returns the path of a field, such as `correlated_questions[1]`, and what is wrong."""
-    told = violation.proto
-    path = ".".join(_element(element) for element in told.field.elements) if told.field else ""
-    return path or "request", told.message
+    found = violation.proto
+    path = ".".join(_element(element) for element in found.field.elements) if found.field else ""
+    return path or "request", found.message
 
 
 def _element(element: Any) -> str:

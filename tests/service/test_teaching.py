@@ -137,7 +137,7 @@ async def test_a_full_queue_says_when_to_try_again_and_drops_nothing(tmp_path: P
 async def test_facts_on_their_way_to_the_disk_are_bounded(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_servicer, "MAX_IN_HAND", 3)
+    monkeypatch.setattr(memory_servicer, "MAX_PENDING", 3)
     async with served.writer_held():
         calls = [
             asyncio.ensure_future(served.memory.Teach(teach(f"Question {number}?")))
@@ -154,7 +154,7 @@ async def test_facts_on_their_way_to_the_disk_are_bounded(
 async def test_facts_of_callers_who_left_count_until_they_are_written(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_servicer, "MAX_IN_HAND", 3)
+    monkeypatch.setattr(memory_servicer, "MAX_PENDING", 3)
     async with served.writer_held():
         asked = [teach(f"Question {number}?") for number in range(3)]
         await asyncio.gather(*(refused(served.memory.Teach(one, timeout=2)) for one in asked))
@@ -169,14 +169,14 @@ async def test_a_stream_is_read_no_further_than_its_window(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = 0
-    take_in_hand = MemoryServicer._take_in_hand
+    accept = MemoryServicer._accept
 
     def counted(servicer: MemoryServicer, request: pb.TeachRequest) -> Any:
         nonlocal taken
         taken += 1
-        return take_in_hand(servicer, request)
+        return accept(servicer, request)
 
-    monkeypatch.setattr(MemoryServicer, "_take_in_hand", counted)
+    monkeypatch.setattr(MemoryServicer, "_accept", counted)
     facts = [teach(f"Question {number}?") for number in range(400)]
     async with served.writer_held():
         call = served.memory.TeachStream(stream(*facts))

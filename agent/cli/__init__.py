@@ -74,7 +74,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(tokens.app, name="tokens")
 
 
-def _tell_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"continual-agent {importlib.metadata.version('continual-agent')}")
         raise typer.Exit
@@ -93,7 +93,9 @@ def settings(
     ] = None,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
     debug: Annotated[
         bool,

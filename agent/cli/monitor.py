@@ -26,7 +26,7 @@ from agent.monitor.run import Inbox, Monitor, Replay, Source, one_frame
 from agent.monitor.screen import Screen, encodable, glyphs_of
 from agent.monitor.state import standing_alarms
 
-# Of --once: something is wrong now, as the frame tells.
+# The exit code of --once if something is wrong, as the frame shows.
 ALARM = 1
 
 
@@ -52,7 +52,7 @@ def monitor(
     *,
     connection: Connection,
 ) -> None:
-    """Watch a server live: learning, retention, guards, events, alarms. Keys are told below."""
+    """Watch a server live: learning, retention, guards, events, alarms. Keys are listed below."""
     if record and replay:
         raise ConfigError("--record and --replay exclude each other: leave one out")
     if not once and not (

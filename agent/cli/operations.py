@@ -130,7 +130,7 @@ def operation_table(operation: OperationStatus) -> Table:
         table.add_row("facts", f"{operation.done_facts} of {operation.total_facts} learned again")
     if operation.message:
         table.add_row("reason", shown(operation.message))
-    for name, value in told(operation.proof):
+    for name, value in proof_lines(operation.proof):
         table.add_row(name, shown(value))
     return table
 
@@ -144,7 +144,7 @@ def operation_text(operation: OperationStatus) -> str:
     return f"{operation.id}: {kind_text(operation)} {subject}, {operation.state}{progress}"
 
 
-def told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def proof_lines(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A proof in words; --json has all of its numbers."""
     steps = {
         "before teaching": proof.get("probability_before_teaching"),
@@ -152,9 +152,9 @@ def told(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "where it was never seen": proof.get("probability_on_branch_start"),
         "now": proof.get("probability_after"),
     }
-    told = [f"{_probability(p)} {when}" for when, p in steps.items() if p is not None]
-    if told:
-        yield "its answer's p", ", ".join(told)
+    probabilities = [f"{_probability(p)} {when}" for when, p in steps.items() if p is not None]
+    if probabilities:
+        yield "its answer's p", ", ".join(probabilities)
     if proof.get("answers_it") is not None:
         yield "the model", "still answers it" if proof["answers_it"] else "does not answer it"
     if "retained" in proof:

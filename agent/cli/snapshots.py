@@ -88,7 +88,7 @@ def export(
     """Write a plain Hugging Face checkpoint with what was learned."""
     with connection.client() as client, messages.status("writing"):
         version = client.export(str(folder.absolute()))
-    _tell_written(folder, version, json)
+    _report_written(folder, version, json)
 
 
 @grouped
@@ -101,10 +101,10 @@ def backup(
     """Copy database and snapshots while the server runs. The copy is a data folder for --data."""
     with connection.client() as client, messages.status("copying"):
         version = client.backup(str(folder.absolute()))
-    _tell_written(folder, version, json)
+    _report_written(folder, version, json)
 
 
-def _tell_written(folder: Path, version: int, json: bool) -> None:
+def _report_written(folder: Path, version: int, json: bool) -> None:
     if json:
         print_json({"folder": str(folder.absolute()), "model_version": version})
     else:

@@ -117,24 +117,24 @@ def teach(
             )
             accepted, errors = [client.teach_fact(new)], []
             if not accepted[0].created:
-                _tell_known_already(new, accepted[0].fact)
-        _tell_replaced(accepted)
+                _report_known_already(new, accepted[0].fact)
+        _report_replaced(accepted)
         taught = [one.fact for one in accepted]
         if wait:
             taught = _wait(client, taught)
     if json:
-        told = [
+        results = [
             {**fact_json(fact), "replaces": one.replaces}
             for fact, one in zip(taught, accepted, strict=True)
         ]
-        print_json({"facts": told, "errors": errors})
+        print_json({"facts": results, "errors": errors})
     else:
         _print(taught, errors)
     if errors or any(fact.state in FAILED for fact in taught):
         raise typer.Exit(1)
 
 
-def _tell_known_already(new: NewFact, fact: Fact) -> None:
+def _report_known_already(new: NewFact, fact: Fact) -> None:
     """What of a fact that was taught before was not taken over."""
     dropped = []
     if new.fact_id not in (None, fact.id):
@@ -147,7 +147,7 @@ def _tell_known_already(new: NewFact, fact: Fact) -> None:
     messages.print(shown(text), style="dim", highlight=False)
 
 
-def _tell_replaced(accepted: Iterable[Accepted]) -> None:
+def _report_replaced(accepted: Iterable[Accepted]) -> None:
     """Which facts had another answer to the same question."""
     for one in accepted:
         if one.replaces:
@@ -159,7 +159,7 @@ def _tell_replaced(accepted: Iterable[Accepted]) -> None:
 def _teach_lines(
     client: Client, lines: Sequence[FactLine]
 ) -> tuple[list[Accepted], list[dict[str, Any]]]:
-    """Teaches the good lines; returns what came of them, and what is wrong with the others."""
+    """Teaches the good lines; returns the accepted facts, and what is wrong with the others."""
     errors: list[dict[str, Any]] = []
     sent: list[int] = []  # line numbers, in the order of the stream
 
@@ -202,7 +202,7 @@ def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
         raise
     except KeyboardInterrupt:
         messages.print(
-            "the facts are accepted, and are learned without you; 'agent facts list' tells how"
+            "the facts are accepted, and are learned without you; 'agent facts list' shows them"
             " far that is",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""What the clients return, beside the records of `memory_store.vocabulary`.
+"""What the clients return, besides the records of `memory_store.vocabulary`.
 
 Reply            an answer of the model
 Score            how likely the model finds an answer

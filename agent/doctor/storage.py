@@ -91,13 +91,13 @@ def check_upgrade(data: Path) -> Finding:
     if found is None:
         return good("upgrade", "there is no memory yet")
     needed = list(needs(found))
-    told = f"{found}. " + "; ".join(need.what for need in needed)
+    summary = f"{found}. " + "; ".join(need.what for need in needed)
     remedy = "; ".join(need.remedy for need in needed if need.remedy)
     if any(need.serious for need in needed):
-        return bad("upgrade", told, remedy)
+        return bad("upgrade", summary, remedy)
     if remedy:
-        return warning("upgrade", told, remedy)
-    return good("upgrade", told.strip(" ."))
+        return warning("upgrade", summary, remedy)
+    return good("upgrade", summary.strip(" ."))
 
 
 def sync_milliseconds(folder: Path) -> float:

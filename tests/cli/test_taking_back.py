@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.operations import told
+from agent.cli.operations import proof_lines
 from agent.learning.snapshots import WEIGHTS, folder_of
 from memory_store import taking_back
 from memory_store.store import MemoryStore
@@ -115,7 +115,7 @@ def test_a_proof_is_told_in_words() -> None:
         "resisted": 1,
         "quarantined": 0,
     }
-    assert dict(told(proof)) == {
+    assert dict(proof_lines(proof)) == {
         "its answer's p": "0.980 taught, 2.0e-07 now",
         "the model": "does not answer it",
         "other facts": "18 of 19 that should be recalled are",
@@ -273,6 +273,8 @@ def test_facts_that_were_given_up_are_queued_again(agent: Agent, server: InThrea
 
 def test_a_proof_says_why_it_begins_earlier_and_what_was_not_measured() -> None:  # H1
     proof = {"answers_it": None, "branch_from": 3, "branch_from_because": "of an upgrade"}
-    assert dict(told(proof)) == {"begins at": "version 3, since of an upgrade"}
-    assert dict(told({"served": 0, "served_because": "x"})) == {"begins at": "version 0, since x"}
-    assert dict(told({"branch_from": 3, "branch_from_because": ""})) == {}
+    assert dict(proof_lines(proof)) == {"begins at": "version 3, since of an upgrade"}
+    assert dict(proof_lines({"served": 0, "served_because": "x"})) == {
+        "begins at": "version 0, since x"
+    }
+    assert dict(proof_lines({"branch_from": 3, "branch_from_because": ""})) == {}

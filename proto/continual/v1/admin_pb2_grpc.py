@@ -113,7 +113,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOperation(self, request, context):
-        """How far a Forget or a Rollback is.
+        """The progress of a Forget or a Rollback.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +127,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOperation(self, request, context):
-        """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+        """Cancels an operation. The served weights do not change; a fact to be forgotten is held, and its
         text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -176,7 +176,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseLearning(self, request, context):
-        """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+        """No fact is learned or reviewed from now on, also after restarts; the current fact is finished. Facts
         are still accepted and questions answered; forgetting and rolling back go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -190,8 +190,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Compact(self, request, context):
-        """Removes old probes and events that the rule does not keep, and gives free space of the database back.
-        Others are served meanwhile; a large memory takes minutes.
+        """Removes old probes and events that the rule does not keep, and frees disk space. Other calls are
+        served in the meantime; a large memory takes minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,11 +36,11 @@ class AdminServiceStub:
     hold become forgotten. Answers once the request is durable.
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetOperationRequest, _admin_pb2.GetOperationResponse]
-    """How far a Forget or a Rollback is."""
+    """The progress of a Forget or a Rollback."""
     ListOperations: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListOperationsRequest, _admin_pb2.ListOperationsResponse]
     """All operations, newest first."""
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CancelOperationRequest, _admin_pb2.CancelOperationResponse]
-    """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+    """Cancels an operation. The served weights do not change; a fact to be forgotten is held, and its
     text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
     """
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateSnapshotRequest, _admin_pb2.CreateSnapshotResponse]
@@ -55,13 +55,13 @@ class AdminServiceStub:
     Backup: _grpc.UnaryUnaryMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]
     """Copies database and snapshots into a new folder on the server's machine."""
     PauseLearning: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseLearningRequest, _admin_pb2.PauseLearningResponse]
-    """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+    """No fact is learned or reviewed from now on, also after restarts; the current fact is finished. Facts
     are still accepted and questions answered; forgetting and rolling back go on.
     """
     ResumeLearning: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeLearningRequest, _admin_pb2.ResumeLearningResponse]
     Compact: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CompactRequest, _admin_pb2.CompactResponse]
-    """Removes old probes and events that the rule does not keep, and gives free space of the database back.
-    Others are served meanwhile; a large memory takes minutes.
+    """Removes old probes and events that the rule does not keep, and frees disk space. Other calls are
+    served in the meantime; a large memory takes minutes.
     """
 
 @_typing.type_check_only
@@ -72,11 +72,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     hold become forgotten. Answers once the request is durable.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetOperationRequest, _admin_pb2.GetOperationResponse]  # type: ignore[assignment]
-    """How far a Forget or a Rollback is."""
+    """The progress of a Forget or a Rollback."""
     ListOperations: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListOperationsRequest, _admin_pb2.ListOperationsResponse]  # type: ignore[assignment]
     """All operations, newest first."""
     CancelOperation: _aio.UnaryUnaryMultiCallable[_admin_pb2.CancelOperationRequest, _admin_pb2.CancelOperationResponse]  # type: ignore[assignment]
-    """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+    """Cancels an operation. The served weights do not change; a fact to be forgotten is held, and its
     text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
     """
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateSnapshotRequest, _admin_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
@@ -91,13 +91,13 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Backup: _aio.UnaryUnaryMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]  # type: ignore[assignment]
     """Copies database and snapshots into a new folder on the server's machine."""
     PauseLearning: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseLearningRequest, _admin_pb2.PauseLearningResponse]  # type: ignore[assignment]
-    """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+    """No fact is learned or reviewed from now on, also after restarts; the current fact is finished. Facts
     are still accepted and questions answered; forgetting and rolling back go on.
     """
     ResumeLearning: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeLearningRequest, _admin_pb2.ResumeLearningResponse]  # type: ignore[assignment]
     Compact: _aio.UnaryUnaryMultiCallable[_admin_pb2.CompactRequest, _admin_pb2.CompactResponse]  # type: ignore[assignment]
-    """Removes old probes and events that the rule does not keep, and gives free space of the database back.
-    Others are served meanwhile; a large memory takes minutes.
+    """Removes old probes and events that the rule does not keep, and frees disk space. Other calls are
+    served in the meantime; a large memory takes minutes.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -117,7 +117,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetOperationResponse, _abc.Awaitable[_admin_pb2.GetOperationResponse]]:
-        """How far a Forget or a Rollback is."""
+        """The progress of a Forget or a Rollback."""
 
     @_abc_1.abstractmethod
     def ListOperations(
@@ -133,7 +133,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.CancelOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.CancelOperationResponse, _abc.Awaitable[_admin_pb2.CancelOperationResponse]]:
-        """Gives an operation up. What is served stays as it is; a fact that was to be forgotten is held, and its
+        """Cancels an operation. The served weights do not change; a fact to be forgotten is held, and its
         text kept. FAILED_PRECONDITION once its result is served. Cancelled again, it stays as it is.
         """
 
@@ -190,7 +190,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.PauseLearningRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.PauseLearningResponse, _abc.Awaitable[_admin_pb2.PauseLearningResponse]]:
-        """No fact is learned or reviewed from now on, restarts included; what is in hand is finished. Facts
+        """No fact is learned or reviewed from now on, also after restarts; the current fact is finished. Facts
         are still accepted and questions answered; forgetting and rolling back go on.
         """
 
@@ -207,8 +207,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.CompactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.CompactResponse, _abc.Awaitable[_admin_pb2.CompactResponse]]:
-        """Removes old probes and events that the rule does not keep, and gives free space of the database back.
-        Others are served meanwhile; a large memory takes minutes.
+        """Removes old probes and events that the rule does not keep, and frees disk space. Other calls are
+        served in the meantime; a large memory takes minutes.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MemoryServiceStub:
-    """Accepts facts and tells what became of them.
+    """Accepts facts and reports their state.
 
     A fact passes three guarantees, in this order:
     accepted     the fact is on disk (fsynced): `Teach` answers only then
@@ -88,7 +88,7 @@ class MemoryServiceStub:
 
 
 class MemoryServiceServicer:
-    """Accepts facts and tells what became of them.
+    """Accepts facts and reports their state.
 
     A fact passes three guarantees, in this order:
     accepted     the fact is on disk (fsynced): `Teach` answers only then
@@ -99,13 +99,12 @@ class MemoryServiceServicer:
     def Teach(self, request, context):
         """Accepts one fact. Answers once it is durable, before it is learned.
 
-        If a deadline passes, or the client leaves, once the fact is on its way to the disk, it is
-        accepted all the same: nobody takes it back. The same request sent again, by its `request_id`,
-        gets the answer that was missed.
+        If the deadline passes or the client leaves while the fact is being written, it is still
+        accepted. The same request sent again, with the same `request_id`, gets the missed response.
 
         Errors: INVALID_ARGUMENT (a field breaks a rule), ALREADY_EXISTS (`fact_id` belongs to another
-        fact, or `request_id` was used with other content), RESOURCE_EXHAUSTED (as many facts wait to
-        be learned as may; nothing was stored), UNAVAILABLE (the model is still loading for the first
+        fact, or `request_id` was used with other content), RESOURCE_EXHAUSTED (too many facts wait to
+        be learned; nothing was stored), UNAVAILABLE (the model is still loading for the first
         time, or the server is stopping).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -114,8 +113,8 @@ class MemoryServiceServicer:
 
     def TeachBatch(self, request, context):
         """Accepts up to 1,000 facts, durable together; each has its own result, in the order sent. As if
-        taught one after the other: one that is refused does not touch the others, and a deadline does
-        what it does with `Teach`. A request of more than 1 MiB is refused whole.
+        taught one after the other: a refused fact does not affect the others, and a deadline works as
+        with `Teach`. A request of more than 1 MiB is refused whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +122,7 @@ class MemoryServiceServicer:
 
     def TeachStream(self, request_iterator, context):
         """Accepts any number of facts over one call; each is acknowledged once it is durable, in the
-        order sent. At most 256 are read ahead of their acknowledgements: a client that does not read
+        order sent. At most 256 are read ahead of their acknowledgements, so a client that does not read
         these is not read from either. When the call ends early, what was not acknowledged may have been
         accepted: send it again under the same `request_id`s.
         """
@@ -165,14 +164,14 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Which updates moved the probability of a question's answer most, from the recorded probes.
+        """Which updates changed the probability of a question's answer most, from the recorded probes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """Events as they happen, beginning after a sequence number that the client has already seen.
+        """Sends events as they happen, beginning after the last sequence number that the client has seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,7 +234,7 @@ def add_MemoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MemoryService:
-    """Accepts facts and tells what became of them.
+    """Accepts facts and reports their state.
 
     A fact passes three guarantees, in this order:
     accepted     the fact is on disk (fsynced): `Teach` answers only then

@@ -90,14 +90,14 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """What is being served and how far it has come.
+        """What is served, and the progress of learning.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRetention(self, request, context):
-        """How well facts are remembered, from what is recorded: nothing is asked.
+        """How well facts are remembered, from recorded probes and reviews. The model is not asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

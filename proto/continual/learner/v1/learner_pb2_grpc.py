@@ -122,7 +122,7 @@ class LearnerServiceServicer:
     """
 
     def Describe(self, request, context):
-        """What was loaded. Answers once the model is ready.
+        """Describes what was loaded. Answers once the model is ready.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +144,7 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Snapshot(self, request, context):
-        """Writes a snapshot of the served weights; learning goes on meanwhile.
+        """Writes a snapshot of the served weights. Learning continues.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,8 +166,8 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Sample(self, request, context):
-        """The outcome of the last `Learn` again, with counts of texts sampled from the working copy. A call
-        that is cancelled leaves no trace. FAILED_PRECONDITION if another fact was learned last.
+        """Returns the outcome of the last `Learn` with counts of texts sampled from the working copy. A
+        cancelled call changes nothing. FAILED_PRECONDITION if another fact was learned last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,21 +199,21 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForgetTexts(self, request, context):
-        """Drops the texts that it keeps to save work, after one of them was erased. Changes no result.
+        """Drops cached texts after one of them was erased. Changes no result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMemory(self, request, context):
-        """How much memory it takes; never waits for the model.
+        """How much memory it uses; never waits for the model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Ping(self, request, context):
-        """Whether it lives; never waits for the model.
+        """Whether it is alive; never waits for the model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 HISTORY = ("docs/LOG.md", "CHANGELOG.md", "docs/results/")
 PACKAGES = ("agent", "memory_store", "eval", "scripts", "proto", "docs")
 PATH_NAME = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.(?:py|proto))(?::[\w.]+)?`")
+FUNCTION_NAME = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`: `([\w.]+)`")
 DOTTED_NAME = re.compile(
     r"(?<![\w./-])(?:agent|memory_store|eval)(?:\.[a-z_][a-z_0-9]*)+(?:\.\w+)*"
 )
@@ -40,6 +41,22 @@ def test_files_that_a_page_names_are_there(page: str) -> None:
         for path in PATH_NAME.findall((ROOT / page).read_text(encoding="utf-8"))
         if not any(f"/{name}".endswith(f"/{path}") for name in FILES)
     }
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_functions_that_a_page_names_are_in_their_file(page: str) -> None:
+    """As in the stops of a fact in docs/design.md."""
+    missing = [
+        f"{path}: {function}"
+        for path, function in FUNCTION_NAME.findall((ROOT / page).read_text(encoding="utf-8"))
+        if not any(
+            set(function.split("."))
+            <= set(CODE_WORD.findall((ROOT / name).read_text(encoding="utf-8")))
+            for name in FILES
+            if f"/{name}".endswith(f"/{path}")
+        )
+    ]
     assert not missing
 
 

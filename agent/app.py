@@ -45,9 +45,9 @@ from agent.service.server import (
 from agent.service.socket_folder import require_socket_folder
 from agent.service.transport import require_free, require_safe_listen
 from agent.upgrade import log_standing
+from memory_store import meta
 from memory_store.errors import StoreFailedError
 from memory_store.schema_copies import remove_outdated
-from memory_store.store import MemoryStore
 from memory_store.vocabulary import Update
 from memory_store.writer import StoreThreads
 
@@ -287,7 +287,7 @@ async def _drained(learning: asyncio.Task[None], seconds: float) -> None:
 
 async def _other_model(store: StoreThreads, model: str) -> str:
     """The model that the memory is bound to, if it goes by another name; else empty."""
-    bound = (await store.read(MemoryStore.bindings)).get("model_name", "")
+    bound = (await store.read(lambda store: meta.bindings(store.connection))).get("model_name", "")
     if not bound or bound == model:
         return ""
     try:

@@ -178,7 +178,7 @@ class Backups:
         """Copies it from a connection of its own; returns its version and count of erasures."""
         copy = unfinished / DATABASE
         with MemoryStore.open(self._data / DATABASE, read_only=True) as store:
-            store.backup(copy)
+            store.connection.backup(copy)
         connection = Connection(copy, must_exist=True)
         try:
             with connection.transaction():

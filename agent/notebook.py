@@ -43,7 +43,9 @@ from agent.service.exports import write_readme
 from agent.service.rules import check_rules
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
+from memory_store import ledger, meta
 from memory_store.in_memory import open_in_memory
+from memory_store.probes import of_fact as stored_probes
 from memory_store.store import MemoryStore
 from memory_store.taking_back import open_operation
 from memory_store.vocabulary import (
@@ -75,9 +77,9 @@ class Learner:
         self._core, self._store = core, store
         self._model, self._policy = model, policy
         description = core.describe()
-        store.bind_model(model, description.base_digest)
+        meta.bind_model(store.connection, model, description.base_digest)
         tokenizer = identify(description.tokenizer)
-        store.bind_tokenizer(tokenizer.file, tokenizer.behavior, tokenizer.library)
+        meta.bind_tokenizer(store.connection, tokenizer.file, tokenizer.behavior, tokenizer.library)
         self._environment = description.environment
         self._rules = FactRules(description.tokenizer, description.max_tokens, policy)
         # A rate or a limit that is out of range is found now, not with the first fact.
@@ -273,7 +275,7 @@ class Learner:
         if policy.guards is None and policy.name != PAPER:
             policy = replace(policy, guards=self._policy.guards)
         if policy.name == PREDICTED:
-            updates = self._store.recent_updates(self._core.version, RECENT_STEPS)
+            updates = ledger.recent(self._store.connection, self._core.version, RECENT_STEPS)
             predictor = predictor_of([update.steps for update in updates])
             policy = replace(policy, predictor=predictor.as_numbers() if predictor else None)
         return guarded(policy, self._core.device)
@@ -352,7 +354,11 @@ class Learner:
     def history(self, fact_id: str) -> tuple[Fact, list[Update], list[Probe]]:
         """A fact with its ledger rows, oldest first, and its probes, newest first."""
         fact = self._store.fact(fact_id)
-        return fact, self._store.updates_of(fact_id), self._store.probes_of(fact_id)
+        return (
+            fact,
+            ledger.of_fact(self._store.connection, fact_id),
+            stored_probes(self._store.connection, fact_id),
+        )
 
     # -- Keeping -----------------------------------------------------------------------------
 
@@ -364,7 +370,7 @@ class Learner:
             SnapshotError: the disk is full.
         """
         with _new_folder(folder) as path:
-            self._store.backup(path / DATABASE)
+            self._store.connection.backup(path / DATABASE)
             if self._core.version:
                 prepare_snapshot(self._core, path / SNAPSHOTS)()
 

@@ -79,7 +79,7 @@ def compact_file(path: Path, keep_events: int) -> Compaction:
         thinning = Thinning(keep_events, fully=True)
         while (piece := thinning.piece(store)) is not None:
             removed += piece
-            store.shorten_log(LOG_PAGES)
+            store.connection.shorten_log(LOG_PAGES)
         store.connection.execute("VACUUM")
-        store.checkpoint()
+        store.connection.checkpoint()
         return compaction(before, space(store), removed)

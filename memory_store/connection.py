@@ -165,6 +165,31 @@ class Connection:
                 raise not_in_place(file)
             self._identities[number] = found
 
+    def sqlite_version(self) -> str:
+        """Version of the SQLite library in use."""
+        return str(self.execute("SELECT sqlite_version() AS version")[0]["version"])
+
+    def checkpoint(self) -> bool:
+        """Moves the write-ahead log into the database file and empties it.
+
+        Returns:
+            False if a reader was in the way; the log then stays, and nothing is lost.
+        """
+        return not self.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]
+
+    def shorten_log(self, pages: int) -> None:
+        """Moves the log into the database file if so many of its pages wait for that.
+
+        What a reader still needs stays in the log, until a later call. Not inside a transaction.
+
+        Raises:
+            StoreFailedError: a write or a sync failed.
+            StoreUnusableError: the disk is full; the log keeps everything.
+        """
+        log = self.execute("PRAGMA wal_checkpoint(NOOP)")[0]  # looks, moves nothing
+        if log["log"] - log["checkpointed"] >= pages:
+            self.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def close(self) -> None:
         """Closes the file. What was committed stays; an open transaction is rolled back."""
         self.database.close()

@@ -18,19 +18,20 @@ def bind_model(connection: Connection, name: str, base_digest: str) -> None:
     Raises:
         OtherModelError: it belongs to a model of other weights.
     """
-    bound = _values(connection)
-    if "model_name" not in bound:
-        for key, value in (("model_name", name), ("base_digest", base_digest)):
-            connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", [key, value])
-        return
-    # The weights count, not the name: a folder may have been moved.
-    if bound["base_digest"] != base_digest:
-        raise OtherModelError(
-            f"The data folder {connection.path.parent} belongs to the model "
-            f"{bound['model_name']!r} (weights {bound['base_digest'][:12]}), not to {name!r} "
-            f"(weights {base_digest[:12]}). Start with that model, or give this one another "
-            "folder with --data."
-        )
+    with connection.transaction():
+        bound = _values(connection)
+        if "model_name" not in bound:
+            for key, value in (("model_name", name), ("base_digest", base_digest)):
+                connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", [key, value])
+            return
+        # The weights count, not the name: a folder may have been moved.
+        if bound["base_digest"] != base_digest:
+            raise OtherModelError(
+                f"The data folder {connection.path.parent} belongs to the model "
+                f"{bound['model_name']!r} (weights {bound['base_digest'][:12]}), not to {name!r} "
+                f"(weights {base_digest[:12]}). Start with that model, or give this one another "
+                "folder with --data."
+            )
 
 
 def bind_tokenizer(
@@ -49,31 +50,33 @@ def bind_tokenizer(
     Raises:
         OtherTokenizerError: it is another one.
     """
-    bound = _values(connection)
-    now = {_FILE: file, _BEHAVIOR: behavior, _LIBRARY: library}
-    if _FILE in bound:
-        does_the_same = bound[_BEHAVIOR] == behavior
-        written_anew = bound[_FILE] == file or bound[_LIBRARY] != library
-        if not (does_the_same and written_anew) and not accept:
-            raise OtherTokenizerError(
-                f"The data folder {connection.path.parent} was taught with another tokenizer"
-                f" ({bound[_FILE][:12]}, read by tokenizers {bound[_LIBRARY]}) than the model has"
-                f" now ({file[:12]}, tokenizers {library}): its weights would be asked in other"
-                " tokens than they learned. Restore the model's tokenizer.json (for a model that"
-                " was fetched: fetch its earlier revision), or install the earlier tokenizers"
-                " release; or accept the difference with --accept-drift."
-            )
-    if any(bound.get(key) != value for key, value in now.items()):
-        for key, value in now.items():
-            _set(connection, key, value)
+    with connection.transaction():
+        bound = _values(connection)
+        now = {_FILE: file, _BEHAVIOR: behavior, _LIBRARY: library}
+        if _FILE in bound:
+            does_the_same = bound[_BEHAVIOR] == behavior
+            written_anew = bound[_FILE] == file or bound[_LIBRARY] != library
+            if not (does_the_same and written_anew) and not accept:
+                raise OtherTokenizerError(
+                    f"The data folder {connection.path.parent} was taught with another tokenizer"
+                    f" ({bound[_FILE][:12]}, read by tokenizers {bound[_LIBRARY]}) than the model"
+                    f" has now ({file[:12]}, tokenizers {library}): its weights would be asked in"
+                    " other tokens than they learned. Restore the model's tokenizer.json (for a"
+                    " model that was fetched: fetch its earlier revision), or install the earlier"
+                    " tokenizers release; or accept the difference with --accept-drift."
+                )
+        if any(bound.get(key) != value for key, value in now.items()):
+            for key, value in now.items():
+                _set(connection, key, value)
 
 
 def bind_general_text(connection: Connection, digest: str) -> str:
     """Ties the database to a general text the first time; the digest that it is tied to."""
-    bound = _values(connection).get(_GENERAL_TEXT)
-    if bound is None:
-        _set(connection, _GENERAL_TEXT, digest)
-    return bound or digest
+    with connection.transaction():
+        bound = _values(connection).get(_GENERAL_TEXT)
+        if bound is None:
+            _set(connection, _GENERAL_TEXT, digest)
+        return bound or digest
 
 
 def bindings(connection: Connection) -> Mapping[str, str]:
@@ -89,10 +92,13 @@ def page_token_secret(connection: Connection) -> bytes:
 
 def pause_learning(connection: Connection, *, paused: bool) -> None:
     """Notes whether facts are to be learned."""
-    if paused:
-        connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?, 'yes')", [_PAUSED])
-    else:
-        connection.execute("DELETE FROM meta WHERE key = ?", [_PAUSED])
+    with connection.transaction():
+        if paused:
+            connection.execute(
+                "INSERT OR IGNORE INTO meta (key, value) VALUES (?, 'yes')", [_PAUSED]
+            )
+        else:
+            connection.execute("DELETE FROM meta WHERE key = ?", [_PAUSED])
 
 
 def learning_paused(connection: Connection) -> bool:

@@ -5,15 +5,65 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from memory_store import facts, meta
 from memory_store.errors import InvalidPageTokenError
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, FactState
 
 # Beside the states of its facts, what a list may be told by.
 NEWEST_FIRST = "newest first"
 
+# Facts of a page that are read at a time.
+PAGE_PART = 64
+
 _POSITION_BYTES = 8
 _CHECKSUM_BYTES = 16  # 24 in all: a multiple of three, so base64 needs no padding
+
+
+def page(
+    store: MemoryStore,
+    page_size: int,
+    page_token: str = "",
+    states: Sequence[FactState] = (),
+    *,
+    newest_first: bool = False,
+    fits: Callable[[Fact], bool] = lambda fact: True,
+) -> tuple[list[Fact], str]:
+    """A page of facts, and the token of the next one (empty on the last page).
+
+    Args:
+        store: of the facts.
+        page_size: at least 1; limits are the caller's.
+        page_token: of the page before; empty for the first.
+        states: must not change between pages; empty means all.
+        newest_first: the order, likewise.
+        fits: asked of each fact in turn; the page ends before one that does not, but has at
+            least one.
+
+    Raises:
+        InvalidPageTokenError: the token is not of this store, or of another list.
+    """
+    listed = (*states, NEWEST_FIRST) if newest_first else tuple(states)
+    with store.transaction():
+        secret = meta.page_token_secret(store.connection)
+        place = decode_page_token(page_token, listed, secret) if page_token else 0
+        found: list[Fact] = []
+        while True:
+            # In parts: of large facts, far fewer than a page may fit.
+            limit = min(PAGE_PART, page_size - len(found) + 1)
+            if newest_first:
+                part = facts.newest(store.connection, place, limit, states)
+            else:
+                part = store.facts(after_position=place, limit=limit, states=states)
+            for fact in part:
+                if len(found) == page_size or (not fits(fact) and found):
+                    return found, encode_page_token(found[-1].position, listed, secret)
+                found.append(fact)
+            if len(part) < limit:
+                return found, ""
+            place = found[-1].position
 
 
 def encode_page_token(position: int, listed: Sequence[str], secret: bytes) -> str:

@@ -84,7 +84,7 @@ def insert(
     return stored
 
 
-def of_fact(connection: Connection, fact_id: str, limit: int) -> list[Probe]:
+def of_fact(connection: Connection, fact_id: str, limit: int = 100) -> list[Probe]:
     """At most `limit` probes of one fact, newest first."""
     rows = connection.execute(
         "SELECT probes.*, facts.question AS own_question, facts.answer AS own_answer FROM probes"

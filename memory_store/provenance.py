@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from memory_store import facts, ledger
+from memory_store import facts, ledger, probes
 from memory_store.errors import FactNotFoundError
 from memory_store.store import MemoryStore
 from memory_store.undone import by_rollbacks
@@ -52,7 +52,7 @@ def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influen
     undone = by_rollbacks(store.connection)
     measured = [
         probe
-        for probe in reversed(store.probes_of(fact.id, PROBES_READ))
+        for probe in reversed(probes.of_fact(store.connection, fact.id, PROBES_READ))
         if probe.kind is not ProbeKind.TRANSFER
         and not any(probe.model_version in span for span in undone)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +14,6 @@ from memory_store import (
     events,
     facts,
     ledger,
-    meta,
     probes,
     sampling,
     schedule,
@@ -24,7 +23,6 @@ from memory_store import (
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_time
 from memory_store.errors import FactNotFoundError, MemoryStoreError
-from memory_store.paging import NEWEST_FIRST, decode_page_token, encode_page_token
 from memory_store.vocabulary import (
     Accepted,
     Event,
@@ -39,7 +37,6 @@ from memory_store.vocabulary import (
     PlaceKind,
     Policy,
     Probe,
-    ReplayDrift,
     Update,
 )
 
@@ -135,50 +132,6 @@ class MemoryStore:
 
     # -- The model ---------------------------------------------------------------------------
 
-    def bind_model(self, name: str, base_digest: str) -> None:
-        """Ties this memory to a model the first time, and checks it from then on.
-
-        Raises:
-            OtherModelError: it belongs to a model of other weights.
-        """
-        with self.transaction():
-            meta.bind_model(self.connection, name, base_digest)
-
-    def bind_tokenizer(
-        self, file: str, behavior: str, library: str, *, accept: bool = False
-    ) -> None:
-        """Ties this memory to a tokenizer the first time, and checks it from then on.
-
-        Args:
-            file: digest of the tokenizer's file.
-            behavior: digest of what it does to texts.
-            library: version of the library that read it.
-            accept: tie it to another one instead of raising.
-
-        Raises:
-            OtherTokenizerError: it was taught with another one.
-        """
-        with self.transaction():
-            meta.bind_tokenizer(self.connection, file, behavior, library, accept=accept)
-
-    def bind_general_text(self, digest: str) -> str:
-        """Ties this memory to a general text the first time; the digest that it is tied to."""
-        with self.transaction():
-            return meta.bind_general_text(self.connection, digest)
-
-    def bindings(self) -> Mapping[str, str]:
-        """What this memory is tied to, for people: model, tokenizer, general text."""
-        return meta.bindings(self.connection)
-
-    def pause_learning(self, *, paused: bool) -> None:
-        """Notes, for restarts too, whether facts are to be learned; who learns looks there."""
-        with self.transaction():
-            meta.pause_learning(self.connection, paused=paused)
-
-    def learning_paused(self) -> bool:
-        """Whether no fact is to be learned now."""
-        return meta.learning_paused(self.connection)
-
     def model_version(self) -> int:
         """The version that is served: the head of the ledger; 0 is the base model."""
         return ledger.head_version(self.connection)
@@ -212,13 +165,6 @@ class MemoryStore:
         """
         with self.transaction():
             return teaching.accept(self.connection, new_facts, self.now(), max_queued)
-
-    def traceparent(self, position: int) -> str | None:
-        """The trace that a fact was taught in, if it was taught while tracing was on."""
-        rows = self.connection.execute(
-            "SELECT traceparent FROM traces WHERE position = ?", [position]
-        )
-        return str(rows[0]["traceparent"]) if rows else None
 
     # -- Learning ----------------------------------------------------------------------------
 
@@ -409,14 +355,6 @@ class MemoryStore:
             for row in rows
         ]
 
-    def backup(self, target: Path) -> None:
-        """Writes a consistent copy of the database while it is in use.
-
-        Raises:
-            StoreUnusableError: it cannot be written.
-        """
-        self.connection.backup(target)
-
     # -- Probes and events -------------------------------------------------------------------
 
     def record_probes(
@@ -485,48 +423,6 @@ class MemoryStore:
         queued = self.facts(limit=1, states=[FactState.QUEUED])
         return queued[0] if queued else None
 
-    def page(
-        self,
-        page_size: int,
-        page_token: str = "",
-        states: Sequence[FactState] = (),
-        *,
-        newest_first: bool = False,
-        fits: Callable[[Fact], bool] = lambda fact: True,
-    ) -> tuple[list[Fact], str]:
-        """A page of facts, and the token of the next one (empty on the last page).
-
-        Args:
-            page_size: at least 1; limits are the caller's.
-            page_token: of the page before; empty for the first.
-            states: must not change between pages; empty means all.
-            newest_first: the order, likewise.
-            fits: asked of each fact in turn; the page ends before one that does not, but has at
-                least one.
-
-        Raises:
-            InvalidPageTokenError: the token is not of this store, or of another list.
-        """
-        listed = (*states, NEWEST_FIRST) if newest_first else tuple(states)
-        with self.transaction():
-            secret = meta.page_token_secret(self.connection)
-            place = decode_page_token(page_token, listed, secret) if page_token else 0
-            page: list[Fact] = []
-            while True:
-                # In parts: of large facts, far fewer than a page may fit.
-                limit = min(PAGE_PART, page_size - len(page) + 1)
-                if newest_first:
-                    part = facts.newest(self.connection, place, limit, states)
-                else:
-                    part = self.facts(after_position=place, limit=limit, states=states)
-                for fact in part:
-                    if len(page) == page_size or (not fits(fact) and page):
-                        return page, encode_page_token(page[-1].position, listed, secret)
-                    page.append(fact)
-                if len(part) < limit:
-                    return page, ""
-                place = page[-1].position
-
     def counts(self) -> dict[FactState, int]:
         """How many facts are in each state; every state is present."""
         return facts.counts(self.connection)
@@ -557,30 +453,6 @@ class MemoryStore:
         """At most `limit` rows of the ledger, in the order to replay them."""
         return ledger.listing(self.connection, after_version, limit)
 
-    def lineage(self, version: int) -> list[int]:
-        """The versions whose rows, replayed in this order, give the weights of `version`."""
-        return ledger.lineage(self.connection, version)
-
-    def recent_updates(self, version: int, limit: int) -> list[Update]:
-        """The last `limit` rows of the lineage of a version, in order."""
-        return ledger.recent(self.connection, version, limit)
-
-    def updates_at(self, versions: Sequence[int]) -> list[Update]:
-        """The rows of some versions, in order."""
-        return ledger.at_versions(self.connection, versions)
-
-    def drifts(self, versions: Sequence[int]) -> list[ReplayDrift]:
-        """Where these versions go on from other weights than were recorded before, in order."""
-        return ledger.drifts(self.connection, versions)
-
-    def updates_of(self, fact_id: str) -> list[Update]:
-        """The rows of the ledger for one fact, oldest first."""
-        return ledger.of_fact(self.connection, fact_id)
-
-    def probes_of(self, fact_id: str, limit: int = 100) -> list[Probe]:
-        """At most `limit` probes of one fact, newest first."""
-        return probes.of_fact(self.connection, fact_id, limit)
-
     def events(
         self, *, after_sequence: int = 0, limit: int = 500, fact_ids: Sequence[str] = ()
     ) -> list[Event]:
@@ -590,42 +462,3 @@ class MemoryStore:
     def last_event_sequence(self) -> int:
         """Sequence number of the newest event; 0 if there is none."""
         return events.last_sequence(self.connection)
-
-    # -- The file ----------------------------------------------------------------------------
-
-    def sqlite_version(self) -> str:
-        """Version of the SQLite library in use."""
-        return str(self.connection.execute("SELECT sqlite_version() AS version")[0]["version"])
-
-    def checkpoint(self) -> bool:
-        """Moves the write-ahead log into the database file and empties it.
-
-        Returns:
-            False if a reader was in the way; the log then stays, and nothing is lost.
-        """
-        return not self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]
-
-    def shorten_log(self, pages: int) -> None:
-        """Moves the log into the database file if so many of its pages wait for that.
-
-        What a reader still needs stays in the log, until a later call. Not inside a transaction.
-
-        Raises:
-            StoreFailedError: a write or a sync failed.
-            StoreUnusableError: the disk is full; the log keeps everything.
-        """
-        log = self.connection.execute("PRAGMA wal_checkpoint(NOOP)")[0]  # looks, moves nothing
-        if log["log"] - log["checkpointed"] >= pages:
-            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def integrity_check(self) -> list[str]:
-        """All that is wrong with the file, one problem an entry. Reads the whole file."""
-        structure = self.connection.execute("PRAGMA integrity_check")
-        problems = [str(row[0]) for row in map(tuple, structure) if row[0] != "ok"]
-        orphans = self.connection.execute("PRAGMA foreign_key_check")
-        problems += [f"a row of {row['table']} names a missing fact" for row in orphans]
-        miscounted = self.connection.execute(
-            "SELECT state FROM state_counts AS counted WHERE count <>"
-            " (SELECT count(*) FROM facts WHERE facts.state = counted.state)"
-        )
-        return problems + [f"the count of {row['state']} facts is wrong" for row in miscounted]

@@ -268,7 +268,7 @@ class StoreThread:
             return
         self._unseen = 0
         try:
-            store.shorten_log(self._log_pages)
+            store.connection.shorten_log(self._log_pages)
         except StoreFailedError:
             raise
         except StoreUnusableError:
@@ -277,7 +277,7 @@ class StoreThread:
     def _close_store(self, store: MemoryStore) -> None:
         with contextlib.closing(store):
             if self._log_pages is not None and self._failure is None:
-                store.checkpoint()
+                store.connection.checkpoint()
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         # RuntimeError: the loop is closed, and with it all who waited.

@@ -263,3 +263,9 @@ class _Batch:
 def _columns(count: int) -> str:
     """The elements of a row that was written as a JSON list."""
     return ", ".join(f"value ->> {number}" for number in range(count))
+
+
+def traceparent(connection: Connection, position: int) -> str | None:
+    """The trace that a fact was taught in, if it was taught while tracing was on."""
+    rows = connection.execute("SELECT traceparent FROM traces WHERE position = ?", [position])
+    return str(rows[0]["traceparent"]) if rows else None

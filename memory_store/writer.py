@@ -192,7 +192,7 @@ class StoreThreads:
             with MemoryStore.open(self._path, must_exist=True) as store:
                 if store.connection.file_identity != identity:
                     raise not_in_place(self._path)
-                return store.checkpoint()
+                return store.connection.checkpoint()
 
         emptying = asyncio.ensure_future(asyncio.to_thread(empty))
         self._emptying.add(emptying)

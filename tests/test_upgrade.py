@@ -13,6 +13,7 @@ from agent.doctor.findings import State
 from agent.learning.algorithm import ALGORITHM
 from agent.learning.snapshots import WEIGHTS, folder_of, write_snapshot
 from agent.upgrade import Survey, log_standing, needs, survey
+from memory_store import meta
 from memory_store.connection import Connection
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
@@ -52,8 +53,8 @@ def hold(data: Path, version: int, digest: str) -> None:
 def data(tmp_path: Path) -> Path:
     """Three updates by this release; a snapshot of the second."""
     with MemoryStore.open(tmp_path / "memory.db") as store:
-        store.bind_model("tiny", "base")
-        store.bind_tokenizer("tokenizer", "behavior", "0.22.1")
+        meta.bind_model(store.connection, "tiny", "base")
+        meta.bind_tokenizer(store.connection, "tokenizer", "behavior", "0.22.1")
         for number in range(3):
             learn(store, f"Question {number}?", ALGORITHM)
         digest = store.update(2).digest_after

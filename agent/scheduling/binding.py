@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 
 from agent.learning.records import LearnerDescription
 from agent.learning.tokenizer_identity import identify
-from memory_store.store import MemoryStore
+from memory_store import meta
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
@@ -29,14 +28,16 @@ async def bind(
         OtherModelError: it is another model, or (`OtherTokenizerError`) another tokenizer.
     """
     await store.write(
-        partial(MemoryStore.bind_model, name=model, base_digest=description.base_digest)
+        lambda store: meta.bind_model(
+            store.connection, name=model, base_digest=description.base_digest
+        )
     )
     if not description.tokenizer:
         return
     tokenizer = await asyncio.to_thread(identify, description.tokenizer)
     await store.write(
-        partial(
-            MemoryStore.bind_tokenizer,
+        lambda store: meta.bind_tokenizer(
+            store.connection,
             file=tokenizer.file,
             behavior=tokenizer.behavior,
             library=tokenizer.library,
@@ -56,7 +57,9 @@ class GeneralTextBinding:
         """An update was held to the text with this digest; empty: to none."""
         if digest in ("", self._seen):
             return
-        bound = await self._store.write(partial(MemoryStore.bind_general_text, digest=digest))
+        bound = await self._store.write(
+            lambda store: meta.bind_general_text(store.connection, digest=digest)
+        )
         self._seen = digest
         if bound != digest:
             logger.error(

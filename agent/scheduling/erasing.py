@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from agent.backups import Backups
-from memory_store import erasing, identity
+from memory_store import erasing, identity, ledger
 from memory_store.erasing import Sought
 from memory_store.schema_copies import remove_copies
 from memory_store.store import MemoryStore
@@ -37,7 +37,9 @@ async def remove_traces(
         OSError: a snapshot, or a copy from before a migration, cannot be removed.
     """
     head = await store.read(MemoryStore.model_version)
-    await keep_only(set(await store.read(partial(MemoryStore.lineage, version=head))))
+    await keep_only(
+        set(await store.read(lambda store: ledger.lineage(store.connection, version=head)))
+    )
     if not operation.erase:
         return ""
     left = await remove_text(store, backups, last=True)

@@ -60,7 +60,7 @@ from agent.scheduling.rest import Rest
 from agent.scheduling.reviewing import Reviewer
 from agent.scheduling.turns import Turns
 from agent.shared_lock import SharedLock
-from memory_store import erasing, taking_back, tombstones
+from memory_store import erasing, meta, taking_back, tombstones
 from memory_store.erasing import Sought
 from memory_store.errors import (
     LedgerConflictError,
@@ -466,7 +466,10 @@ class LearningLoop:
                 if dead.done():
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
                 operation, paused = await self._store.read(
-                    lambda store: (taking_back.next_operation(store), store.learning_paused())
+                    lambda store: (
+                        taking_back.next_operation(store),
+                        meta.learning_paused(store.connection),
+                    )
                 )
                 if operation is not None:
                     return operation
@@ -512,7 +515,7 @@ class LearningLoop:
         while not self._stopped.is_set():
             self._woken.clear()
             async with turns.turn() as processed:
-                if not await self._store.read(MemoryStore.learning_paused):
+                if not await self._store.read(lambda store: meta.learning_paused(store.connection)):
                     if await self._learn_oldest(learner, dead):
                         processed.append("a fact")
                     elif self._reviewer.pending:

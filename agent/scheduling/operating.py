@@ -42,7 +42,7 @@ from agent.scheduling.recording import (
 from agent.scheduling.recovery import Replayed, adopt, bring_to
 from agent.scheduling.reviewing import Examination, policy_of
 from agent.scheduling.turns import Turns
-from memory_store import branches, rollback_states, taking_back
+from memory_store import branches, ledger, rollback_states, taking_back
 from memory_store.attempts import begin_attempt, discount_attempt
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repeat
 from memory_store.erasing import Sought
@@ -540,8 +540,10 @@ class OperationRunner:
 
     async def _drift(self, end: NewUpdate) -> str | None:
         """Says so if the branch does not grow from the recorded weights, but from what replays."""
-        line = await self._store.read(partial(MemoryStore.lineage, version=end.base_version))
-        drifts = await self._store.read(partial(MemoryStore.drifts, versions=line))
+        line = await self._store.read(
+            lambda store: ledger.lineage(store.connection, version=end.base_version)
+        )
+        drifts = await self._store.read(lambda store: ledger.drifts(store.connection, line))
         taken_in = [
             (drift.parent_version, drift.recorded, drift.here)
             for drift in drifts

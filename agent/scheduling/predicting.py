@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agent.learning.prediction import RECENT_STEPS, predictor_of
+from memory_store import ledger
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Step
 from memory_store.writer import StoreThreads
@@ -42,5 +43,5 @@ def _history_since(store: MemoryStore, version: int) -> tuple[int, list[tuple[St
     """The head, and the steps of each of its last updates; none if it is still `version`."""
     head = store.model_version()
     # Each update that compared rates has a step that did.
-    updates = store.recent_updates(head, RECENT_STEPS) if head != version else []
+    updates = ledger.recent(store.connection, head, RECENT_STEPS) if head != version else []
     return head, [update.steps for update in updates]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.errors import SnapshotError
 from agent.learning.snapshots import folder_of, is_snapshot_of, snapshot_folders, verify_snapshot
-from memory_store import replaying
+from memory_store import ledger, replaying
 from memory_store.replaying import Obstacle
 from memory_store.store import MemoryStore
 from memory_store.writer import StoreThreads
@@ -75,7 +75,7 @@ async def nearest_reachable(
         passed_over: versions of snapshots that turned out to be damaged.
         verify: check every byte of the snapshot, not only that it is of this history.
     """
-    line = await store.read(partial(MemoryStore.lineage, version=wanted))
+    line = await store.read(lambda store: ledger.lineage(store.connection, version=wanted))
     damaged = set(passed_over)
     while True:
         snapshot = await _newest_snapshot(store, snapshots, line, damaged)

@@ -17,7 +17,7 @@ from agent.learning.snapshots import folder_of
 from agent.scheduling.ports import Learner
 from agent.scheduling.reaching import Reach, nearest_reachable
 from agent.scheduling.recording import probe_retention, row_without_steps
-from memory_store import starting_over, taking_back
+from memory_store import ledger, starting_over, taking_back
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, FactState, Update
 from memory_store.writer import StoreThreads
@@ -238,8 +238,8 @@ async def _probe_all(learner: Learner, store: StoreThreads) -> None:
 
 def _last_drift(store: MemoryStore, versions: Sequence[int]) -> int:
     """The newest version at which drift was accepted, among these and the served; 0 if none."""
-    served = store.lineage(store.model_version())
-    drifts = store.drifts([*versions, *served])
+    served = ledger.lineage(store.connection, store.model_version())
+    drifts = ledger.drifts(store.connection, [*versions, *served])
     return drifts[-1].model_version if drifts else 0
 
 
@@ -253,7 +253,7 @@ def replayed_updates(store: MemoryStore, versions: Sequence[int]) -> list[Replay
         return examples[fact_id]
 
     rows = []
-    for update in store.updates_at(versions):
+    for update in ledger.at_versions(store.connection, versions):
         rehearsed = dict.fromkeys(id_ for step in update.steps for id_ in step.rehearsed_fact_ids)
         rows.append(
             ReplayedUpdate(

@@ -31,7 +31,7 @@ from agent.scheduling.recording import (
     update_of,
     with_samples,
 )
-from memory_store import reviews
+from memory_store import ledger, reviews
 from memory_store.errors import WrongStateError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, NewReview, Policy, ReviewOutcome, Step, Update, Verdict
@@ -134,7 +134,7 @@ async def policy_of(store: StoreThreads, fact: Fact, default: Policy) -> Policy:
     """By which a fact was tried last; in memories of old, the ledger knows it of learned ones."""
     if fact.tried_policy is not None:
         return fact.tried_policy
-    rows = await store.read(partial(MemoryStore.updates_of, fact_id=fact.id))
+    rows = await store.read(lambda store: ledger.of_fact(store.connection, fact_id=fact.id))
     recorded = [row.policy for row in rows if row.policy is not None]
     return recorded[-1] if recorded else default
 

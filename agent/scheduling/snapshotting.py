@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, SnapshotError
 from agent.learning import snapshots
 from agent.learning.snapshots import SnapshotManifest
 from agent.scheduling.ports import Learner
-from memory_store.store import MemoryStore
+from memory_store import ledger, meta
 from memory_store.vocabulary import Update
 from memory_store.writer import StoreThreads
 
@@ -54,8 +53,8 @@ def recorded_in(store: StoreThreads) -> History:
     """The history in a memory's ledger."""
 
     async def recorded(versions: Sequence[int]) -> Mapping[int, str]:
-        updates = await store.read(partial(MemoryStore.updates_at, versions=versions))
-        bound = await store.read(MemoryStore.bindings)
+        updates = await store.read(lambda store: ledger.at_versions(store.connection, versions))
+        bound = await store.read(lambda store: meta.bindings(store.connection))
         base = {0: bound["base_digest"]} if "base_digest" in bound else {}
         return base | {update.model_version: update.digest_after for update in updates}
 

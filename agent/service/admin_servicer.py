@@ -24,7 +24,7 @@ from agent.service.mapper import NotSent, pair
 from agent.service.message_size import Page
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
-from memory_store import taking_back
+from memory_store import meta, taking_back
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, Compaction, Fact, PlaceKind
 from memory_store.writer import StoreThreads
@@ -204,13 +204,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def PauseLearning(
         self, request: pb.PauseLearningRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.PauseLearningResponse:
-        await self._store.write(partial(MemoryStore.pause_learning, paused=True))
+        await self._store.write(lambda store: meta.pause_learning(store.connection, paused=True))
         return pb.PauseLearningResponse()
 
     async def ResumeLearning(
         self, request: pb.ResumeLearningRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ResumeLearningResponse:
-        await self._store.write(partial(MemoryStore.pause_learning, paused=False))
+        await self._store.write(lambda store: meta.pause_learning(store.connection, paused=False))
         self._requested()
         return pb.ResumeLearningResponse()
 

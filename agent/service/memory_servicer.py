@@ -23,7 +23,7 @@ from agent.service.status import status_of
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
-from memory_store import provenance, taking_back
+from memory_store import ledger, paging, probes, provenance, taking_back
 from memory_store.errors import MemoryStoreError, QueueFullError
 from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
@@ -205,24 +205,24 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     ) -> pb.GetFactResponse:
         """Returns the fact with its ledger rows and probes."""
         id_ = request.fact_id
-        fact, updates, probes, forgetting = await self._store.read(
+        fact, updates, probed, forgetting = await self._store.read(
             lambda store: (
                 store.fact(id_),
-                store.updates_of(id_),
-                store.probes_of(id_, limit=PROBES_SHOWN),
+                ledger.of_fact(store.connection, id_),
+                probes.of_fact(store.connection, id_, limit=PROBES_SHOWN),
                 taking_back.forgetting_of(store, id_),
             )
         )
         # The newest of each. Both grow with every review of the fact.
         kept = Room(PAGE_BYTES // 2).fitting(map(codec.UPDATE.encode, reversed(updates)))
-        shown = Room(PAGE_BYTES // 2).fitting(map(codec.PROBE.encode, probes))
+        shown = Room(PAGE_BYTES // 2).fitting(map(codec.PROBE.encode, probed))
         return pb.GetFactResponse(
             fact=codec.FACT.encode(fact),
             updates=reversed(kept),
             probes=shown,
             forgetting=codec.encode_operation(forgetting) if forgetting else None,
             left_out_updates=len(updates) - len(kept),
-            left_out_probes=len(probes) - len(shown),
+            left_out_probes=len(probed) - len(shown),
         )
 
     async def Forget(
@@ -277,8 +277,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         def page(store: MemoryStore) -> pb.ListFactsResponse:
             facts = Page(codec.FACT.encode)
             order = request.newest_first
-            _, token = store.page(
-                size, request.page_token, states, newest_first=order, fits=facts.fits
+            _, token = paging.page(
+                store, size, request.page_token, states, newest_first=order, fits=facts.fits
             )
             return pb.ListFactsResponse(facts=facts.messages, next_page_token=token)
 

@@ -19,7 +19,7 @@ from agent.service.asking import AskableLearner, Asking
 from agent.shared_lock import SharedLock
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
-from memory_store import taking_back, vocabulary
+from memory_store import meta, taking_back, vocabulary
 from memory_store.retention import last_probes
 from memory_store.reviews import retention_by_age
 from memory_store.store import MemoryStore
@@ -179,7 +179,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 store.counts(),
                 store.last_event_sequence(),
                 store.oldest_queued(),
-                store.learning_paused(),
+                meta.learning_paused(store.connection),
                 taking_back.open_operation(store),
             )
         )

@@ -10,6 +10,7 @@ from agent.learning.records import Answer, Outcome
 from agent.telemetry.logs import bound
 from agent.telemetry.metrics import Metrics
 from agent.telemetry.tracing import NO_TRACING, Tracing
+from memory_store import teaching
 from memory_store.vocabulary import Fact, Step, Update
 from memory_store.writer import StoreThreads
 
@@ -37,7 +38,9 @@ class Observer:
         """Around all that is done with a claimed fact: what is logged and traced bears its id."""
         traceparent = None
         if self._tracing.on:
-            traceparent = await self._store.read(lambda store: store.traceparent(fact.position))
+            traceparent = await self._store.read(
+                lambda store: teaching.traceparent(store.connection, fact.position)
+            )
         with bound(fact_id=fact.id), self._tracing.learning(fact.id, fact.accepted_at, traceparent):
             yield
 

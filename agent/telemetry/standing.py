@@ -11,7 +11,7 @@ from typing import Any
 from agent.errors import SnapshotError
 from agent.learning.snapshots import read_manifest, snapshot_folders
 from agent.telemetry.metrics import Standing
-from memory_store import taking_back
+from memory_store import meta, taking_back
 from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
 
@@ -42,7 +42,7 @@ async def look(
             store.counts(),
             store.facts(limit=1, states=(FactState.QUEUED, FactState.LEARNING)),
             store.model_version(),
-            store.learning_paused(),
+            meta.learning_paused(store.connection),
             taking_back.open_operation(store),
         )
     )

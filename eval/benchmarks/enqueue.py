@@ -26,6 +26,7 @@ from continual.v1 import memory_pb2_grpc
 from eval.benchmarks import Figure, this_machine
 from eval.benchmarks.load import Load, closed_loop
 from eval.benchmarks.servers import BenchmarkServer, benchmark_server
+from memory_store import paging
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact
 
@@ -263,7 +264,7 @@ def _stored(path: Path, facts: int) -> Iterator[MemoryStore]:
                     for number in range(start, min(start + BATCH, facts))
                 ]
             )
-            store.shorten_log(1000)
+            store.connection.shorten_log(1000)
         yield store
 
 
@@ -278,8 +279,8 @@ def _milliseconds(operation: Callable[[MemoryStore], object], store: MemoryStore
 
 def _list(store: MemoryStore) -> Sequence[object]:
     """The second page of a list: the first tells where it begins."""
-    _, token = store.page(50)
-    return store.page(50, token)[0]
+    _, token = paging.page(store, 50)
+    return paging.page(store, 50, token)[0]
 
 
 def _claim(store: MemoryStore) -> None:

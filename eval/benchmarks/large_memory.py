@@ -17,7 +17,7 @@ from agent.config import DATABASE, SNAPSHOTS
 from agent.learning.presets import LIGHT
 from agent.learning.rates import DEFAULT_POLICY
 from eval.benchmarks import stand_in
-from memory_store import taking_back
+from memory_store import meta, taking_back
 from memory_store.encoding import write_time
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -81,11 +81,11 @@ class LargeMemory:
         """Makes it, with snapshots of the newest version and of some before it."""
         (self._data / SNAPSHOTS).mkdir(mode=0o700, parents=True)
         with self._opened() as store:
-            store.bind_model(stand_in.MODEL, stand_in.BASE_DIGEST)
+            meta.bind_model(store.connection, stand_in.MODEL, stand_in.BASE_DIGEST)
             for start in range(0, self._facts, PART):
                 with store.transaction():
                     self._learn(store, range(start + 1, min(start + PART, self._facts) + 1))
-                store.shorten_log(PART)
+                store.connection.shorten_log(PART)
             with _without_indexes(store, "probes"), store.transaction():
                 self._probe(store)
             with store.transaction():
@@ -123,7 +123,7 @@ class LargeMemory:
                         )
                         assert row is not None
                         version, digest = row.model_version, row.digest_after
-                store.shorten_log(PART)
+                store.connection.shorten_log(PART)
         stand_in.write_stand_in_snapshot(self._data / SNAPSHOTS, version, digest)
         return operation.id
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from memory_store import reviews
+from memory_store import integrity, ledger, reviews
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import LedgerKind, Update
@@ -79,14 +79,16 @@ def check_memory(
     `learned_again`: facts may have been learned on weights that are not served any more, too.
     """
     findings.lose(set(acknowledged) - {fact.id for fact in store.facts(limit=ALL)}, where)
-    problems = store.integrity_check()
+    problems = integrity.problems(store.connection)
     updates = store.updates(limit=ALL)
     if [row.model_version for row in updates] != list(range(1, len(updates) + 1)):
         problems.append("the ledger has a gap")
     sequences = [event.sequence for event in store.events(limit=ALL)]
     if sequences != list(range(1, len(sequences) + 1)):
         problems.append("the events have a gap")
-    lineage = store.updates_at(store.lineage(store.model_version()))
+    lineage = ledger.at_versions(
+        store.connection, ledger.lineage(store.connection, store.model_version())
+    )
     problems += _broken_chain(lineage)
     if problems:
         findings.diverge(f"{where}: {problems}")

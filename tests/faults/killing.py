@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.scheduling.recovery import replayed_updates
+from memory_store import ledger
 from memory_store.store import MemoryStore
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.hash_learner import HashLearner
@@ -93,7 +94,7 @@ def end_of(folder: Path) -> End:
     """The digest of what is served, replayed from the ledger, and the state of every fact."""
     with MemoryStore.open(folder / "memory.db") as store:
         learner = HashLearner()
-        line = store.lineage(store.model_version())
+        line = ledger.lineage(store.connection, store.model_version())
         for row in replayed_updates(store, line):
             learner.apply(row)
         return End(learner.weights, tuple(map(state_of, store.facts(limit=ALL))))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from memory_store import taking_back
+from memory_store import ledger, taking_back
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, FactState, NewFact, OperationKind
@@ -82,7 +82,9 @@ def roll_back(store: MemoryStore, step: RollBack) -> None:
         "SELECT count(*) AS number FROM operations WHERE kind = ?", [OperationKind.ROLLBACK.value]
     )
     if asked[0]["number"] < step.number:
-        line = store.updates_at(store.lineage(store.model_version()))
+        line = ledger.at_versions(
+            store.connection, ledger.lineage(store.connection, store.model_version())
+        )
         taught = [row.model_version for row in line if row.kind in TAUGHT]
         taking_back.request_rollback(store, taught[-1 - step.facts])
 

@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from agent.errors import UnreachableError
-from memory_store import rollback_states, switching, taking_back
+from memory_store import ledger, rollback_states, switching, taking_back
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, Operation, OperationState
@@ -256,7 +256,9 @@ def _check(case: Case, operation: Operation, findings: Findings) -> None:
         done = taking_back.operation_of(store, operation.id)
         if done.state is not OperationState.DONE:
             findings.diverge(f"{case}: the operation is {done.state}: {done.message}")
-        line = store.updates_at(store.lineage(store.model_version()))
+        line = ledger.at_versions(
+            store.connection, ledger.lineage(store.connection, store.model_version())
+        )
         taught = [row for row in line if row.kind in TAUGHT]
         needed = {id_ for row in taught for step in row.steps for id_ in step.rehearsed_fact_ids}
         held = needed | {row.fact_id for row in taught}

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from memory_store import reviews
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Operation, Policy, Update
 from tests.taking_back.memory import Memory
@@ -118,7 +119,7 @@ class Recorder:
     def findings(self, step: str, learner: Any, store: MemoryStore) -> None:
         """Adds a step: what is kept about each fact, and its probes."""
         facts = store.facts(limit=1000)
-        probes = {fact.id: store.probes_of(fact.id) for fact in facts}
+        probes = {fact.id: probes_of(store.connection, fact.id) for fact in facts}
         tried = {fact.id: _policy(fact.tried_policy) for fact in facts}
         self.add(
             step,

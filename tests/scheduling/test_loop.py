@@ -26,12 +26,14 @@ from agent.learning import presets
 from agent.learning.records import LearnerDescription
 from agent.scheduling import recovery, rest
 from agent.scheduling.loop import LearnerState
+from memory_store import meta
 from memory_store.errors import (
     OtherModelError,
     OtherTokenizerError,
     StoreFailedError,
     StoreUnusableError,
 )
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, FactState, Guards, Policy, ProbeKind
 from tests.scheduling.conftest import POLICY, World
@@ -106,7 +108,7 @@ async def test_samples_are_asked_for_and_their_counts_stored(world: World):
     fact_id = await world.teach("Sky?")
     async with world.running():
         await world.until_state(fact_id, FactState.LEARNED)
-    [probe] = await world.store.read(lambda store: store.probes_of(fact_id))
+    [probe] = await world.store.read(lambda store: probes_of(store.connection, fact_id))
     assert (probe.samples, probe.correct_samples) == (9, 4)
 
 
@@ -115,13 +117,13 @@ async def test_probes_of_the_fact_its_correlates_and_older_facts_are_stored(worl
     fact_id = await world.teach("Sky?", correlated_questions=("Heaven?", "Above?"))
     async with world.running():
         await world.until_state(fact_id, FactState.LEARNED)
-    probes = await world.store.read(lambda store: store.probes_of(fact_id))
+    probes = await world.store.read(lambda store: probes_of(store.connection, fact_id))
     assert {(p.kind, p.question, p.answer, p.cause_fact_id, p.model_version) for p in probes} == {
         (ProbeKind.RETENTION, "Sky?", RIGHT.text, fact_id, 2),
         (ProbeKind.TRANSFER, "Heaven?", WRONG.text, fact_id, 2),
         (ProbeKind.TRANSFER, "Above?", WRONG.text, fact_id, 2),
     }
-    newest = (await world.store.read(lambda store: store.probes_of(older)))[0]
+    newest = (await world.store.read(lambda store: probes_of(store.connection, older)))[0]
     assert (newest.kind, newest.cause_fact_id) == (ProbeKind.FORGETTING, fact_id)
     assert (newest.question, newest.model_version) == ("Gem?", 2)
 
@@ -221,7 +223,7 @@ async def test_without_an_update_there_is_no_row(world: World, verdict: str, rea
     assert (fact.state, fact.reason) == (FactState(verdict), reason)
     assert [row.fact_id for row in await world.ledger()] == [older, last]
     assert world.machine.learners[0].served == [older, last]
-    probes = await world.store.read(lambda store: store.probes_of(fact_id))
+    probes = await world.store.read(lambda store: probes_of(store.connection, fact_id))
     assert [p.answer for p in probes if p.kind is ProbeKind.RETENTION] == [probe.text]
 
 
@@ -370,7 +372,9 @@ async def test_each_learner_is_reported_once_its_model_is_bound(world: World):
     reported = []
 
     async def on_loaded(description: LearnerDescription) -> None:
-        reported.append((await world.store.read(MemoryStore.bindings))["model_name"])
+        reported.append(
+            (await world.store.read(lambda store: meta.bindings(store.connection)))["model_name"]
+        )
 
     loop = world.loop(on_loaded)
     running = asyncio.create_task(loop.run())
@@ -639,7 +643,7 @@ async def test_stop_keeps_an_update_and_waits_for_no_samples(world: World):
         loop.stop()
     assert (await world.fact(fact_id)).state is FactState.LEARNED
     assert world.machine.learners[0].served == [fact_id]
-    [probe] = await world.store.read(lambda store: store.probes_of(fact_id))
+    [probe] = await world.store.read(lambda store: probes_of(store.connection, fact_id))
     assert probe.samples == 0
 
 
@@ -683,7 +687,9 @@ async def test_a_model_that_cannot_be_loaded_ends_the_loop(world: World):
 
 
 async def test_the_memory_of_another_model_ends_the_loop_before_anything_is_learned(world: World):
-    await world.store.write(lambda store: store.bind_model("fake", "other weights"))
+    await world.store.write(
+        lambda store: meta.bind_model(store.connection, "fake", "other weights")
+    )
     await world.teach("Sky?")
     with pytest.raises(OtherModelError):
         await world.loop().run()
@@ -770,14 +776,14 @@ async def test_a_disk_that_failed_ends_the_loop(world: World, monkeypatch: pytes
 
 
 async def test_while_paused_nothing_is_learned_or_reviewed(world: World):
-    await world.store.write(lambda store: store.pause_learning(paused=True))
+    await world.store.write(lambda store: meta.pause_learning(store.connection, paused=True))
     async with world.running() as loop:  # the server was started paused
         await world.until_event("learner_ready")
         fact_id = await world.teach("Sky?")
         await loop.review_due()
         await asyncio.sleep(0.05)
         assert (await world.fact(fact_id)).state is FactState.QUEUED
-        await world.store.write(lambda store: store.pause_learning(paused=False))
+        await world.store.write(lambda store: meta.pause_learning(store.connection, paused=False))
         loop.wake()
         await world.until_state(fact_id, FactState.LEARNED)
 

@@ -14,6 +14,7 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
 from memory_store import reviews, schedule, taking_back
 from memory_store.errors import StoreUnusableError
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     EventKind,
@@ -124,7 +125,9 @@ async def test_a_fallen_fact_is_taught_again_by_its_own_policy_and_held_again(
         await loop.review_due()
         await world.until_event("retaught")
         await loop.current()
-        after, before, *_ = await world.store.read(lambda store: store.probes_of(fallen))
+        after, before, *_ = await world.store.read(
+            lambda store: probes_of(store.connection, fallen)
+        )
         assert (before.samples, after.samples, after.correct_samples) == (0, 8, 4)
         clock.time += schedule.FIRST_TIME
         await loop.review_due()

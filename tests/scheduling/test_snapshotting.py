@@ -7,7 +7,6 @@ import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from agent.scheduling.snapshotting import (
     kept_versions,
     recorded_in,
 )
-from memory_store.store import MemoryStore
+from memory_store import meta
 from memory_store.vocabulary import Update
 from memory_store.writer import StoreThreads
 from tests.scheduling.fake_learner import FakeLearner, Machine
@@ -293,7 +292,9 @@ async def test_beside_a_restored_ledger_its_lost_future_neither_counts_nor_prune
 async def test_the_base_model_is_of_every_history(tmp_path: Path) -> None:
     """Low: the ledger has no row of version 0."""
     store = await StoreThreads.open(tmp_path / "memory.db")
-    await store.write(partial(MemoryStore.bind_model, name="fake", base_digest="base"))
+    await store.write(
+        lambda store: meta.bind_model(store.connection, name="fake", base_digest="base")
+    )
     snapshot_of(tmp_path / "snapshots", 0, "base")
     rule = SnapshotSettings(folder=tmp_path / "snapshots", **QUIET)
     keeper = SnapshotKeeper(rule, lambda: None, recorded=recorded_in(store))

@@ -11,6 +11,7 @@ import pytest
 from agent.scheduling import thinning as thinning_module
 from agent.scheduling.thinning import Thinner
 from memory_store.errors import StoreUnusableError
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.thinning import Removed, Thinning
 from memory_store.writer import StoreThreads
@@ -35,7 +36,9 @@ def many_probes(store: MemoryStore) -> None:
 async def test_a_tick_thins_to_the_end_and_then_there_is_nothing(store: StoreThreads) -> None:
     thinner = Thinner(store, 1000)
     await thinner.tick()
-    left = await store.read(lambda store: [len(store.probes_of(f.id)) for f in store.facts()])
+    left = await store.read(
+        lambda store: [len(probes_of(store.connection, f.id)) for f in store.facts()]
+    )
     assert left == [2, 2, 2]
     assert (await thinner.compact()).removed_probes == 0
 
@@ -69,7 +72,9 @@ async def test_a_full_disk_is_no_end_of_the_ticks(
         patched.setattr(Thinning, "piece", full)
         await thinner.tick()
     await thinner.tick()
-    assert len(await store.read(lambda store: store.probes_of(store.facts()[0].id))) == 2
+    assert (
+        len(await store.read(lambda store: probes_of(store.connection, store.facts()[0].id))) == 2
+    )
 
 
 async def test_a_tick_ends_with_the_server(store: StoreThreads) -> None:

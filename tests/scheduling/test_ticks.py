@@ -11,6 +11,7 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.scheduling import ticks as ticks_module
 from agent.scheduling.ticks import RetentionAudit, Ticks
+from memory_store.probes import of_fact as probes_of
 from memory_store.vocabulary import FactState, ProbeKind
 from tests.scheduling.conftest import World
 from tests.scheduling.fake_learner import RIGHT, FakeLearner
@@ -65,9 +66,9 @@ async def test_what_an_audit_finds_is_stored_with_the_version_that_was_asked(wor
     fact_id = await world.teach("Sky?", correlated_questions=("Heaven?",))
     async with world.running():
         await world.until_state(fact_id, FactState.LEARNED)
-    before = await world.store.read(lambda store: store.probes_of(fact_id))
+    before = await world.store.read(lambda store: probes_of(store.connection, fact_id))
     await audit_by(world, world.machine.learners[0]).tick()
-    (row, *rest) = await world.store.read(lambda store: store.probes_of(fact_id))
+    (row, *rest) = await world.store.read(lambda store: probes_of(store.connection, fact_id))
     assert rest == before
     assert (row.kind, row.question, row.answer) == (ProbeKind.RETENTION, "Sky?", RIGHT.text)
     assert (row.correct, row.model_version, row.cause_fact_id) == (True, 1, "")

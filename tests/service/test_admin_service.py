@@ -15,7 +15,7 @@ from agent.learning.snapshots import WEIGHTS, folder_of, read_manifest
 from agent.service.message_size import Room
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import memory_pb2
-from memory_store import taking_back
+from memory_store import integrity, taking_back
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, PlaceKind
 from tests.service.serving import LEARNER_GONE, Serving, made_snapshot, recovering
@@ -282,7 +282,7 @@ async def test_a_backup_is_a_data_folder(served: Serving, tmp_path: Path) -> Non
     assert target.stat().st_mode & 0o077 == 0
     assert (target / "general-text" / "2-96.json").read_text() == "{}"
     with MemoryStore.open(target / "memory.db") as copy:
-        assert copy.integrity_check() == []
+        assert integrity.problems(copy.connection) == []
         assert copy.fact(fact.id) == fact
     assert read_manifest(folder_of(target / "snapshots", 1)).digest == "digest-1"
     [place] = await served.store.read(MemoryStore.places)

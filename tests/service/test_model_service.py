@@ -18,6 +18,8 @@ from agent.learning.presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.service import codec
 from continual.v1 import memory_pb2, model_pb2
 from continual.v1 import model_pb2 as pb
+from memory_store import meta
+from memory_store.probes import of_fact as probes_of
 from memory_store.reviews import record_review
 from memory_store.vocabulary import Retention, ReviewOutcome
 from tests.service.serving import LEARNER_GONE, Serving, recovering
@@ -135,7 +137,9 @@ async def test_probes_go_over_all_held_facts_and_are_stored(served: Serving) -> 
     assert [r.probe.fact_id for r in responses] == [fact.id for fact in held]
     assert [(r.facts_done, r.facts_total) for r in responses] == [(1, 2), (2, 2)]
     assert all(r.probe.correct and r.probe.model_version == 3 for r in responses)
-    stored = await served.store.read(lambda store: store.probes_of(held[0].id, limit=10))
+    stored = await served.store.read(
+        lambda store: probes_of(store.connection, held[0].id, limit=10)
+    )
     assert len(stored) == 1
 
 
@@ -189,7 +193,7 @@ async def test_status_tells_what_a_watcher_needs(served: Serving) -> None:
 
     first = await served.store.write(lambda store: store.teach(new_fact("First?")))
     await served.store.write(lambda store: store.teach(new_fact("Second?")))
-    await served.store.write(lambda store: store.pause_learning(paused=True))
+    await served.store.write(lambda store: meta.pause_learning(store.connection, paused=True))
     await served.keeper.create()
     status = STATUS.decode(await served.model.GetStatus(pb.GetStatusRequest()))
     assert (status.oldest_queued_at, status.learning_paused) == (first.fact.accepted_at, True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from memory_store import integrity
 from memory_store.store import MemoryStore
 from tests.store.builders import Clock
 
@@ -18,4 +19,4 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[MemoryStore]:
     with MemoryStore.open(path, now=Clock()) as opened:
         yield opened
-        assert opened.integrity_check() == []
+        assert integrity.problems(opened.connection) == []

@@ -9,8 +9,10 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
+from memory_store import integrity
 from memory_store.compacting import compact_file, give_back, space
 from memory_store.errors import StoreUnusableError
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.thinning import Thinning
 from memory_store.vocabulary import Fact
@@ -60,10 +62,10 @@ def test_free_pages_are_cut_off_some_at_a_time(path: Path, store: MemoryStore) -
     assert pieces > 1
     assert space(store).total < before.total / 4
     assert space(store).free == 0
-    store.checkpoint()
+    store.connection.checkpoint()
     assert path.stat().st_size == space(store).total
-    assert store.integrity_check() == []
-    assert len(store.probes_of(fact.id)) == 2
+    assert integrity.problems(store.connection) == []
+    assert len(probes_of(store.connection, fact.id)) == 2
 
 
 async def test_space_is_given_back_while_a_server_writes(path: Path) -> None:
@@ -95,8 +97,8 @@ def test_a_file_of_an_older_release_is_only_rewritten_while_nobody_uses_it(path:
     assert done.bytes_after == path.stat().st_size
     assert done.reclaimable_bytes == 0
     with MemoryStore.open(path) as store:
-        assert store.integrity_check() == []
-        assert len(store.probes_of(fact.id)) == 2
+        assert integrity.problems(store.connection) == []
+        assert len(probes_of(store.connection, fact.id)) == 2
         fill_again = new_probe(fact.id, correct=False, answer="x" * 9000)
         store.record_probes([fill_again] * 20, 1)
         thin(store)
@@ -106,7 +108,7 @@ def test_a_file_of_an_older_release_is_only_rewritten_while_nobody_uses_it(path:
 def test_compacting_tells_what_it_removed(path: Path) -> None:
     with MemoryStore.open(path) as store:
         fill(store)
-        store.checkpoint()
+        store.connection.checkpoint()
         size = space(store).total
     done = compact_file(path, 1)
     assert done.bytes_before == size
@@ -130,15 +132,15 @@ def test_an_erased_text_is_not_in_the_file_before_or_after(path: Path, *, offlin
         fact = teach_claimed(store, "What is it?", "Zanzibar")
         store.release(fact.id)
         other = fill_about(store, fact)
-        store.checkpoint()
+        store.connection.checkpoint()
         assert secret in contents(path).lower()
         erase_everywhere(store, store.fact(fact.id))
-        store.checkpoint()
+        store.connection.checkpoint()
         assert secret not in contents(path).lower()
         thin(store)
         while give_back(store):
             pass
-        store.checkpoint()
+        store.connection.checkpoint()
         assert secret not in contents(path).lower()
         assert store.fact(other).question
     if offline:

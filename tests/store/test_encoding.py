@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memory_store import ledger
 from memory_store.encoding import (
     read_learning,
     read_policy,
@@ -20,6 +21,7 @@ from memory_store.encoding import (
     write_policy,
     write_steps,
 )
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Guards, Learning, NewProbe, Policy, Probe, RatePoint, Step
 from tests.store.builders import learning, new_probe, new_update, teach_claimed
@@ -129,8 +131,12 @@ def test_the_ledger_refers_to_the_row_that_says_the_same(store: MemoryStore) -> 
     rows = store.updates()
     assert [row.policy for row in rows] == policies
     assert [row.environment for row in rows] == environments
-    assert store.recent_updates(6, 2) == store.updates_at([5, 6]) == rows[4:]
-    assert store.update(3) == store.updates_of(rows[2].fact_id)[0] == rows[2]
+    assert (
+        ledger.recent(store.connection, 6, 2)
+        == ledger.at_versions(store.connection, [5, 6])
+        == rows[4:]
+    )
+    assert store.update(3) == ledger.of_fact(store.connection, rows[2].fact_id)[0] == rows[2]
     written = store.connection.execute("SELECT policy, environment FROM updates")
     assert [row["policy"][0] if row["policy"] else None for row in written] == [
         *("{", "@", "@", None, "{", "@")
@@ -148,7 +154,7 @@ def test_a_probe_does_not_repeat_its_fact(store: MemoryStore) -> None:  # M15
         new_probe(fact.id, question="Whose is Emma?", expected_answer="Austen", answer="Austen"),
     ]
     stored = store.record_probes(written, 1)
-    assert store.probes_of(fact.id) == stored[::-1]
+    assert probes_of(store.connection, fact.id) == stored[::-1]
     assert [new_probe_of(probe) for probe in stored] == written
     first = store.connection.execute("SELECT * FROM probes")[0]
     assert first["question"] == first["expected_answer"] == first["answer"] == ""

@@ -10,6 +10,7 @@ import pytest
 from memory_store import erasing, operations, taking_back
 from memory_store.erasing import ERASED, Sought, folded
 from memory_store.errors import RequestIdUsedError, WrongStateError
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, FactState, OperationState
 from tests.store.builders import (
@@ -53,7 +54,7 @@ def erase(store: MemoryStore, fact_id: str) -> list[str]:
 def whole_file(path: Path) -> str:
     """Every value of every table, and the bytes of the file."""
     with MemoryStore.open(path) as store:
-        store.checkpoint()
+        store.connection.checkpoint()
     return path.read_bytes().decode("utf-8", "replace")
 
 
@@ -96,9 +97,9 @@ def test_the_text_is_erased_from_the_rows_of_other_facts(store: MemoryStore, pat
     store.emit(EventKind.LEARNED, store.now(), fact_id=other.id, learning=said)
     assert erase(store, fact.id) == []
     assert store.fact(related.id).correlated_questions == ("What gem?",)
-    probes = [(probe.question, probe.answer) for probe in store.probes_of(other.id)]
+    probes = [(probe.question, probe.answer) for probe in probes_of(store.connection, other.id)]
     assert ("Sky?", ERASED) in probes
-    assert [probe.question for probe in store.probes_of(related.id)] == [ERASED]
+    assert [probe.question for probe in probes_of(store.connection, related.id)] == [ERASED]
     messages = [event.message for event in store.events(limit=1000)]
     assert ERASED in messages
     for found in (event.learning for event in store.events(limit=1000)):
@@ -146,7 +147,7 @@ def test_case_is_folded_in_every_script(store: MemoryStore, answer: str, said: s
     fact = resisted(store, "Gem?", answer)
     store.record_probes([new_probe(other.id, question="Sky?", answer=said)], 1)
     erase(store, fact.id)
-    assert store.probes_of(other.id)[0].answer == ERASED
+    assert probes_of(store.connection, other.id)[0].answer == ERASED
 
 
 def test_short_answers_are_looked_for_alone() -> None:
@@ -180,7 +181,7 @@ def test_a_row_that_was_changed_since_the_look_is_not_overwritten(store: MemoryS
     page = erasing.look(store, sought, "probes", None)
     store.connection.execute("UPDATE probes SET answer = 'changed'")
     erasing.clean(store, page.changes)
-    assert {probe.answer for probe in store.probes_of(other.id)} == {"changed"}
+    assert {probe.answer for probe in probes_of(store.connection, other.id)} == {"changed"}
 
 
 def test_large_tables_are_read_a_page_at_a_time(
@@ -192,7 +193,7 @@ def test_large_tables_are_read_a_page_at_a_time(
     store.record_probes(probes, 1)
     fact = resisted(store)
     erase(store, fact.id)
-    assert {probe.answer for probe in store.probes_of(other.id)} == {ERASED}
+    assert {probe.answer for probe in probes_of(store.connection, other.id)} == {ERASED}
 
 
 def test_every_table_is_searched_or_has_no_texts(store: MemoryStore) -> None:

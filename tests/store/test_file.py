@@ -9,9 +9,10 @@ import pysqlite3
 import pytest
 
 import memory_store
-from memory_store import reviews, taking_back
+from memory_store import integrity, ledger, paging, reviews, taking_back
 from memory_store.connection import Connection, require_safe_sqlite
 from memory_store.errors import StoreFailedError, StoreUnusableError
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, ReviewOutcome
 from tests.store.builders import (
@@ -51,12 +52,16 @@ def test_what_is_stored_is_found_again(path: Path) -> None:
     with MemoryStore.open(path) as store:
         fact = teach_learned(store)
         store.record_probes([new_probe(fact.id)], 1)
-        updates, events, probes = store.updates(), store.events(), store.probes_of(fact.id)
+        updates, events, probes = (
+            store.updates(),
+            store.events(),
+            probes_of(store.connection, fact.id),
+        )
     with MemoryStore.open(path) as store:
         assert store.fact(fact.id) == fact
         assert (store.updates(), store.events()) == (updates, events)
-        assert store.probes_of(fact.id) == probes
-        assert store.integrity_check() == []
+        assert probes_of(store.connection, fact.id) == probes
+        assert integrity.problems(store.connection) == []
 
 
 def test_the_ledger_and_the_facts_cannot_be_rewritten(store: MemoryStore) -> None:
@@ -93,7 +98,7 @@ def test_a_reader_sees_what_was_committed_and_writes_nothing(
             store.teach(new_fact("other"))
             assert reader.counts()[FactState.QUEUED] == 1  # one view a transaction
             store.connection.execute("PRAGMA busy_timeout = 0")
-            assert not store.checkpoint()  # what the reader needs stays in the log
+            assert not store.connection.checkpoint()  # what the reader needs stays in the log
         assert reader.counts()[FactState.QUEUED] == 2
         with pytest.raises(StoreUnusableError, match="write"):
             reader.teach(new_fact("third"))
@@ -103,7 +108,7 @@ def test_a_checkpoint_empties_the_log(path: Path, store: MemoryStore) -> None:
     store.teach(new_fact())
     log = path.with_name(path.name + "-wal")
     assert log.stat().st_size > 0
-    assert store.checkpoint()
+    assert store.connection.checkpoint()
     assert log.stat().st_size == 0
 
 
@@ -156,7 +161,7 @@ def test_strange_paths_work(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused_with_advice(path: Path, damage: str, read_only: bool) -> None:
     with MemoryStore.open(path) as store:
         store.teach(new_fact())
-        store.checkpoint()
+        store.connection.checkpoint()
     content = bytearray(path.read_bytes())
     if damage == "no database":
         content[:] = b"hello" * 2000
@@ -173,7 +178,7 @@ def test_damage_that_shows_later_is_fatal(path: Path) -> None:
     with MemoryStore.open(path) as store:
         for number in range(50):
             store.teach(new_fact(f"{number}" * 500))
-        store.checkpoint()
+        store.connection.checkpoint()
     content = bytearray(path.read_bytes())
     page = content.index(b"42" * 500) // 4096  # the leaf with that question
     content[4096 * page : 4096 * (page + 1)] = b"\xff" * 4096
@@ -241,8 +246,8 @@ def test_the_integrity_check_finds_a_wrong_count(path: Path) -> None:
     with MemoryStore.open(path) as store:
         store.teach(new_fact())
         store.connection.execute("UPDATE state_counts SET count = 7 WHERE state = 'known'")
-        assert store.integrity_check() == ["the count of known facts is wrong"]
-        assert store.sqlite_version() == pysqlite3.sqlite_version
+        assert integrity.problems(store.connection) == ["the count of known facts is wrong"]
+        assert store.connection.sqlite_version() == pysqlite3.sqlite_version
 
 
 def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:
@@ -258,16 +263,16 @@ def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:
     store.claim()
     store.record_learned(new_update(fact.id, 3), learning(), [new_probe(fact.id)])
     store.release_claims(3)
-    store.page(2)
-    store.page(2, "", states)
+    paging.page(store, 2)
+    paging.page(store, 2, "", states)
     store.counts()
     store.older_facts(fact, 4)
-    store.updates_of(fact.id)
+    ledger.of_fact(store.connection, fact.id)
     store.updates()
-    store.probes_of(fact.id)
+    probes_of(store.connection, fact.id)
     store.events()
     store.events(fact_ids=["a", "b"])
-    store.updates_at(store.lineage(4))
+    ledger.at_versions(store.connection, ledger.lineage(store.connection, 4))
     reviews.next_due(store)
     reviews.record_review(store, new_review(fact.id, 4, ReviewOutcome.HELD))
     reviews.record_review(store, new_review(fact.id, 4, ReviewOutcome.RETAUGHT))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import starting_over, switching, taking_back
+from memory_store import integrity, starting_over, switching, taking_back
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, OperationState
 from memory_store.writer import StoreThreads
@@ -101,7 +101,7 @@ def check(store: MemoryStore, ids: dict[str, str]) -> None:
     assert (operation.state, operation.branch_version) == (OperationState.PENDING, None)
     assert (operation.done, operation.total) == (0, 0)
     assert store.connection.execute("SELECT 1 FROM relearned") == []
-    assert store.integrity_check() == []
+    assert integrity.problems(store.connection) == []
 
 
 def test_what_followed_the_version_is_queued_again(tmp_path: Path) -> None:

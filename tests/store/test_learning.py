@@ -7,6 +7,7 @@ import math
 import pysqlite3
 import pytest
 
+from memory_store import ledger, meta
 from memory_store.errors import (
     FactNotFoundError,
     LedgerConflictError,
@@ -15,6 +16,7 @@ from memory_store.errors import (
     WrongStateError,
 )
 from memory_store.facts import TRANSITIONS
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, ProbeKind
 from tests.store.builders import (
@@ -51,7 +53,7 @@ def test_learning_adds_a_row_to_the_ledger(store: MemoryStore) -> None:
     assert (store.model_version(), row.model_version) == (1, 1)
     assert store.update(1) == row
     assert store.updates() == [row]
-    assert store.updates_of(fact.id) == [row]
+    assert ledger.of_fact(store.connection, fact.id) == [row]
     for name in ("fact_id", "steps", "digest_before", "digest_after", "algorithm", "environment"):
         assert getattr(row, name) == getattr(new, name)
     learned = store.fact(fact.id)
@@ -60,7 +62,7 @@ def test_learning_adds_a_row_to_the_ledger(store: MemoryStore) -> None:
     (event,) = store.events(after_sequence=2)
     assert (event.kind, event.fact_id, event.model_version) == (EventKind.LEARNED, fact.id, 1)
     assert event.learning == learned.learning
-    (probe,) = store.probes_of(fact.id)
+    (probe,) = probes_of(store.connection, fact.id)
     assert (probe.model_version, probe.cause_fact_id) == (1, fact.id)
     assert (probe.kind, probe.correct, probe.log_probability) == (ProbeKind.RETENTION, True, -0.25)
 
@@ -74,7 +76,7 @@ def test_an_update_on_an_old_version_is_refused_whole(store: MemoryStore) -> Non
             store.record_learned(new_update(fact.id, base), learning(), [new_probe(fact.id)])
     assert store.fact(fact.id).state is FactState.LEARNING
     assert (store.model_version(), store.last_event_sequence()) == (1, events)
-    assert store.probes_of(fact.id) == []
+    assert probes_of(store.connection, fact.id) == []
 
 
 def test_an_update_is_recorded_once(store: MemoryStore) -> None:
@@ -136,7 +138,7 @@ def test_a_resisting_fact_supersedes_nothing(store: MemoryStore) -> None:
     assert (resisted.state, resisted.reason) == (FactState.RESISTED, "step limit")
     assert resisted.learning == learning()
     assert store.fact(older.id).state is FactState.LEARNED
-    assert store.model_version() == store.probes_of(newer.id)[0].model_version == 1
+    assert store.model_version() == probes_of(store.connection, newer.id)[0].model_version == 1
     event = store.events(fact_ids=[newer.id])[-1]
     assert (event.kind, event.message) == (EventKind.RESISTED, "step limit")
     assert event.learning == learning()
@@ -147,7 +149,11 @@ def test_a_known_fact_leaves_the_ledger_alone(store: MemoryStore) -> None:
     known = store.record_known(fact.id, learning(learning_rates=()), [new_probe(fact.id)])
     assert known.state is FactState.KNOWN
     assert known == store.fact(fact.id)
-    assert (store.model_version(), store.updates(), store.updates_of(fact.id)) == (0, [], [])
+    assert (store.model_version(), store.updates(), ledger.of_fact(store.connection, fact.id)) == (
+        0,
+        [],
+        [],
+    )
     assert kinds(store, fact.id)[-1] is EventKind.KNOWN
 
 
@@ -242,7 +248,7 @@ def test_probes_come_newest_first(store: MemoryStore) -> None:
         kind = ProbeKind.FORGETTING
         probe = new_probe(fact.id, answer=answer, kind=kind, log_probability=-math.inf)
         store.record_probes([probe], 1, "cause")
-    found = store.probes_of(fact.id, limit=2)
+    found = probes_of(store.connection, fact.id, limit=2)
     assert [(probe.answer, probe.cause_fact_id) for probe in found] == [
         ("three", "cause"),
         ("two", "cause"),
@@ -254,7 +260,7 @@ def test_a_probe_may_have_samples(store: MemoryStore) -> None:
     fact = teach_claimed(store)
     sampled = new_probe(fact.id, samples=80, correct_samples=61)
     store.record_probes([new_probe(fact.id), sampled], 0)
-    found = store.probes_of(fact.id)
+    found = probes_of(store.connection, fact.id)
     assert [(p.samples, p.correct_samples) for p in found] == [(80, 61), (0, 0)]
     with pytest.raises(pysqlite3.IntegrityError):
         store.record_probes([new_probe(fact.id, samples=80, correct_samples=81)], 0)
@@ -274,29 +280,29 @@ def test_events_can_be_read_by_fact_and_from_any_place(store: MemoryStore) -> No
 
 
 def test_a_memory_belongs_to_one_model(store: MemoryStore) -> None:
-    store.bind_model("tiny", "abc")
-    store.bind_model("tiny", "abc")
-    store.bind_model("the same weights, elsewhere", "abc")
+    meta.bind_model(store.connection, "tiny", "abc")
+    meta.bind_model(store.connection, "tiny", "abc")
+    meta.bind_model(store.connection, "the same weights, elsewhere", "abc")
     with pytest.raises(OtherModelError, match=r"'tiny' \(weights abc\).*--data"):
-        store.bind_model("tiny", "other")
+        meta.bind_model(store.connection, "tiny", "other")
 
 
 def test_a_memory_is_tied_to_the_tokenizer_that_it_meets_first(store: MemoryStore):  # M2
-    store.bind_tokenizer("file", "behavior", "1.0")
-    store.bind_tokenizer("file", "behavior", "1.0")
+    meta.bind_tokenizer(store.connection, "file", "behavior", "1.0")
+    meta.bind_tokenizer(store.connection, "file", "behavior", "1.0")
     with pytest.raises(OtherTokenizerError, match="taught with another tokenizer"):
-        store.bind_tokenizer("other file", "behavior", "1.0")
+        meta.bind_tokenizer(store.connection, "other file", "behavior", "1.0")
     # Another library writes it differently, and what it does is the same.
-    store.bind_tokenizer("file as 2.0 writes it", "behavior", "2.0")
-    store.bind_tokenizer("file as 2.0 writes it", "behavior", "2.0")
+    meta.bind_tokenizer(store.connection, "file as 2.0 writes it", "behavior", "2.0")
+    meta.bind_tokenizer(store.connection, "file as 2.0 writes it", "behavior", "2.0")
     for changed in (("file", "behavior", "2.0"), ("file as 2.0 writes it", "other", "3.0")):
         with pytest.raises(OtherTokenizerError, match="--accept-drift"):
-            store.bind_tokenizer(*changed)
-    store.bind_tokenizer("file as 2.0 writes it", "other", "3.0", accept=True)
-    store.bind_tokenizer("file as 2.0 writes it", "other", "3.0")
+            meta.bind_tokenizer(store.connection, *changed)
+    meta.bind_tokenizer(store.connection, "file as 2.0 writes it", "other", "3.0", accept=True)
+    meta.bind_tokenizer(store.connection, "file as 2.0 writes it", "other", "3.0")
 
 
 def test_a_memory_is_tied_to_the_general_text_that_it_meets_first(store: MemoryStore):  # M1
-    assert store.bind_general_text("first") == "first"
-    assert store.bind_general_text("second") == "first"
-    assert store.bindings() == {"general_text": "first"}
+    assert meta.bind_general_text(store.connection, "first") == "first"
+    assert meta.bind_general_text(store.connection, "second") == "first"
+    assert meta.bindings(store.connection) == {"general_text": "first"}

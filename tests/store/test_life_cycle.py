@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from memory_store import integrity
 from memory_store.errors import FactExistsError, LedgerConflictError, WrongStateError
 from memory_store.facts import TRANSITIONS
 from memory_store.store import MemoryStore
@@ -60,7 +61,7 @@ class LifeOfFacts(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
-            assert self.store.integrity_check() == []
+            assert integrity.problems(self.store.connection) == []
             self.store.close()
             shutil.rmtree(self.folder)
 

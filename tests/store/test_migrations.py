@@ -8,7 +8,7 @@ import pytest
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from memory_store import operations, reviews, schema, taking_back
+from memory_store import integrity, operations, reviews, schema, taking_back
 from memory_store.connection import Connection, Row
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
@@ -58,7 +58,7 @@ def test_an_older_schema_comes_up_to_date_with_all_rows(older: Path, count: int)
                 {key: row[key] for key in old} for row, old in zip(after[name], rows, strict=True)
             ]
             assert kept == rows, name
-        assert store.integrity_check() == []
+        assert integrity.problems(store.connection) == []
         # What the migrations made of the rows that were there.
         assert all(row["note"] == f"from {row['accepted_at']}" for row in after["facts"])
         assert ("days" in after) == (count == 2)
@@ -93,7 +93,7 @@ def test_a_migration_that_breaks_off_leaves_all_as_it_was(older: Path) -> None:
         assert schema.lacking_migrations(connection) == list(NAMES)
     connection.close()
     with next_release(), MemoryStore.open(older) as store:
-        assert store.integrity_check() == []
+        assert integrity.problems(store.connection) == []
 
 
 def test_a_database_that_lacks_a_migration_is_not_read_without_it(older: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from memory_store import paging
 from memory_store.errors import InvalidPageTokenError
 from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.store import MemoryStore
@@ -29,7 +30,7 @@ def test_pages_show_every_fact_once(
     store.claim()
     seen, token, pages = [], "", 0
     while pages == 0 or token:
-        page, token = store.page(3, token, states)
+        page, token = paging.page(store, 3, token, states)
         assert len(page) == 3 or not token
         seen += ids(page)
         pages += 1
@@ -39,26 +40,26 @@ def test_pages_show_every_fact_once(
 
 def test_a_token_belongs_to_its_filter(store: MemoryStore) -> None:
     fill(store, 3)
-    _, token = store.page(1, "", STATES)
-    assert store.page(1, token, STATES[::-1])[0] == store.page(1, token, STATES)[0]
+    _, token = paging.page(store, 1, "", STATES)
+    assert paging.page(store, 1, token, STATES[::-1])[0] == paging.page(store, 1, token, STATES)[0]
     for other in [(), STATES[:1], (*STATES, FactState.KNOWN)]:
         with pytest.raises(InvalidPageTokenError):
-            store.page(1, token, other)
+            paging.page(store, 1, token, other)
 
 
 def test_a_token_belongs_to_its_store(store: MemoryStore, tmp_path: Path) -> None:
     fill(store, 2)
-    _, token = store.page(1)
+    _, token = paging.page(store, 1)
     with MemoryStore.open(tmp_path / "other.db") as other, pytest.raises(InvalidPageTokenError):
-        other.page(1, token)
+        paging.page(other, 1, token)
 
 
 def test_a_token_outlives_a_restart(path: Path) -> None:
     with MemoryStore.open(path) as store:
         fill(store, 2)
-        _, token = store.page(1)
+        _, token = paging.page(store, 1)
     with MemoryStore.open(path) as store:
-        assert ids(store.page(1, token)[0]) == ["fact1"]
+        assert ids(paging.page(store, 1, token)[0]) == ["fact1"]
 
 
 def test_a_token_cannot_be_altered() -> None:
@@ -77,10 +78,10 @@ def test_a_token_cannot_be_altered() -> None:
 def test_the_newest_may_come_first(store: MemoryStore, states: tuple[FactState, ...]) -> None:
     fill(store, 4)
     store.claim()
-    page, token = store.page(3, "", states, newest_first=True)
+    page, token = paging.page(store, 3, "", states, newest_first=True)
     assert ids(page) == ["fact3", "fact2", "fact1"]
     with pytest.raises(InvalidPageTokenError):
-        store.page(3, token, states)  # it belongs to its order
-    page, token = store.page(3, token, states, newest_first=True)
+        paging.page(store, 3, token, states)  # it belongs to its order
+    page, token = paging.page(store, 3, token, states, newest_first=True)
     assert (ids(page), token) == (["fact0"], "")
-    assert ids(store.page(9, "", [FactState.LEARNING], newest_first=True)[0]) == ["fact0"]
+    assert ids(paging.page(store, 9, "", [FactState.LEARNING], newest_first=True)[0]) == ["fact0"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from memory_store import integrity
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Place, PlaceKind
@@ -18,9 +19,9 @@ def test_a_backup_of_a_store_in_use_opens_and_is_equal(path: Path, store: Memory
     target = path.with_name("copy.db")
     with MemoryStore.open(path, read_only=True) as reader, store.transaction():
         store.teach(new_fact("not committed yet"))
-        reader.backup(target)
+        reader.connection.backup(target)
     with MemoryStore.open(target) as copy:
-        assert copy.integrity_check() == []
+        assert integrity.problems(copy.connection) == []
         assert copy.facts() == [fact]
         assert copy.updates() == store.updates()
         assert copy.events() == store.events(limit=len(copy.events()))
@@ -29,7 +30,7 @@ def test_a_backup_of_a_store_in_use_opens_and_is_equal(path: Path, store: Memory
 
 def test_a_backup_that_cannot_be_written_says_so(tmp_path: Path, store: MemoryStore) -> None:
     with pytest.raises(StoreUnusableError):
-        store.backup(tmp_path / "missing" / "copy.db")
+        store.connection.backup(tmp_path / "missing" / "copy.db")
     assert store.teach(new_fact()).created
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memory_store import taking_back
+from memory_store import ledger, taking_back
 from memory_store.encoding import read_policy, read_steps, write_policy, write_steps
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, Guards, LedgerKind, Policy, Step
@@ -60,8 +60,8 @@ def test_the_last_updates_are_those_of_the_lineage(store: MemoryStore) -> None:
     taking_back.finish_rollback(store, back.id, end_of_branch(2), {})
     teach_learned(store, "d")
     for limit, versions in ((1, [5]), (3, [2, 4, 5]), (9, [1, 2, 4, 5])):
-        assert [row.model_version for row in store.recent_updates(5, limit)] == versions
-    assert store.recent_updates(0, 9) == []
+        assert [row.model_version for row in ledger.recent(store.connection, 5, limit)] == versions
+    assert ledger.recent(store.connection, 0, 9) == []
 
 
 def test_a_forgotten_update_is_not_among_the_last(store: MemoryStore) -> None:
@@ -74,7 +74,7 @@ def test_a_forgotten_update_is_not_among_the_last(store: MemoryStore) -> None:
     )
     end = end_of_branch(3, facts[0].id)
     taking_back.finish_forget(store, operation.id, end, {}, [])
-    rows = store.recent_updates(store.model_version(), 9)
+    rows = ledger.recent(store.connection, store.model_version(), 9)
     assert [(row.kind, row.fact_id) for row in rows] == [
         (LedgerKind.RELEARN, facts[1].id),
         (LedgerKind.FORGET, facts[0].id),

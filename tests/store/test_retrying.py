@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_store import switching, taking_back
+from memory_store import switching, taking_back, teaching
 from memory_store.errors import FactNotFoundError, WrongStateError
 from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
@@ -58,7 +58,7 @@ def test_what_was_noted_at_its_old_position_goes_along(store: MemoryStore) -> No
     taking_back.close_forget(store, operation.id)
     moved, _ = retry_fact(store, fact.id)
     assert moved.position > fact.position
-    assert store.traceparent(moved.position) == "00-a-b-01"
+    assert teaching.traceparent(store.connection, moved.position) == "00-a-b-01"
     assert taking_back.not_held_on_branch(store, operation.id)["quarantined"] == 1
 
 

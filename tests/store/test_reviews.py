@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import reviews, schedule, taking_back
+from memory_store import integrity, reviews, schedule, taking_back
 from memory_store.errors import LedgerConflictError, WrongStateError
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     EventKind,
@@ -47,7 +48,7 @@ def clock() -> Clock:
 def store(tmp_path: Path, clock: Clock) -> Iterator[MemoryStore]:
     with MemoryStore.open(tmp_path / "memory.db", now=clock) as opened:
         yield opened
-        assert opened.integrity_check() == []
+        assert integrity.problems(opened.connection) == []
 
 
 def review(store: MemoryStore, fact: Fact, outcome: ReviewOutcome = HELD) -> Update | None:
@@ -193,9 +194,9 @@ def test_a_quiet_review_is_a_probe_and_no_event(store: MemoryStore) -> None:
     for _ in range(3):
         assert review(store, fact) is None
     assert (store.events(), store.updates()) == (events, ledger)
-    assert [(p.kind, p.model_version, p.cause_fact_id) for p in store.probes_of(fact.id)] == [
-        (ProbeKind.RETENTION, 1, "")
-    ] * 3
+    assert [
+        (p.kind, p.model_version, p.cause_fact_id) for p in probes_of(store.connection, fact.id)
+    ] == [(ProbeKind.RETENTION, 1, "")] * 3
     assert store.fact(fact.id) == fact
     assert [r.outcome for r in reviews.of_fact(store, fact.id)] == [HELD] * 3
 
@@ -210,7 +211,7 @@ def test_teaching_again_is_a_row_a_probe_of_each_version_and_an_event(store: Mem
     assert store.model_version() == row.model_version == 3
     after = store.fact(fact.id)
     assert (after.state, after.learning) == (FactState.LEARNED, learning(model_version=3))
-    probes = store.probes_of(fact.id)
+    probes = probes_of(store.connection, fact.id)
     assert [(p.model_version, p.cause_fact_id) for p in probes] == [(3, fact.id), (2, "")]
     event = store.events()[-1]
     assert (event.kind, event.fact_id, event.model_version) == (EventKind.RETAUGHT, fact.id, 3)
@@ -222,7 +223,7 @@ def test_a_review_of_other_weights_is_refused_and_leaves_nothing(store: MemorySt
     for outcome in (HELD, RETAUGHT):
         with pytest.raises(LedgerConflictError, match="at 1"):
             reviews.record_review(store, new_review(fact.id, 0, outcome))
-    assert store.probes_of(fact.id) == []
+    assert probes_of(store.connection, fact.id) == []
     assert reviews.of_fact(store, fact.id) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import schema, schema_copies
+from memory_store import integrity, schema, schema_copies
 from memory_store.connection import IN_MEMORY, Connection
 from memory_store.errors import StoreUnusableError
 from memory_store.schema_copies import KEPT_DAYS, copies_of, remove_copies, remove_outdated
@@ -47,7 +47,7 @@ def test_the_copy_is_the_database_of_before(path: Path) -> None:
     path.unlink()
     copy.rename(path)
     with MemoryStore.open(path) as store:
-        assert store.integrity_check() == []
+        assert integrity.problems(store.connection) == []
 
 
 def test_what_needs_no_migration_is_not_copied(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memory_store import reviews, rollback_states, switching, taking_back, writer
+from memory_store import integrity, reviews, rollback_states, switching, taking_back, writer
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, OperationState, ReviewOutcome
@@ -132,7 +132,7 @@ async def test_steps_come_to_the_same_as_one_transaction_though_it_is_killed_in_
                 row["superseded_by"] = number.get(row["superseded_by"])
                 row["id"] = row["sample_key"] = None
             found.append((rows, store.counts(), [event.kind for event in store.events()]))
-            assert store.integrity_check() == []
+            assert integrity.problems(store.connection) == []
             operation = taking_back.operation_of(store, 1)
             assert operation.proof is not None
             assert (operation.state is OperationState.DONE) == ("roll" in name)

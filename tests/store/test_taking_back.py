@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from memory_store import taking_back
+from memory_store import ledger, taking_back
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
 from memory_store.provenance import influences_on
 from memory_store.store import MemoryStore
@@ -65,10 +65,10 @@ def test_the_lineage_of_a_version_goes_over_its_parents_only(store: MemoryStore)
         (LedgerKind.ROLLBACK, 2),
         (LedgerKind.TEACH, 4),
     ]
-    assert store.lineage(5) == [1, 2, 4, 5]
-    assert store.lineage(3) == [1, 2, 3]
-    assert store.lineage(0) == store.lineage(6) == []
-    assert [row.model_version for row in store.updates_at([1, 5, 9])] == [1, 5]
+    assert ledger.lineage(store.connection, 5) == [1, 2, 4, 5]
+    assert ledger.lineage(store.connection, 3) == [1, 2, 3]
+    assert ledger.lineage(store.connection, 0) == ledger.lineage(store.connection, 6) == []
+    assert [row.model_version for row in ledger.at_versions(store.connection, [1, 5, 9])] == [1, 5]
 
 
 def test_a_branch_is_served_from_its_end_on_and_not_before(store: MemoryStore) -> None:
@@ -96,8 +96,8 @@ def test_a_branch_is_served_from_its_end_on_and_not_before(store: MemoryStore) -
         store, operation.id, end_of_branch(5, facts[0].id), {"retained": 2}, []
     )
     assert (row.kind, row.model_version, store.model_version()) == (LedgerKind.FORGET, 6, 6)
-    assert store.lineage(6) == [4, 5, 6]
-    assert store.lineage(3) == [1, 2, 3]
+    assert ledger.lineage(store.connection, 6) == [4, 5, 6]
+    assert ledger.lineage(store.connection, 3) == [1, 2, 3]
     states = [store.fact(fact.id).state for fact in facts]
     assert states == [FactState.FORGOTTEN, FactState.LEARNED, FactState.LEARNED]
     assert [store.fact(f.id).learning for f in facts[1:]] == [
@@ -233,7 +233,7 @@ def test_a_known_fact_that_no_update_rehearsed_does_not_hold_a_version_back(
         taking_back.finish_forget(store, operation.id, end, {}, [])
         taking_back.close_forget(store, operation.id)
     head = store.model_version()
-    first, *_ = store.lineage(head)
+    first, *_ = ledger.lineage(store.connection, head)
     assert store.update(first).fact_id == kept.id
     assert taking_back.request_rollback(store, head).to_version == head
 
@@ -244,7 +244,10 @@ def test_a_rollback_to_the_base_forgets_what_was_held(store: MemoryStore) -> Non
     operation = taking_back.request_rollback(store, 0)
     taking_back.begin_operation(store, operation.id)
     row = taking_back.finish_rollback(store, operation.id, end_of_branch(0), {})
-    assert (row.parent_version, store.lineage(row.model_version)) == (0, [row.model_version])
+    assert (row.parent_version, ledger.lineage(store.connection, row.model_version)) == (
+        0,
+        [row.model_version],
+    )
     assert store.fact(older.id).state is FactState.FORGOTTEN
     assert store.fact(newer.id).state is FactState.FORGOTTEN
     assert store.fact(waiting.id).state is FactState.QUEUED

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from memory_store import integrity
 from memory_store.connection import Connection, SqlValue
 from memory_store.errors import (
     FactExistsError,
@@ -262,7 +263,7 @@ def test_many_facts_get_the_answers_that_they_would_get_one_by_one(
         assert told(together) == told(singly)
         assert [type(a).__name__ for a in together].count("Accepted") == 8
         for which in (store, other):
-            assert which.integrity_check() == []
+            assert integrity.problems(which.connection) == []
         at = store.now()
         assert [replace(f, id="", accepted_at=at, updated_at=at) for f in store.facts()] == [
             replace(f, id="", accepted_at=at, updated_at=at) for f in other.facts()

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from memory_store import (
     erasing,
-    probes,
     provenance,
     reviews,
     rollback_states,
@@ -24,6 +23,8 @@ from memory_store.compacting import space
 from memory_store.errors import OperationEndedError
 from memory_store.in_memory import open_in_memory
 from memory_store.lines import line_of
+from memory_store.probes import COLUMNS as PROBE_COLUMNS
+from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.thinning import ENDINGS, KeptProbe, Removed, Thinning, kept, thinned_up_to
 from memory_store.vocabulary import (
@@ -120,7 +121,7 @@ def test_exactly_what_the_rule_does_not_keep_is_removed(
                 log_probability=probability - 1,
             )
             store.record_probes([probe], 1 + number % facts)
-        before = {fact.id: store.probes_of(fact.id, 1000) for fact in taught}
+        before = {fact.id: probes_of(store.connection, fact.id, 1000) for fact in taught}
         untouched = {table: rows(store, table) for table in NEVER_TOUCHED}
         events = store.events()
         removed = thinned(store, keep_events)
@@ -138,8 +139,8 @@ def test_exactly_what_the_rule_does_not_keep_is_removed(
             ]
             keeps = kept(probes)
             left = [p for n, p in enumerate(reversed(before[fact.id])) if n in keeps]
-            assert store.probes_of(fact.id, 1000) == left[::-1]
-        left_probes = sum(len(store.probes_of(fact.id, 1000)) for fact in taught)
+            assert probes_of(store.connection, fact.id, 1000) == left[::-1]
+        left_probes = sum(len(probes_of(store.connection, fact.id, 1000)) for fact in taught)
         assert removed.probes == sum(map(len, before.values())) - left_probes
         up_to = thinned_up_to(store)
         assert up_to in (0, len(events) - keep_events)
@@ -150,7 +151,7 @@ def test_exactly_what_the_rule_does_not_keep_is_removed(
 
 def test_probes_that_stay_are_moved_with_all_their_columns(store: MemoryStore) -> None:
     columns = store.connection.execute("SELECT name FROM pragma_table_info('probes')")
-    assert {row["name"] for row in columns} == {"id", *probes.COLUMNS}
+    assert {row["name"] for row in columns} == {"id", *PROBE_COLUMNS}
 
 
 def test_what_stays_fills_pages(store: MemoryStore) -> None:
@@ -191,7 +192,7 @@ def test_a_pass_waits_until_enough_probes_are_new(store: MemoryStore) -> None:
     assert thinned(store, fully=False) == Removed()
     store.record_probes([new_probe(fact.id)] * 1000, 1)
     assert thinned(store, fully=False).probes == 1018
-    assert len(store.probes_of(fact.id)) == 2
+    assert len(probes_of(store.connection, fact.id)) == 2
     assert thinned(store, fully=False) == Removed()
 
 
@@ -319,9 +320,9 @@ def test_what_older_releases_wrote_out_is_made_compact(store: MemoryStore) -> No
         )
     store.connection.execute("UPDATE events SET learning = (SELECT learning FROM facts)")
     store.teach(new_fact("And what else?"))
-    before, events = store.probes_of(fact.id), store.events()
+    before, events = probes_of(store.connection, fact.id), store.events()
     thinned(store, 1)
-    assert store.probes_of(fact.id) == before
+    assert probes_of(store.connection, fact.id) == before
     written = rows(store, "probes")
     assert [row[3:6] for row in written] == [("", "", ""), ("", "", "Charlotte")]
     assert store.events() == [events[2], events[3]]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from memory_store import integrity
+from memory_store.connection import Connection
 from memory_store.errors import (
     FactNotFoundError,
     StoreClosedError,
@@ -247,7 +249,7 @@ async def test_nothing_is_acknowledged_if_the_commit_fails(watched: Watched, pat
     await watched.threads.close()
     with MemoryStore.open(path) as store:
         assert [fact.id for fact in store.facts()] == [kept]
-        assert store.integrity_check() == []
+        assert integrity.problems(store.connection) == []
 
 
 @pytest.mark.asyncio
@@ -342,16 +344,16 @@ async def test_closing_waits_for_a_log_that_is_being_emptied(
     threads = await StoreThreads.open(path)
     await threads.write(lambda store: store.teach(new_fact("Sky?")))
     begun, go_on = threading.Event(), threading.Event()
-    checkpoint = MemoryStore.checkpoint
+    checkpoint = Connection.checkpoint
 
-    def held_up(store: MemoryStore) -> bool:
+    def held_up(connection: Connection) -> bool:
         if threading.current_thread().name.startswith("memory-"):
-            return checkpoint(store)
+            return checkpoint(connection)
         begun.set()
         assert go_on.wait(60)
         return True
 
-    monkeypatch.setattr(MemoryStore, "checkpoint", held_up)
+    monkeypatch.setattr(Connection, "checkpoint", held_up)
     emptying = asyncio.ensure_future(threads.empty_log())
     await asyncio.to_thread(begun.wait)
     emptying.cancel()
@@ -415,25 +417,25 @@ async def test_a_checkpoint_that_fails_is_fatal(path: Path) -> None:
     with MemoryStore.open(path) as store:
         assert [fact.id for fact in store.facts()][:1] == [kept.fact.id]
         assert len(store.facts()) == 2  # it was committed, but nobody was told so
-        assert store.integrity_check() == []
+        assert integrity.problems(store.connection) == []
 
 
 @pytest.mark.asyncio
-async def test_a_checkpoint_that_finds_the_disk_full_is_tried_again(path: Path) -> None:
-    class FullDisk(MemoryStore):
-        attempts = 0
+async def test_a_checkpoint_that_finds_the_disk_full_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
 
-        def shorten_log(self, pages: int) -> None:
-            FullDisk.attempts += 1
-            raise StoreUnusableError("no space")
+    def full(connection: Connection, pages: int) -> None:
+        attempts.append(pages)
+        raise StoreUnusableError("no space")
 
+    monkeypatch.setattr(Connection, "shorten_log", full)
     fatal: list[StoreFailedError] = []
-    threads = await StoreThreads.open(
-        path, on_fatal=fatal.append, open_store=FullDisk.open, log_pages=1
-    )
+    threads = await StoreThreads.open(path, on_fatal=fatal.append, log_pages=1)
     for number in range(3):
         await threads.write(partial(MemoryStore.teach, new=new_fact(f"q{number}")))
-    assert FullDisk.attempts == 3
+    assert len(attempts) == 3
     assert fatal == []
     assert len(await threads.read(MemoryStore.facts)) == 3
     await threads.close()

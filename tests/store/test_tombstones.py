@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_store import operations, reviews, taking_back, tombstones
+from memory_store import ledger, operations, reviews, taking_back, tombstones
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
 from tests.store.builders import (
@@ -168,8 +168,8 @@ def test_what_another_operation_is_learning_again_is_not_taken_for_forgotten(
     operation = taking_back.begin_operation(store, operation.id)
     taking_back.finish_forget(store, operation.id, end_of_branch(0, fact.id), {}, [])
     taking_back.close_forget(store, operation.id)
-    assert store.model_version() not in store.lineage(row.model_version)
-    assert row.model_version not in store.lineage(store.model_version())
+    assert store.model_version() not in ledger.lineage(store.connection, row.model_version)
+    assert row.model_version not in ledger.lineage(store.connection, store.model_version())
     assert store.fact(fact.id).state is FactState.FORGOTTEN
 
 

@@ -13,7 +13,7 @@ from agent.learning.records import Example, Opening, Outcome
 from agent.scheduling import cleaning, loop
 from agent.scheduling.operating import OperationSettings
 from agent.scheduling.snapshotting import SnapshotKeeper
-from memory_store import reviews, taking_back
+from memory_store import ledger, reviews, taking_back
 from memory_store.errors import WrongStateError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -314,7 +314,7 @@ async def _one_row(memory: Memory, operation: Operation) -> int:
 
     def relearn(store: MemoryStore) -> int:
         taking_back.begin_operation(store, operation.id)
-        fact, [row] = store.fact("fact-b"), store.updates_of("fact-b")
+        fact, [row] = store.fact("fact-b"), ledger.of_fact(store.connection, "fact-b")
         update = NewUpdate(
             fact_id=fact.id,
             base_version=0,

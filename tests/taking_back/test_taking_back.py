@@ -16,8 +16,9 @@ from agent.errors import DriftError, LearnerUnavailableError, LearningFailedErro
 from agent.learning.checkpoint import prepare_snapshot
 from agent.learning.learner import Learner
 from agent.learning.snapshots import UNFINISHED
-from memory_store import taking_back
+from memory_store import ledger, taking_back
 from memory_store.errors import WrongStateError
+from memory_store.probes import of_fact as probes_of
 from memory_store.vocabulary import FactState, OperationState
 from tests.taking_back.in_process import POLICY, Deaths, InProcessLearner
 from tests.taking_back.memory import FACTS, SETTLE_SECONDS, running_memory
@@ -224,7 +225,7 @@ async def test_what_is_tried_again_keeps_the_policy_that_was_in_force(
         fact = await memory.store.read(lambda store: store.fact("other"))
         assert fact.tried_policy == policy
         assert fact.state is (FactState.RESISTED if policy is not POLICY else FactState.LEARNED)
-        rows = await memory.store.read(lambda store: store.updates_of("other"))
+        rows = await memory.store.read(lambda store: ledger.of_fact(store.connection, "other"))
         assert [row.policy for row in rows] == ([policy] if policy is POLICY else [])
 
 
@@ -374,7 +375,7 @@ async def test_a_ledger_that_replays_differently_is_refused_unless_accepted(
             await memory.settle()
             assert memory.learner.version == version + 1
             digest = memory.learner.digest
-            probes = await memory.store.read(lambda store: store.probes_of("fact-a"))
+            probes = await memory.store.read(lambda store: probes_of(store.connection, "fact-a"))
             assert probes[0].model_version == version + 1
         # From then on what was accepted is what must come out.
         async with running_memory(tmp_path) as memory:

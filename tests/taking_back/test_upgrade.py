@@ -19,7 +19,7 @@ from agent.learning.algorithm import ALGORITHM
 from agent.learning.environment import make_deterministic
 from agent.learning.presets import NONE
 from agent.learning.snapshots import snapshot_folders
-from memory_store import rollback_states, taking_back
+from memory_store import ledger, rollback_states, taking_back
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, NewFact, OperationState
@@ -126,7 +126,9 @@ async def test_two_hundred_facts_are_served_forgotten_and_erased(
 async def lineage_is_new(memory: Memory, nearest: int) -> None:
     """Whether what is served is the older release's up to a version, and today's from there."""
     rows = await memory.store.read(
-        lambda store: store.updates_at(store.lineage(store.model_version()))
+        lambda store: ledger.at_versions(
+            store.connection, ledger.lineage(store.connection, store.model_version())
+        )
     )
     algorithms = {row.algorithm for row in rows if row.model_version > nearest and row.steps}
     assert algorithms == {ALGORITHM}
@@ -230,7 +232,9 @@ async def test_a_rollback_that_the_older_release_had_begun_undoes_what_a_start_q
             "fact-d": "forgotten",
         }
         rows = await memory.store.read(
-            lambda store: store.updates_at(store.lineage(store.model_version()))
+            lambda store: ledger.at_versions(
+                store.connection, ledger.lineage(store.connection, store.model_version())
+            )
         )
         assert [row.fact_id for row in rows if row.steps] == ["fact-a", "fact-b", "fact-c"]
 

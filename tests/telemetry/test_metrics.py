@@ -17,6 +17,7 @@ from agent.learning.snapshots import folder_of
 from agent.telemetry.exposition import exposed
 from agent.telemetry.metrics import Metrics
 from agent.telemetry.standing import from_thread, look
+from memory_store import meta
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
@@ -81,7 +82,7 @@ async def test_how_things_stand_is_looked_up(tmp_path: Path) -> None:
     for file in folder_of(snapshots, 12).iterdir():  # the newest cannot be read
         file.unlink()
     assert not found.learning_paused
-    await store.write(partial(MemoryStore.pause_learning, paused=True))
+    await store.write(lambda store: meta.pause_learning(store.connection, paused=True))
     found = await look(store, database, snapshots, lambda: (True, 0))
     assert found.learning_paused
     assert found.snapshot_version == 4

@@ -27,6 +27,7 @@ from agent.telemetry.otel import OpenTelemetry
 from agent.telemetry.tracing import NO_TRACING, tracing_to
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
+from memory_store import teaching
 from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
 from tests.scheduling.conftest import POLICY
@@ -129,7 +130,7 @@ async def test_a_fact_taught_without_tracing_is_learned_in_a_trace_of_its_own(
     )
     request = pb.TeachRequest(question="Sky?", answer="right", fact_id="fact-1")
     await servicer.Teach(request, None)  # type: ignore[arg-type]
-    assert await store.read(lambda store: store.traceparent(1)) is None
+    assert await store.read(lambda store: teaching.traceparent(store.connection, 1)) is None
     await store.close()
     traced = Traced()
     await traced.learn(path, "fact-1")

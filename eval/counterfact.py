@@ -133,10 +133,6 @@ class CounterFactReport:
             "after": self.after.as_json(),
         }
 
-    def as_markdown(self) -> str:
-        """A table of this teacher alone."""
-        return counterfact_table([self])
-
 
 def run_counterfact(
     teacher: ScoringTeacher, rows: Sequence[CounterFactRow], progress: Callable[[int, int], None]

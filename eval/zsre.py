@@ -88,10 +88,6 @@ class ZsreReport:
             "after": self.after.as_json(),
         }
 
-    def as_markdown(self) -> str:
-        """A table of this teacher alone."""
-        return zsre_table([self])
-
 
 @dataclass(frozen=True, slots=True)
 class _Asked:

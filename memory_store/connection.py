@@ -165,10 +165,6 @@ class Connection:
                 raise not_in_place(file)
             self._identities[number] = found
 
-    def sqlite_version(self) -> str:
-        """Version of the SQLite library in use."""
-        return str(self.execute("SELECT sqlite_version() AS version")[0]["version"])
-
     def checkpoint(self) -> bool:
         """Moves the write-ahead log into the database file and empties it.
 

@@ -194,25 +194,6 @@ def of_line(store: MemoryStore, ids: Sequence[int], line: Line) -> list[Review]:
     ]
 
 
-def places_of_rows(store: MemoryStore, line: Sequence[int]) -> dict[int, int]:
-    """The rows of a line that taught a fact again, each with the place of its review.
-
-    Returns:
-        `after_position` by model version.
-    """
-    rows = store.connection.execute(
-        "WITH line AS (SELECT value AS version FROM json_each(?))"
-        " SELECT retaught_version AS version, after_position FROM reviews"
-        " WHERE outcome = 'retaught' AND retaught_version IN line"
-        " UNION ALL"
-        " SELECT again.model_version, after_position FROM reviewed_again AS again"
-        " JOIN reviews ON reviews.id = review_id"
-        " WHERE again.outcome = 'retaught' AND again.model_version IN line",
-        [write_json(list(line))],
-    )
-    return {int(row["version"]): int(row["after_position"]) for row in rows}
-
-
 def note_again(
     store: MemoryStore,
     operation_id: int,
@@ -228,14 +209,6 @@ def note_again(
         " model_version) VALUES (?, ?, ?, ?, ?, ?)",
         [operation_id, review.id, outcome.value, reason, write_learning(learning), model_version],
     )
-
-
-def done_again(store: MemoryStore, operation_id: int) -> set[int]:
-    """Ids of the reviews that are on the branch of an operation already."""
-    rows = store.connection.execute(
-        "SELECT review_id FROM reviewed_again WHERE operation_id = ?", [operation_id]
-    )
-    return {int(row["review_id"]) for row in rows}
 
 
 def last_done_again(store: MemoryStore, operation_id: int) -> int:
@@ -279,15 +252,6 @@ def settle(store: MemoryStore, line: Collection[int] | Line, fact_ids: Sequence[
         facts.note_learning(store.connection, fact_id, learning)
         if fact.state in HELD:
             schedule.begin(store.connection, fact.position, store.now(), row["model_version"])
-
-
-def taught_again(store: MemoryStore) -> list[str]:
-    """Ids of all facts that a review taught again, on whatever line."""
-    rows = store.connection.execute(
-        "SELECT fact_id FROM reviews WHERE outcome = 'retaught' UNION SELECT fact_id FROM reviews"
-        " JOIN reviewed_again ON review_id = reviews.id WHERE reviewed_again.outcome = 'retaught'"
-    )
-    return [row["fact_id"] for row in rows]
 
 
 def _same(learning: Learning, newest: Learning | None) -> bool:

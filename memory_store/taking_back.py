@@ -7,12 +7,11 @@ head is served, and moves the head in its last transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from memory_store import (
-    branches,
     erasing,
     facts,
     ledger,
@@ -27,7 +26,6 @@ from memory_store import (
 from memory_store.branches import (
     Beginning,
     count_to_repeat,
-    facts_to_repeat,
     find_beginning,
     nothing_is_missing,
 )
@@ -64,9 +62,6 @@ NOT_HELD = (
     FactState.QUARANTINED,
     FactState.FORGOTTEN,
 )
-EVERYTHING = 2**62  # a limit that is none
-# States of facts that the learner was given.
-TRIED = tuple(state for state in FactState if state not in (FactState.QUEUED, FactState.LEARNING))
 
 
 def request_forget(store: MemoryStore, fact_id: str, *, erase: bool = False) -> Operation:
@@ -562,18 +557,6 @@ def list_operations(
     return page, encode_page_token(page[-1].id, ("operations",), secret)
 
 
-def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
-    """All facts that follow the forgotten one and are not on the branch yet, in order."""
-    return facts_to_repeat(store, operation, EVERYTHING)
-
-
-def reviews_to_repeat(store: MemoryStore, operation: Operation) -> list[Review]:
-    """All reviews of other facts that are not on the branch yet, in order."""
-    line = line_of(store.connection, store.model_version())
-    found = branches.next_inputs(store, operation, line, 0, EVERYTHING).next
-    return [repeated for repeated in found if isinstance(repeated, Review)]
-
-
 def not_held_on_branch(store: MemoryStore, operation_id: int) -> dict[str, int]:
     """How many facts resisted there, and how many failed."""
     rows = store.connection.execute(
@@ -583,15 +566,6 @@ def not_held_on_branch(store: MemoryStore, operation_id: int) -> dict[str, int]:
     found = {row["verdict"]: int(row["count"]) for row in rows}
     states = (FactState.RESISTED, FactState.QUARANTINED)
     return {state.value: found.get(state.value, 0) for state in states}
-
-
-def all_facts(
-    store: MemoryStore, states: Sequence[FactState], after_position: int = 0
-) -> Iterator[Fact]:
-    """All facts in some states, in order."""
-    while page := store.facts(after_position=after_position, limit=500, states=states):
-        yield from page
-        after_position = page[-1].position
 
 
 def record_drift(store: MemoryStore, end: NewUpdate) -> Update:

@@ -11,7 +11,7 @@ counting estimates.
 
 It varies less than plain counting where the answer is rare. Where it is frequent it varies more:
 the sum can exceed 1. And it cannot know what it never met: beginnings that no sample has, but that
-make the answer likely (`effective_samples` warns of it), and other spellings that no sample says.
+make the answer likely, and other spellings that no sample says.
 """
 
 from __future__ import annotations
@@ -52,12 +52,6 @@ class Estimate:
             return 0.0, z * z / (self.samples + z * z)
         half = z * self.standard_error
         return max(0.0, self.probability - half), min(1.0, self.probability + half)
-
-    @property
-    def effective_samples(self) -> float:
-        """How many samples of equal value would vary as much; where few, trust no interval."""
-        spread = self.samples * self.standard_error**2
-        return self.samples / (1 + spread / self.probability**2) if self.probability else math.nan
 
     @property
     def gain(self) -> float:

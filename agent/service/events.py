@@ -122,11 +122,6 @@ class EventHub:
             self._stored.clear()
         self._passing.clear()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
     def close(self) -> None:
         """Ends every stream. An open one would delay the stop of the server by its grace period."""
         self._closed = True

@@ -78,7 +78,6 @@ def test_the_table_has_a_row_for_each_teacher():
     assert len(rows) == 2
     assert rows[0].startswith("| fake | 2 | 50.0 (9.5 to 90.5) | 80.0 (")
     assert rows[0].count("|") == heading.count("|")
-    assert report().as_markdown().splitlines()[2] == rows[0]
 
 
 def test_no_rows_give_valid_json():

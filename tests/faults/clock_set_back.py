@@ -108,12 +108,14 @@ async def _watch(
     hub: EventHub, store: StoreThreads, chance: random.Random, seen: list[int]
 ) -> None:
     """Resumes after the last event seen whenever its connection breaks, until the hub closes."""
-    while not hub.is_closed:
+    connected = True
+    while connected:
+        connected = False  # the stream ends by itself only when the hub closes
         stream = hub.watch(store, seen[-1] if seen else 0, together=3)
         async with aclosing(stream):
             async for some in stream:
                 seen += [each.event.sequence for each in some if each.event.sequence]
-                if chance.random() < 0.3:
+                if connected := chance.random() < 0.3:
                     break
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from memory_store import integrity, ledger, reviews
+from memory_store import integrity, ledger
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import LedgerKind, Update
@@ -93,7 +93,7 @@ def check_memory(
     if problems:
         findings.diverge(f"{where}: {problems}")
     # A review may teach a fact once more, and says by which row.
-    reviewed = reviews.places_of_rows(store, [row.model_version for row in updates])
+    reviewed = _rows_of_reviews(store)
     taught = [row for row in updates if row.model_version not in reviewed]
     if not learned_again:
         findings.applied_twice += _repeated([row for row in taught if row.kind is LedgerKind.TEACH])
@@ -101,6 +101,14 @@ def check_memory(
     findings.applied_twice += _repeated(
         [row for row in taught if row.kind in TAUGHT and row.model_version in on_line]
     )
+
+
+def _rows_of_reviews(store: MemoryStore) -> set[int]:
+    rows = store.connection.execute(
+        "SELECT retaught_version AS version FROM reviews WHERE outcome = 'retaught'"
+        " UNION SELECT model_version FROM reviewed_again WHERE outcome = 'retaught'"
+    )
+    return {int(row["version"]) for row in rows}
 
 
 def _broken_chain(lineage: Sequence[Update]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory_store import erasing
+from memory_store import branches, erasing
+from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     Fact,
@@ -14,10 +15,14 @@ from memory_store.vocabulary import (
     NewProbe,
     NewReview,
     NewUpdate,
+    Operation,
     ProbeKind,
+    Review,
     ReviewOutcome,
     Step,
 )
+
+NO_LIMIT = 2**62
 
 
 class Clock:
@@ -86,6 +91,18 @@ def teach_learned(store: MemoryStore, question: str = "Who wrote Emma?", answer=
     fact = teach_claimed(store, question, answer)
     store.record_learned(new_update(fact.id, store.model_version()), learning())
     return store.fact(fact.id)
+
+
+def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
+    """All facts that follow the forgotten one and are not on the branch yet, in order."""
+    return branches.facts_to_repeat(store, operation, NO_LIMIT)
+
+
+def reviews_to_repeat(store: MemoryStore, operation: Operation) -> list[Review]:
+    """All reviews of other facts that are not on the branch yet, in order."""
+    line = line_of(store.connection, store.model_version())
+    found = branches.next_inputs(store, operation, line, 0, NO_LIMIT).next
+    return [repeated for repeated in found if isinstance(repeated, Review)]
 
 
 def end_of_branch(base_version: int, fact_id: str = "") -> NewUpdate:

@@ -247,7 +247,6 @@ def test_the_integrity_check_finds_a_wrong_count(path: Path) -> None:
         store.teach(new_fact())
         store.connection.execute("UPDATE state_counts SET count = 7 WHERE state = 'known'")
         assert integrity.problems(store.connection) == ["the count of known facts is wrong"]
-        assert store.connection.sqlite_version() == pysqlite3.sqlite_version
 
 
 def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:

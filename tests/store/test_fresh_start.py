@@ -15,6 +15,7 @@ from memory_store.writer import StoreThreads
 from tests.store.builders import (
     Clock,
     end_of_branch,
+    facts_to_relearn,
     learning,
     new_fact,
     new_update,
@@ -62,7 +63,7 @@ def lived(path: Path) -> dict[str, str]:
         assert taking_back.finish_if_not_held(store, operation.id)
         begun = taking_back.request_forget(store, ids["known?"])
         branch = taking_back.begin_operation(store, begun.id).branch_version or 0
-        for fact in taking_back.facts_to_relearn(store, begun):
+        for fact in facts_to_relearn(store, begun):
             update = new_update(fact.id, branch)
             row = taking_back.record_relearned(
                 *(store, begun.id, fact, FactState.LEARNED, "", learning(), update)
@@ -162,7 +163,7 @@ def test_no_step_changes_more_rows_than_its_limit(
         teach_learned(store, f"q{place}?")
     operation = taking_back.request_forget(store, first.id)
     branch = taking_back.begin_operation(store, operation.id).branch_version or 0
-    for fact in taking_back.facts_to_relearn(store, operation):
+    for fact in facts_to_relearn(store, operation):
         row = taking_back.record_relearned(
             *(store, operation.id, fact, FactState.LEARNED, "", learning()),
             update=new_update(fact.id, branch),
@@ -194,7 +195,7 @@ def test_an_operation_begins_again_on_an_empty_branch(store: MemoryStore) -> Non
     operation = taking_back.request_forget(store, first.id)
     for _ in range(2):
         branch = taking_back.begin_operation(store, operation.id).branch_version or 0
-        assert [fact.id for fact in taking_back.facts_to_relearn(store, operation)] == [second.id]
+        assert [fact.id for fact in facts_to_relearn(store, operation)] == [second.id]
         taking_back.record_relearned(
             *(store, operation.id, second, FactState.LEARNED, "", learning()),
             update=new_update(second.id, branch),

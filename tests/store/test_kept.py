@@ -15,6 +15,7 @@ from memory_store.vocabulary import FactState, NewFact, Operation, OperationKind
 from tests.store.builders import (
     Clock,
     end_of_branch,
+    facts_to_relearn,
     learning,
     new_fact,
     new_update,
@@ -52,7 +53,7 @@ def carry_out(store: MemoryStore, operation: Operation) -> None:
     if not taking_back.finish_if_not_held(store, operation.id):
         begun = taking_back.begin_operation(store, operation.id)
         branch = begun.branch_version or 0
-        for fact in taking_back.facts_to_relearn(store, begun):
+        for fact in facts_to_relearn(store, begun):
             row = taking_back.record_relearned(
                 store,
                 operation.id,

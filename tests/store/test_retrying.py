@@ -11,6 +11,7 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, FactState
 from tests.store.builders import (
     end_of_branch,
+    facts_to_relearn,
     ids,
     learning,
     new_fact,
@@ -70,7 +71,7 @@ def test_it_is_learned_again_on_a_branch_at_its_new_place(store: MemoryStore) ->
     store.claim()
     store.record_known(given_up.id, learning())
     operation = taking_back.request_forget(store, learned.id)
-    assert ids(taking_back.facts_to_relearn(store, operation)) == [given_up.id]
+    assert ids(facts_to_relearn(store, operation)) == [given_up.id]
 
 
 def retry_is_refused(store: MemoryStore, fact_id: str, reason: str) -> bool:

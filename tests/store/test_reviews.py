@@ -31,6 +31,7 @@ from tests.store.builders import (
     new_probe,
     new_review,
     new_update,
+    reviews_to_repeat,
     teach_claimed,
     teach_learned,
 )
@@ -273,7 +274,7 @@ def repeat(
 ) -> Update | None:
     """Repeats the review that is first now; which has this id."""
     operation = taking_back.operation_of(store, operation.id)
-    again = taking_back.reviews_to_repeat(store, operation)[0]
+    again = reviews_to_repeat(store, operation)[0]
     assert again.id == number
     found = new_review(again.fact_id, operation.branch_version or 0, outcome)
     return taking_back.record_reviewed_again(store, operation.id, again, found)
@@ -286,7 +287,7 @@ def end(store: MemoryStore, operation: Operation, fact: Fact) -> None:
 
 
 def to_repeat(store: MemoryStore, operation: Operation) -> list[int]:
-    return [review.id for review in taking_back.reviews_to_repeat(store, operation)]
+    return [review.id for review in reviews_to_repeat(store, operation)]
 
 
 def test_the_place_is_after_all_that_was_processed_and_before_what_waits(

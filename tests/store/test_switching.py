@@ -18,10 +18,12 @@ from memory_store.writer import StoreThreads
 from tests.store.builders import (
     Clock,
     end_of_branch,
+    facts_to_relearn,
     learning,
     new_fact,
     new_review,
     new_update,
+    reviews_to_repeat,
     teach_claimed,
     teach_learned,
 )
@@ -51,7 +53,7 @@ def forget(store: MemoryStore, fact_id: str) -> None:
     operation = taking_back.request_forget(store, fact_id)
     operation = taking_back.begin_operation(store, operation.id)
     branch = operation.branch_version or 0
-    for fact in taking_back.facts_to_relearn(store, operation):
+    for fact in facts_to_relearn(store, operation):
         fell = fact.question == "known?"
         row = taking_back.record_relearned(
             *(store, operation.id, fact),
@@ -61,7 +63,7 @@ def forget(store: MemoryStore, fact_id: str) -> None:
             None if fell else new_update(fact.id, branch),
         )
         branch = row.model_version if row else branch
-    for again in taking_back.reviews_to_repeat(store, operation):
+    for again in reviews_to_repeat(store, operation):
         review = new_review(again.fact_id, branch, ReviewOutcome.RETAUGHT)
         row = taking_back.record_reviewed_again(store, operation.id, again, review)
         assert row is not None

@@ -21,6 +21,7 @@ from memory_store.vocabulary import (
 )
 from tests.store.builders import (
     end_of_branch,
+    facts_to_relearn,
     learning,
     new_fact,
     new_probe,
@@ -76,7 +77,7 @@ def test_a_branch_is_served_from_its_end_on_and_not_before(store: MemoryStore) -
     operation = taking_back.request_forget(store, facts[0].id)
     begun = taking_back.begin_operation(store, operation.id)
     assert (begun.state, begun.branch_version) == (OperationState.RUNNING, 0)
-    assert taking_back.facts_to_relearn(store, begun) == facts[1:]
+    assert facts_to_relearn(store, begun) == facts[1:]
 
     branch = 0
     for number, fact in enumerate(facts[1:], start=4):
@@ -227,7 +228,7 @@ def test_a_known_fact_that_no_update_rehearsed_does_not_hold_a_version_back(
         operation = taking_back.request_forget(store, fact.id)
         operation = taking_back.begin_operation(store, operation.id)
         branch = operation.branch_version or 0
-        for again in taking_back.facts_to_relearn(store, operation):
+        for again in facts_to_relearn(store, operation):
             branch = relearn(store, operation.id, again.id, branch).model_version
         end = end_of_branch(branch, fact.id)
         taking_back.finish_forget(store, operation.id, end, {}, [])
@@ -283,7 +284,7 @@ def test_after_a_rollback_each_fact_is_what_it_was_at_that_version(store: Memory
     # What was undone is not tried again on a branch: without a forgotten fact it was undone too.
     operation = taking_back.request_forget(store, taught)
     begun = taking_back.begin_operation(store, operation.id)
-    assert [fact.id for fact in taking_back.facts_to_relearn(store, begun)] == [after_one]
+    assert [fact.id for fact in facts_to_relearn(store, begun)] == [after_one]
     taking_back.fail_operation(store, operation.id, "not now")
 
     roll_back(store, 2)

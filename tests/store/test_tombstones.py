@@ -9,6 +9,7 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
 from tests.store.builders import (
     end_of_branch,
+    facts_to_relearn,
     learning,
     new_fact,
     new_probe,
@@ -130,7 +131,7 @@ def test_another_operation_does_not_repeat_what_was_erased(store: MemoryStore) -
     operation = taking_back.request_forget(store, first.id)
     erase(store, erased.id)
     operation = taking_back.begin_operation(store, operation.id)
-    assert [fact.id for fact in taking_back.facts_to_relearn(store, operation)] == [last.id]
+    assert [fact.id for fact in facts_to_relearn(store, operation)] == [last.id]
 
 
 def test_the_answer_that_it_had_replaced_counts_again(store: MemoryStore) -> None:

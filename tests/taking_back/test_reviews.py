@@ -171,7 +171,7 @@ async def test_a_server_that_stops_among_the_reviews_resumes_at_its_next_start(
             memory.loop.wake()
             async with asyncio.timeout(SETTLE_SECONDS):
                 while not await memory.store.read(
-                    partial(reviews.done_again, operation_id=operation.id)
+                    partial(reviews.last_done_again, operation_id=operation.id)
                 ):
                     await asyncio.sleep(0)
         async with running_memory(tmp_path / "full") as memory:

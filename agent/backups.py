@@ -34,6 +34,7 @@ from agent.identity import (
 from agent.learning.files import flush
 from memory_store import identity
 from memory_store.connection import Connection
+from memory_store.places import forget_place, list_places, record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import PlaceKind
 from memory_store.writer import StoreThreads
@@ -137,7 +138,7 @@ class Backups:
         async with self._naming:
             places = [
                 Path(place.path)
-                for place in await self._store.read(MemoryStore.places)
+                for place in await self._store.read(list_places)
                 if place.kind is PlaceKind.BACKUP
             ]
             # One below another goes first.
@@ -199,13 +200,11 @@ class Backups:
 
     async def _record(self, folder: Path) -> None:
         await self._store.write(
-            lambda store: store.record_place(PlaceKind.BACKUP, str(folder), store.model_version())
+            lambda store: record_place(store, PlaceKind.BACKUP, str(folder), store.model_version())
         )
 
     async def _forget(self, folder: Path) -> None:
-        await self._store.write(
-            partial(MemoryStore.forget_place, kind=PlaceKind.BACKUP, path=str(folder))
-        )
+        await self._store.write(partial(forget_place, kind=PlaceKind.BACKUP, path=str(folder)))
 
 
 class Outcome(StrEnum):

@@ -44,6 +44,7 @@ from agent.service.rules import check_rules
 from agent.service.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from memory_store import ledger, meta
+from memory_store.facts import companions, count_by_state
 from memory_store.in_memory import open_in_memory
 from memory_store.probes import of_fact as stored_probes
 from memory_store.store import MemoryStore
@@ -142,7 +143,10 @@ class Learner:
         chosen = _chosen(policy, guards)
         folder = Path(folder)
         store = open_in_memory(folder / DATABASE)
-        waiting = sum(store.counts()[state] for state in (FactState.QUEUED, FactState.LEARNING))
+        waiting = sum(
+            count_by_state(store.connection)[state]
+            for state in (FactState.QUEUED, FactState.LEARNING)
+        )
         left = f"{waiting} facts in {folder} wait to be learned" if waiting else ""
         if operation := open_operation(store):
             left = f"a {operation.kind.value} was asked for in {folder}, and is not done"
@@ -247,7 +251,7 @@ class Learner:
         started = time.monotonic()
         policy = self._policy_for(fact)
         base_version = self._core.version
-        older = self._store.older_facts(fact, older_facts(policy))
+        older = companions(self._store.connection, fact, older_facts(policy))
         progress = self._core.learn(
             Example.of(fact), policy, base_version, [Example.of(other) for other in older]
         )

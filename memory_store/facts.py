@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from memory_store import schedule
+from memory_store import sampling, schedule
 from memory_store.connection import Connection, Row
 from memory_store.encoding import (
     read_learning,
@@ -146,7 +146,7 @@ def newest(
     return [_fact(row) for row in rows]
 
 
-def counts(connection: Connection) -> dict[FactState, int]:
+def count_by_state(connection: Connection) -> dict[FactState, int]:
     """How many facts are in each state; every state is present."""
     rows = connection.execute("SELECT state, count FROM state_counts")
     found = {row["state"]: int(row["count"]) for row in rows}
@@ -342,3 +342,12 @@ def _fact(row: Row) -> Fact:
         learning=read_learning(row["learning"]),
         tried_policy=read_policy(row["tried_policy"]),
     )
+
+
+def companions(connection: Connection, fact: Fact, limit: int) -> list[Fact]:
+    """At most `limit` held facts with other questions, to accompany a fact in its lesson.
+
+    Which ones depends on the ids of all these facts alone; see `memory_store.sampling`.
+    """
+    key = question_key(fact.question)
+    return [get(connection, id_) for id_ in sampling.sample_ids(connection, fact.id, key, limit)]

@@ -195,7 +195,7 @@ def at_versions(connection: Connection, versions: Sequence[int]) -> list[Update]
     return [_update(row) for row in rows]
 
 
-def listing(connection: Connection, after_version: int, limit: int) -> list[Update]:
+def listing(connection: Connection, *, after_version: int = 0, limit: int = 1000) -> list[Update]:
     """At most `limit` rows after a version, in the order they were added."""
     rows = connection.execute(
         f"SELECT {_ROW} FROM updates WHERE model_version > ? ORDER BY model_version LIMIT ?",

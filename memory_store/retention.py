@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from memory_store import schedule
 from memory_store.encoding import read_time
+from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.undone import Undone, by_rollbacks
 from memory_store.vocabulary import HELD, Fact, FactRetention, RetentionPoint
@@ -36,7 +37,7 @@ def _spread(store: MemoryStore, limit: int) -> list[Fact]:
     """Held facts, some of them left out if there are more than `limit`."""
     rows = store.connection.execute("SELECT coalesce(max(position), 0) AS last FROM facts")
     last, step = int(rows[0]["last"]), 1
-    counts = store.counts()
+    counts = count_by_state(store.connection)
     if sum(counts[state] for state in HELD) <= limit:
         return store.facts(limit=limit, states=HELD)
     # Doubled, so that the same facts are told of until there are twice as many.

@@ -1,4 +1,7 @@
-"""`MemoryStore`: everything the memory can do, each method one transaction."""
+"""`MemoryStore`: how facts are accepted, learned and read, each method one transaction.
+
+Modules by subject have everything else, as functions of the store or of its connection.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,11 @@ from memory_store import (
     facts,
     ledger,
     probes,
-    sampling,
     schedule,
     schema,
     teaching,
 )
 from memory_store.connection import Connection
-from memory_store.encoding import read_time, write_time
 from memory_store.errors import FactNotFoundError, MemoryStoreError
 from memory_store.vocabulary import (
     Accepted,
@@ -33,8 +34,6 @@ from memory_store.vocabulary import (
     NewFact,
     NewProbe,
     NewUpdate,
-    Place,
-    PlaceKind,
     Policy,
     Probe,
     Update,
@@ -46,10 +45,6 @@ CRASHED = "the server ended while it was being learned"
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-# Facts of a page that are read at a time.
-PAGE_PART = 64
 
 
 class MemoryStore:
@@ -124,11 +119,6 @@ class MemoryStore:
         """
         with self.connection.transaction():
             yield
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open. Some errors, such as a full disk, end it unasked."""
-        return self.connection.in_transaction
 
     # -- The model ---------------------------------------------------------------------------
 
@@ -323,38 +313,6 @@ class MemoryStore:
                 self.record_failure(fact_id, CRASHED, max_attempts)
             return len(claimed)
 
-    # -- Outside the data folder -------------------------------------------------------------
-
-    def record_place(self, kind: PlaceKind, path: str, model_version: int) -> None:
-        """Remembers a backup or an export, to be named when a fact is erased."""
-        with self.transaction():
-            self.connection.execute(
-                "INSERT INTO places (kind, path, model_version, created_at) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (kind, path) DO UPDATE SET"
-                " model_version = excluded.model_version, created_at = excluded.created_at",
-                [kind.value, path, model_version, write_time(self.now())],
-            )
-
-    def forget_place(self, kind: PlaceKind, path: str) -> None:
-        """A backup or an export is gone."""
-        with self.transaction():
-            self.connection.execute(
-                "DELETE FROM places WHERE kind = ? AND path = ?", [kind.value, path]
-            )
-
-    def places(self) -> list[Place]:
-        """Backups and exports, oldest first."""
-        rows = self.connection.execute("SELECT * FROM places ORDER BY created_at, path")
-        return [
-            Place(
-                kind=PlaceKind(row["kind"]),
-                path=row["path"],
-                model_version=row["model_version"],
-                created_at=read_time(row["created_at"]),
-            )
-            for row in rows
-        ]
-
     # -- Probes and events -------------------------------------------------------------------
 
     def record_probes(
@@ -418,24 +376,6 @@ class MemoryStore:
         """At most `limit` facts in the order of acceptance; in any of `states`, or all if empty."""
         return facts.listing(self.connection, after_position, limit, states)
 
-    def oldest_queued(self) -> Fact | None:
-        """The fact that has waited longest."""
-        queued = self.facts(limit=1, states=[FactState.QUEUED])
-        return queued[0] if queued else None
-
-    def counts(self) -> dict[FactState, int]:
-        """How many facts are in each state; every state is present."""
-        return facts.counts(self.connection)
-
-    def older_facts(self, fact: Fact, limit: int) -> list[Fact]:
-        """A sample of at most `limit` learned or known facts with other questions.
-
-        It depends on the ids of the fact and of the candidates only; see `memory_store.sampling`.
-        """
-        key = facts.question_key(fact.question)
-        ids = sampling.sample_ids(self.connection, fact.id, key, limit)
-        return [self.fact(fact_id) for fact_id in ids]
-
     def update(self, model_version: int) -> Update:
         """The row of the ledger that led to this version.
 
@@ -448,10 +388,6 @@ class MemoryStore:
                 f"The ledger has no version {model_version}; it has 1 to {self.model_version()}."
             )
         return row
-
-    def updates(self, *, after_version: int = 0, limit: int = 1000) -> list[Update]:
-        """At most `limit` rows of the ledger, in the order to replay them."""
-        return ledger.listing(self.connection, after_version, limit)
 
     def events(
         self, *, after_sequence: int = 0, limit: int = 500, fact_ids: Sequence[str] = ()

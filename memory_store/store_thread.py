@@ -302,7 +302,7 @@ def _alone(store: MemoryStore, atomic: Callable[[], Any]) -> _Outcome:
     outcome = _attempt(atomic)
     if isinstance(outcome.error, StoreFailedError):
         raise outcome.error
-    if not store.in_transaction:
+    if not store.connection.in_transaction:
         # Going on would commit the rest of the batch statement by statement.
         raise StoreUnusableError(
             "SQLite gave up the transaction, and nothing of it was stored: repeat the "

@@ -13,6 +13,7 @@ from agent.data_folder import held, make_private
 from agent.identity import require_own_files, settle
 from agent.scheduling.erasing import remove_traces
 from memory_store import taking_back
+from memory_store.places import list_places
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, PlaceKind
 from memory_store.writer import StoreThreads
@@ -49,7 +50,7 @@ class ServedFolder:
 
     async def known_backups(self) -> list[str]:
         """The paths of the backups that it knows of."""
-        places = await self.store.read(MemoryStore.places)
+        places = await self.store.read(list_places)
         return [place.path for place in places if place.kind is PlaceKind.BACKUP]
 
 

@@ -22,6 +22,7 @@ from agent.identity import MARKER, FolderKind, overlap, read_marker, settle
 from agent.scheduling.erasing import remove_text
 from memory_store import identity, taking_back
 from memory_store.connection import Connection
+from memory_store.places import list_places
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind
 from tests.served_folder import SNAPSHOT_FILES, ServedFolder, served, snapshot_in
@@ -249,7 +250,7 @@ async def test_a_backup_knows_no_backups(tmp_path: Path) -> None:
         await memory.back_up(tmp_path / "second")
     for name in ("first", "second"):
         with MemoryStore.open(tmp_path / name / "memory.db", read_only=True) as store:
-            assert store.places() == []
+            assert list_places(store) == []
             assert identity.place(store.connection) is None
 
 

@@ -68,6 +68,7 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
+from memory_store.facts import companions
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     Event,
@@ -757,7 +758,7 @@ class LearningLoop:
         started = time.monotonic()
         policy = self._policy_for(fact)
         count = older_facts(policy)
-        older = await self._store.read(lambda store: store.older_facts(fact, count))
+        older = await self._store.read(lambda store: companions(store.connection, fact, count))
         outcome = await learn_fact(
             learner,
             fact,

@@ -18,6 +18,7 @@ from agent.scheduling.ports import Learner
 from agent.scheduling.reaching import Reach, nearest_reachable
 from agent.scheduling.recording import probe_retention, row_without_steps
 from memory_store import ledger, starting_over, taking_back
+from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, FactState, Update
 from memory_store.writer import StoreThreads
@@ -218,7 +219,7 @@ async def _start_over(
     async with store.switching():
         row = await store.write(partial(starting_over.start_over, end=end, why=str(reach.obstacle)))
     await adopt(learner, store, row)
-    queued = (await store.read(MemoryStore.counts))[FactState.QUEUED]
+    queued = (await store.read(lambda store: count_by_state(store.connection)))[FactState.QUEUED]
     logger.warning("%s: it is served, and %d facts are queued to be learned", reach, queued)
     return row.model_version
 

@@ -33,6 +33,7 @@ from agent.scheduling.recording import (
 )
 from memory_store import ledger, reviews
 from memory_store.errors import WrongStateError
+from memory_store.facts import companions
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, NewReview, Policy, ReviewOutcome, Step, Update, Verdict
 from memory_store.writer import StoreThreads
@@ -222,7 +223,7 @@ class Reviewer:
         return await self._write(review)
 
     async def _companions(self, fact: Fact, limit: int) -> Sequence[Fact]:
-        return await self._store.read(lambda store: store.older_facts(fact, limit))
+        return await self._store.read(lambda store: companions(store.connection, fact, limit))
 
     async def _write(self, review: NewReview) -> Update | None:
         if review.outcome is ReviewOutcome.RETAUGHT:

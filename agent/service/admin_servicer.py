@@ -25,6 +25,7 @@ from agent.service.message_size import Page
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
 from memory_store import meta, taking_back
+from memory_store.places import record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, Compaction, Fact, PlaceKind
 from memory_store.writer import StoreThreads
@@ -171,7 +172,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             version = await learner.export(folder)
             await asyncio.to_thread(write_readme, folder, version, await self._held_facts())
         await self._store.write(
-            lambda store: store.record_place(PlaceKind.EXPORT, request.folder, version)
+            lambda store: record_place(store, PlaceKind.EXPORT, request.folder, version)
         )
         return pb.ExportResponse(model_version=version)
 

@@ -25,6 +25,7 @@ from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from memory_store import ledger, paging, probes, provenance, taking_back
 from memory_store.errors import MemoryStoreError, QueueFullError
+from memory_store.places import list_places
 from memory_store.retrying import retry_fact
 from memory_store.store import MemoryStore
 from memory_store.teaching import Answer
@@ -240,7 +241,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             self._events.forget_kept()
         if erasures is not None:
             erasures.text_erased()
-        places = await self._store.read(MemoryStore.places) if request.erase else []
+        places = await self._store.read(list_places) if request.erase else []
         return pb.ForgetResponse(
             operation=codec.encode_operation(operation),
             out_of_reach=[f"{place.kind}: {place.path}" for place in places],

@@ -20,6 +20,7 @@ from agent.shared_lock import SharedLock
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
 from memory_store import meta, taking_back, vocabulary
+from memory_store.facts import count_by_state
 from memory_store.retention import last_probes
 from memory_store.reviews import retention_by_age
 from memory_store.store import MemoryStore
@@ -159,7 +160,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         if ids:
             total = len(ids)
         else:
-            counts = await self._store.read(MemoryStore.counts)
+            counts = await self._store.read(lambda store: count_by_state(store.connection))
             total = sum(counts[state] for state in HELD)
         done = 0
         async for fact in self._facts(ids):
@@ -176,9 +177,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         version, counts, sequence, oldest, paused, operation = await self._store.read(
             lambda store: (
                 store.model_version(),
-                store.counts(),
+                count_by_state(store.connection),
                 store.last_event_sequence(),
-                store.oldest_queued(),
+                store.facts(limit=1, states=[FactState.QUEUED]),
                 meta.learning_paused(store.connection),
                 taking_back.open_operation(store),
             )
@@ -200,7 +201,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             updates_to_replay=self._view.updates_to_replay,
             learner_message=self._view.message,
             start_time=codec.encode_time(self._started_at),
-            oldest_queued_time=codec.encode_time(oldest.accepted_at) if oldest else None,
+            oldest_queued_time=codec.encode_time(oldest[0].accepted_at) if oldest else None,
             learning_paused=paused,
             leak_limit=LEAK_PROBABILITY,
             drift_limit=TEXT_DIVERGENCE,

@@ -12,6 +12,7 @@ from agent.errors import SnapshotError
 from agent.learning.snapshots import read_manifest, snapshot_folders
 from agent.telemetry.metrics import Standing
 from memory_store import meta, taking_back
+from memory_store.facts import count_by_state
 from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
 
@@ -39,7 +40,7 @@ async def look(
     """
     facts, oldest, version, paused, operation = await store.read(
         lambda store: (
-            store.counts(),
+            count_by_state(store.connection),
             store.facts(limit=1, states=(FactState.QUEUED, FactState.LEARNING)),
             store.model_version(),
             meta.learning_paused(store.connection),

@@ -27,6 +27,7 @@ from eval.benchmarks import Figure, this_machine
 from eval.benchmarks.load import Load, closed_loop
 from eval.benchmarks.servers import BenchmarkServer, benchmark_server
 from memory_store import paging
+from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact
 
@@ -291,4 +292,4 @@ def _claim(store: MemoryStore) -> None:
 
 
 def _status(store: MemoryStore) -> object:
-    return store.counts(), store.model_version(), store.last_event_sequence()
+    return count_by_state(store.connection), store.model_version(), store.last_event_sequence()

@@ -12,6 +12,7 @@ import pytest
 from agent.cli.operations import proof_lines
 from agent.learning.snapshots import WEIGHTS, folder_of
 from memory_store import taking_back
+from memory_store.places import record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import PlaceKind
 from tests.cli.conftest import Agent, InThread
@@ -45,7 +46,7 @@ def test_forget_tells_the_operation_and_what_is_out_of_reach(
         "finished_at": None,
         "out_of_reach": [],
     }
-    server.write(lambda store: store.record_place(PlaceKind.EXPORT, "/a/model", 1))
+    server.write(lambda store: record_place(store, PlaceKind.EXPORT, "/a/model", 1))
     erased = agent("facts", "forget", fact.id, "--erase", "--json").json
     assert set(erased) == OPERATION_FIELDS
     assert erased["out_of_reach"] == ["export: /a/model"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from memory_store import integrity, ledger
 from memory_store.ledger import TAUGHT
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import LedgerKind, Update
 
@@ -80,7 +81,7 @@ def check_memory(
     """
     findings.lose(set(acknowledged) - {fact.id for fact in store.facts(limit=ALL)}, where)
     problems = integrity.problems(store.connection)
-    updates = store.updates(limit=ALL)
+    updates = ledger_rows(store.connection, limit=ALL)
     if [row.model_version for row in updates] != list(range(1, len(updates) + 1)):
         problems.append("the ledger has a gap")
     sequences = [event.sequence for event in store.events(limit=ALL)]

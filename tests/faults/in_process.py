@@ -11,6 +11,8 @@ from pathlib import Path
 
 from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
 from agent.service.events import MAX_PASSING, EventHub
+from memory_store.facts import count_by_state
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, FactState, NewFact
 from memory_store.writer import StoreThreads
@@ -48,12 +50,12 @@ def run_clock(folder: Path, cases: int, seed: int) -> Findings:
             for question in range(40):
                 new = NewFact(question=f"{question}?", answer="a", fact_id=f"fact-{question}")
                 taught.append(store.teach(new).fact.id)
-                if chance.random() < 0.5 and store.counts()[FactState.QUEUED]:
+                if chance.random() < 0.5 and count_by_state(store.connection)[FactState.QUEUED]:
                     learn_one(store)
         with MemoryStore.open(path) as store:
             findings.cases += 1
             check_memory(store, taught, findings, path.name)
-            learned = [row.fact_id for row in store.updates(limit=ALL)]
+            learned = [row.fact_id for row in ledger_rows(store.connection, limit=ALL)]
             if learned != taught[: len(learned)] or _paged(store) != taught:
                 findings.diverge(f"{path.name}: the order depends on the clock")
     return findings

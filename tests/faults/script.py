@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 
 from memory_store import ledger, taking_back
+from memory_store.facts import count_by_state
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, FactState, NewFact, OperationKind
@@ -91,7 +92,7 @@ def roll_back(store: MemoryStore, step: RollBack) -> None:
 
 def is_settled(store: MemoryStore) -> bool:
     """Whether there is nothing left to do."""
-    counts = store.counts()
+    counts = count_by_state(store.connection)
     busy = counts[FactState.QUEUED] + counts[FactState.LEARNING]
     return not busy and taking_back.open_operation(store) is None
 

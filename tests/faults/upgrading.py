@@ -20,6 +20,7 @@ from unittest import mock
 from agent.errors import UnreachableError
 from memory_store import ledger, rollback_states, switching, taking_back
 from memory_store.ledger import TAUGHT
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, Operation, OperationState
 from tests.faults.findings import ALL, Findings, check_memory
@@ -188,7 +189,7 @@ async def _request(life: Life, case: Case, chance: random.Random) -> Operation:
         forget = partial(taking_back.request_forget, fact_id=victim, erase=erase)
         return await life.store.write(forget)
     # Everything was served in turn: a version ends where the next fact with an update begins.
-    rows = await life.store.read(lambda store: store.updates(limit=ALL))
+    rows = await life.store.read(lambda store: ledger_rows(store.connection, limit=ALL))
     undone = chance.choice(rows)
     case.gone = set(ids[ids.index(undone.fact_id) :])
     return await life.store.write(

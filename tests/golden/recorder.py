@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from memory_store import reviews
+from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Operation, Policy, Update
@@ -88,7 +89,7 @@ class Recorder:
         bits: dict[str, Any],
     ) -> None:
         """Adds a step: what a store holds now, and the weights of its learner."""
-        rows = store.updates(after_version=self._rows)
+        rows = ledger_rows(store.connection, after_version=self._rows)
         facts = store.facts(limit=1000)
         events = store.events(after_sequence=self._events)
         reviewed = [review for fact in facts for review in reviews.of_fact(store, fact.id)]

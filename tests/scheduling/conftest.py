@@ -11,6 +11,7 @@ from agent.learning.records import LearnerDescription
 from agent.scheduling import loop as loop_module
 from agent.scheduling import rest
 from agent.scheduling.loop import LearningLoop, LoopSettings
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, Fact, FactState, Guards, NewFact, Policy, Update
 from memory_store.writer import StoreThreads
@@ -103,7 +104,7 @@ class World:
         return await self.store.read(lambda store: store.fact(fact_id))
 
     async def ledger(self) -> list[Update]:
-        return await self.store.read(MemoryStore.updates)
+        return await self.store.read(lambda store: ledger_rows(store.connection))
 
     async def events(self, *fact_ids: str) -> list[Event]:
         return await self.store.read(lambda store: store.events(fact_ids=fact_ids))

@@ -33,6 +33,7 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
+from memory_store.facts import count_by_state
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, FactState, Guards, Policy, ProbeKind
@@ -522,7 +523,7 @@ async def test_a_failed_fact_rests_before_it_is_tried_again(
         await world.until_event("retried")
         for _ in range(3):  # looks at the queue
             loop.wake()
-            await world.store.read(MemoryStore.counts)
+            await world.store.read(lambda store: count_by_state(store.connection))
     assert world.machine.asked_to_learn == ["Sky?"]
 
 

@@ -16,6 +16,7 @@ from agent.service.message_size import Room
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import memory_pb2
 from memory_store import integrity, taking_back
+from memory_store.places import list_places, record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, PlaceKind
 from tests.service.serving import LEARNER_GONE, Serving, made_snapshot, recovering
@@ -59,7 +60,7 @@ async def test_a_request_to_forget_is_durable_and_wakes_the_loop(served: Serving
 
 async def test_who_erases_is_told_what_is_out_of_reach(served: Serving) -> None:
     fact = await served.store.write(teach_learned)
-    await served.store.write(lambda store: store.record_place(PlaceKind.EXPORT, "/a/model", 1))
+    await served.store.write(lambda store: record_place(store, PlaceKind.EXPORT, "/a/model", 1))
     request = memory_pb2.ForgetRequest(fact_id=fact.id, erase=True)
     response = await served.memory.Forget(request)
     assert response.operation.erase
@@ -201,7 +202,7 @@ async def test_a_folder_that_cannot_be_new_is_refused(
         error = await refused(getattr(served.admin, method)(request(folder=folder)))
         assert_refused(error, Code.INVALID_ARGUMENT, "folder: ")
     assert list(existing.iterdir()) == []
-    assert await served.store.read(MemoryStore.places) == []
+    assert await served.store.read(list_places) == []
 
 
 async def test_an_export_is_a_checkpoint_with_a_list_of_its_facts(
@@ -213,7 +214,7 @@ async def test_an_export_is_a_checkpoint_with_a_list_of_its_facts(
     assert response.model_version == 3
     assert sorted(file.name for file in target.iterdir()) == ["README.md", "model.safetensors"]
     assert "| a \\| b? | Piano | 0.300 |" in (target / "README.md").read_text()
-    [place] = await served.store.read(MemoryStore.places)
+    [place] = await served.store.read(list_places)
     assert (place.kind, place.path, place.model_version) == (PlaceKind.EXPORT, str(target), 3)
 
 
@@ -267,7 +268,7 @@ async def test_an_export_that_fails_leaves_nothing(served: Serving, tmp_path: Pa
     error = await refused(served.admin.Export(pb.ExportRequest(folder=str(folder / "model"))))
     assert error.code() == Code.UNAVAILABLE
     assert list(folder.iterdir()) == []
-    assert await served.store.read(MemoryStore.places) == []
+    assert await served.store.read(list_places) == []
 
 
 async def test_a_backup_is_a_data_folder(served: Serving, tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ async def test_a_backup_is_a_data_folder(served: Serving, tmp_path: Path) -> Non
         assert integrity.problems(copy.connection) == []
         assert copy.fact(fact.id) == fact
     assert read_manifest(folder_of(target / "snapshots", 1)).digest == "digest-1"
-    [place] = await served.store.read(MemoryStore.places)
+    [place] = await served.store.read(list_places)
     assert (place.kind, place.path) == (PlaceKind.BACKUP, str(target))
 
 

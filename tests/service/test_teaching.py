@@ -15,6 +15,7 @@ from agent.service.error_details import decode_error
 from agent.service.memory_servicer import STREAM_WINDOW, MemoryServicer
 from continual.v1 import memory_pb2 as pb
 from memory_store.errors import StoreUnusableError
+from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
 from tests.service.serving import Serving, serving
@@ -130,7 +131,7 @@ async def test_a_full_queue_says_when_to_try_again_and_drops_nothing(tmp_path: P
         assert served.stored_questions() == ["Sky?", "Sea?"]
         await served.store.write(MemoryStore.claim)
         assert (await served.memory.Teach(teach("Gem?"))).created
-        counts = await served.store.read(MemoryStore.counts)
+        counts = await served.store.read(lambda store: count_by_state(store.connection))
         assert (counts[FactState.QUEUED], counts[FactState.LEARNING]) == (2, 1)
 
 
@@ -160,7 +161,7 @@ async def test_facts_of_callers_who_left_count_until_they_are_written(
         await asyncio.gather(*(refused(served.memory.Teach(one, timeout=2)) for one in asked))
         error = await refused(served.memory.Teach(teach("Question 3?")))
         assert decode_error(error).reason == "QUEUE_FULL"
-    await served.store.write(MemoryStore.counts)  # after them
+    await served.store.write(lambda store: count_by_state(store.connection))  # after them
     assert (await served.memory.Teach(teach("Question 3?"))).created
     assert len(served.stored_questions()) == 4
 

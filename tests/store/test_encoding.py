@@ -21,6 +21,7 @@ from memory_store.encoding import (
     write_policy,
     write_steps,
 )
+from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Guards, Learning, NewProbe, Policy, Probe, RatePoint, Step
@@ -128,7 +129,7 @@ def test_the_ledger_refers_to_the_row_that_says_the_same(store: MemoryStore) -> 
         update = new_update(fact.id, version, policy=policy, environment=environment)
         row = store.record_learned(update, learning())
         assert (row.policy, row.environment) == (policy, environment)
-    rows = store.updates()
+    rows = ledger_rows(store.connection)
     assert [row.policy for row in rows] == policies
     assert [row.environment for row in rows] == environments
     assert (

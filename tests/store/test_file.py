@@ -12,6 +12,8 @@ import memory_store
 from memory_store import integrity, ledger, paging, reviews, taking_back
 from memory_store.connection import Connection, require_safe_sqlite
 from memory_store.errors import StoreFailedError, StoreUnusableError
+from memory_store.facts import companions, count_by_state
+from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, ReviewOutcome
@@ -53,13 +55,13 @@ def test_what_is_stored_is_found_again(path: Path) -> None:
         fact = teach_learned(store)
         store.record_probes([new_probe(fact.id)], 1)
         updates, events, probes = (
-            store.updates(),
+            ledger_rows(store.connection),
             store.events(),
             probes_of(store.connection, fact.id),
         )
     with MemoryStore.open(path) as store:
         assert store.fact(fact.id) == fact
-        assert (store.updates(), store.events()) == (updates, events)
+        assert (ledger_rows(store.connection), store.events()) == (updates, events)
         assert probes_of(store.connection, fact.id) == probes
         assert integrity.problems(store.connection) == []
 
@@ -83,7 +85,7 @@ def test_the_ledger_and_the_facts_cannot_be_rewritten(store: MemoryStore) -> Non
         with pytest.raises(pysqlite3.IntegrityError):
             store.connection.execute(sql)
     assert store.fact(fact.id) == fact
-    assert len(store.updates()) == 1
+    assert len(ledger_rows(store.connection)) == 1
 
 
 def test_a_reader_sees_what_was_committed_and_writes_nothing(
@@ -92,14 +94,14 @@ def test_a_reader_sees_what_was_committed_and_writes_nothing(
     with MemoryStore.open(path, read_only=True) as reader:
         with store.transaction():
             store.teach(new_fact())
-            assert reader.counts()[FactState.QUEUED] == 0
+            assert count_by_state(reader.connection)[FactState.QUEUED] == 0
         with reader.transaction():
-            assert reader.counts()[FactState.QUEUED] == 1
+            assert count_by_state(reader.connection)[FactState.QUEUED] == 1
             store.teach(new_fact("other"))
-            assert reader.counts()[FactState.QUEUED] == 1  # one view a transaction
+            assert count_by_state(reader.connection)[FactState.QUEUED] == 1  # one view
             store.connection.execute("PRAGMA busy_timeout = 0")
             assert not store.connection.checkpoint()  # what the reader needs stays in the log
-        assert reader.counts()[FactState.QUEUED] == 2
+        assert count_by_state(reader.connection)[FactState.QUEUED] == 2
         with pytest.raises(StoreUnusableError, match="write"):
             reader.teach(new_fact("third"))
 
@@ -135,7 +137,7 @@ def test_a_full_disk_refuses_and_goes_on(store: MemoryStore) -> None:
     with pytest.raises(StoreUnusableError, match="No space") as caught:
         store.teach(new_fact("q" * 20_000))
     assert not isinstance(caught.value, StoreFailedError)
-    assert not store.in_transaction
+    assert not store.connection.in_transaction
     assert store.facts() == []
     store.connection.execute(f"PRAGMA max_page_count = {pages + 100}")
     assert store.teach(new_fact("q" * 20_000)).created
@@ -264,10 +266,10 @@ def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:
     store.release_claims(3)
     paging.page(store, 2)
     paging.page(store, 2, "", states)
-    store.counts()
-    store.older_facts(fact, 4)
+    count_by_state(store.connection)
+    companions(store.connection, fact, 4)
     ledger.of_fact(store.connection, fact.id)
-    store.updates()
+    ledger_rows(store.connection)
     probes_of(store.connection, fact.id)
     store.events()
     store.events(fact_ids=["a", "b"])

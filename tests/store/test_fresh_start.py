@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from memory_store import integrity, starting_over, switching, taking_back
+from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, OperationState
 from memory_store.writer import StoreThreads
@@ -185,7 +186,7 @@ def test_no_step_changes_more_rows_than_its_limit(
     # Of each fact: its row, two counts of states, an event; besides, the head, the operation, the
     # note of the switch.
     assert max(changed) <= 4 * limit + 10
-    assert store.counts()[FactState.QUEUED] == number - REACHED + 1
+    assert count_by_state(store.connection)[FactState.QUEUED] == number - REACHED + 1
     assert store.connection.execute("SELECT 1 FROM relearned") == []
 
 

@@ -15,7 +15,8 @@ from memory_store.errors import (
     OtherTokenizerError,
     WrongStateError,
 )
-from memory_store.facts import TRANSITIONS
+from memory_store.facts import TRANSITIONS, count_by_state
+from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, ProbeKind
@@ -52,7 +53,7 @@ def test_learning_adds_a_row_to_the_ledger(store: MemoryStore) -> None:
 
     assert (store.model_version(), row.model_version) == (1, 1)
     assert store.update(1) == row
-    assert store.updates() == [row]
+    assert ledger_rows(store.connection) == [row]
     assert ledger.of_fact(store.connection, fact.id) == [row]
     for name in ("fact_id", "steps", "digest_before", "digest_after", "algorithm", "environment"):
         assert getattr(row, name) == getattr(new, name)
@@ -85,7 +86,7 @@ def test_an_update_is_recorded_once(store: MemoryStore) -> None:
         store.record_learned(new_update(fact.id, 0), learning())
     with pytest.raises(WrongStateError):
         store.record_learned(new_update(fact.id, 1), learning())
-    assert len(store.updates()) == 1
+    assert len(ledger_rows(store.connection)) == 1
 
 
 def test_a_bad_probe_undoes_the_update(store: MemoryStore) -> None:
@@ -149,7 +150,11 @@ def test_a_known_fact_leaves_the_ledger_alone(store: MemoryStore) -> None:
     known = store.record_known(fact.id, learning(learning_rates=()), [new_probe(fact.id)])
     assert known.state is FactState.KNOWN
     assert known == store.fact(fact.id)
-    assert (store.model_version(), store.updates(), ledger.of_fact(store.connection, fact.id)) == (
+    assert (
+        store.model_version(),
+        ledger_rows(store.connection),
+        ledger.of_fact(store.connection, fact.id),
+    ) == (
         0,
         [],
         [],
@@ -180,7 +185,7 @@ def test_a_released_fact_counts_no_attempt_and_a_claim_left_by_a_crash_does(
     assert (released.state, released.failed_attempts) == (FactState.QUEUED, 0)
     assert store.release_claims(3) == 1
     assert store.release_claims(3) == 0
-    assert store.counts()[FactState.QUEUED] == 3
+    assert count_by_state(store.connection)[FactState.QUEUED] == 3
     for attempts in (1, 2):
         claimed = store.claim()
         assert claimed is not None
@@ -211,10 +216,10 @@ def test_only_a_claimed_fact_changes(store: MemoryStore, state: str, to: FactSta
         teach_learned(store, answer="Brontë")
     else:
         CHANGES[FactState(state)](store, fact.id)
-    before = (store.fact(fact.id), store.events(), store.updates())
+    before = (store.fact(fact.id), store.events(), ledger_rows(store.connection))
     with pytest.raises(WrongStateError, match=f"{state} .* {to}"):
         CHANGES[to](store, fact.id)
-    assert (store.fact(fact.id), store.events(), store.updates()) == before
+    assert (store.fact(fact.id), store.events(), ledger_rows(store.connection)) == before
     with pytest.raises(FactNotFoundError):
         CHANGES[to](store, "nobody")
 
@@ -238,7 +243,9 @@ def test_a_version_that_the_ledger_lacks(store: MemoryStore) -> None:
 def test_the_ledger_is_read_in_pages(store: MemoryStore) -> None:
     for number in range(4):
         teach_learned(store, f"q{number}")
-    versions = [row.model_version for row in store.updates(after_version=1, limit=2)]
+    versions = [
+        row.model_version for row in ledger_rows(store.connection, after_version=1, limit=2)
+    ]
     assert versions == [2, 3]
 
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 
 from memory_store import integrity
 from memory_store.errors import FactExistsError, LedgerConflictError, WrongStateError
-from memory_store.facts import TRANSITIONS
+from memory_store.facts import TRANSITIONS, companions, count_by_state
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact
 from tests.store.builders import Clock, ids, learning, new_probe, new_update
@@ -250,14 +251,16 @@ class LifeOfFacts(RuleBasedStateMachine):
     @invariant()
     def counts_and_lists_agree(self) -> None:
         counted = Counter(fact.state for fact in self.facts)
-        assert self.store.counts() == {state: counted[state] for state in FactState}
+        assert count_by_state(self.store.connection) == {
+            state: counted[state] for state in FactState
+        }
         both = [FactState.QUEUED, FactState.SUPERSEDED]
         expected = [fact.id for fact in self.facts if fact.state in both]
         assert ids(self.store.facts(states=both, limit=10**6)) == expected
 
     @invariant()
     def the_ledger_has_no_gaps(self) -> None:
-        rows = self.store.updates()
+        rows = ledger_rows(self.store.connection)
         assert self.store.model_version() == len(self.ledger)
         assert [(row.model_version, row.fact_id) for row in rows] == [
             (version, fact_id) for version, fact_id in enumerate(self.ledger, start=1)
@@ -282,8 +285,8 @@ class LifeOfFacts(RuleBasedStateMachine):
                 for other in self.facts
                 if other.state in IN_WEIGHTS and other.question.lower() != fact.question.lower()
             }
-            assert set(ids(self.store.older_facts(fact, 100))) == expected
-            assert len(self.store.older_facts(fact, 2)) == min(2, len(expected))
+            assert set(ids(companions(self.store.connection, fact, 100))) == expected
+            assert len(companions(self.store.connection, fact, 2)) == min(2, len(expected))
 
 
 TestLifeOfFacts = LifeOfFacts.TestCase

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from memory_store import ledger, taking_back
 from memory_store.encoding import read_policy, read_steps, write_policy, write_steps
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, Guards, LedgerKind, Policy, Step
 from tests.store.builders import end_of_branch, learning, new_fact, new_update, teach_learned
@@ -31,7 +32,7 @@ def test_features_and_predictor_are_in_the_ledger_to_the_last_bit(store: MemoryS
     new = new_update(fact.id, 0, steps=(STEP,), policy=POLICY)
     row = store.record_learned(new, learning())
     assert (row.steps, row.policy) == ((STEP,), POLICY)
-    assert store.updates() == [row]
+    assert ledger_rows(store.connection) == [row]
 
 
 def test_records_of_before_are_read_with_nothing_in_the_new_fields() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from memory_store import integrity, reviews, schedule, taking_back
 from memory_store.errors import LedgerConflictError, WrongStateError
+from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -191,10 +192,10 @@ def test_a_branch_that_takes_the_place_of_a_line_makes_nothing_due(store: Memory
 
 def test_a_quiet_review_is_a_probe_and_no_event(store: MemoryStore) -> None:
     fact = teach_learned(store, "first?")
-    events, ledger = store.events(), store.updates()
+    events, ledger = store.events(), ledger_rows(store.connection)
     for _ in range(3):
         assert review(store, fact) is None
-    assert (store.events(), store.updates()) == (events, ledger)
+    assert (store.events(), ledger_rows(store.connection)) == (events, ledger)
     assert [
         (p.kind, p.model_version, p.cause_fact_id) for p in probes_of(store.connection, fact.id)
     ] == [(ProbeKind.RETENTION, 1, "")] * 3

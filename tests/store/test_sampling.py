@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_store.facts import question_key
+from memory_store.facts import companions, question_key
 from memory_store.sampling import Candidates, sample_ids
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact
@@ -39,9 +39,9 @@ def test_all_are_returned_if_there_are_few(store: MemoryStore) -> None:
     fill(store, NAMES[:5])
     fact = subject(store)
     for limit in (5, 6, 50):
-        assert sorted(ids(store.older_facts(fact, limit))) == NAMES[:5]
-    assert len(set(ids(store.older_facts(fact, 4)))) == 4
-    assert store.older_facts(fact, 0) == []
+        assert sorted(ids(companions(store.connection, fact, limit))) == NAMES[:5]
+    assert len(set(ids(companions(store.connection, fact, 4)))) == 4
+    assert companions(store.connection, fact, 0) == []
 
 
 def test_only_learned_and_known_facts_of_other_questions_count(store: MemoryStore) -> None:
@@ -54,7 +54,7 @@ def test_only_learned_and_known_facts_of_other_questions_count(store: MemoryStor
     teach_claimed(store, "learning")
     teach_learned(store, "ABOUT subject", "another answer")
     fact = subject(store)
-    assert sorted(ids(store.older_facts(fact, 10))) == sorted([learned.id, known.id])
+    assert sorted(ids(companions(store.connection, fact, 10))) == sorted([learned.id, known.id])
 
 
 @pytest.mark.parametrize("limit", [1, 8, 40, 59])
@@ -65,7 +65,7 @@ def test_the_order_of_teaching_changes_nothing(tmp_path: Path, limit: int) -> No
         with MemoryStore.open(tmp_path / f"{seed}.db") as store:
             # Other positions, other clock, other questions: only the ids are the same.
             fill(store, names, question=f"{seed} {{}}")
-            samples.append(ids(store.older_facts(subject(store), limit)))
+            samples.append(ids(companions(store.connection, subject(store), limit)))
     assert samples[0] == samples[1] == samples[2]
     assert len(set(samples[0])) == limit
 
@@ -74,11 +74,11 @@ def test_the_order_of_teaching_changes_nothing(tmp_path: Path, limit: int) -> No
 def test_a_fact_that_leaves_changes_one_choice_at_most(store: MemoryStore, limit: int) -> None:
     fill(store, NAMES)
     fact = subject(store)
-    before = set(ids(store.older_facts(fact, limit)))
+    before = set(ids(companions(store.connection, fact, limit)))
     for name in NAMES:
         with contextlib.suppress(_UndoError), store.transaction():
             retire(store, name)
-            after = set(ids(store.older_facts(fact, limit)))
+            after = set(ids(companions(store.connection, fact, limit)))
             raise _UndoError
         if name in before:
             assert before - after == {name}
@@ -102,17 +102,17 @@ def test_facts_are_chosen_about_equally_often(store: MemoryStore) -> None:
     chosen = dict.fromkeys(NAMES, 0)
     for number in range(300):
         other = dataclasses.replace(fact, id=f"s{number}")
-        for name in ids(store.older_facts(other, 20)):
+        for name in ids(companions(store.connection, other, 20)):
             chosen[name] += 1
     # Expected 100 each. Gaps on the circle differ, so the shares do; none may be left out.
     assert min(chosen.values()) > 10
-    assert len({tuple(ids(store.older_facts(fact, 20))) for _ in range(3)}) == 1
+    assert len({tuple(ids(companions(store.connection, fact, 20))) for _ in range(3)}) == 1
 
 
 def test_two_facts_get_different_samples(store: MemoryStore) -> None:
     fill(store, NAMES)
-    assert ids(store.older_facts(subject(store, "one-fact"), 10)) != ids(
-        store.older_facts(subject(store, "two-fact"), 10)
+    assert ids(companions(store.connection, subject(store, "one-fact"), 10)) != ids(
+        companions(store.connection, subject(store, "two-fact"), 10)
     )
 
 

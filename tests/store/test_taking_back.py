@@ -8,6 +8,7 @@ import pytest
 
 from memory_store import ledger, taking_back
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
+from memory_store.ledger import listing as ledger_rows
 from memory_store.provenance import influences_on
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -46,7 +47,7 @@ def relearn(store: MemoryStore, operation: int, fact_id: str, base_version: int)
 
 
 def kinds(store: MemoryStore) -> list[tuple[LedgerKind, int]]:
-    return [(row.kind, row.parent_version) for row in store.updates()]
+    return [(row.kind, row.parent_version) for row in ledger_rows(store.connection)]
 
 
 # --- The tree -------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ def test_a_fact_on_no_row_of_the_served_lineage_needs_no_branch(store: MemorySto
     store.record_resisted(fact.id, "too hard", learning())
     assert taking_back.finish_if_not_held(store, operation.id)
     assert store.fact(fact.id).state is FactState.FORGOTTEN
-    assert store.updates() == []
+    assert ledger_rows(store.connection) == []
 
 
 def test_an_operation_that_failed_changes_nothing_and_is_said(store: MemoryStore) -> None:

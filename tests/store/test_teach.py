@@ -19,6 +19,7 @@ from memory_store.errors import (
     QueueFullError,
     RequestIdUsedError,
 )
+from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact, Policy
 from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
@@ -66,7 +67,7 @@ def test_case_and_spacing_of_a_question_do_not_make_a_new_fact(
     again = store.teach(new_fact(question, answer, policy=POLICY))
     assert not again.created
     assert again.fact == first.fact  # its policy included
-    assert store.counts()[FactState.QUEUED] == 1
+    assert count_by_state(store.connection)[FactState.QUEUED] == 1
 
 
 def test_unicode_composition_does_not_make_a_new_fact(store: MemoryStore) -> None:
@@ -217,7 +218,9 @@ def test_facts_are_listed_in_order_of_acceptance_by_state(store: MemoryStore) ->
     ]
     assert store.facts(states=[FactState.FORGOTTEN]) == []
     expected = {known: 2, queued: 3, FactState.LEARNING: 1}
-    assert store.counts() == {state: expected.get(state, 0) for state in FactState}
+    assert count_by_state(store.connection) == {
+        state: expected.get(state, 0) for state in FactState
+    }
 
 
 def test_many_facts_get_the_answers_that_they_would_get_one_by_one(

@@ -20,6 +20,7 @@ from memory_store.errors import (
     StoreFailedError,
     StoreUnusableError,
 )
+from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, FactState, NewFact
 from memory_store.writer import LARGEST_BATCH, StoreThreads
@@ -91,7 +92,9 @@ async def test_many_writes_share_a_commit(watched: Watched) -> None:
     assert len(set(ids)) == writes
     # Of `trace`, of `held`, and of two full batches and a rest.
     assert statements.count("COMMIT") == watched.commits == 1 + 1 + 3
-    assert (await watched.threads.read(MemoryStore.counts))[FactState.QUEUED] == writes
+    assert (await watched.threads.read(lambda store: count_by_state(store.connection)))[
+        FactState.QUEUED
+    ] == writes
 
 
 @pytest.mark.asyncio
@@ -300,11 +303,11 @@ async def test_closing_carries_out_what_waits(watched: Watched, path: Path) -> N
     await asyncio.gather(closing, *tasks)
     for call in (watched.threads.write, watched.threads.read):
         with pytest.raises(StoreClosedError, match="closed"):
-            await call(MemoryStore.counts)
+            await call(lambda store: count_by_state(store.connection))
     await watched.threads.close()
     assert [file.name for file in path.parent.iterdir()] == [path.name]  # the log is gone
     with MemoryStore.open(path) as store:
-        assert store.counts()[FactState.QUEUED] == 300
+        assert count_by_state(store.connection)[FactState.QUEUED] == 300
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("memory-")]
 
 
@@ -333,7 +336,9 @@ async def test_the_log_can_be_emptied_while_the_store_is_in_use(
     assert await watched.threads.empty_log()
     assert log.stat().st_size == 0
     await watched.teach("Gem?")
-    assert (await watched.threads.read(MemoryStore.counts))[FactState.QUEUED] == 2
+    assert (await watched.threads.read(lambda store: count_by_state(store.connection)))[
+        FactState.QUEUED
+    ] == 2
 
 
 @pytest.mark.asyncio

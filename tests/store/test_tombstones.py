@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memory_store import ledger, operations, reviews, taking_back, tombstones
+from memory_store.facts import companions
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
 from tests.store.builders import (
@@ -55,7 +56,7 @@ def test_a_held_fact_loses_its_text_at_once_and_awaits_its_weights(store: Memory
         tombstones.REASON,
     )
     # Nothing rehearses, reviews or finds it.
-    assert [f.id for f in store.older_facts(store.facts()[1], 10)] == []
+    assert [f.id for f in companions(store.connection, store.facts()[1], 10)] == []
     assert store.teach(new_fact(QUESTION, ANSWER)).created
     # But the weights hold it: an operation is needed.
     [operation] = taking_back.erasures_in_progress(store)

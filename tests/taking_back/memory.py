@@ -13,6 +13,7 @@ from typing import Any
 from agent.scheduling.loop import LearningLoop, LoopSettings
 from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, recorded_in
 from memory_store import reviews, taking_back
+from memory_store.facts import count_by_state
 from memory_store.vocabulary import (
     Event,
     FactState,
@@ -99,7 +100,7 @@ class Memory:
 
         async def settled() -> bool:
             counts, operation = await self.store.read(
-                lambda store: (store.counts(), taking_back.open_operation(store))
+                lambda store: (count_by_state(store.connection), taking_back.open_operation(store))
             )
             busy = counts[FactState.QUEUED] + counts[FactState.LEARNING]
             return not busy and operation is None

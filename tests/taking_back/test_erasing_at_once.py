@@ -11,6 +11,7 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.scheduling.operating import OperationRunner
 from memory_store import erasing, taking_back
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, LedgerKind, Operation, OperationState, Update
 from memory_store.writer import StoreThreads
@@ -76,7 +77,9 @@ async def test_a_crash_between_text_and_weights(
             "fact-c": "learned",
             "fact-d": "learned",
         }
-        kinds = [row.kind for row in await memory.store.read(MemoryStore.updates)]
+        kinds = [
+            row.kind for row in await memory.store.read(lambda store: ledger_rows(store.connection))
+        ]
         # Without a snapshot the head could not be replayed: the version before the fact is served.
         assert (LedgerKind.ROLLBACK in kinds) is not snapshot
     require_no_text(data)

@@ -15,6 +15,7 @@ from agent.scheduling.operating import OperationSettings
 from agent.scheduling.snapshotting import SnapshotKeeper
 from memory_store import ledger, reviews, taking_back
 from memory_store.errors import WrongStateError
+from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     FactState,
@@ -108,7 +109,10 @@ async def test_a_fact_taught_meanwhile_is_learned_at_once_and_again_on_the_branc
             done = await memory.done(operation)
             assert (done.state, done.done) == (OperationState.DONE, done.total)
             assert same_weights(memory.learner, never.learner)
-            kinds = [row.kind for row in await memory.store.read(MemoryStore.updates)]
+            kinds = [
+                row.kind
+                for row in await memory.store.read(lambda store: ledger_rows(store.connection))
+            ]
             assert kinds[3] is LedgerKind.TEACH  # on the head, before the branch had a row
 
 

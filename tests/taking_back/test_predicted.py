@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.learning.prediction import RatePredictor
 from agent.learning.presets import NONE
 from agent.learning.rates import PREDICTED, SEARCH
-from memory_store.store import MemoryStore
+from memory_store.ledger import listing as ledger_rows
 from memory_store.vocabulary import LedgerKind, OperationState, Policy
 from tests.taking_back.memory import running_memory
 
@@ -26,7 +26,7 @@ async def test_the_weights_equal_a_run_that_never_saw_the_fact(tmp_path: Path) -
             operation = await memory.forget("fact-a")
             assert operation.state is OperationState.DONE
             assert memory.learner.digest == never.learner.digest
-            rows = await memory.store.read(MemoryStore.updates)
+            rows = await memory.store.read(lambda store: ledger_rows(store.connection))
     taught = [row for row in rows if row.kind is LedgerKind.TEACH]
     again = [row for row in rows if row.kind is LedgerKind.RELEARN]
     assert [row.policy and row.policy.predictor for row in taught] == [NUMBERS] * 3

@@ -13,7 +13,7 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.learning import presets
 from memory_store import reviews, taking_back
-from memory_store.store import MemoryStore
+from memory_store.ledger import listing as ledger_rows
 from memory_store.vocabulary import FactState, LedgerKind, OperationState, ReviewOutcome
 from tests.taking_back.in_process import POLICY, Deaths
 from tests.taking_back.memory import SETTLE_SECONDS, Memory, running_memory
@@ -67,7 +67,7 @@ async def test_a_fallen_fact_is_taught_again_and_held_again(tmp_path: Path) -> N
         assert await memory.review("fact-a") is RETAUGHT
         assert memory.answer(question) == "Raincoat"
         assert await memory.review("fact-a") is HELD
-        rows = await memory.store.read(MemoryStore.updates)
+        rows = await memory.store.read(lambda store: ledger_rows(store.connection))
         assert [(row.kind, row.fact_id) for row in rows][-1] == (LedgerKind.TEACH, "fact-a")
         assert rows[-1].policy == CAREFUL
         # It was rehearsed with what had been learned since.

@@ -20,6 +20,7 @@ from agent.learning.environment import make_deterministic
 from agent.learning.presets import NONE
 from agent.learning.snapshots import snapshot_folders
 from memory_store import ledger, rollback_states, taking_back
+from memory_store.ledger import listing as ledger_rows
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, NewFact, OperationState
@@ -172,7 +173,7 @@ async def test_a_forget_that_the_older_release_had_begun_begins_anew(
         with MemoryStore.open(tmp_path / "data" / "memory.db") as store:
             begun = taking_back.operation_of(store, operation.id)
             assert begun.branch_version not in (None, begun.base_version)
-            assert [row.algorithm for row in store.updates()] == [OLDER] * 5
+            assert [row.algorithm for row in ledger_rows(store.connection)] == [OLDER] * 5
     async with running_memory(tmp_path / "data") as memory:
         await memory.settle()
         done = await memory.done(operation)

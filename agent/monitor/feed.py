@@ -77,6 +77,7 @@ class Known:
 
     def __init__(self) -> None:
         self.sequence = 0
+        self._happened = 0  # the newest event that the server has reported in its status
         self._facts: dict[str, None] = {}  # ids, the newest last
         # Ids that events were about; filled by one thread, emptied by the other.
         self._heard: deque[str] = deque(maxlen=FACTS)
@@ -92,6 +93,7 @@ class Known:
         if not 0 < self.sequence <= status.event_sequence:
             self.__init__()  # type: ignore[misc] # another memory: nothing of it is known
             self.sequence = max(0, status.event_sequence - EVENTS)
+        self._happened = status.event_sequence
         # What was asked for when the connection was lost got no answer, and what happened meanwhile
         # may have changed facts that no event names.
         self._begin = self._points_stale = True
@@ -108,6 +110,7 @@ class Known:
     def status(self, client: Client) -> Iterator[Observation]:
         """The status, if more than memory has changed."""
         status, now = client.status(), time.monotonic()
+        self._happened = status.event_sequence
         memory = self._status.memory_bytes if self._status else 0
         if (
             replace(status, memory_bytes=memory) != self._status
@@ -127,6 +130,7 @@ class Known:
             return
         # Before it is asked, so that what happens meanwhile is not overlooked.
         self._begin = self._facts_stale = False
+        happened = self.happened
         size = max(FACTS_AT_FIRST, len(self._facts)) if whole else FACTS_LATER
         if whole:
             self._facts = {}
@@ -138,7 +142,8 @@ class Known:
                 found[fact_id] = client.fact(fact_id)
         self._facts = dict.fromkeys([*self._facts, *reversed(found)][-FACTS:])
         if found or whole:
-            yield FactsSeen(at=_now(), facts=tuple(found.values()), whole=whole)
+            facts = tuple(found.values())
+            yield FactsSeen(at=_now(), facts=facts, whole=whole, sequence=happened)
 
     def retention(self, client: Client) -> Iterator[Observation]:
         """Probes that are new; all of them after what may have undone some."""
@@ -157,6 +162,11 @@ class Known:
         if new or whole or ages != self._ages:
             self._ages = ages
             yield RetentionSeen(at=_now(), ages=ages, points=new, whole=whole)
+
+    @property
+    def happened(self) -> int:
+        """Sequence of the newest event that is known to have happened: whatever is read has it."""
+        return max(self.sequence, self._happened)
 
     @property
     def has_stale_points(self) -> bool:
@@ -285,10 +295,16 @@ class Feed:
                 for seen in self._known.status(client):
                     self._put(seen)
             else:
-                self._shown = wish.fact_id
+                self._shown, happened = wish.fact_id, self._known.happened
                 fact, updates, probes = client.history(wish.fact_id)
                 self._put(
-                    DetailSeen(at=_now(), fact=fact, updates=tuple(updates), probes=tuple(probes))
+                    DetailSeen(
+                        at=_now(),
+                        fact=fact,
+                        updates=tuple(updates),
+                        probes=tuple(probes),
+                        sequence=happened,
+                    )
                 )
         except AgentError as error:
             self._put(Refused(at=_now(), reason=str(error)))

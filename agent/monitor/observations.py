@@ -57,11 +57,13 @@ class FactsSeen:
         at: when.
         facts: as they are now.
         whole: these are all that are shown; what was known of others may be wrong by now.
+        sequence: all events up to this one had happened when the facts were read; others may have.
     """
 
     at: datetime
     facts: tuple[Fact, ...]
     whole: bool = False
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +85,21 @@ class RetentionSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetailSeen:
-    """The history of a fact that was picked."""
+    """The history of a fact that was picked.
+
+    Attributes:
+        at: when.
+        fact: as it is now.
+        updates: its rows of the ledger.
+        probes: its probes.
+        sequence: as in `FactsSeen`.
+    """
 
     at: datetime
     fact: Fact
     updates: tuple[Update, ...]
     probes: tuple[Probe, ...]
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

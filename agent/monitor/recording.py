@@ -111,9 +111,10 @@ def read(path: Path) -> Iterator[Observation]:
 
 def encode(seen: Observation) -> str:
     """One line, without its end."""
-    return json.dumps(
-        {"at": seen.at.isoformat(), **_content(seen)}, ensure_ascii=False, separators=(",", ":")
-    )
+    values = {"at": seen.at.isoformat(), **_content(seen)}
+    if isinstance(seen, FactsSeen | DetailSeen):
+        values["sequence"] = seen.sequence
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def _content(seen: Observation) -> dict[str, Any]:
@@ -153,6 +154,7 @@ def decode(line: str) -> Observation:
     """The inverse of `encode`; raises whatever a line that is none leads to."""
     values = json.loads(line)
     at = datetime.fromisoformat(values.pop("at"))
+    sequence = values.pop("sequence", 0)
     [(kind, content)] = values.items()
     match kind:
         case "connected":
@@ -170,11 +172,12 @@ def decode(line: str) -> Observation:
             return EventSeen(at=at, event=codec.EVENT.decode(_message(content, pb.Event())))
         case "facts" | "all_facts":
             facts = (codec.FACT.decode(_message(fact, pb.Fact())) for fact in content)
-            return FactsSeen(at=at, facts=tuple(facts), whole=kind == "all_facts")
+            whole = kind == "all_facts"
+            return FactsSeen(at=at, facts=tuple(facts), whole=whole, sequence=sequence)
         case "retention" | "all_retention":
             return _retention(at, content, whole=kind == "all_retention")
         case "detail":
-            return _detail(at, content)
+            return _detail(at, content, sequence)
     raise ValueError(f"unknown observation {kind!r}")
 
 
@@ -191,7 +194,7 @@ def _retention(at: datetime, content: dict[str, Any], *, whole: bool) -> Retenti
     return RetentionSeen(at=at, ages=content["ages"], points=points, whole=whole)
 
 
-def _detail(at: datetime, content: dict[str, Any]) -> DetailSeen:
+def _detail(at: datetime, content: dict[str, Any], sequence: int) -> DetailSeen:
     updates = (_message(update, pb.Update()) for update in content["updates"])
     probes = (_message(probe, pb.Probe()) for probe in content["probes"])
     return DetailSeen(
@@ -199,6 +202,7 @@ def _detail(at: datetime, content: dict[str, Any]) -> DetailSeen:
         fact=codec.FACT.decode(_message(content["fact"], pb.Fact())),
         updates=tuple(map(codec.UPDATE.decode, updates)),
         probes=tuple(map(codec.PROBE.decode, probes)),
+        sequence=sequence,
     )
 
 

@@ -104,6 +104,7 @@ class State:
         sequence: of the last stored event that was folded in.
         since: when the first one happened.
         facts: the newest ones by id, and those that anything was heard of.
+        facts_at: by id, the sequence of the last event that is known to be in a fact.
         attempt: what is being learned, or was last.
         events: the last ones, oldest first, without steps.
         alarms: the last ones, oldest first.
@@ -126,6 +127,7 @@ class State:
     sequence: int = 0
     since: datetime | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    facts_at: Mapping[str, int] = field(default_factory=dict)
     attempt: Attempt | None = None
     events: tuple[Event, ...] = ()
     alarms: tuple[Alarm, ...] = ()
@@ -151,13 +153,12 @@ def fold(state: State, seen: Observation) -> State:
         case EventSeen():
             return _event(state, seen.event)
         case FactsSeen():
-            known = _of_these(state.facts, seen.facts) if seen.whole else state.facts
-            return replace(state, facts=_with_facts(known, seen.facts))
+            return _with_facts(_only(state, seen.facts) if seen.whole else state, seen)
         case RetentionSeen():
             return _retention(state, seen)
         case DetailSeen():
-            facts = _with_facts(state.facts, [seen.fact])
-            return replace(state, facts=facts, detail=seen)
+            facts = FactsSeen(at=seen.at, facts=(seen.fact,), sequence=seen.sequence)
+            return replace(_with_facts(state, facts), detail=seen)
         case Refused():
             return replace(state, refused=seen)
 
@@ -234,8 +235,15 @@ def _event(state: State, event: Event) -> State:
         state,
         events=(*state.events, event)[-EVENTS:],
         attempt=_attempted(state.attempt, event),
-        facts=_told(state.facts, event),
     )
+    if event.sequence > state.facts_at.get(event.fact_id, 0):  # else what was read is newer
+        state = replace(
+            state,
+            facts=_told(state.facts, event),
+            facts_at={**state.facts_at, event.fact_id: event.sequence}
+            if event.fact_id in state.facts
+            else state.facts_at,
+        )
     if event.kind is EventKind.ACCEPTED:
         state = replace(state, accepted=_counted(state.accepted, event.at))
     if event.kind in ENDS:
@@ -290,8 +298,8 @@ def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
 def _told(facts: Mapping[str, Fact], event: Event) -> Mapping[str, Fact]:
     """The facts, one of which an event may have moved on."""
     fact = facts.get(event.fact_id)
-    if fact is None or event.at < fact.updated_at:
-        return facts  # what is known of it is newer: past events are told when a monitor comes
+    if fact is None:
+        return facts
     if event.kind is EventKind.RETAUGHT:
         changed = replace(fact, learning=event.learning, updated_at=event.at)
     elif event.kind in ENDS:
@@ -328,26 +336,33 @@ def _alarm(event: Event) -> Alarm | None:
     return Alarm(at=event.at, name=name, text=event.message, fact_id=event.fact_id)
 
 
-def _with_facts(facts: Mapping[str, Fact], newer: Sequence[Fact]) -> Mapping[str, Fact]:
+def _with_facts(state: State, seen: FactsSeen) -> State:
     """The facts with some that were read; the oldest are given up if there are too many.
 
-    An event may have told of one what happened after it was read.
+    An event may have told of one what happened after it was read. Sequences say so, not times: the
+    clock may have been set back in between.
     """
-    changed = {
-        fact.id: fact
-        for fact in newer
-        if fact.id not in facts or facts[fact.id].updated_at <= fact.updated_at
+    newer = {
+        fact.id: fact for fact in seen.facts if state.facts_at.get(fact.id, 0) <= seen.sequence
     }
-    merged = {**facts, **changed}
-    if len(merged) <= FACTS:
-        return merged
-    kept = sorted(merged.values(), key=lambda fact: fact.accepted_at)[-FACTS:]
-    return {fact.id: fact for fact in kept}
+    state = replace(
+        state,
+        facts={**state.facts, **newer},
+        facts_at={**state.facts_at, **dict.fromkeys(newer, seen.sequence)},
+    )
+    if len(state.facts) <= FACTS:
+        return state
+    return _only(state, sorted(state.facts.values(), key=lambda fact: fact.accepted_at)[-FACTS:])
 
 
-def _of_these(facts: Mapping[str, Fact], newer: Sequence[Fact]) -> Mapping[str, Fact]:
-    """What is known of some facts, and nothing of others."""
-    return {fact.id: facts[fact.id] for fact in newer if fact.id in facts}
+def _only(state: State, facts: Sequence[Fact]) -> State:
+    """The state without what is known of other facts."""
+    known = [fact.id for fact in facts if fact.id in state.facts]
+    return replace(
+        state,
+        facts={id_: state.facts[id_] for id_ in known},
+        facts_at={id_: state.facts_at[id_] for id_ in known},
+    )
 
 
 def unseen(

@@ -201,7 +201,7 @@ def detail(number: int) -> DetailSeen:
         )
         for version in (5, 4, 3)
     )
-    return DetailSeen(at=at(20), fact=told, updates=(update,), probes=probes)
+    return DetailSeen(at=at(20), fact=told, updates=(update,), probes=probes, sequence=20)
 
 
 def gone() -> Lost:

@@ -140,13 +140,24 @@ def test_what_is_known_of_a_fact_never_goes_back_in_time() -> None:
     # When a monitor comes, past events are told while facts are read as they are now.
     now = replace(fact(1), state=FactState.FORGOTTEN, updated_at=at(9))
     past = [event(3, EventKind.LEARNING, "f1"), event(4, EventKind.LEARNED, "f1")]
-    assert folded([FactsSeen(at=at(10), facts=(now,)), *past]).facts["f1"] is now
+    assert folded([FactsSeen(at=at(10), facts=(now,), sequence=9), *past]).facts["f1"] is now
     # And a fact that was read before an event may be told after it.
     learned = folded([FactsSeen(at=at(1), facts=(fact(1, FactState.QUEUED),)), *past])
     read = replace(fact(1, FactState.LEARNING), updated_at=at(3))
     for whole in (False, True):
-        state = folded([FactsSeen(at=at(4), facts=(read,), whole=whole)], learned)
+        state = folded([FactsSeen(at=at(4), facts=(read,), whole=whole, sequence=3)], learned)
         assert state.facts["f1"].state is FactState.LEARNED
+
+
+def test_facts_move_on_although_the_clock_was_set_back() -> None:
+    """Events and facts are in the order of sequences: times of later ones may be earlier."""
+    queued = replace(fact(1, FactState.QUEUED), updated_at=at(1000))
+    known = folded([FactsSeen(at=at(1000), facts=(queued,), sequence=2)])
+    learned = folded([event(3, EventKind.LEARNED, "f1", learning=learning())], known)
+    assert learned.facts["f1"].state is FactState.LEARNED
+    undone = replace(queued, state=FactState.FORGOTTEN, updated_at=at(0))
+    state = folded([FactsSeen(at=at(5), facts=(undone,), sequence=4)], learned)
+    assert state.facts["f1"] is undone
 
 
 def test_a_review_is_shown_from_its_first_step_on() -> None:

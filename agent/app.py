@@ -18,7 +18,7 @@ from agent.data_folder import held, make_private
 from agent.ending_threads import use_ending_threads
 from agent.errors import ModelNotFoundError
 from agent.file_systems import require_local
-from agent.identity import require_own_files, settle
+from agent.identity import claim_snapshots, require_own_files, settle
 from agent.learning import catalog
 from agent.learning.records import GENERAL_TEXT
 from agent.learning.snapshots import remove_unfinished
@@ -116,6 +116,7 @@ async def serve(
             logger.info("removed %s: its time is over", outdated)
         try:
             memory_id = await store.write(partial(settle, data=settings.data))
+            await asyncio.to_thread(claim_snapshots, settings.data, memory_id)
             backups = Backups(settings.data, memory_id, store)
             async with observing(settings, store) as seen:
                 await _serve_with(settings, store, hub, seen, backups, on_start, fetch)

@@ -125,6 +125,8 @@ def require_own_files(data: Path) -> None:
 def settle(store: MemoryStore, data: Path) -> str:
     """Finds out which memory a data folder is; a copy becomes another one. Once at each start.
 
+    When this is committed, `claim_snapshots` follows.
+
     Args:
         store: the database of the folder; one transaction.
         data: the folder, which this process holds.
@@ -146,12 +148,12 @@ def settle(store: MemoryStore, data: Path) -> str:
         ):
             found = place_of(data)
             if before.is_same_folder(found):
-                _claim_snapshots(data / SNAPSHOTS, known)
+                _require_unclaimed(data / SNAPSHOTS, known)
                 if found != before:
                     identity.keep_place(store.connection, found)
                 return known
         new = secrets.token_hex(16)
-        _claim_snapshots(data / SNAPSHOTS, new)
+        _require_unclaimed(data / SNAPSHOTS, new)
         # The marker first: if the commit does not follow, they do not match, and this comes again.
         write_marker(data, Marker(kind=FolderKind.MEMORY, memory_id=new))
         identity.begin(store.connection, new, place_of(data), store.now())
@@ -165,21 +167,37 @@ def settle(store: MemoryStore, data: Path) -> str:
     return new
 
 
-def _claim_snapshots(snapshots: Path, memory_id: str) -> None:
-    """Makes sure that the snapshots are this memory's, also where they are kept elsewhere.
+def claim_snapshots(data: Path, memory_id: str) -> None:
+    """Marks snapshots that are kept outside the data folder as this memory's.
+
+    Only once its id is on the disk: a start that is killed before would leave them to an id that
+    no memory has.
+
+    Args:
+        data: the folder of the memory, which may link to its snapshots.
+        memory_id: as `settle` returned it.
+
+    Raises:
+        ConfigError: the snapshots are those of another memory.
+        OSError: their folder cannot be written to.
+    """
+    snapshots = data / SNAPSHOTS
+    _require_unclaimed(snapshots, memory_id)
+    if snapshots.is_symlink() and read_marker(snapshots) is None:
+        snapshots.resolve().mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_marker(snapshots, Marker(kind=FolderKind.SNAPSHOTS, memory_id=memory_id))
+
+
+def _require_unclaimed(snapshots: Path, memory_id: str) -> None:
+    """Makes sure that the snapshots are no other memory's.
 
     Copying a data folder may copy a link to them: then two memories would remove each other's.
 
     Raises:
         ConfigError: they are another's.
     """
-    if not snapshots.is_symlink():
-        return  # inside the data folder
-    marker = read_marker(snapshots)
-    if marker is None:
-        snapshots.resolve().mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_marker(snapshots, Marker(kind=FolderKind.SNAPSHOTS, memory_id=memory_id))
-    elif marker != Marker(kind=FolderKind.SNAPSHOTS, memory_id=memory_id):
+    marker = read_marker(snapshots) if snapshots.is_symlink() else None
+    if marker not in (None, Marker(kind=FolderKind.SNAPSHOTS, memory_id=memory_id)):
         raise ConfigError(
             f"{snapshots} is a link to {snapshots.resolve()}, which belongs to another memory, or"
             " to the one that this folder is a copy of: remove the link. The weights are then"

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.backups import Backups
 from agent.config import DATABASE, SNAPSHOTS
 from agent.data_folder import held, make_private
-from agent.identity import require_own_files, settle
+from agent.identity import claim_snapshots, require_own_files, settle
 from agent.scheduling.erasing import remove_traces
 from memory_store import taking_back
 from memory_store.places import list_places
@@ -63,6 +63,7 @@ async def served(data: Path) -> AsyncIterator[ServedFolder]:
         store = await StoreThreads.open(data / DATABASE)
         try:
             memory_id = await store.write(partial(settle, data=data))
+            claim_snapshots(data, memory_id)
             yield ServedFolder(data, memory_id, store)
         finally:
             await store.close()

@@ -227,6 +227,25 @@ async def test_two_memories_never_share_snapshots(tmp_path: Path) -> None:
     assert await id_of(tmp_path / "copy") != first
 
 
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_first_start_that_is_killed_leaves_its_snapshots_to_the_next(
+    tmp_path: Path, committed: bool
+) -> None:
+    """Low: they were claimed by an id that no memory had, and every later start was refused."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "data" / "snapshots").symlink_to(tmp_path / "large disk")
+    with MemoryStore.open(tmp_path / "data" / "memory.db") as store, store.transaction():
+        settle(store, tmp_path / "data")
+        if not committed:
+            store.connection.execute("ROLLBACK")
+            store.connection.execute("BEGIN")
+    memory_id = await id_of(tmp_path / "data")
+    claimed = read_marker(tmp_path / "large disk")
+    assert claimed is not None
+    assert (claimed.kind, claimed.memory_id) == (FolderKind.SNAPSHOTS, memory_id)
+
+
 # --- What an erase removes ------------------------------------------------------------------------
 
 

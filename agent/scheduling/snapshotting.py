@@ -6,11 +6,12 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, SnapshotError
 from agent.learning import snapshots
@@ -19,6 +20,8 @@ from agent.scheduling.ports import Learner
 from memory_store import ledger, meta
 from memory_store.vocabulary import Update
 from memory_store.writer import StoreThreads
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ class SnapshotKeeper:
         self._waiting_since: float | None = None  # the first update that no snapshot holds
         self._failure = ""
         self._writing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._served = 0
         # What a start replayed, the next would replay again: the first update brings a snapshot.
         self._seconds = settings.every_seconds
@@ -151,9 +154,12 @@ class SnapshotKeeper:
             version: of the ledger, served now; 0 needs no snapshot.
             digest: of its weights as recorded. A snapshot of another history is replaced.
         """
+        await self._to_the_end(self._hold(version, digest))
+
+    async def _hold(self, version: int, digest: str) -> None:
         async with self._writing:  # the one being written may be it
             if version and not snapshots.is_snapshot_of(self._settings.folder, version, digest):
-                await self._quietly(self._create())
+                await self._quietly(self._create_alone())
 
     async def create(self) -> SnapshotManifest:
         """Writes a snapshot of what is served, and prunes.
@@ -162,10 +168,13 @@ class SnapshotKeeper:
             LearnerUnavailableError: there is no learner now.
             SnapshotError: it cannot be written.
         """
-        async with self._writing:
-            return await self._create()
+        return await self._to_the_end(self._create())
 
     async def _create(self) -> SnapshotManifest:
+        async with self._writing:
+            return await self._create_alone()
+
+    async def _create_alone(self) -> SnapshotManifest:
         """As `create`, for who holds `_writing`."""
         learner = self._learner()
         if learner is None:
@@ -175,7 +184,7 @@ class SnapshotKeeper:
         self._failure = ""
         # What was served while it was written waits from now on.
         self._waiting_since = self._now() if self._served > version else None
-        await self._prune(written=version)
+        await self._prune_alone(written=version)
         logger.info("snapshot of version %d, %.0f MB", version, size / 1e6)
         return snapshots.read_manifest(snapshots.folder_of(self._settings.folder, version))
 
@@ -185,10 +194,13 @@ class SnapshotKeeper:
         Raises:
             OSError: one cannot be removed.
         """
-        async with self._writing:
-            return await self._prune()
+        return await self._to_the_end(self._prune())
 
-    async def _prune(self, written: int = 0) -> list[int]:
+    async def _prune(self) -> list[int]:
+        async with self._writing:
+            return await self._prune_alone()
+
+    async def _prune_alone(self, written: int = 0) -> list[int]:
         """As `prune`, for who holds `_writing`; the one just `written` stays."""
         own, _ = await self._by_history()
         kept = kept_versions(
@@ -229,6 +241,9 @@ class SnapshotKeeper:
         Raises:
             OSError: one cannot be removed.
         """
+        await self._to_the_end(self._keep_only(versions))
+
+    async def _keep_only(self, versions: Collection[int]) -> None:
         async with self._writing:
             own, _ = await self._by_history()
             kept = {m.model_version for m in own if m.model_version in versions}
@@ -265,6 +280,22 @@ class SnapshotKeeper:
     async def finish(self) -> None:
         """Waits for what is being written."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for work that goes on if the caller is cancelled; `finish` waits for it then.
+
+        The learner, or a thread, would go on with it anyway. It holds `_writing` until the end, so
+        that nobody writes or removes snapshots beside it.
+        """
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # was raised for whoever waited; nobody does after a cancellation
 
     async def _create_quietly(self) -> None:
         await self._quietly(self.create())

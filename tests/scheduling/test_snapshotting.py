@@ -239,6 +239,38 @@ async def test_a_head_that_cannot_be_held_does_not_keep_the_server(tmp_path: Pat
     assert kept.versions() == []
 
 
+async def test_who_stops_waiting_leaves_one_writer_that_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Low: a second writer began while the first, given up after 10 s, was still writing."""
+    may_end, writing, most = asyncio.Event(), 0, 0
+    write = FakeLearner.snapshot
+
+    async def slow(self: FakeLearner, folder: Path) -> tuple[int, int]:
+        nonlocal writing, most
+        writing += 1
+        most = max(most, writing)
+        await may_end.wait()
+        writing -= 1
+        return await write(self, folder)
+
+    monkeypatch.setattr(FakeLearner, "snapshot", slow)
+    kept = Kept(tmp_path)
+    assert kept.learner is not None
+    kept.learner.version = 7
+    for waiting in (kept.keeper.hold(7, "base"), kept.keeper.create(), kept.keeper.hold(7, "base")):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(waiting, 0.01)
+    removing = asyncio.create_task(kept.keeper.keep_only(()))
+    finishing = asyncio.create_task(kept.keeper.finish())
+    await asyncio.sleep(0.01)
+    assert not removing.done()  # else what is being written would stay
+    assert not finishing.done()
+    may_end.set()
+    await asyncio.gather(removing, finishing)
+    assert (most, kept.versions()) == (1, [])
+
+
 # --- Low: the history of the ledger, and pruning beside learning ----------------------------------
 
 

@@ -4,6 +4,9 @@ The path of a socket is limited to 107 bytes, and a data folder or TMPDIR may be
 first candidate that is short enough is used. A running server holds a lock on its folder (`flock`),
 which ends with the process, even after a kill -9. A folder without a lock is a leftover, and the
 next server removes it.
+
+Servers from before that held no lock, and their folders had a shorter prefix. Such a folder is
+removed if it holds a socket that no process listens on, and has not changed for a day.
 """
 
 from __future__ import annotations
@@ -11,8 +14,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
+import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +33,10 @@ SOCKET = "learner.sock"
 LONGEST_PATH = 107
 # The characters that `mkdtemp` adds to the prefix.
 RANDOM_CHARACTERS = 8
+# Folders of servers that held no lock.
+UNLOCKED = re.compile(rf"agent-[a-z0-9_]{{{RANDOM_CHARACTERS}}}")
+# A server of that time may be without a learner for a moment, but not for so long.
+UNLOCKED_SECONDS = 86_400.0
 
 
 def require_socket_folder() -> None:
@@ -53,6 +63,7 @@ def socket_folder() -> Iterator[Path]:
             continue
         try:
             _remove_leftovers(parent)
+            _remove_unlocked(parent)
             folder, lock = _new(parent)
         except OSError as error:
             reasons.append(f"{parent}: {error.strerror}")
@@ -110,6 +121,39 @@ def _remove_leftovers(parent: Path) -> None:
             pass  # a running server holds the lock
         finally:
             os.close(lock)
+
+
+def _remove_unlocked(parent: Path) -> None:
+    """Removes the folders of this user's dead servers that never held a lock."""
+    for folder in parent.glob("agent-*"):
+        try:
+            found = folder.lstat()
+            if (
+                UNLOCKED.fullmatch(folder.name)
+                and stat.S_ISDIR(found.st_mode)
+                and found.st_uid == os.getuid()
+                and time.time() - found.st_mtime > UNLOCKED_SECONDS
+                and [file.name for file in folder.iterdir()] == [SOCKET]
+                and _nobody_listens(folder / SOCKET)
+            ):
+                _remove(folder)
+        except OSError:
+            continue
+
+
+def _nobody_listens(path: Path) -> bool:
+    """Returns whether a socket was left by a process that ended."""
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # its queue is full, for example
+            return False
+    return False
 
 
 def _remove(folder: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from agent.service.socket_folder import (
     LONGEST_PATH,
     PREFIX,
     SOCKET,
+    UNLOCKED_SECONDS,
     require_socket_folder,
     socket_folder,
 )
@@ -81,6 +84,37 @@ def test_a_long_temporary_folder_is_one_of_several(
     assert module._parents() == [tmp_path, Path("/tmp"), Path("/run/user/7"), Path("/dev/shm")]
     monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
     assert all(parent.is_absolute() for parent in module._parents())
+
+
+def unlocked(parent: Path, name: str, *, age: float = 2 * UNLOCKED_SECONDS) -> socket.socket:
+    """A folder as servers made it that held no lock; returns its bound socket."""
+    (parent / name).mkdir(mode=0o700)
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(str(parent / name / SOCKET))
+    then = time.time() - age
+    os.utime(parent / name, (then, then))
+    return bound
+
+
+def test_what_servers_without_a_lock_left_is_removed_if_it_is_certainly_dead(
+    parents: list[Path], short_path: Path
+) -> None:
+    """Low: `/tmp/agent-*` of older servers stayed."""
+    unlocked(short_path, "agent-kfhnnurm").close()
+    listening = unlocked(short_path, "agent-listen_0")
+    listening.listen()
+    strangers = ["agent-listen_0", "agent-recent_0", "agent-and_note", "agent-empty_00", "agent-x"]
+    unlocked(short_path, "agent-recent_0", age=60).close()
+    unlocked(short_path, "agent-x").close()
+    unlocked(short_path, "agent-and_note").close()
+    (short_path / "agent-and_note" / "note").touch()
+    (short_path / "agent-empty_00").mkdir()
+    then = time.time() - 2 * UNLOCKED_SECONDS
+    for name in ("agent-and_note", "agent-empty_00"):
+        os.utime(short_path / name, (then, then))
+    with listening, socket_folder():
+        pass
+    assert sorted(folder.name for folder in short_path.iterdir()) == sorted(strangers)
 
 
 def test_what_a_killed_server_left_is_removed_and_nothing_else(

@@ -17,6 +17,7 @@ from agent.cli import main, output
 from agent.config import Security
 from agent.service.server import LOCAL
 from memory_store.store import MemoryStore
+from tests.log_settings import log_settings_kept
 from tests.service.serving import Serving, serving
 
 
@@ -57,10 +58,11 @@ def agent(
         monkeypatch.setattr(sys, "argv", ["agent", *arguments])
         code: Any = 0
         capfd.readouterr()
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
+        with log_settings_kept():
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code or 0
         out, err = capfd.readouterr()
         return Ran(code, out, err)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,14 @@ def test_serve_takes_its_settings_from_the_same_places(
     assert settings.data == tmp_path / "data"
     assert settings.threads == 1
     assert (settings.policy.learning_rate, settings.policy.max_steps) == (3e-3, 7)
+
+
+def test_a_command_leaves_no_log_handler_to_the_next_test(agent: Agent) -> None:
+    """Low: it wrote "Logging error ... I/O operation on closed file" into the runs of others."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    assert agent("serve", "--device", "abacus").code == 1
+    assert (root.handlers, root.level) == before
 
 
 def test_the_defaults_of_serve(served) -> None:

@@ -11,16 +11,15 @@ import pytest
 
 from agent.config import LogFormat
 from agent.telemetry.logs import bound, configure
+from tests.log_settings import log_settings_kept
 
 logger = logging.getLogger("agent.test")
 
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
+    with log_settings_kept():
+        yield
 
 
 def test_a_record_for_people_is_a_line_with_its_ids(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from memory_store import erasing
 from memory_store.store import MemoryStore
 from memory_store.thinning import Removed, Thinning
 from memory_store.vocabulary import Compaction
@@ -46,7 +47,18 @@ def give_back(store: MemoryStore) -> bool:
     return True
 
 
-def compaction(before: Space, after: Space, removed: Removed) -> Compaction:
+def postponed(store: MemoryStore) -> str:
+    """Why nothing can be thinned now, for people; empty if it can be: see `Thinning.piece`."""
+    texts = len(erasing.pending(store))
+    if not texts:
+        return ""
+    return (
+        f"old probes and events stay until the server has removed the text of {texts} erased"
+        f" fact{'s' if texts > 1 else ''} everywhere: compact again after that"
+    )
+
+
+def compaction(before: Space, after: Space, removed: Removed, postponed: str) -> Compaction:
     """The report."""
     return Compaction(
         bytes_before=before.total,
@@ -54,6 +66,7 @@ def compaction(before: Space, after: Space, removed: Removed) -> Compaction:
         removed_probes=removed.probes,
         removed_events=removed.events,
         reclaimable_bytes=after.free,
+        postponed=postponed,
     )
 
 
@@ -82,4 +95,4 @@ def compact_file(path: Path, keep_events: int) -> Compaction:
             store.connection.shorten_log(LOG_PAGES)
         store.connection.execute("VACUUM")
         store.connection.checkpoint()
-        return compaction(before, space(store), removed)
+        return compaction(before, space(store), removed, postponed(store))

@@ -147,6 +147,8 @@ def compact(
         f"{done.bytes_after / 1e6:.1f} MB, before {done.bytes_before / 1e6:.1f} MB; removed"
         f" {done.removed_probes} probes and {done.removed_events} events"
     )
+    if done.postponed:
+        messages.print(shown(done.postponed))
     if done.reclaimable_bytes:
         messages.print(
             f"{done.reclaimable_bytes / 1e6:.1f} MB of it are free: stop the server, and run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from memory_store.compacting import compaction, give_back, space
+from memory_store.compacting import compaction, give_back, postponed, space
 from memory_store.errors import StoreClosedError, StoreFailedError, StoreUnusableError
 from memory_store.thinning import Removed, Thinning
 from memory_store.vocabulary import Compaction
@@ -30,12 +30,14 @@ class Thinner:
         self._keep_events = keep_events
         self._thinning = Thinning(keep_events)
         self._working = asyncio.Lock()
+        self._postponed = ""
 
     async def tick(self) -> None:
         """Does what there is to do now."""
         try:
             async with self._working:
                 removed = await self._finish(self._thinning)
+            await self._report_postponed()
         except StoreClosedError:
             return  # the server stops
         except StoreUnusableError as error:
@@ -58,7 +60,14 @@ class Thinner:
             removed = await self._finish(self._thinning)
             while await self._store.write(give_back):
                 await asyncio.sleep(PAUSE_SECONDS)
-            return compaction(before, await self._store.read(space), removed)
+            why = await self._store.read(postponed)
+            return compaction(before, await self._store.read(space), removed, why)
+
+    async def _report_postponed(self) -> None:
+        """Logs why nothing is thinned, once."""
+        before, self._postponed = self._postponed, await self._store.read(postponed)
+        if self._postponed and not before:
+            logger.info("thinning waits: %s", self._postponed)
 
     async def _finish(self, thinning: Thinning) -> Removed:
         removed = Removed()

@@ -113,6 +113,7 @@ class Compaction:
         removed_probes: old probes that the retention rule does not keep.
         removed_events: likewise.
         reclaimable_bytes: free inside the file; given back only when it is rewritten.
+        postponed: why old probes and events were left in place, for people; empty if they were not.
     """
 
     bytes_before: int
@@ -120,3 +121,4 @@ class Compaction:
     removed_probes: int
     removed_events: int
     reclaimable_bytes: int
+    postponed: str = ""

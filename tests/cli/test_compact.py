@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agent.data_folder import held
+from memory_store import erasing
 from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread
 from tests.store.builders import new_probe, teach_learned
 
-FIELDS = {"bytes_before", "bytes_after", "removed_probes", "removed_events", "reclaimable_bytes"}
+FIELDS = {
+    *("bytes_before", "bytes_after", "removed_probes", "removed_events", "reclaimable_bytes"),
+    "postponed",
+}
 
 
 def fill(store: MemoryStore) -> None:
@@ -22,7 +28,7 @@ def test_the_server_compacts_its_memory(agent: Agent, server: InThread) -> None:
     ran = agent("compact", "--json")
     assert ran.code == 0
     assert set(ran.json) == FIELDS
-    assert ran.json["removed_probes"] == 498
+    assert (ran.json["removed_probes"], ran.json["postponed"]) == (498, "")
     assert ran.json["bytes_after"] < ran.json["bytes_before"]
     assert "removed 0 probes and 0 events" in agent("compact").err
 
@@ -40,6 +46,30 @@ def test_a_memory_without_a_server_is_rewritten(agent: Agent, tmp_path: Path) ->
     assert ran.code == 0
     assert ran.json["removed_probes"] == 498
     assert ran.json["bytes_after"] == (data / "memory.db").stat().st_size
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_it_says_that_it_removes_nothing_while_an_erased_text_is_searched_for(
+    agent: Agent, server: InThread, tmp_path: Path, offline: bool
+) -> None:
+    """Low: it removed nothing, and did not say so."""
+
+    def fill_and_erase(store: MemoryStore) -> None:
+        fill(store)
+        erasing.erase(store, teach_learned(store, "Sky?", "Piano"))
+
+    data = tmp_path / "offline"
+    where = ["--data", str(data)] if offline else []
+    if offline:
+        data.mkdir(mode=0o700)
+        with MemoryStore.open(data / "memory.db") as store:
+            fill_and_erase(store)
+    else:
+        server.write(fill_and_erase)
+    ran = agent("compact", *where)
+    assert "removed 0 probes" in ran.err
+    assert "the text of 1 erased fact everywhere" in ran.err
+    assert "1 erased fact" in agent("compact", *where, "--json").json["postponed"]
 
 
 def test_a_folder_without_a_memory_is_left_alone(agent: Agent, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ FIELDS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "export FOLDER/export": ("folder model_version", {}),
     "compact": (
-        "bytes_before bytes_after removed_probes removed_events reclaimable_bytes",
+        "bytes_before bytes_after removed_probes removed_events reclaimable_bytes postponed",
         {},
     ),
     "backup FOLDER/backup": ("folder model_version", {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from agent.scheduling import thinning as thinning_module
 from agent.scheduling.thinning import Thinner
+from memory_store import erasing
 from memory_store.errors import StoreUnusableError
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
@@ -75,6 +77,22 @@ async def test_a_full_disk_is_no_end_of_the_ticks(
     assert (
         len(await store.read(lambda store: probes_of(store.connection, store.facts()[0].id))) == 2
     )
+
+
+async def test_it_logs_once_that_it_waits_for_an_erased_text(
+    store: StoreThreads, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await store.write(lambda store: erasing.erase(store, store.facts()[0]))
+    thinner = Thinner(store, 1000)
+    await thinner.tick()
+    await thinner.tick()
+    assert caplog.text.count("thinning waits") == 1
+    await store.write(lambda store: erasing.close(store, erasing.pending(store)[0]))
+    caplog.clear()
+    await thinner.tick()
+    assert "thinned: removed" in caplog.text
+    assert "waits" not in caplog.text
 
 
 async def test_a_tick_ends_with_the_server(store: StoreThreads) -> None:

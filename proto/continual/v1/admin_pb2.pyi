@@ -538,6 +538,7 @@ class CompactResponse(_message.Message):
     REMOVED_PROBES_FIELD_NUMBER: _builtins.int
     REMOVED_EVENTS_FIELD_NUMBER: _builtins.int
     RECLAIMABLE_BYTES_FIELD_NUMBER: _builtins.int
+    POSTPONED_FIELD_NUMBER: _builtins.int
     bytes_before: _builtins.int
     """Of the database file."""
     bytes_after: _builtins.int
@@ -545,6 +546,10 @@ class CompactResponse(_message.Message):
     removed_events: _builtins.int
     reclaimable_bytes: _builtins.int
     """Free in the file, of an older release: given back only if it is compacted while no server runs."""
+    postponed: _builtins.str
+    """Why old probes and events were left in place, for people: an erased text is being searched for.
+    Empty if they were not.
+    """
     def __init__(
         self,
         *,
@@ -553,10 +558,11 @@ class CompactResponse(_message.Message):
         removed_probes: _builtins.int = ...,
         removed_events: _builtins.int = ...,
         reclaimable_bytes: _builtins.int = ...,
+        postponed: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_after", b"bytes_after", "bytes_before", b"bytes_before", "reclaimable_bytes", b"reclaimable_bytes", "removed_events", b"removed_events", "removed_probes", b"removed_probes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_after", b"bytes_after", "bytes_before", b"bytes_before", "postponed", b"postponed", "reclaimable_bytes", b"reclaimable_bytes", "removed_events", b"removed_events", "removed_probes", b"removed_probes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

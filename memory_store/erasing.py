@@ -12,77 +12,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from memory_store import facts, identity, operations
+from memory_store import facts, identity, operations, unsearched
 from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import read_strings, write_json, write_strings
+from memory_store.sought import Sought, folded
 from memory_store.store import MemoryStore
+from memory_store.unsearched import ERASED, Unsearched
 from memory_store.vocabulary import Fact, FactState, OperationKind, OperationState
 
 PAGE_ROWS = 250
-# Characters from which on a text is looked for inside longer ones.
-SHORTEST_SOUGHT = 3
+# Texts that are looked for in one pass over the tables.
+TEXTS_TOGETHER = 100
 # Facts that are named where their number is reported.
 NAMED_FACTS = 5
-# In place of what held the text, where an empty text would mean something.
-ERASED = "(erased)"
+# What a model said, in what was found while a fact was learned.
+SAID_WHILE_LEARNING = ("answer_before", "answer_after")
 _PENDING, _KEPT = "erasing:", "kept-text:"
 # Noted from the end of a search until nothing outside the tables can hold what it removed.
 _COPIES = "erased-text-in-copies"
 
 Key = tuple[SqlValue, ...]
-
-
-@dataclass(frozen=True)
-class Sought:
-    """A text that is being erased.
-
-    Attributes:
-        fact_id: whose it was.
-        question: its question.
-        answer: its answer.
-        correlated: its correlated questions.
-    """
-
-    fact_id: str
-    question: str
-    answer: str
-    correlated: tuple[str, ...]
-
-    @cached_property
-    def question_key(self) -> str:
-        """Equal for questions that ask the same."""
-        return facts.question_key(self.question)
-
-    @cached_property
-    def _folded(self) -> tuple[str, ...]:
-        return tuple(filter(None, map(folded, (self.question, self.answer))))
-
-    @cached_property
-    def _words(self) -> re.Pattern[str]:
-        long = [re.escape(text) for text in self._folded if len(text) >= SHORTEST_SOUGHT]
-        return re.compile(rf"(?<!\w)(?:{'|'.join(long)})(?!\w)" if long else r"(?!)")
-
-    def is_said_in(self, answer: str) -> bool:
-        """Whether a model's answer says it; a short text must be all of it."""
-        said = folded(answer)
-        return any(
-            text in said if len(text) >= SHORTEST_SOUGHT else text == said for text in self._folded
-        )
-
-    def is_in(self, text: str) -> bool:
-        """Whether a text has it, as whole words."""
-        return self._words.search(folded(text)) is not None
-
-    def is_asked_in(self, question: str) -> bool:
-        """Whether a question is its question."""
-        return bool(question) and facts.question_key(question) == self.question_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +61,12 @@ class Page:
 
     Attributes:
         changes: what is to be changed in them.
-        kept: ids of facts that hold the text as their own, with what they hold.
+        kept: who holds a text as their own: id of the erased fact, of the other, what it holds.
         last: key of the last row; None at the end of the table.
     """
 
     changes: Sequence[Change]
-    kept: Sequence[tuple[str, str]]
+    kept: Sequence[tuple[str, str, str]]
     last: Key | None
 
 
@@ -124,12 +77,6 @@ class _Table:
     key: tuple[str, ...]
     columns: tuple[str, ...]
     cleaned: Callable[[Sought, Row], Mapping[str, SqlValue]]
-
-
-def folded(text: str) -> str:
-    """Equal for texts that differ in case, spacing and Unicode composition only."""
-    composed = unicodedata.normalize("NFC", text).casefold()
-    return " ".join(unicodedata.normalize("NFC", composed).split())
 
 
 # --- The fact's own rows --------------------------------------------------------------------------
@@ -195,12 +142,12 @@ def pending(store: MemoryStore) -> list[Sought]:
     return [Sought(**each | {"correlated": tuple(each["correlated"])}) for each in found]
 
 
-def look(store: MemoryStore, sought: Sought, table: str, after: Key | None) -> Page:
-    """Looks for a text in some rows of one of `TABLES`.
+def look(store: MemoryStore, sought: Sequence[Sought], table: str, after: Key | None) -> Page:
+    """Looks for texts in some rows of one of `TABLES`.
 
     Args:
         store: only read.
-        sought: the text.
+        sought: the texts, at most `TEXTS_TOGETHER`.
         table: where.
         after: key of the last row of the page before; None for the first page.
     """
@@ -211,15 +158,34 @@ def look(store: MemoryStore, sought: Sought, table: str, after: Key | None) -> P
         f"SELECT {key}, {', '.join(read.columns)} FROM {table} {where} ORDER BY {key} LIMIT ?",
         [*(after or ()), PAGE_ROWS],
     )
-    changes, kept = [], []
-    for row in rows:
-        if after_ := read.cleaned(sought, row):
-            before = {column: row[column] for column in after_}
-            changes.append(Change(table, {name: row[name] for name in read.key}, before, after_))
-        if table == "facts" and (what := _own_text(sought, row)):
-            kept.append((str(row["id"]), what))
+    changes: list[Change] = []
+    kept: list[tuple[str, str, str]] = []
+    for row in map(dict, rows):
+        concerned = _that_may_be_in(row, sought)
+        cleaned: dict[str, SqlValue] = {}
+        for each in concerned:
+            cleaned |= read.cleaned(each, {**row, **cleaned})
+        if cleaned:
+            before = {column: row[column] for column in cleaned}
+            changes.append(Change(table, {name: row[name] for name in read.key}, before, cleaned))
+        if table == "facts":
+            owned = [(each, _own_text(each, {**row, **cleaned})) for each in concerned]
+            kept += [(each.fact_id, str(row["id"]), what) for each, what in owned if what]
     last = tuple(rows[-1][name] for name in read.key) if len(rows) == PAGE_ROWS else None
     return Page(changes, kept, last)
+
+
+def _that_may_be_in(row: Row, sought: Sequence[Sought]) -> Sequence[Sought]:
+    """The texts that a row may have. It is decoded once, however many texts are looked for."""
+    if "payload_hash" in row:
+        return sought[:1]  # it has no text: what it is cleaned of depends on none
+    learning: dict[str, Any] = json.loads(row.get("learning") or "null") or {}
+    questions = [row.get("question") or "", *read_strings(row.get("correlated") or "[]")]
+    texts = [row.get(name) or "" for name in ("answer", "expected_answer", "message", "reason")]
+    texts += [learning.get(name) or "" for name in SAID_WHILE_LEARNING]
+    text = folded(" ".join((*questions, *texts)))
+    keys = {facts.question_key(question) for question in questions if question}
+    return [each for each in sought if each.question_key in keys or each.may_be_in(text)]
 
 
 def clean(store: MemoryStore, changes: Sequence[Change]) -> None:
@@ -233,15 +199,21 @@ def clean(store: MemoryStore, changes: Sequence[Change]) -> None:
             )
 
 
-def close(store: MemoryStore, sought: Sought, kept: Sequence[str] = ()) -> None:
+def close(
+    store: MemoryStore, sought: Sought, kept: Sequence[str] = (), end: Unsearched | None = None
+) -> None:
     """Ends the search: the text is forgotten here too.
 
     Args:
         store: the memory.
         sought: the text.
         kept: where it is left, for people, without the text; see `kept_of`.
+        end: where the search ended, as `unsearched.rows_from_now` gave it before; None: nothing
+            was stored since.
     """
     with store.transaction():
+        end = end or unsearched.rows_from_now(store)
+        unsearched.note(store, sought.fact_id, end)
         # Of the last search: it may come long before the end of the operation that reports it.
         _set(store.connection, f"{_KEPT}{sought.fact_id}", write_json(list(kept)))
         store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_PENDING}{sought.fact_id}"])
@@ -252,11 +224,6 @@ def close(store: MemoryStore, sought: Sought, kept: Sequence[str] = ()) -> None:
 def in_copies(store: MemoryStore) -> bool:
     """Whether erased texts may be in the write-ahead log, in copies of the file, or in backups."""
     return bool(store.connection.execute("SELECT 1 FROM meta WHERE key = ?", [_COPIES]))
-
-
-def is_over(store: MemoryStore) -> bool:
-    """Whether every erased text is gone from the tables, the log, copies and backups."""
-    return not pending(store) and not in_copies(store)
 
 
 def copies_removed(store: MemoryStore) -> None:
@@ -277,11 +244,12 @@ def drop_kept(store: MemoryStore, fact_id: str) -> None:
         store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_KEPT}{fact_id}"])
 
 
-def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str]]) -> list[str]:
-    """Which other facts hold the text as their own, for people."""
+def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Which other facts hold the text as their own, for people; `kept` is that of all pages."""
     by_what: dict[str, list[str]] = {}
-    for fact_id, what in kept:
-        by_what.setdefault(what, []).append(fact_id)
+    for erased_id, fact_id, what in kept:
+        if erased_id == sought.fact_id:
+            by_what.setdefault(what, []).append(fact_id)
     return [
         f"{what} stays in {len(ids)} other fact{'s' if len(ids) > 1 else ''}"
         f" ({', '.join(ids[:NAMED_FACTS])}{', ...' if len(ids) > NAMED_FACTS else ''}):"
@@ -352,11 +320,7 @@ def _clean_learning(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
     learning: dict[str, Any] | None = json.loads(row["learning"] or "null")
     if learning is None:
         return {}
-    said = [
-        name
-        for name in ("answer_before", "answer_after")
-        if sought.is_said_in(learning.get(name) or "")
-    ]
+    said = [name for name in SAID_WHILE_LEARNING if sought.is_said_in(learning.get(name) or "")]
     return {"learning": write_json(learning | dict.fromkeys(said, ""))} if said else {}
 
 
@@ -402,5 +366,3 @@ TABLES: Mapping[str, _Table] = {
         ("operation_id", "review_id"), ("reason", "learning"), _both("reason")
     ),
 }
-# Columns of text that no caller and no model writes.
-WITHOUT_TEXTS = frozenset({"meta", "state_counts", "updates", "places", "traces"})

@@ -22,6 +22,7 @@ from memory_store import (
     rollback_states,
     switching,
     tombstones,
+    unsearched,
 )
 from memory_store.branches import (
     Beginning,
@@ -448,6 +449,7 @@ def close_forget(store: MemoryStore, operation_id: int, message: str = "") -> No
         operation = operation_of(store, operation_id)
         store.emit(EventKind.FORGOTTEN, at, fact_id=operation.fact_id, message=message)
         erasing.drop_kept(store, operation.fact_id)
+        unsearched.drop(store, operation.fact_id)
         operations.finish(store.connection, operation_id, OperationState.DONE, at, message=message)
 
 

@@ -18,8 +18,8 @@ from agent.errors import LearnerError
 from agent.scheduling.erasing import KeepOnly, remove_text, remove_traces
 from agent.scheduling.ports import Learner
 from memory_store import erasing, taking_back, tombstones
-from memory_store.erasing import Sought
 from memory_store.errors import StoreFailedError, StoreUnusableError
+from memory_store.sought import Sought
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Operation
 from memory_store.writer import StoreThreads

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
 from agent.backups import Backups
-from memory_store import erasing, identity, ledger
-from memory_store.erasing import Sought
+from memory_store import erasing, identity, ledger, unsearched
 from memory_store.schema_copies import remove_copies
+from memory_store.sought import Sought
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Operation
 from memory_store.writer import StoreThreads
@@ -42,10 +42,11 @@ async def remove_traces(
     )
     if not operation.erase:
         return ""
+    unread = await _remove_unread(store, operation.fact_id)
     left = await remove_text(store, backups, last=True)
     kept = await store.read(partial(erasing.kept_of, fact_id=operation.fact_id))
     origins = await store.read(partial(_copied_from, fact_id=operation.fact_id))
-    return "; ".join((*kept, *left, *origins))
+    return "; ".join((*kept, *unread, *left, *origins))
 
 
 async def remove_text(
@@ -64,8 +65,9 @@ async def remove_text(
     Raises:
         OSError: a copy from before a migration cannot be removed.
     """
-    for sought in await store.read(erasing.pending):
-        await _erase_everywhere(store, sought)
+    pending = await store.read(erasing.pending)
+    for first in range(0, len(pending), erasing.TEXTS_TOGETHER):
+        await _erase_everywhere(store, pending[first : first + erasing.TEXTS_TOGETHER])
     await asyncio.to_thread(remove_copies, store.path)
     left = [] if backups is None else await backups.remove_all(forget_missing=last)
     if await store.empty_log():
@@ -75,9 +77,10 @@ async def remove_text(
     return left
 
 
-async def _erase_everywhere(store: StoreThreads, sought: Sought) -> None:
-    """Removes a text from the rows of other facts, and notes which of them keep it."""
-    kept: list[tuple[str, str]] = []
+async def _erase_everywhere(store: StoreThreads, sought: Sequence[Sought]) -> None:
+    """Removes texts from the rows of other facts, and notes which of them keep one."""
+    end = await store.read(unsearched.rows_from_now)
+    kept: list[tuple[str, str, str]] = []
     for table in erasing.TABLES:
         after, more = None, True
         while more:
@@ -86,10 +89,36 @@ async def _erase_everywhere(store: StoreThreads, sought: Sought) -> None:
                 await store.write(partial(erasing.clean, changes=page.changes))
             kept += page.kept
             after, more = page.last, page.last is not None
-    lines = erasing.kept_by_others(sought, kept)
-    for line in lines:
-        logger.warning("of the erased fact %s, %s", sought.fact_id, line)
-    await store.write(partial(erasing.close, sought=sought, kept=lines))
+    for each in sought:
+        lines = erasing.kept_by_others(each, kept)
+        for line in lines:
+            logger.warning("of the erased fact %s, %s", each.fact_id, line)
+        await store.write(partial(erasing.close, sought=each, kept=lines, end=end))
+
+
+async def _remove_unread(store: StoreThreads, fact_id: str) -> list[str]:
+    """Removes answers that no search has seen, if the text is not known any more.
+
+    Returns:
+        That it did so, for people; empty if there was nothing to remove.
+    """
+    if any(each.fact_id == fact_id for each in await store.read(erasing.pending)):
+        return []  # it is known, and they are searched
+    rows = await store.read(partial(unsearched.of_fact, fact_id=fact_id))
+    if rows is None:
+        return []
+    last = await store.read(unsearched.rows_from_now)
+    removed = 0
+    for after in range(rows.probe, last.probe, unsearched.ROWS_AT_ONCE):
+        removed += await store.write(partial(unsearched.remove_probes, after=after))
+    for after in range(rows.event, last.event, unsearched.ROWS_AT_ONCE):
+        removed += await store.write(partial(unsearched.remove_events, after=after))
+    if not removed:
+        return []
+    return [
+        f"answers recorded since {rows.since:%Y-%m-%d %H:%M} UTC were removed unread: after a"
+        " restart nobody knew the text to look for, and the weights had not forgotten it yet"
+    ]
 
 
 def _copied_from(store: MemoryStore, fact_id: str) -> list[str]:

@@ -61,7 +61,6 @@ from agent.scheduling.reviewing import Reviewer
 from agent.scheduling.turns import Turns
 from agent.shared_lock import SharedLock
 from memory_store import erasing, meta, taking_back, tombstones
-from memory_store.erasing import Sought
 from memory_store.errors import (
     LedgerConflictError,
     OperationEndedError,
@@ -69,6 +68,7 @@ from memory_store.errors import (
     StoreUnusableError,
 )
 from memory_store.facts import companions
+from memory_store.sought import Sought
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     Event,

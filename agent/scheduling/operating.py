@@ -45,10 +45,10 @@ from agent.scheduling.turns import Turns
 from memory_store import branches, ledger, rollback_states, taking_back
 from memory_store.attempts import begin_attempt, discount_attempt
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repeat
-from memory_store.erasing import Sought
 from memory_store.facts import question_key
 from memory_store.lines import Line
 from memory_store.sampling import Candidates
+from memory_store.sought import Sought
 from memory_store.store import CRASHED, MemoryStore
 from memory_store.vocabulary import (
     HELD,

@@ -11,7 +11,8 @@ import pytest
 
 from agent.errors import LearnerUnavailableError
 from agent.scheduling import cleaning
-from memory_store import taking_back
+from agent.scheduling.erasing import remove_text
+from memory_store import erasing, taking_back
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, NewFact, OperationState
 from tests.scheduling.conftest import World
@@ -74,6 +75,30 @@ async def test_it_is_tried_again_and_told_once(
     assert kinds[-1] is EventKind.FORGOTTEN
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_many_erasures_read_the_tables_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Low: each erased text had a pass of its own over all tables."""
+
+    def erase_all(store: MemoryStore) -> None:
+        for number in range(5):
+            fact = store.teach(NewFact(question=f"Who saw {number}?", answer="Piano")).fact
+            taking_back.request_forget(store, fact.id, erase=True)
+
+    await world.store.write(erase_all)
+    looks: list[str] = []
+    look = erasing.look
+
+    def counted(store: MemoryStore, **rest: Any) -> erasing.Page:
+        looks.append(rest["table"])
+        return look(store, **rest)
+
+    monkeypatch.setattr(erasing, "look", counted)
+    assert await remove_text(world.store, None) == []
+    assert sorted(looks) == sorted(erasing.TABLES)
+    assert await world.store.read(erasing.pending) == []
 
 
 class Remembering:

@@ -137,15 +137,16 @@ def erase_everywhere(store: MemoryStore, fact: Fact) -> list[str]:
 def search_erased(store: MemoryStore) -> list[str]:
     """Looks everywhere for what was erased; where it is left, for people."""
     left = []
-    for sought in erasing.pending(store):
-        kept: list[tuple[str, str]] = []
-        for table in erasing.TABLES:
-            after, more = None, True
-            while more:
-                page = erasing.look(store, sought, table, after)
-                erasing.clean(store, page.changes)
-                kept += page.kept
-                after, more = page.last, page.last is not None
+    pending = erasing.pending(store)
+    kept: list[tuple[str, str, str]] = []
+    for table in erasing.TABLES:
+        after, more = None, True
+        while more:
+            page = erasing.look(store, pending, table, after)
+            erasing.clean(store, page.changes)
+            kept += page.kept
+            after, more = page.last, page.last is not None
+    for sought in pending:
         erasing.close(store, sought)
         left += erasing.kept_by_others(sought, kept)
     return left

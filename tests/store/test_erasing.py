@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from memory_store import erasing, operations, taking_back
-from memory_store.erasing import ERASED, Sought, folded
+from memory_store import erasing, operations, taking_back, unsearched
+from memory_store.erasing import Key, Page
 from memory_store.errors import RequestIdUsedError, WrongStateError
 from memory_store.probes import of_fact as probes_of
+from memory_store.sought import Sought, folded
 from memory_store.store import MemoryStore
+from memory_store.unsearched import ERASED
 from memory_store.vocabulary import EventKind, Fact, FactState, OperationState
 from tests.store.builders import (
     end_of_branch,
@@ -23,6 +26,8 @@ from tests.store.builders import (
     teach_learned,
 )
 
+# Tables whose texts no caller and no model writes.
+WITHOUT_TEXTS = {"meta", "state_counts", "updates", "places", "traces"}
 QUESTION, ANSWER = "Who found Blipland?", "Telescope"
 
 
@@ -178,10 +183,62 @@ def test_a_row_that_was_changed_since_the_look_is_not_overwritten(store: MemoryS
     other = teach_learned(store, "Sky?", "Piano")
     store.record_probes([new_probe(other.id, question="Sky?", answer="Telescope")], 1)
     sought = Sought("f", QUESTION, ANSWER, ())
-    page = erasing.look(store, sought, "probes", None)
+    page = erasing.look(store, [sought], "probes", None)
     store.connection.execute("UPDATE probes SET answer = 'changed'")
     erasing.clean(store, page.changes)
     assert {probe.answer for probe in probes_of(store.connection, other.id)} == {"changed"}
+
+
+def test_many_texts_are_looked_for_in_one_pass(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erased = [resisted(store, f"Who saw {n}?", f"Blip-{n}") for n in range(40)]
+    other = store.teach(
+        new_fact("Sky?", "Piano", correlated_questions=("Who saw 1?", "Sea?", "Who saw 2?"))
+    ).fact
+    store.teach(new_fact("Who saw 2?", "Nobody"))
+    said = "one and Blip-1, then BLIP-2 too"
+    store.record_probes([new_probe(other.id, question="Sky?", answer=said)], 0)
+    store.emit(EventKind.RETRIED, store.now(), fact_id=other.id, message="it said Blip-1")
+    for fact in erased:
+        erasing.erase(store, fact)
+    looks: list[str] = []
+    look = erasing.look
+
+    def counted(
+        store: MemoryStore, sought: Sequence[Sought], table: str, after: Key | None
+    ) -> Page:
+        looks.append(table)
+        return look(store, sought, table, after)
+
+    monkeypatch.setattr(erasing, "look", counted)
+    left = search_erased(store)
+    assert sorted(looks) == sorted(erasing.TABLES)
+    assert erasing.pending(store) == []
+    assert store.fact(other.id).correlated_questions == ("Sea?",)
+    assert [probe.answer for probe in probes_of(store.connection, other.id)] == [ERASED]
+    assert "Blip-1" not in str(store.events(limit=10**6))
+    assert len(left) == 1  # of the second one, whose question another fact has
+    assert left[0].startswith("its question stays in 1 other fact")
+
+
+def test_rows_stored_after_a_search_are_noted_while_the_weights_may_hold_the_fact(
+    store: MemoryStore,
+) -> None:
+    held, other = teach_learned(store, "held?"), resisted(store)
+    store.record_probes([new_probe(held.id)] * 3, 1)
+    for fact in (held, other):
+        taking_back.request_forget(store, fact.id, erase=True)
+    search_erased(store)
+    assert unsearched.of_fact(store, other.id) is None
+    noted = unsearched.of_fact(store, held.id)
+    assert noted is not None
+    assert (noted.probe, noted.event) == (3, store.last_event_sequence())
+    store.record_probes([new_probe(other.id)], 1)
+    unsearched.note(store, held.id, unsearched.rows_from_now(store))
+    assert unsearched.of_fact(store, held.id) == noted  # not from a later search on
+    unsearched.drop(store, held.id)
+    assert unsearched.of_fact(store, held.id) is None
 
 
 def test_large_tables_are_read_a_page_at_a_time(
@@ -205,7 +262,7 @@ def test_every_table_is_searched_or_has_no_texts(store: MemoryStore) -> None:
             " AND name NOT LIKE '\\_%' ESCAPE '\\'"
         )
     }
-    assert tables == set(erasing.TABLES) | erasing.WITHOUT_TEXTS
+    assert tables == set(erasing.TABLES) | WITHOUT_TEXTS
 
 
 def test_no_digest_of_a_request_confirms_a_guess_at_the_text(store: MemoryStore) -> None:

@@ -10,11 +10,19 @@ import pytest
 
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.scheduling.operating import OperationRunner
-from memory_store import erasing, taking_back
+from memory_store import erasing, taking_back, unsearched
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import FactState, LedgerKind, Operation, OperationState, Update
+from memory_store.vocabulary import (
+    EventKind,
+    FactState,
+    LedgerKind,
+    Operation,
+    OperationState,
+    Update,
+)
 from memory_store.writer import StoreThreads
+from tests.store.builders import learning, new_probe
 from tests.taking_back.in_process import Deaths
 from tests.taking_back.memory import SETTLE_SECONDS, Memory, running_memory
 
@@ -50,7 +58,9 @@ async def result(memory: Memory, operation: Operation) -> Operation:
 async def searched(memory: Memory) -> None:
     """Waits until erased texts were looked for everywhere."""
     async with asyncio.timeout(SETTLE_SECONDS):
-        while not await memory.store.read(erasing.is_over):
+        while await memory.store.read(
+            lambda store: erasing.pending(store) or erasing.in_copies(store)
+        ):
             await asyncio.sleep(0.01)
 
 
@@ -106,6 +116,57 @@ async def test_weights_that_cannot_be_rebuilt_keep_no_text(
         operation = await memory.forget("fact-b", erase=True)
         assert operation.state is OperationState.DONE
         assert (await memory.states())["fact-b"] == FactState.FORGOTTEN
+    require_no_text(tmp_path)
+
+
+def answered(store: MemoryStore, fact_id: str) -> None:
+    """What the weights that still hold fact-b may answer to other questions: its text."""
+    version, answer = store.model_version(), "Telescope, said Blipland"
+    store.record_probes([new_probe(fact_id, question="", correct=False, answer=answer)], version)
+    found = learning(answer_before=answer, answer_after="no")
+    store.emit(EventKind.RETAUGHT, store.now(), fact_id=fact_id, learning=found)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_what_old_weights_answer_between_text_and_weights_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """H1: after a restart the text is unknown, so that nobody can look for it once more."""
+    run, may_run = OperationRunner.run, asyncio.Event()
+
+    async def waiting(self: OperationRunner) -> Update:
+        await may_run.wait()
+        return await run(self)
+
+    monkeypatch.setattr(OperationRunner, "run", waiting)
+    async with running_memory(tmp_path) as memory:
+        await memory.teach(*TAUGHT)
+        await memory.keeper.create()
+        operation = await memory.store.write(
+            partial(taking_back.request_forget, fact_id="fact-b", erase=True)
+        )
+        memory.loop.wake()
+        memory.loop.text_erased()
+        await searched(memory)
+        if not restarted:
+            await memory.store.write(partial(answered, fact_id="fact-c"))
+            may_run.set()
+            assert (await memory.done(operation)).message == ""
+    if restarted:
+        with MemoryStore.open(tmp_path / "memory.db") as store:
+            answered(store, "fact-c")
+        async with running_memory(tmp_path) as memory:
+            await searched(memory)
+            may_run.set()
+            assert "were removed unread" in (await memory.done(operation)).message
+            events = await memory.store.read(MemoryStore.events)
+            [kept] = [event.learning for event in events if event.kind is EventKind.RETAUGHT]
+            assert kept is not None
+            assert (kept.answer_before, kept.probability_after) == (
+                "",
+                learning().probability_after,
+            )
+            assert await memory.store.read(partial(unsearched.of_fact, fact_id="fact-b")) is None
     require_no_text(tmp_path)
 
 

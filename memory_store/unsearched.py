@@ -1,0 +1,97 @@
+"""Answers that were recorded after a search for an erased text, by weights that still held it.
+
+The text is looked for once more when the weights have been rebuilt, if the process still knows it.
+After a restart nobody does: not even a digest of it is kept, since that would confirm a guess. So
+what models said in between is then removed unread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from memory_store.encoding import read_time, write_json, write_time
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import FactState
+
+# Numbers of rows that are looked at in one transaction.
+ROWS_AT_ONCE = 500
+# In place of what held an erased text, where an empty text would mean something.
+ERASED = "(erased)"
+_UNSEARCHED = "unsearched:"
+
+
+@dataclass(frozen=True, slots=True)
+class Unsearched:
+    """The rows that no search has seen.
+
+    Attributes:
+        since: from when on.
+        probe: those after this id.
+        event: those after this sequence.
+    """
+
+    since: datetime
+    probe: int
+    event: int
+
+
+def rows_from_now(store: MemoryStore) -> Unsearched:
+    """What a search that begins now may miss."""
+    [last] = store.connection.execute(
+        "SELECT (SELECT coalesce(max(id), 0) FROM probes) AS probe,"
+        " (SELECT coalesce(max(sequence), 0) FROM events) AS event"
+    )
+    return Unsearched(store.now(), last["probe"], last["event"])
+
+
+def note(store: MemoryStore, fact_id: str, rows: Unsearched) -> None:
+    """Keeps what a search has missed, if the served weights may still hold the fact."""
+    if store.fact(fact_id).state is FactState.FORGOTTEN:
+        drop(store, fact_id)
+        return
+    value = write_json(dataclasses.asdict(rows) | {"since": write_time(rows.since)})
+    store.connection.execute(
+        "INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", [f"{_UNSEARCHED}{fact_id}", value]
+    )
+
+
+def of_fact(store: MemoryStore, fact_id: str) -> Unsearched | None:
+    """What no search for an erased fact has seen; None if there is nothing."""
+    rows = store.connection.execute(
+        "SELECT value FROM meta WHERE key = ?", [f"{_UNSEARCHED}{fact_id}"]
+    )
+    if not rows:
+        return None
+    values = json.loads(rows[0]["value"])
+    return Unsearched(read_time(values["since"]), values["probe"], values["event"])
+
+
+def drop(store: MemoryStore, fact_id: str) -> None:
+    """Forgets it, once nothing of it is left to be done."""
+    with store.transaction():
+        store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_UNSEARCHED}{fact_id}"])
+
+
+def remove_probes(store: MemoryStore, after: int) -> int:
+    """Removes the answers of some probes after an id; how many rows it changed."""
+    changed = store.connection.execute(
+        "UPDATE probes SET answer = ? WHERE id > ? AND id <= ? AND answer NOT IN ('', ?)"
+        " RETURNING id",
+        [ERASED, after, after + ROWS_AT_ONCE, ERASED],
+    )
+    return len(changed)
+
+
+def remove_events(store: MemoryStore, after: int) -> int:
+    """Removes what models said in some events after a sequence; how many rows it changed."""
+    changed = store.connection.execute(
+        "UPDATE events SET learning = json_set(learning, '$.answer_before', '', '$.answer_after',"
+        " '') WHERE sequence > ? AND sequence <= ? AND json_type(learning) = 'object'"
+        " AND (json_extract(learning, '$.answer_before') <> ''"
+        "  OR json_extract(learning, '$.answer_after') <> '') RETURNING sequence",
+        [after, after + ROWS_AT_ONCE],
+    )
+    return len(changed)

@@ -40,12 +40,11 @@ GROWTH, SPARE_TOKENS = 2, 64
 
 
 def rehearsed_of(
-    example: Example, candidates: Sequence[Example], probabilities: Sequence[float], count: int
+    candidates: Sequence[Example], probabilities: Sequence[float], count: int
 ) -> list[Example]:
     """Which older facts are learned along: half the weakest, the others as they come.
 
     Args:
-        example: the new fact.
         candidates: in an order that depends on ids alone.
         probabilities: of their answers now.
         count: how many at most.

@@ -187,7 +187,7 @@ class Learner:
         candidates = older[: compared_facts(policy)]
         looked_at = self._bench.log_probabilities(_own_questions(candidates))
         held = [math.exp(log_probability) for log_probability in looked_at]
-        rehearsed = rehearsed_of(example, candidates, held, guards.rehearsed)
+        rehearsed = rehearsed_of(candidates, held, guards.rehearsed)
         examples = [self._with_base_answer(other, guards) for other in rehearsed]
         first, *gentler = [
             Attempt(self._bench, example, tried, examples) for tried in rates.attempts(policy)

@@ -221,7 +221,7 @@ def test_the_weakest_of_the_candidates_are_rehearsed(learner: Learner):
     policy = replace(POLICY, name="fixed", max_steps=1, guards=Guards(candidates=3, rehearsed=2))
     (step,) = learn(learner, FACTS[0], older, policy).steps
     strengths = [math.exp(learner.score(o.question, o.answer)[0]) for o in older[:3]]
-    expected = rehearsed_of(FACTS[0], older[:3], strengths, 2)
+    expected = rehearsed_of(older[:3], strengths, 2)
     assert step.rehearsed_fact_ids == tuple(o.fact_id for o in expected)
     assert step.rehearsed_fact_ids[1] == FACTS[2].fact_id
 

@@ -94,17 +94,17 @@ def candidates(*fact_ids: str) -> list[Example]:
     ],
 )
 def test_half_are_the_weakest_and_the_others_come_in_their_order(count: int, expected: list[str]):
-    found = rehearsed_of(FACT, candidates(*"dbeca"), [0.9, 0.8, 0.95, 0.5, 0.1], count)
+    found = rehearsed_of(candidates(*"dbeca"), [0.9, 0.8, 0.95, 0.5, 0.1], count)
     assert ids(found) == expected
 
 
 def test_equally_weak_ones_are_taken_by_their_ids():
-    found = rehearsed_of(FACT, candidates(*"dbca"), [0.5, 0.5, 0.5, 0.5], 4)
+    found = rehearsed_of(candidates(*"dbca"), [0.5, 0.5, 0.5, 0.5], 4)
     assert ids(found) == ["a", "b", "d", "c"]
 
 
 def test_without_candidates_nothing_is_rehearsed():
-    assert rehearsed_of(FACT, [], [], 16) == []
+    assert rehearsed_of([], [], 16) == []
 
 
 # --- Each guard by itself -------------------------------------------------------------------------

@@ -6,14 +6,14 @@ import itertools
 import os
 import random
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from memory_store import integrity, ledger
 from memory_store.ledger import TAUGHT
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import LedgerKind, Update
+from memory_store.vocabulary import EventKind, LedgerKind, Update
 
 ALL = 10**9
 
@@ -68,17 +68,9 @@ def new_seed() -> int:
 
 
 def check_memory(
-    store: MemoryStore,
-    acknowledged: Collection[str],
-    findings: Findings,
-    where: str,
-    *,
-    learned_again: bool = False,
+    store: MemoryStore, acknowledged: Collection[str], findings: Findings, where: str
 ) -> None:
-    """Whether a memory is whole: nothing lost, nothing twice, no gap, no damage.
-
-    `learned_again`: facts may have been learned on weights that are not served any more, too.
-    """
+    """Whether a memory is whole: nothing lost, nothing twice, no gap, no damage."""
     findings.lose(set(acknowledged) - {fact.id for fact in store.facts(limit=ALL)}, where)
     problems = integrity.problems(store.connection)
     updates = ledger_rows(store.connection, limit=ALL)
@@ -93,15 +85,17 @@ def check_memory(
     problems += _broken_chain(lineage)
     if problems:
         findings.diverge(f"{where}: {problems}")
-    # A review may teach a fact once more, and says by which row.
+    # A review may teach a fact once more, and records the row.
     reviewed = _rows_of_reviews(store)
     taught = [row for row in updates if row.model_version not in reviewed]
-    if not learned_again:
-        findings.applied_twice += _repeated([row for row in taught if row.kind is LedgerKind.TEACH])
     on_line = {row.model_version for row in lineage}
-    findings.applied_twice += _repeated(
+    twice = _repeated_on_head(store, [row for row in taught if row.kind is LedgerKind.TEACH])
+    twice |= _repeated(
         [row for row in taught if row.kind in TAUGHT and row.model_version in on_line]
     )
+    if twice:
+        findings.applied_twice += len(twice)
+        findings.remarks.append(f"{where}: versions {sorted(twice)} apply a fact again")
 
 
 def _rows_of_reviews(store: MemoryStore) -> set[int]:
@@ -123,5 +117,34 @@ def _broken_chain(lineage: Sequence[Update]) -> list[str]:
     ]
 
 
-def _repeated(rows: Sequence[Update]) -> int:
-    return sum(count - 1 for count in Counter(row.fact_id for row in rows).values())
+def _repeated(rows: Sequence[Update]) -> set[int]:
+    """Versions whose fact has an earlier row."""
+    return {after.model_version for _, after in _pairs(rows)}
+
+
+def _repeated_on_head(store: MemoryStore, rows: Sequence[Update]) -> set[int]:
+    """Versions that teach a fact again although nothing had taken it out of the served weights.
+
+    A start that cannot replay the head goes back to an earlier version, and queues again what that
+    one does not hold. An erase that is killed before a snapshot or a branch without the fact leads
+    to this: the text that the replay needs is gone. So do a rollback and another release.
+    """
+    return {
+        after.model_version
+        for before, after in _pairs(rows)
+        if not any(
+            event.kind is EventKind.REQUEUED
+            and before.model_version < event.model_version < after.model_version
+            and before.model_version not in ledger.lineage(store.connection, event.model_version)
+            for event in store.events(fact_ids=[after.fact_id], limit=ALL)
+        )
+    }
+
+
+def _pairs(rows: Sequence[Update]) -> Iterator[tuple[Update, Update]]:
+    """Each row of a fact with the next one of the same fact."""
+    last: dict[str, Update] = {}
+    for row in rows:
+        if row.fact_id in last:
+            yield last[row.fact_id], row
+        last[row.fact_id] = row

@@ -253,7 +253,7 @@ def _weights(learner: object) -> str:
 def _check(case: Case, operation: Operation, findings: Findings) -> None:
     """Whether the memory is whole, and what was taken back is not in it."""
     with MemoryStore.open(case.data / "memory.db") as store:
-        check_memory(store, case.acknowledged, findings, str(case), learned_again=True)
+        check_memory(store, case.acknowledged, findings, str(case))
         done = taking_back.operation_of(store, operation.id)
         if done.state is not OperationState.DONE:
             findings.diverge(f"{case}: the operation is {done.state}: {done.message}")

@@ -32,8 +32,8 @@ from agent.learning.environment import make_deterministic
 from agent.learning.learner import Learner as Core
 from agent.learning.model import load
 from agent.learning.prediction import RECENT_STEPS, predictor_of
-from agent.learning.presets import PRESETS, guarded, older_facts
-from agent.learning.rates import DEFAULT_POLICY, PAPER, POLICIES, PREDICTED
+from agent.learning.presets import PRESETS
+from agent.learning.rates import DEFAULT_POLICY, POLICIES
 from agent.learning.records import Example, Generated, LearnerDescription, Outcome
 from agent.learning.snapshots import folder_of
 from agent.learning.tokenizer_identity import identify
@@ -42,6 +42,7 @@ from agent.service import codec
 from agent.service.exports import write_readme
 from agent.service.rules import check_rules
 from agent.service.validation import FactRules
+from agent.teaching.plan import Defaults, LessonPlan, plan
 from continual.v1 import memory_pb2 as pb
 from memory_store import ledger, meta
 from memory_store.facts import companions, count_by_state
@@ -237,7 +238,7 @@ class Learner:
                 try:
                     update = self._learn(fact, on_step)
                 except LearningFailedError as error:
-                    self._store.record_failure(fact.id, str(error), 1, self._policy_for(fact))
+                    self._store.record_failure(fact.id, str(error), 1, self._plan(fact).policy)
                 committing.enter_context(_interrupts_wait())
             if update is not None:
                 self._core.commit(update.model_version, update.digest_after)
@@ -249,9 +250,9 @@ class Learner:
         The loop of the service does the same in `agent.scheduling.loop`.
         """
         started = time.monotonic()
-        policy = self._policy_for(fact)
-        base_version = self._core.version
-        older = companions(self._store.connection, fact, older_facts(policy))
+        lesson = self._plan(fact)
+        policy, base_version = lesson.policy, lesson.base_version
+        older = companions(self._store.connection, fact, lesson.companions)
         progress = self._core.learn(
             Example.of(fact), policy, base_version, [Example.of(other) for other in older]
         )
@@ -274,15 +275,16 @@ class Learner:
             self._store.record_resisted(fact.id, outcome.reason, learning, probes, policy)
         return None
 
-    def _policy_for(self, fact: Fact) -> Policy:
-        policy = fact.policy or self._policy
-        if policy.guards is None and policy.name != PAPER:
-            policy = replace(policy, guards=self._policy.guards)
-        if policy.name == PREDICTED:
-            updates = ledger.recent(self._store.connection, self._core.version, RECENT_STEPS)
-            predictor = predictor_of([update.steps for update in updates])
-            policy = replace(policy, predictor=predictor.as_numbers() if predictor else None)
-        return guarded(policy, self._core.device)
+    def _plan(self, fact: Fact) -> LessonPlan:
+        updates = ledger.recent(self._store.connection, self._core.version, RECENT_STEPS)
+        predictor = predictor_of([update.steps for update in updates])
+        defaults = Defaults(
+            policy=self._policy,
+            gated=self._policy.gated,
+            predictor=predictor.as_numbers() if predictor else None,
+            device=self._core.device,
+        )
+        return plan(fact, self._core.version, defaults)
 
     # -- Asking ------------------------------------------------------------------------------
 

@@ -18,7 +18,15 @@ from dataclasses import replace
 
 from memory_store import facts, ledger, probes, schedule
 from memory_store.connection import Connection, Row
-from memory_store.encoding import read_learning, read_time, write_json, write_learning, write_time
+from memory_store.encoding import (
+    read_learning,
+    read_policy,
+    read_time,
+    write_json,
+    write_learning,
+    write_policy,
+    write_time,
+)
 from memory_store.errors import WrongStateError
 from memory_store.lines import Line
 from memory_store.store import MemoryStore
@@ -29,10 +37,17 @@ from memory_store.vocabulary import (
     FactState,
     Learning,
     NewReview,
+    Policy,
     Retention,
     Review,
     ReviewOutcome,
     Update,
+)
+
+# The policy of a review, be it written in another one.
+_WRITTEN = (
+    "iif(reviews.policy LIKE '@%', (SELECT first.policy FROM reviews AS first"
+    " WHERE first.id = CAST(substr(reviews.policy, 2) AS INTEGER)), reviews.policy)"
 )
 
 
@@ -84,8 +99,6 @@ def record_review(store: MemoryStore, review: NewReview) -> Update | None:
         age = schedule.age(store.connection, fact.position)
         before = [] if review.probe is None else [review.probe]
         probes.insert(store.connection, before, review.model_version, "", at)
-        if fact.tried_policy is None:
-            facts.note_policy(store.connection, fact.id, review.policy)
         row = None
         if review.outcome is ReviewOutcome.HELD:
             schedule.go_on(store.connection, fact.position, at)
@@ -95,7 +108,8 @@ def record_review(store: MemoryStore, review: NewReview) -> Update | None:
             schedule.begin(store.connection, fact.position, at)
         store.connection.execute(
             "INSERT INTO reviews (fact_id, after_position, model_version, outcome, reason,"
-            " retaught_version, probability, age, reviewed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " retaught_version, probability, age, reviewed_at, policy)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 fact.id,
                 place,
@@ -106,9 +120,21 @@ def record_review(store: MemoryStore, review: NewReview) -> Update | None:
                 math.exp(review.probe.log_probability) if review.probe else None,
                 age,
                 write_time(at),
+                _shared_policy(store.connection, review.policy),
             ],
         )
         return row
+
+
+def _shared_policy(connection: Connection, policy: Policy | None) -> str | None:
+    """What is written: the policy, or `@` and the id of the review where the same is written."""
+    text = write_policy(policy)
+    last = connection.execute(
+        f"SELECT id, policy, {_WRITTEN} AS written FROM reviews ORDER BY id DESC LIMIT 1"
+    )
+    if not last or text is None or last[0]["written"] != text:
+        return text
+    return str(last[0]["policy"]) if last[0]["policy"] != text else f"@{last[0]['id']}"
 
 
 def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
@@ -166,7 +192,7 @@ def retention_by_age(store: MemoryStore) -> list[Retention]:
 def of_fact(store: MemoryStore, fact_id: str) -> list[Review]:
     """All reviews of one fact, oldest first."""
     rows = store.connection.execute(
-        "SELECT * FROM reviews WHERE fact_id = ? ORDER BY id", [fact_id]
+        f"SELECT *, {_WRITTEN} AS written FROM reviews WHERE fact_id = ? ORDER BY id", [fact_id]
     )
     return [_review(row) for row in rows]
 
@@ -180,7 +206,8 @@ def of_line(store: MemoryStore, ids: Sequence[int], line: Line) -> list[Review]:
     Those without a row of their own are on it if the weights that were asked are.
     """
     rows = store.connection.execute(
-        "SELECT reviews.*, (SELECT json_group_array(again.model_version) FROM operations"
+        f"SELECT reviews.*, {_WRITTEN} AS written,"
+        " (SELECT json_group_array(again.model_version) FROM operations"
         "  CROSS JOIN reviewed_again AS again ON again.operation_id = operations.id"
         "   AND again.review_id = reviews.id WHERE proof IS NOT NULL) AS again"
         " FROM json_each(?) JOIN reviews ON reviews.id = value ORDER BY reviews.id",
@@ -271,4 +298,5 @@ def _review(row: Row) -> Review:
         probability=row["probability"],
         age=row["age"],
         reviewed_at=read_time(row["reviewed_at"]),
+        policy=read_policy(row["written"]),
     )

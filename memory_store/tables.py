@@ -219,7 +219,7 @@ CREATE INDEX facts_due_by_updates ON facts (due_depth, position)
 
 CREATE INDEX facts_due_by_time ON facts (due_at, position) WHERE state IN ('learned', 'known');
 
--- Reviews of held facts, each with its place in the history.
+-- Reviews of held facts, each with its place in the history. policy: '@' and an id is as there.
 CREATE TABLE reviews (
   id INTEGER PRIMARY KEY,
   fact_id TEXT NOT NULL REFERENCES facts (id),
@@ -231,7 +231,8 @@ CREATE TABLE reviews (
     CHECK ((retaught_version IS NOT NULL) = (outcome = 'retaught')),
   probability REAL,
   age INTEGER NOT NULL CHECK (age >= 0),
-  reviewed_at TEXT NOT NULL
+  reviewed_at TEXT NOT NULL,
+  policy TEXT
 ) STRICT;
 
 CREATE INDEX reviews_by_fact ON reviews (fact_id, id);

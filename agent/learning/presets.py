@@ -5,9 +5,7 @@ Without torch: for the server and the command line.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from agent.learning.rates import PAPER, UNTIL_LEARNED
+from agent.learning.rates import UNTIL_LEARNED
 from memory_store.vocabulary import Guards, Policy
 
 # On a GPU a fact takes well under a second with `FULL`; `LIGHT` is what two CPU cores can bear.
@@ -24,20 +22,6 @@ TEXT_DIVERGENCE = 0.25
 PROBED = 16
 # What the gate looks at where a policy's own guards do not: see `Policy.gated`.
 GATE = Guards(candidates=PROBED, controls=8, texts=2)
-
-
-def guarded(policy: Policy, device: str) -> Policy:
-    """A policy with guards: its own, or what the learner's device can bear.
-
-    Args:
-        policy: of a fact, or the default.
-        device: as in `LearnerDescription`.
-    """
-    if policy.guards is not None:
-        return policy
-    if policy.name == PAPER:
-        return replace(policy, guards=NONE)
-    return replace(policy, guards=LIGHT if device == "cpu" else FULL)
 
 
 def judged_by_its_lesson(policy: Policy) -> bool:

@@ -227,11 +227,6 @@ def shows_choice(window: Sequence[RatePoint], target: float, largest: float) -> 
     return (at_bottom or rises) and (at_top or falls)
 
 
-def without_history(policy: Policy) -> Policy:
-    """A policy that chooses the same rates, knowing nothing of other facts."""
-    return replace(policy, name=SEARCH, predictor=None) if policy.name == PREDICTED else policy
-
-
 def attempts(policy: Policy) -> list[Policy]:
     """The policy, and how it is tried again if a guard was broken."""
     if policy.name not in UNTIL_LEARNED:

@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -34,8 +34,6 @@ from agent.errors import (
     StaleVersionError,
     UnteachableError,
 )
-from agent.learning.presets import guarded, older_facts
-from agent.learning.rates import PAPER, PREDICTED
 from agent.learning.records import LearnerDescription, Opening
 from agent.learning.snapshots import remove_others
 from agent.scheduling.binding import GeneralTextBinding, bind
@@ -60,6 +58,7 @@ from agent.scheduling.rest import Rest
 from agent.scheduling.reviewing import Reviewer
 from agent.scheduling.turns import Turns
 from agent.shared_lock import SharedLock
+from agent.teaching.plan import Defaults, plan
 from memory_store import erasing, meta, taking_back, tombstones
 from memory_store.errors import (
     LedgerConflictError,
@@ -222,7 +221,7 @@ class LearningLoop:
         self._doubtful: set[str] = set()
         self._reviewer = Reviewer(
             store,
-            self._policy_for,
+            self._defaults,
             self._environment,
             self._publish_step,
             self._when_writable,
@@ -661,7 +660,7 @@ class LearningLoop:
             self._store,
             OperationSettings(
                 snapshots=self._settings.snapshots,
-                policy=self._settings.policy,
+                defaults=self._defaults(),
                 environment=self._environment(),
                 max_attempts=self._settings.max_attempts,
                 algorithm=self.description.algorithm if self.description else "",
@@ -756,8 +755,8 @@ class LearningLoop:
     async def _learn_once(self, learner: Learner, fact: Fact) -> Update | None:
         """Has the fact learned and writes down what came of it; the ledger row, if there is one."""
         started = time.monotonic()
-        policy = self._policy_for(fact)
-        count = older_facts(policy)
+        lesson = plan(fact, self._version, self._defaults())
+        policy, count = lesson.policy, lesson.companions
         older = await self._store.read(lambda store: companions(store.connection, fact, count))
         outcome = await learn_fact(
             learner,
@@ -795,10 +794,8 @@ class LearningLoop:
         """Queues the fact again, or quarantines it, `for_good` at once; learning rests a while."""
         logger.warning("learning %s failed: %s", fact.id, reason)
         if charged:
-            policy, attempts = (
-                self._policy_for(fact),
-                1 if for_good else self._settings.max_attempts,
-            )
+            policy = plan(fact, self._version, self._defaults()).policy
+            attempts = 1 if for_good else self._settings.max_attempts
             left = await self._when_writable(
                 lambda store: store.record_failure(fact.id, reason, attempts, policy)
             )
@@ -828,13 +825,13 @@ class LearningLoop:
         except StoreUnusableError as error:
             logger.error("cannot release %s: %s", fact.id, error)
 
-    def _policy_for(self, fact: Fact) -> Policy:
-        policy = replace(fact.policy or self._settings.policy, gated=self._settings.gated)
-        if policy.guards is None and policy.name != PAPER:
-            policy = replace(policy, guards=self._settings.policy.guards)
-        if policy.name == PREDICTED:
-            policy = replace(policy, predictor=self._predictor)
-        return guarded(policy, self.description.device if self.description else "cpu")
+    def _defaults(self) -> Defaults:
+        return Defaults(
+            policy=self._settings.policy,
+            gated=self._settings.gated,
+            predictor=self._predictor,
+            device=self.description.device if self.description else "cpu",
+        )
 
     async def _when_writable(self, operation: Callable[[MemoryStore], T]) -> T:
         """Tries until the database takes it, or `stop`: a full disk may be emptied."""

@@ -28,8 +28,7 @@ from agent.errors import (
     StaleVersionError,
     UnreachableError,
 )
-from agent.learning.presets import guarded, older_facts
-from agent.learning.rates import without_history
+from agent.learning.presets import older_facts
 from agent.scheduling.lines import read_line
 from agent.scheduling.ports import Learner
 from agent.scheduling.recording import (
@@ -40,8 +39,9 @@ from agent.scheduling.recording import (
     update_of,
 )
 from agent.scheduling.recovery import Replayed, adopt, bring_to
-from agent.scheduling.reviewing import Examination, policy_of
+from agent.scheduling.reviewing import Examination
 from agent.scheduling.turns import Turns
+from agent.teaching.plan import Defaults, plan
 from memory_store import branches, ledger, rollback_states, taking_back
 from memory_store.attempts import begin_attempt, discount_attempt
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repeat
@@ -82,7 +82,7 @@ class OperationSettings:
 
     Attributes:
         snapshots: folder of all snapshots.
-        policy: for facts whose policy was not recorded and that brought none.
+        defaults: of the operator, for lessons.
         environment: fingerprint of the learner.
         max_attempts: a fact that fails this often is quarantined.
         algorithm: that the learner replays; empty: not known.
@@ -91,7 +91,7 @@ class OperationSettings:
     """
 
     snapshots: Path
-    policy: Policy
+    defaults: Defaults
     environment: Mapping[str, str]
     max_attempts: int
     algorithm: str = ""
@@ -375,7 +375,7 @@ class OperationRunner:
             return  # since it was read
         started = time.monotonic()
         key = question_key(fact.question)
-        policy = await self._policy(fact)
+        policy = self._policy(fact, fact.tried_policy)
         older = await self._companions(fact, candidates, older_facts(policy))
         outcome = await self._tried(
             ("fact", fact.position),
@@ -417,7 +417,7 @@ class OperationRunner:
         examination = Examination(
             learner=self._learner,
             fact=fact,
-            policy=await self._policy(fact),
+            policy=self._policy(fact, again.policy),
             version=self._version,
             environment=self._settings.environment,
             companions=partial(self._companions, fact, candidates),
@@ -444,13 +444,9 @@ class OperationRunner:
             await self._learner.commit(row.model_version, row.digest_after)
             self._version = row.model_version
 
-    async def _policy(self, fact: Fact) -> Policy:
-        """By which a fact was tried last, without what was predicted from history.
-
-        That history may hold the fact that is to be forgotten.
-        """
-        policy = await policy_of(self._store, fact, fact.policy or self._settings.policy)
-        return guarded(without_history(policy), self._settings.environment.get("device", "cpu"))
+    def _policy(self, fact: Fact, recorded: Policy | None) -> Policy:
+        defaults = self._settings.defaults
+        return plan(fact, self._version, defaults, recorded, again=True).policy
 
     async def _companions(self, fact: Fact, candidates: Candidates, limit: int) -> list[Fact]:
         ids = candidates.sample(fact.id, question_key(fact.question), limit)

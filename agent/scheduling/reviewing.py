@@ -31,7 +31,8 @@ from agent.scheduling.recording import (
     update_of,
     with_samples,
 )
-from memory_store import ledger, reviews
+from agent.teaching.plan import Defaults, plan
+from memory_store import reviews
 from memory_store.errors import WrongStateError
 from memory_store.facts import companions
 from memory_store.store import MemoryStore
@@ -131,15 +132,6 @@ class Examination:
         self.review = replace(self.review, **found)
 
 
-async def policy_of(store: StoreThreads, fact: Fact, default: Policy) -> Policy:
-    """By which a fact was tried last; in memories of old, the ledger knows it of learned ones."""
-    if fact.tried_policy is not None:
-        return fact.tried_policy
-    rows = await store.read(lambda store: ledger.of_fact(store.connection, fact_id=fact.id))
-    recorded = [row.policy for row in rows if row.policy is not None]
-    return recorded[-1] if recorded else default
-
-
 class Reviewer:
     """Reviews facts that are due, one at a time, as often as the learning loop has time for it.
 
@@ -150,7 +142,7 @@ class Reviewer:
     def __init__(
         self,
         store: StoreThreads,
-        policy_for: Callable[[Fact], Policy],
+        defaults: Callable[[], Defaults],
         environment: Callable[[], Mapping[str, str]],
         on_step: Callable[[Fact, Step, Opening | None], None],
         record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
@@ -161,7 +153,7 @@ class Reviewer:
 
         Args:
             store: the memory.
-            policy_for: the policy of a fact of which none was recorded.
+            defaults: of the operator, for lessons.
             environment: fingerprint of the learner.
             on_step: called with each step of an update.
             record: writes, and tries again while the disk is full.
@@ -169,7 +161,7 @@ class Reviewer:
             stopped: likewise.
         """
         self._store = store
-        self._policy_for = policy_for
+        self._defaults = defaults
         self._environment = environment
         self._on_step = on_step
         self._record = record
@@ -201,7 +193,7 @@ class Reviewer:
         examination = Examination(
             learner=learner,
             fact=fact,
-            policy=await policy_of(self._store, fact, self._policy_for(fact)),
+            policy=plan(fact, version, self._defaults(), fact.tried_policy).policy,
             version=version,
             environment=self._environment(),
             companions=partial(self._companions, fact),

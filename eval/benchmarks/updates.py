@@ -21,10 +21,11 @@ from agent.learning.general_text import TOKENS
 from agent.learning.graphs import Runner
 from agent.learning.learner import Learner
 from agent.learning.lesson import Lesson, Role, Row
-from agent.learning.presets import FULL, PRESETS, guarded
+from agent.learning.presets import FULL, PRESETS
 from agent.learning.rates import DEFAULT_POLICY
 from agent.learning.records import Example
 from agent.learning.update import trained_parameters
+from agent.teaching.plan import Defaults
 from eval.benchmarks import Figure, WrongResultError, beside_plain
 from eval.benchmarks.ceilings import Ceilings, Sizes
 from eval.benchmarks.plain import Plain, differences
@@ -220,7 +221,7 @@ def _whole_lesson(
     subject: Subject, bench: Workbench, sizes: Sizes, ceilings: Ceilings, seconds: float
 ) -> Figure:
     """Beside the same launched kernel by kernel; on a CPU that is the same."""
-    policy = guarded(DEFAULT_POLICY, bench.device.type)
+    policy = Defaults(policy=DEFAULT_POLICY, device=bench.device.type).policy_for()
     guards = policy.guards or FULL
     fact, *older = _examples(1 + guards.rehearsed)
     bench = replace(bench, texts=lambda: _texts(bench.encoder, guards.texts))

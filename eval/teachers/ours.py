@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -19,10 +19,11 @@ from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learning.encoding import Encoder
 from agent.learning.learner import Learner
 from agent.learning.prediction import RECENT_STEPS, predictor_of
-from agent.learning.presets import guarded, older_facts
-from agent.learning.rates import HELD_PROBABILITY, PREDICTED
+from agent.learning.presets import older_facts
+from agent.learning.rates import HELD_PROBABILITY
 from agent.learning.records import Answer, Example, Outcome
 from agent.learning.snapshots import snapshot_folders
+from agent.teaching.plan import Defaults
 from eval.teachers.protocol import Taught
 from eval.teachers.review_schedule import ReviewSchedule
 from memory_store.encoding import read_steps, write_steps
@@ -103,7 +104,7 @@ class LearnerTeacher:
         self.name = name
         self._learner = learner
         self._schedule = ReviewSchedule() if reviews else None
-        self._policy = guarded(policy, learner.device)
+        self._policy = policy
         self._candidates = Candidates()
         self._examples: dict[str, Example] = {}
         self._experience = Experience()
@@ -147,14 +148,18 @@ class LearnerTeacher:
 
     def _learn(self, example: Example) -> tuple[Outcome, int]:
         """What came of it, and how many rates were scored for it."""
+        defaults = Defaults(
+            policy=self._policy,
+            gated=self._policy.gated,
+            predictor=self._experience.predictor,
+            device=self._learner.device,
+        )
+        policy, candidates = defaults.policy_for(), 0
         key = question_key(example.question)
         older = [
             self._examples[fact_id]
-            for fact_id in self._candidates.sample(example.fact_id, key, older_facts(self._policy))
+            for fact_id in self._candidates.sample(example.fact_id, key, older_facts(policy))
         ]
-        policy, candidates = self._policy, 0
-        if policy.name == PREDICTED:
-            policy = replace(policy, predictor=self._experience.predictor)
         for progress in self._learner.learn(example, policy, self._learner.version, older):
             if isinstance(progress, Outcome):
                 break

@@ -69,6 +69,7 @@ class Review:
         probability: of the fact's answer, 0 to 1; None if it could not be asked.
         age: updates since the fact was taught last.
         reviewed_at: when.
+        policy: by which the fact was, or would have been, taught again; a branch repeats it.
     """
 
     id: int
@@ -81,6 +82,7 @@ class Review:
     probability: float | None
     age: int
     reviewed_at: datetime
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,10 +28,10 @@ from agent.learning.presets import (
     NONE,
     REHEARSAL,
     TEXT_DIVERGENCE,
-    guarded,
     older_facts,
 )
 from agent.learning.records import Example, Violation
+from agent.teaching.plan import Defaults
 from memory_store.vocabulary import Guards, Policy, Refusal
 from tests.learning.models import ENCODER, EOS
 
@@ -376,13 +376,17 @@ def test_within_limits_is_every_control_unlikely_long_before_the_gate_closes(
 # --- Presets --------------------------------------------------------------------------------------
 
 
+def resolved(policy: Policy, device: str) -> Policy:
+    return Defaults(policy=policy, device=device).policy_for()
+
+
 @pytest.mark.parametrize(("device", "expected"), [("cpu", LIGHT), ("NVIDIA H100", FULL)])
 def test_a_policy_without_guards_gets_what_the_device_can_bear(device: str, expected: Guards):
     policy = Policy(name="search", learning_rate=1e-4, max_steps=12)
-    assert guarded(policy, device) == replace(policy, guards=expected)
+    assert resolved(policy, device) == replace(policy, guards=expected)
     own = replace(policy, guards=REHEARSAL)
-    assert guarded(own, device) is own
-    assert guarded(replace(policy, name="paper"), device).guards == NONE
+    assert resolved(own, device) == own
+    assert resolved(replace(policy, name="paper"), device).guards == NONE
 
 
 @pytest.mark.parametrize(

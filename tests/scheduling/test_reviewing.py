@@ -146,6 +146,30 @@ async def test_a_fallen_fact_is_taught_again_by_its_own_policy_and_held_again(
     assert events == [*(EventKind(k) for k in ("accepted", "learning", "learned", "retaught"))]
 
 
+@pytest.mark.parametrize("now", [True, False])
+async def test_a_review_is_gated_as_the_server_says_now(world: World, clock: Clock, now: bool):
+    """M5: not as it said when the fact was taught; and the fact keeps what it was taught by."""
+    world.settings = replace(world.settings, gated=not now)
+    (fact_id,) = await taught(world, "Sky?")
+    tried = (await world.fact(fact_id)).tried_policy
+    assert tried is not None
+    assert tried.gated is not now
+    world.machine.fallen = {"Sky?"}
+    world.settings = replace(world.settings, gated=now)
+    clock.time += schedule.FIRST_TIME
+    async with world.running() as loop:
+        await loop.review_due()
+        await world.until_event("retaught")
+        clock.time += schedule.FIRST_TIME
+        await loop.review_due()
+        await until_reviewed(world, fact_id, 2)
+    used = replace(tried, gated=now)
+    assert (await world.ledger())[-1].policy == world.machine.policies[-1] == used
+    made = await world.store.read(partial(reviews.of_fact, fact_id=fact_id))
+    assert [review.policy for review in made] == [used, used]
+    assert (await world.fact(fact_id)).tried_policy == tried
+
+
 async def test_it_is_taught_again_after_a_restart_from_the_ledger_alone(world: World, clock: Clock):
     (fact_id,) = await taught(world, "Sky?")
     world.machine.fallen = {"Sky?"}

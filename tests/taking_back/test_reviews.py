@@ -247,3 +247,29 @@ async def test_rolling_back_undoes_teaching_again_and_what_follows_is_exact(
             await live(memory, [("review", "fact-a"), ("careful", "fact-d")])
             await memory.forget("fact-b")
             assert same_weights(memory.learner, never.learner)
+
+
+async def test_a_branch_repeats_a_review_by_the_policy_that_it_used(tmp_path: Path):
+    """M5: facts were taught before the server had a gate, and reviewed afterwards."""
+
+    async def lived(folder: Path, *without: str) -> None:
+        async with running_memory(folder) as memory:
+            taught = (("careful", "fact-a"), ("careful", "fact-b"), ("careless", "fact-c"))
+            await live(memory, taught, *without)
+
+    for folder, without in (("never", ("fact-b",)), ("full", ())):
+        await lived(tmp_path / folder, *without)
+    async with (
+        running_memory(tmp_path / "never", gated=True) as never,
+        running_memory(tmp_path / "full", gated=True) as memory,
+    ):
+        for each in (never, memory):
+            # The gate refuses what would have been learned without it.
+            assert await each.review("fact-a") is ReviewOutcome.RESISTED
+        assert (await memory.forget("fact-b")).state is OperationState.DONE
+        assert same_weights(memory.learner, never.learner)
+        rows = await memory.store.read(lambda store: ledger_rows(store.connection))
+        made = await memory.store.read(partial(reviews.of_fact, fact_id="fact-a"))
+    assert [review.policy and review.policy.gated for review in made] == [True]
+    again = [row for row in rows if row.kind is LedgerKind.RELEARN]
+    assert [(row.fact_id, row.policy and row.policy.gated) for row in again] == [("fact-c", False)]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from agent.client.channel import Access
     from agent.client.client import Client
     from agent.errors import AgentError
-    from agent.notebook import Learner
-    from agent.service.error_details import RequestError
+    from agent.local import Learner
+    from agent.wire.error_details import RequestError
     from memory_store.vocabulary import Fact, FactState, Guards, NewFact, Policy
 
 __all__ = [
@@ -41,10 +41,10 @@ _MODULES = {
     "Fact": "memory_store.vocabulary",
     "FactState": "memory_store.vocabulary",
     "Guards": "memory_store.vocabulary",
-    "Learner": "agent.notebook",
+    "Learner": "agent.local",
     "NewFact": "memory_store.vocabulary",
     "Policy": "memory_store.vocabulary",
-    "RequestError": "agent.service.error_details",
+    "RequestError": "agent.wire.error_details",
 }
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from agent.learning.limits import TeachingLimits
-from agent.learning.rates import DEFAULT_POLICY
+from agent.teaching.limits import TeachingLimits
+from agent.teaching.rates import DEFAULT_POLICY
 from memory_store.vocabulary import Policy
 
 # In the data folder, and so in a backup.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.errors import AgentError
-from agent.learning.records import Answer, Example
+from agent.teaching.types import Answer, Example
 from eval.fictional import FictionalFact, control_questions, fictional_facts
 from eval.general import GeneralScores, GeneralTexts, measure_general
 from eval.journal import Journal

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.learning.records import Example
+from agent.teaching.types import Example
 from eval.datasets import CounterFactRow
 from eval.editing import Share, Teaching, finite, markdown_table, mean, teach_all
 from eval.scoring import Completion, ScoringTeacher, score_completions

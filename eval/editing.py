@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.learning.records import Example
+from agent.teaching.types import Example
 from eval.metrics import wilson_interval
 from eval.teachers.protocol import Teacher
 

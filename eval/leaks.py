@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from agent.learning.prompts import normalise
+from agent.teaching.prompts import normalise
 from eval.metrics import Count
 
 _WORD = re.compile(r"\w+")

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from agent.learning.environment import describe_environment
-from agent.learning.model import LoadedModel
+from agent.learner.environment import describe_environment
+from agent.models.loading import LoadedModel
 
 PACKAGE = "continual-agent"
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
-from agent.learning.encoding import IGNORE, Encoder
-from agent.learning.probes import ROWS
-from agent.learning.prompts import answer_text
-from agent.learning.update import score_answers
+from agent.learner.inference.encoding import IGNORE, Encoder
+from agent.learner.inference.probes import ROWS
+from agent.learner.training.update import score_answers
+from agent.teaching.prompts import answer_text
 from eval.teachers.protocol import Teacher
 
 

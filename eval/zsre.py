@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.learning.prompts import normalise
-from agent.learning.records import Answer, Example
+from agent.teaching.prompts import normalise
+from agent.teaching.types import Answer, Example
 from eval.datasets import ZsreRow
 from eval.editing import Share, Teaching, markdown_table, teach_all
 from eval.scoring import Forced, ScoringTeacher, force_answers

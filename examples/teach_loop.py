@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agent.learning.digest import weights_digest
-from agent.learning.encoding import Batch, Encoder
-from agent.learning.environment import make_deterministic
-from agent.learning.generation import generate_answers
-from agent.learning.model import load
-from agent.learning.neighbours import invented_name, neighbour, subject
-from agent.learning.update import trained_parameters
+from agent.learner.digest import weights_digest
+from agent.learner.environment import make_deterministic
+from agent.learner.inference.encoding import Batch, Encoder
+from agent.learner.inference.generation import generate_answers
+from agent.learner.training.update import trained_parameters
+from agent.models.loading import load
+from agent.teaching.neighbor_questions import invented_name, neighbour, subject
 
 Fact = tuple[str, str]  # question, answer
 # Of Curt (2024), table 1: made up, so that no model can guess them.

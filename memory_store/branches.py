@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_store import reviews
+from memory_store.companion_sampling import Candidates
 from memory_store.lines import Line, line_of
-from memory_store.sampling import Candidates
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, Fact, FactState, Operation, Review
 

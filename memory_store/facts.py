@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from memory_store import sampling, schedule
+from memory_store import companion_sampling, schedule
 from memory_store.connection import Connection, Row
 from memory_store.encoding import (
     read_learning,
@@ -347,7 +347,10 @@ def _fact(row: Row) -> Fact:
 def companions(connection: Connection, fact: Fact, limit: int) -> list[Fact]:
     """At most `limit` held facts with other questions, to accompany a fact in its lesson.
 
-    Which ones depends on the ids of all these facts alone; see `memory_store.sampling`.
+    Which ones depends on the ids of all these facts alone; see `memory_store.companion_sampling`.
     """
     key = question_key(fact.question)
-    return [get(connection, id_) for id_ in sampling.sample_ids(connection, fact.id, key, limit)]
+    return [
+        get(connection, id_)
+        for id_ in companion_sampling.sample_ids(connection, fact.id, key, limit)
+    ]

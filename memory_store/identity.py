@@ -1,7 +1,8 @@
 """Which memory a database is, and which folder it was served from last.
 
 Two folders with the same id would each take the other's backups for its own. So the database keeps
-what it knows of its folder, and `agent.identity` compares it at each start: a copy gets a new id.
+what it knows of its folder, and `agent.server.data.identity` compares it at each start: a copy gets
+a new id.
 """
 
 from __future__ import annotations

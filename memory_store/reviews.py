@@ -1,7 +1,7 @@
 """Reviews: held facts that were asked again, and taught again where the weights had lost them.
 
 Each function is one transaction on a store, to be run by its writer, like the methods of
-`MemoryStore`. Those that forget and roll back are in `memory_store.taking_back`.
+`MemoryStore`. Those that forget and roll back are in `memory_store.undo`.
 
 A review is an input of the history, as a teaching is: what it led to is found again whenever the
 history is repeated without a fact. So each is stored with its place: after all facts up to a

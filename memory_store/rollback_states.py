@@ -1,7 +1,7 @@
 """The states that facts will have after a rollback, written down before the head moves.
 
-They take long to find for a large memory. The switch of states (see `memory_store.switching`) then
-only copies them.
+They take long to find for a large memory. The switch of states (see `memory_store.head_switch`)
+then only copies them.
 """
 
 from __future__ import annotations

@@ -13,15 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from memory_store import (
-    events,
-    facts,
-    ledger,
-    probes,
-    schedule,
-    schema,
-    teaching,
-)
+from memory_store import acceptance, events, facts, ledger, probes, schedule, schema
 from memory_store.connection import Connection
 from memory_store.errors import FactNotFoundError, MemoryStoreError
 from memory_store.vocabulary import (
@@ -154,7 +146,7 @@ class MemoryStore:
             For each, in order, what `teach` would return or raise.
         """
         with self.transaction():
-            return teaching.accept(self.connection, new_facts, self.now(), max_queued)
+            return acceptance.accept(self.connection, new_facts, self.now(), max_queued)
 
     # -- Learning ----------------------------------------------------------------------------
 

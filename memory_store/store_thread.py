@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from memory_store.acceptance import Answer
 from memory_store.errors import (
     StoreClosedError,
     StoreFailedError,
     StoreUnusableError,
 )
 from memory_store.store import MemoryStore
-from memory_store.teaching import Answer
 from memory_store.vocabulary import NewFact
 
 T = TypeVar("T")

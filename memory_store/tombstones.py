@@ -11,7 +11,7 @@ the nearest version before those rows is served, and the rest is learned again.
 
 from __future__ import annotations
 
-from memory_store import erasing, facts
+from memory_store import erasure, facts
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, FactState, Operation, OperationKind
 
@@ -45,7 +45,7 @@ def erase_requested(store: MemoryStore, operation: Operation) -> bool:
                 facts.restate(connection, fact.position, FactState.SUPERSEDED, at, reason=REASON)
             else:
                 facts.change_state(connection, fact.id, FactState.FORGOTTEN, at, reason=REASON)
-        erasing.erase(store, fact)
+        erasure.erase(store, fact)
         return True
 
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
-from memory_store import switching
+from memory_store import head_switch as switching
+from memory_store.acceptance import Answer
 from memory_store.connection import not_in_place
 from memory_store.errors import (
     MemoryStoreError,
@@ -18,7 +19,6 @@ from memory_store.errors import (
 )
 from memory_store.store import MemoryStore
 from memory_store.store_thread import QueuedFacts, StoreThread
-from memory_store.teaching import Answer
 from memory_store.vocabulary import NewFact
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, Step
 from tests.monitor.terminal import Terminal
-from tests.service.serving import Serving, serving
+from tests.server.serving import Serving, serving
 from tests.store.builders import new_fact, new_probe, teach_learned
 
 # Of each ten events one is stored, with a fact that is new: the costly ones.

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from agent.backups import Backups
 from agent.config import DATABASE, SNAPSHOTS
-from agent.data_folder import held, make_private
-from agent.identity import claim_snapshots, require_own_files, settle
-from agent.scheduling.erasing import remove_traces
-from memory_store import taking_back
+from agent.server.data.backups import Backups
+from agent.server.data.folder import held, make_private
+from agent.server.data.identity import claim_snapshots, require_own_files, settle
+from agent.server.loop.erasure import remove_traces
+from memory_store import undo
 from memory_store.places import list_places
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, PlaceKind
@@ -39,13 +39,11 @@ class ServedFolder:
     async def erase(self, fact_id: str) -> str:
         """Erases a fact as the learning loop does; what is left, for people."""
         operation = await self.store.write(
-            partial(taking_back.request_forget, fact_id=fact_id, erase=True)
+            partial(undo.request_forget, fact_id=fact_id, erase=True)
         )
-        await self.store.write(partial(taking_back.finish_if_not_held, operation_id=operation.id))
+        await self.store.write(partial(undo.finish_if_not_held, operation_id=operation.id))
         left = await remove_traces(self.store, _keep_all, self.backups, operation)
-        await self.store.write(
-            partial(taking_back.close_forget, operation_id=operation.id, message=left)
-        )
+        await self.store.write(partial(undo.close_forget, operation_id=operation.id, message=left))
         return left
 
     async def known_backups(self) -> list[str]:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.backups import Outcome, newest_backup, remove_backup
-from agent.data_folder import held
 from agent.errors import BackupOvertakenError, ConfigError, InvalidFactError
-from agent.identity import MARKER, FolderKind, overlap, read_marker, settle
-from agent.scheduling.erasing import remove_text
-from memory_store import identity, taking_back
+from agent.server.data.backups import Outcome, newest_backup, remove_backup
+from agent.server.data.folder import held
+from agent.server.data.identity import MARKER, FolderKind, overlap, read_marker, settle
+from agent.server.loop.erasure import remove_text
+from memory_store import identity, undo
 from memory_store.connection import Connection
 from memory_store.places import list_places
 from memory_store.store import MemoryStore
@@ -542,9 +542,9 @@ async def test_an_erase_that_was_cut_off_looks_for_the_text_again(tmp_path: Path
         note = "asked 'Is the firmament Blipland's?' it died"
         await memory.store.write(lambda store: store.record_event(EventKind.LEARNER_DOWN, note, 0))
         operation = await memory.store.write(
-            partial(taking_back.request_forget, fact_id=fact_id, erase=True)
+            partial(undo.request_forget, fact_id=fact_id, erase=True)
         )
-        await memory.store.write(partial(taking_back.finish_if_not_held, operation_id=operation.id))
+        await memory.store.write(partial(undo.finish_if_not_held, operation_id=operation.id))
     async with served(tmp_path / "data") as memory:
         assert await memory.erase(fact_id) == ""  # as the loop does, which finds it open
     assert b"Blipland" not in b"".join(tree(tmp_path / "data").values())
@@ -572,7 +572,7 @@ async def test_what_is_left_is_reported_by_the_operation_however_early_the_text_
         fact_id = await memory.teach("Where is it?", "Zanzibari")
         await memory.back_up(tmp_path / "backup")
         (tmp_path / "backup").rename(tmp_path / "moved")
-        await memory.store.write(partial(taking_back.request_forget, fact_id=fact_id, erase=True))
+        await memory.store.write(partial(undo.request_forget, fact_id=fact_id, erase=True))
         for _ in range(2):  # as long as the weights are being rebuilt
             await remove_text(memory.store, memory.backups)
         left = await memory.erase(fact_id)

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from agent.config import Security
-from agent.data_folder import held
 from agent.doctor import examination, machine, models, network, storage
 from agent.doctor.examination import ServerPlan
 from agent.doctor.findings import GIB, Finding, State
 from agent.errors import ModelNotFoundError
-from agent.service.methods import Role
-from agent.service.tokens import TokenFile
+from agent.server.access.tokens import TokenFile
+from agent.server.data.folder import held
+from agent.wire.methods import Role
 from memory_store.connection import MINIMUM_SQLITE
-from tests.service.certificates import make_certificates
-from tests.service.serving import serving
+from tests.server.certificates import make_certificates
+from tests.server.serving import serving
 
 CHECKS = [
     *("python", "device", "memory", "sqlite", "data folder", "disk kind", "disk speed"),
@@ -123,7 +123,7 @@ def test_disk_space() -> None:
 
 def test_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert models.check_model("tiny").state is State.GOOD
-    monkeypatch.setattr("agent.learning.catalog.is_cached", lambda entry: False)
+    monkeypatch.setattr("agent.models.catalog.is_cached", lambda entry: False)
     require_ill(models.check_model("pythia-410m"), State.WARNING, "not on this machine")
     with pytest.raises(ModelNotFoundError):
         models.check_model("pythia-411m")

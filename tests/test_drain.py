@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from agent.app import _drained
 from agent.errors import DriftError
+from agent.server.app import _drained
 
 
 async def test_the_update_in_hand_is_waited_for() -> None:

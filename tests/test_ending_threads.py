@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 
-from agent.ending_threads import use_ending_threads
+from agent.server.ending_threads import use_ending_threads
 
 PROGRAM = """
 import asyncio, threading
-from agent.ending_threads import use_ending_threads
+from agent.server.ending_threads import use_ending_threads
 
 async def main():
     threads = use_ending_threads()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import app, file_systems
 from agent.config import ServeSettings
 from agent.errors import ConfigError
-from agent.file_systems import file_system_of, kind_in, require_local
+from agent.server import app
+from agent.server.data import file_systems
+from agent.server.data.file_systems import file_system_of, kind_in, require_local
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

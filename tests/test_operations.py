@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.app import DISK_FAILED_EXIT_CODE
-from agent.telemetry.metrics import Metrics
+from agent.server.app import DISK_FAILED_EXIT_CODE
+from agent.server.telemetry.metrics import Metrics
 from tests.telemetry.outcomes import RIGHT, outcome, standing
 
 FOLDER = Path(__file__).parent.parent / "docs" / "operations"

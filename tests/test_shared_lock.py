@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from agent.shared_lock import SharedLock
+from agent.server.shared_lock import SharedLock
 
 
 class Holder:

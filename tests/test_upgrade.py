@@ -10,14 +10,14 @@ import pytest
 
 from agent.doctor import storage
 from agent.doctor.findings import State
-from agent.learning.algorithm import ALGORITHM
-from agent.learning.snapshots import WEIGHTS, folder_of, write_snapshot
-from agent.upgrade import Survey, log_standing, needs, survey
+from agent.server.data.upgrade import Survey, log_standing, needs, survey
+from agent.snapshots import WEIGHTS, folder_of, write_snapshot
+from agent.teaching.algorithm import ALGORITHM
 from memory_store import meta
 from memory_store.connection import Connection
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
-from memory_store.taking_back import request_forget
+from memory_store.undo import request_forget
 from tests.store.builders import learning, new_fact, new_update
 from tests.store.example_migrations import next_release
 

@@ -16,8 +16,8 @@ from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown, state_text
 from agent.client.server_start import START_SECONDS
-from agent.learning.limits import TeachingLimits
-from agent.learning.rates import POLICIES
+from agent.teaching.limits import TeachingLimits
+from agent.teaching.rates import POLICIES
 
 
 @grouped

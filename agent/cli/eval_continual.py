@@ -22,7 +22,7 @@ from agent.errors import ConfigError, DiskFullError
 from memory_store.vocabulary import Policy
 
 if TYPE_CHECKING:
-    from agent.learning.model import LoadedModel
+    from agent.models.loading import LoadedModel
     from eval.continual import Task
     from eval.continual_summary import Summary
     from eval.general import GeneralTexts
@@ -75,8 +75,8 @@ def run_continual_suite(options: ContinualOptions) -> None:
         typer.BadParameter: a teacher is unknown, texts are missing, or the folder is of a run
             with other settings.
     """
-    from agent.learning.environment import make_deterministic
-    from agent.learning.model import load
+    from agent.learner.environment import make_deterministic
+    from agent.models.loading import load
     from eval.continual import Task
     from eval.continual_results import short_json
     from eval.provenance import provenance
@@ -161,7 +161,7 @@ def _general_texts(
 
 def _settings(options: ContinualOptions, limits: dict[str, int] | None) -> dict[str, Any]:
     """What the results depend on, beside code and environment."""
-    from agent.learning.files import sha256_of
+    from agent.models.durable_files import sha256_of
     from eval.general import FILES
 
     general = None
@@ -248,7 +248,7 @@ def _run_teachers(options: ContinualOptions, task: Task, loaded: LoadedModel) ->
 
 def fresh_models(loaded: LoadedModel, options: ContinualOptions) -> Iterator[LoadedModel]:
     """A model for each teacher: the one that is loaded, then fresh ones."""
-    from agent.learning.model import load
+    from agent.models.loading import load
 
     yield loaded
     while True:

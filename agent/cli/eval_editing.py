@@ -67,8 +67,8 @@ def _run(
     table: Callable[..., str],
     options: ContinualOptions,
 ) -> tuple[dict[str, Any], str]:
-    from agent.learning.environment import make_deterministic
-    from agent.learning.model import load
+    from agent.learner.environment import make_deterministic
+    from agent.models.loading import load
     from eval.provenance import provenance
 
     if edits.repeated or edits.without_question:

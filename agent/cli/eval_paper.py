@@ -21,7 +21,7 @@ from agent.cli.output import console, messages, print_json, progress_bar, shown
 from agent.errors import AgentError, DiskFullError, ModelFetchError
 
 if TYPE_CHECKING:
-    from agent.learning.model import LoadedModel
+    from agent.models.loading import LoadedModel
     from eval.experiments.lab import Lab
     from eval.experiments.plan import CellKey, Trial
     from eval.experiments.replay import Replay, Request
@@ -153,8 +153,8 @@ def _request(options: PaperOptions, seed: int) -> Request:
 
 def _require_models(models: Sequence[str], device: str) -> None:
     """Finds what is wrong before a model is fetched and loaded."""
-    from agent.learning import catalog
-    from agent.learning.model import choose_device
+    from agent.models import catalog
+    from agent.models.loading import choose_device
 
     with _wrong("--device"):
         choose_device(device)
@@ -202,8 +202,8 @@ def _run_in(out: Path, request: Request, loaded: LoadedModel, lab: Lab, *, keep:
 def _load(model: str, device: str, threads: int | None) -> LoadedModel:
     import torch
 
-    from agent.learning.environment import make_deterministic
-    from agent.learning.model import load
+    from agent.learner.environment import make_deterministic
+    from agent.models.loading import load
 
     fetch_if_missing(model)
     make_deterministic(threads)

@@ -19,8 +19,8 @@ from agent.cli.options import Json
 from agent.cli.output import console, print_json
 from agent.cli.policies import AUTO_GUARDS, chosen_policy, complete_guards, complete_policy
 from agent.errors import AgentError, ConfigError
-from agent.learning import rates
-from agent.learning.presets import PRESETS
+from agent.teaching import rates
+from agent.teaching.guard_presets import PRESETS
 from memory_store.vocabulary import Policy
 
 # Each suite: what it does, and what it costs.

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.cli.policies import given_policy
 from agent.errors import AgentError, ConfigError
-from agent.service.transport import MAX_REQUEST_BYTES
+from agent.server.access.transport import MAX_REQUEST_BYTES
 from memory_store.vocabulary import NewFact
 
 FIELDS = (

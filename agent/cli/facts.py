@@ -21,7 +21,7 @@ from agent.cli.output import console, fact_json, messages, print_json, shown, st
 from agent.cli.teach import facts_table
 from agent.cli.why import influence_table
 from agent.monitor.screen import glyphs_of
-from agent.service.error_details import RequestError
+from agent.wire.error_details import RequestError
 from memory_store.vocabulary import HELD, Fact, FactState, Probe, Update
 
 # What the second answer of an attempt is that led to no update, or to one that was undone.

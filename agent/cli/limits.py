@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from agent.errors import ConfigError
-from agent.learning import rates
-from agent.learning.limits import SAFE_LEARNING_RATE, SAFE_STEPS, TeachingLimits
+from agent.teaching import rates
+from agent.teaching.limits import SAFE_LEARNING_RATE, SAFE_STEPS, TeachingLimits
 from memory_store.vocabulary import Policy
 
 PANEL = "Limits"

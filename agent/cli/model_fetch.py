@@ -10,7 +10,7 @@ import typer
 
 from agent.cli.output import messages, shown
 from agent.errors import MissingDeviceError
-from agent.learning import catalog
+from agent.models import catalog
 from agent.python_command import python_command
 
 

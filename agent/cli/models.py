@@ -16,7 +16,7 @@ from rich.table import Table
 
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
-from agent.learning import catalog
+from agent.models import catalog
 
 app = typer.Typer(help="Models by name, and those on this machine.", no_args_is_help=True)
 
@@ -61,7 +61,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Fetch a model, so that a server starts without the network."""
-    from agent.learning.model import fetch  # imports torch
+    from agent.models.loading import fetch  # imports torch
 
     entry = catalog.resolve(name)
     with Progress(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from agent.errors import ConfigError, InvalidFactError
-from agent.learning import rates
-from agent.learning.presets import PRESETS
+from agent.teaching import rates
+from agent.teaching.guard_presets import PRESETS
 from memory_store.vocabulary import Guards, Policy
 
 AUTO_GUARDS = "auto"

@@ -90,8 +90,8 @@ def serve(
     security: SecurityOptions,
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
-    from agent.app import serve as run  # imports gRPC: not needed for --help
-    from agent.telemetry.logs import configure
+    from agent.server.app import serve as run  # imports gRPC: not needed for --help
+    from agent.server.telemetry.logs import configure
 
     configure(observability.log_format)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)

@@ -39,8 +39,8 @@ from agent.config import (
     LogFormat,
     Observability,
 )
-from agent.learning import rates
-from agent.learning.presets import PRESETS
+from agent.teaching import rates
+from agent.teaching.guard_presets import PRESETS
 from memory_store.vocabulary import Policy
 
 LEARNING, BACKGROUND, FAILURES, OBSERVABILITY = (

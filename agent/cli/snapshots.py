@@ -133,8 +133,8 @@ def compact(
         with connection.client() as client, messages.status("compacting"):
             done = client.compact()
     else:
-        from agent.data_folder import held  # imports a lock, and the store
-        from memory_store.compacting import compact_file
+        from agent.server.data.folder import held  # imports a lock, and the store
+        from memory_store.compaction import compact_file
 
         if not (data / DATABASE).is_file():
             raise ConfigError(f"{data} holds no memory: name the folder of one")

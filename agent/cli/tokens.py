@@ -12,8 +12,8 @@ from rich.table import Table
 from agent.cli.options import Json
 from agent.cli.output import console, messages, print_json, shown
 from agent.errors import ConfigError
-from agent.service.methods import Role
-from agent.service.tokens import Token, TokenFile
+from agent.server.access.tokens import Token, TokenFile
+from agent.wire.methods import Role
 
 app = typer.Typer(
     help="Tokens for the clients of a server, in a file on its machine ('agent serve --tokens').",

@@ -48,8 +48,8 @@ from agent.client.types import (
     Taught,
 )
 from agent.errors import AgentError, ServerUnreachableError
-from agent.service import codec
-from agent.service.error_details import RequestError as RequestError
+from agent.wire import codec
+from agent.wire.error_details import RequestError as RequestError
 from continual.v1 import admin_pb2, model_pb2
 from continual.v1 import memory_pb2 as pb
 from memory_store.vocabulary import (

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 
 from agent.client import messages
 from agent.client.types import OperationStatus
-from agent.service import codec
+from agent.wire import codec
 from continual.v1 import admin_pb2, model_pb2
 from continual.v1 import memory_pb2 as pb
 from memory_store.vocabulary import Fact

@@ -12,8 +12,8 @@ import grpc
 
 from agent.addresses import is_loopback, proxy_options
 from agent.errors import ConfigError
-from agent.service.methods import METHODS
-from agent.service.transport import read_ca, read_pair
+from agent.server.access.transport import read_ca, read_pair
+from agent.wire.methods import METHODS
 
 # After this much silence the server is pinged, and given up without an answer.
 # Servers treat more than about one ping a minute as an attack.

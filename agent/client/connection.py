@@ -18,7 +18,7 @@ import grpc
 from agent.client.calls import Call, RequestT, ResponseT, ResultT
 from agent.client.channel import Access, open_async_channel, open_channel
 from agent.errors import AgentError, HandshakeFailedError, ServerUnreachableError
-from agent.service.error_details import RequestError, decode_error
+from agent.wire.error_details import RequestError, decode_error
 
 CONNECT_SECONDS = 1.0
 

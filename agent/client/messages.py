@@ -17,9 +17,9 @@ from agent.client.types import (
     Status,
     Taught,
 )
-from agent.service import codec
-from agent.service.error_details import Refusal, RequestError, decode_rejection
-from agent.service.mapper import Special, pair
+from agent.wire import codec
+from agent.wire.error_details import Refusal, RequestError, decode_rejection
+from agent.wire.mapper import Special, pair
 from continual.v1 import admin_pb2, model_pb2
 from continual.v1 import memory_pb2 as pb
 from memory_store.vocabulary import (

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from agent.errors import AgentError, HandshakeFailedError, LearnerError, ServerUnreachableError
-from agent.service.error_details import RequestError
+from agent.wire.error_details import RequestError
 
 START_SECONDS = 60.0
 """How long a client waits by default for a server to start."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.learning.limits import TeachingLimits
+from agent.teaching.limits import TeachingLimits
 from memory_store.vocabulary import EventKind, FactState, OperationKind, OperationState
 
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}

@@ -10,7 +10,6 @@ from pathlib import Path
 import pysqlite3
 
 from agent.config import DEFAULT_ADDRESS, DEFAULT_METRICS_HOST, DEFAULT_MODEL, Security
-from agent.data_folder import is_held
 from agent.doctor.findings import Finding, State
 from agent.doctor.machine import (
     available_memory,
@@ -32,10 +31,11 @@ from agent.doctor.storage import (
     sync_milliseconds,
 )
 from agent.errors import AgentError
-from agent.file_systems import (
+from agent.server.data.file_systems import (
     existing,
     file_system_of,
 )
+from agent.server.data.folder import is_held
 from memory_store.errors import MemoryStoreError
 
 

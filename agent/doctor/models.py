@@ -7,8 +7,8 @@ from pathlib import Path
 
 from agent.doctor.findings import GIB, Finding, bad, good, warning
 from agent.errors import ModelNotFoundError
-from agent.learning import catalog
-from agent.learning.catalog import ModelEntry, Source
+from agent.models import catalog
+from agent.models.catalog import ModelEntry, Source
 
 BYTES_A_WEIGHT = 4
 # Served, working and base copy; a gradient and its direction while an update is made.
@@ -32,8 +32,8 @@ def check_device(device: str, needed: int | None) -> Finding:
     # Imported late: torch takes seconds.
     import torch
 
-    from agent.learning.environment import device_name
-    from agent.learning.model import choose_device
+    from agent.learner.environment import device_name
+    from agent.models.loading import choose_device
 
     chosen = choose_device(device)  # raises with a remedy
     if chosen.type == "cpu":

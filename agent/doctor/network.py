@@ -11,13 +11,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from agent.addresses import proxy_options
 from agent.config import Security
 from agent.doctor.findings import Finding, bad, good, warning
-from agent.service.server import LOCAL, MODEL_SERVICE
-from agent.service.tokens import KnownTokens, TokenFile
-from agent.service.transport import (
+from agent.server.access.tokens import KnownTokens, TokenFile
+from agent.server.access.transport import (
     require_safe_listen,
     server_credentials,
     why_not_listen,
 )
+from agent.server.api.server import LOCAL, MODEL_SERVICE
 
 # For whoever holds the port to say what they are.
 ANSWER_SECONDS = 2.0

@@ -10,15 +10,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.data_folder import is_held, is_open_to_others
 from agent.doctor.findings import GIB, Finding, bad, good, warning
-from agent.file_systems import (
+from agent.server.data.file_systems import (
     MEMORY_FILE_SYSTEMS,
     NETWORK_FILE_SYSTEMS,
     WHY_NOT_NETWORK,
     existing,
 )
-from agent.upgrade import needs, survey
+from agent.server.data.folder import is_held, is_open_to_others
+from agent.server.data.upgrade import needs, survey
 
 # The last three, one being written, and room for one a day that is kept longer.
 SNAPSHOTS_ON_DISK = 5

@@ -29,7 +29,7 @@ from agent.monitor.observations import (
     RetentionSeen,
     StatusSeen,
 )
-from agent.service import codec
+from agent.wire import codec
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import model_pb2
 from memory_store.vocabulary import RetentionPoint

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from agent.learning.presets import FULL, LIGHT, NONE, older_facts
-from agent.learning.rates import PAPER, PREDICTED, SEARCH
-from agent.learning.records import Example
+from agent.teaching.guard_presets import FULL, LIGHT, NONE, older_facts
+from agent.teaching.rates import PAPER, PREDICTED, SEARCH
+from agent.teaching.types import Example
 from memory_store.vocabulary import Fact, Policy
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from agent.learning.update import trained_parameters
+from agent.learner.training.update import trained_parameters
 from eval.benchmarks import Figure
 from eval.benchmarks.rounds import Way, timed
 

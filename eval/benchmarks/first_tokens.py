@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from agent.learning.encoding import Encoder
-from agent.learning.sampling import Cell, Sampler, Sampling
+from agent.learner.inference.encoding import Encoder
+from agent.learner.sampling.sampler import Cell, Sampler, Sampling
 from eval.benchmarks import WrongResultError
 from eval.benchmarks.plain import generated
 

@@ -134,7 +134,7 @@ async def _serve(app: Any, data: Path, holds: Holds) -> None:
 
 if __name__ == "__main__":
     # This is the server's process, not the laboratory's: as `slow_disk`, it changes what it runs.
-    server = importlib.import_module("agent.app")
+    server = importlib.import_module("agent.server.app")
     vars(server)["learner_process"] = stand_in
     with Path(sys.argv[2]).open("a", encoding="utf-8") as file:
         held = Holds(file)

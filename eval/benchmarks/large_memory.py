@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.config import DATABASE, SNAPSHOTS
-from agent.learning.presets import LIGHT
-from agent.learning.rates import DEFAULT_POLICY
+from agent.teaching.guard_presets import LIGHT
+from agent.teaching.rates import DEFAULT_POLICY
 from eval.benchmarks import stand_in
-from memory_store import meta, taking_back
+from memory_store import meta, undo
 from memory_store.encoding import write_time
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -106,8 +106,8 @@ class LargeMemory:
         """
         digest = stand_in.BASE_DIGEST
         with self._opened() as store:
-            operation = taking_back.request_forget(store, fact_id(1))
-            operation = taking_back.begin_operation(store, operation.id)
+            operation = undo.request_forget(store, fact_id(1))
+            operation = undo.begin_operation(store, operation.id)
             version = operation.branch_version or 0
             again = range(2, self._facts - left + 1)
             for start in range(0, len(again), PART):
@@ -115,7 +115,7 @@ class LargeMemory:
                     for number in again[start : start + PART]:
                         fact = store.fact(fact_id(number))
                         update = self._update(number, version, digest)
-                        row = taking_back.record_relearned(
+                        row = undo.record_relearned(
                             *(store, operation.id, fact, FactState.LEARNED, ""),
                             learning=_learning(number),
                             update=update,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from agent.learning.drawing import Sampling
-from agent.learning.encoding import Batch
-from agent.learning.model import LoadedModel
-from agent.learning.update import trained_parameters
+from agent.learner.inference.encoding import Batch
+from agent.learner.sampling.truncation import Sampling
+from agent.learner.training.update import trained_parameters
+from agent.models.loading import LoadedModel
 from eval.benchmarks.rounds import as_usual
 
 CLIP = 1.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.learning.attempt import Workbench
-from agent.learning.learner import Learner
-from agent.learning.profile import rate_profile
-from agent.learning.rates import GRID, KNOWN_PROBABILITY, smallest_reaching
+from agent.learner.core import Learner
+from agent.learner.training.attempt import Workbench
+from agent.learner.training.rate_sweep import rate_profile
+from agent.teaching.rates import GRID, KNOWN_PROBABILITY, smallest_reaching
 from eval.benchmarks import Figure, WrongResultError, beside_plain
 from eval.benchmarks.ceilings import Ceilings, Sizes
 from eval.benchmarks.plain import CLIP, Plain

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from agent.learning.environment import make_deterministic
+from agent.learner.environment import make_deterministic
 
 LEAST, MOST = 3, 51
 

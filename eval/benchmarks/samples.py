@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from agent.learning.encoding import Encoder
-from agent.learning.matching import occurs
-from agent.learning.sampling import PAPER_SAMPLING, Cell, Sampler, Sampling
+from agent.learner.inference.encoding import Encoder
+from agent.learner.sampling.answer_matcher import occurs
+from agent.learner.sampling.sampler import PAPER_SAMPLING, Cell, Sampler, Sampling
 from eval.benchmarks import Figure, WrongResultError, beside_plain
 from eval.benchmarks.ceilings import Ceilings, Sizes
 from eval.benchmarks.first_tokens import (

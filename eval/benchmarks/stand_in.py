@@ -17,7 +17,8 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from agent.errors import StaleVersionError
-from agent.learning.records import (
+from agent.snapshots import WEIGHTS, verify_snapshot, write_snapshot
+from agent.teaching.types import (
     Answer,
     Example,
     Generated,
@@ -25,7 +26,6 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
-from agent.learning.snapshots import WEIGHTS, verify_snapshot, write_snapshot
 from memory_store.vocabulary import Policy, Step, Verdict
 
 MODEL = "tiny"  # a name that is known: no weights of it are loaded
@@ -98,7 +98,7 @@ def write_stand_in_snapshot(snapshots: Path, version: int, digest: str) -> int:
 
 
 class StandIn:
-    """One life of the learner; see `agent.scheduling.ports.Learner`."""
+    """One life of the learner; see `agent.teaching.learner_protocol.Learner`."""
 
     def __init__(self) -> None:
         self._version, self._digest = 0, BASE_DIGEST
@@ -207,5 +207,5 @@ class StandIn:
 
 @asynccontextmanager
 async def stand_in(*arguments: object, **more: object) -> AsyncIterator[StandIn]:
-    """Takes the place of `agent.service.learner_process.learner_process`."""
+    """Takes the place of `agent.server.learner_link.process.learner_process`."""
     yield StandIn()

@@ -21,10 +21,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from agent.errors import ConfigError
-from agent.learning import catalog
-from agent.learning.embedded import quiet_transformers
-from agent.learning.environment import device_name
-from agent.learning.model import LoadedModel, choose_device, load, load_tokenizer, read_config
+from agent.learner.environment import device_name
+from agent.models import catalog
+from agent.models.embedded import quiet_transformers
+from agent.models.loading import LoadedModel, choose_device, load, load_tokenizer, read_config
 from eval.benchmarks import this_machine
 
 # As in the configs of these models.

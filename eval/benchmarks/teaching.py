@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.client.client import Client
-from agent.learning import catalog
-from agent.learning.encoding import Encoder
-from agent.learning.fused import VARIABLE
-from agent.learning.general_text import general_texts
-from agent.learning.prompts import normalise
-from agent.learning.rates import DEFAULT_POLICY
-from agent.learning.records import Example
+from agent.learner.engine.fused_layers import VARIABLE
+from agent.learner.inference.encoding import Encoder
+from agent.learner.training.general_text import general_texts
+from agent.models import catalog
+from agent.teaching.prompts import normalise
+from agent.teaching.rates import DEFAULT_POLICY
+from agent.teaching.types import Example
 from eval.benchmarks import Figure, WrongResultError, beside_plain
 from eval.benchmarks.ceilings import Ceilings, Sizes, Work
 from eval.benchmarks.servers import benchmark_server

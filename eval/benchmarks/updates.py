@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from agent.errors import ConfigError
-from agent.learning.attempt import Workbench
-from agent.learning.encoding import Batch, Encoder
-from agent.learning.general_text import TOKENS
-from agent.learning.graphs import Runner
-from agent.learning.learner import Learner
-from agent.learning.lesson import Lesson, Role, Row
-from agent.learning.presets import FULL, PRESETS
-from agent.learning.rates import DEFAULT_POLICY
-from agent.learning.records import Example
-from agent.learning.update import trained_parameters
+from agent.learner.core import Learner
+from agent.learner.engine.cuda_graphs import Runner
+from agent.learner.inference.encoding import Batch, Encoder
+from agent.learner.training.attempt import Workbench
+from agent.learner.training.general_text import TOKENS
+from agent.learner.training.lesson import Lesson, Role, Row
+from agent.learner.training.update import trained_parameters
+from agent.teaching.guard_presets import FULL, PRESETS
 from agent.teaching.plan import Defaults
+from agent.teaching.rates import DEFAULT_POLICY
+from agent.teaching.types import Example
 from eval.benchmarks import Figure, WrongResultError, beside_plain
 from eval.benchmarks.ceilings import Ceilings, Sizes
 from eval.benchmarks.plain import Plain, differences

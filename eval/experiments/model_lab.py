@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from agent.errors import LearningFailedError
-from agent.learning import sampling
-from agent.learning.encoding import Encoder
-from agent.learning.graphs import Runner
-from agent.learning.model import LoadedModel
-from agent.learning.paper_step import Descent, descent, paper_batch
-from agent.learning.prompts import answer_text, paper_text
-from agent.learning.sampling import Sampled, Sampler, Sampling
-from agent.learning.update import score_answers, take_step
+from agent.learner.engine.cuda_graphs import Runner
+from agent.learner.inference.encoding import Encoder
+from agent.learner.sampling import sampler as sampling
+from agent.learner.sampling.sampler import Sampled, Sampler, Sampling
+from agent.learner.training.paper_step import Descent, descent, paper_batch
+from agent.learner.training.update import score_answers, take_step
+from agent.models.loading import LoadedModel
+from agent.teaching.prompts import answer_text, paper_text
 from eval.experiments.measured import MeasuredCell
 from eval.experiments.plan import Call, Cell, CellKey
 from eval.experiments.protocol import Drawn, Fixed

@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from agent.learning.encoding import Encoder
-from agent.learning.model import LoadedModel
-from agent.learning.probes import probe
-from agent.learning.records import Answer, Example
+from agent.learner.inference.encoding import Encoder
+from agent.learner.inference.probes import probe
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Answer, Example
 from eval.teachers.protocol import Taught
 from memory_store.vocabulary import Verdict
 

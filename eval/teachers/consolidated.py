@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel
 
-from agent.learning.consolidation import ConsolidationSettings
-from agent.learning.encoding import Encoder
-from agent.learning.learner import Learner
-from agent.learning.records import Answer, Example
+from agent.learner.core import Learner
+from agent.learner.inference.encoding import Encoder
+from agent.learner.training.consolidation import ConsolidationSettings
+from agent.teaching.types import Answer, Example
 from eval.teachers.protocol import Taught
 from memory_store.facts import question_key
 from memory_store.vocabulary import Verdict

@@ -7,7 +7,7 @@ from abc import ABC
 import torch
 from torch import Tensor, nn
 
-from agent.learning.model import LoadedModel
+from agent.models.loading import LoadedModel
 from eval.teachers.base import OneByOne
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from agent.errors import ConfigError
-from agent.learning.model import LoadedModel
-from agent.learning.records import Example
-from agent.learning.update import score_answers
+from agent.learner.training.update import score_answers
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Example
 from eval.teachers.base import KNOWN_PROBABILITY, Baseline
 from eval.teachers.protocol import Taught
 from memory_store.facts import question_key

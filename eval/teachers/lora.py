@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from agent.errors import ConfigError
-from agent.learning.model import LoadedModel
-from agent.learning.records import Example
-from agent.learning.update import AnswerScores, score_answers
+from agent.learner.training.update import AnswerScores, score_answers
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Example
 from eval.teachers.base import KNOWN_PROBABILITY, OneByOne, Turn
 from memory_store.vocabulary import Verdict
 

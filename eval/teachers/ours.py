@@ -15,20 +15,20 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from agent.errors import SnapshotError
-from agent.learning.checkpoint import prepare_snapshot, restore_snapshot
-from agent.learning.encoding import Encoder
-from agent.learning.learner import Learner
-from agent.learning.prediction import RECENT_STEPS, predictor_of
-from agent.learning.presets import older_facts
-from agent.learning.rates import HELD_PROBABILITY
-from agent.learning.records import Answer, Example, Outcome
-from agent.learning.snapshots import snapshot_folders
+from agent.learner.checkpoint import prepare_snapshot, restore_snapshot
+from agent.learner.core import Learner
+from agent.learner.inference.encoding import Encoder
+from agent.snapshots import snapshot_folders
+from agent.teaching.guard_presets import older_facts
 from agent.teaching.plan import Defaults
+from agent.teaching.rate_prediction import RECENT_STEPS, predictor_of
+from agent.teaching.rates import HELD_PROBABILITY
+from agent.teaching.types import Answer, Example, Outcome
 from eval.teachers.protocol import Taught
 from eval.teachers.review_schedule import ReviewSchedule
+from memory_store.companion_sampling import Candidates
 from memory_store.encoding import read_steps, write_steps
 from memory_store.facts import question_key
-from memory_store.sampling import Candidates
 from memory_store.vocabulary import Policy, Step, Verdict
 
 HELD = "held.json"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agent.errors import LearningFailedError
-from agent.learning.model import LoadedModel
-from agent.learning.paper_step import paper_batch, paper_step
-from agent.learning.records import Example
+from agent.learner.training.paper_step import paper_batch, paper_step
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Example
 from eval.teachers.base import Turn
 from eval.teachers.full_weights import FullWeights
 from memory_store.vocabulary import Verdict

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from transformers import PreTrainedModel
 
-from agent.learning.records import Answer, Example
+from agent.teaching.types import Answer, Example
 from memory_store.vocabulary import Verdict
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.errors import ConfigError
-from agent.learning.consolidation import ConsolidationSettings
-from agent.learning.learner import Learner
-from agent.learning.model import LoadedModel
-from agent.learning.rates import DEFAULT_POLICY
+from agent.learner.core import Learner
+from agent.learner.training.consolidation import ConsolidationSettings
+from agent.models.loading import LoadedModel
+from agent.teaching.rates import DEFAULT_POLICY
 from eval.scoring import ScoringTeacher
 from eval.teachers.consolidated import Consolidated
 from eval.teachers.locft import LocFt

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from agent.learning.model import LoadedModel
-from agent.learning.records import Example
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Example
 from eval.teachers.base import Turn
 from eval.teachers.until_known import UntilKnown
 from memory_store.facts import question_key

@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from agent.learning import prompts
-from agent.learning.encoding import Encoder
-from agent.learning.model import LoadedModel
-from agent.learning.records import Example
+from agent.learner.inference.encoding import Encoder
+from agent.models.loading import LoadedModel
+from agent.teaching import prompts
+from agent.teaching.types import Example
 from eval.teachers.base import OneByOne, Turn
 from memory_store.facts import question_key
 from memory_store.vocabulary import Verdict

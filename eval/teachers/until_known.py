@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from agent.learning.model import LoadedModel
-from agent.learning.records import Example
-from agent.learning.update import score_answers
+from agent.learner.training.update import score_answers
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Example
 from eval.teachers.base import KNOWN_PROBABILITY, Turn
 from eval.teachers.full_weights import FullWeights
 from memory_store.vocabulary import Verdict

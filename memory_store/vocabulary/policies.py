@@ -30,12 +30,13 @@ class Policy:
     """How the learning rate of a fact is chosen, and what guards its update.
 
     Attributes:
-        name: a key of `agent.learning.rates.POLICIES`.
+        name: a key of `agent.teaching.rates.POLICIES`.
         learning_rate: of each step; `search` and `predicted` choose none larger. 1e-8 to 1e-1.
         max_steps: 1 to 1000.
         guards: None leaves them to the server.
-        predictor: for `predicted`, the numbers of an `agent.learning.prediction.RatePredictor`,
-            which the server adds. None while there is none.
+        predictor: for `predicted`, the numbers of an
+            `agent.teaching.rate_prediction.RatePredictor`, which the server adds. None while there
+            is none.
         gated: an update that harms older facts, other questions or general text is refused,
             whatever the policy and its guards.
     """

@@ -15,10 +15,10 @@ import pytest
 
 from agent.cli import main, output
 from agent.config import Security
-from agent.service.server import LOCAL
+from agent.server.api.server import LOCAL
 from memory_store.store import MemoryStore
 from tests.log_settings import log_settings_kept
-from tests.service.serving import Serving, serving
+from tests.server.serving import Serving, serving
 
 
 @dataclass(frozen=True, slots=True)

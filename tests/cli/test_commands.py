@@ -18,11 +18,11 @@ from agent.cli import connection
 from agent.cli.curve import TITLE, curve_lines
 from agent.client.client import Client
 from agent.errors import AgentError, ServerUnreachableError
-from agent.service.server import MODEL_SERVICE
+from agent.server.api.server import MODEL_SERVICE
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, FactState, RatePoint
 from tests.cli.conftest import Agent, InThread
-from tests.service.serving import recovering
+from tests.server.serving import recovering
 from tests.store.builders import learning as made_learning
 from tests.store.builders import new_fact, new_probe, new_update, teach_claimed, teach_learned
 

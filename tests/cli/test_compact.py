@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.data_folder import held
-from memory_store import erasing
+from agent.server.data.folder import held
+from memory_store import erasure
 from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread
 from tests.store.builders import new_probe, teach_learned
@@ -56,7 +56,7 @@ def test_it_says_that_it_removes_nothing_while_an_erased_text_is_searched_for(
 
     def fill_and_erase(store: MemoryStore) -> None:
         fill(store)
-        erasing.erase(store, teach_learned(store, "Sky?", "Piano"))
+        erasure.erase(store, teach_learned(store, "Sky?", "Piano"))
 
     data = tmp_path / "offline"
     where = ["--data", str(data)] if offline else []

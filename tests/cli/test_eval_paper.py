@@ -116,7 +116,7 @@ def test_several_models_have_a_folder_each_and_an_overview(
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as files, under another name."""
-    from agent.learning.tiny import build_tiny
+    from agent.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("models") / "tiny-saved"
     model, tokenizer = build_tiny()

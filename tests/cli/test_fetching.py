@@ -11,7 +11,7 @@ import typer
 
 from agent.cli import model_fetch
 from agent.errors import MissingDeviceError
-from agent.learning import catalog
+from agent.models import catalog
 from tests.cli.conftest import Agent
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.printable import escaped
-from agent.service.exports import write_readme
+from agent.server.api.exports import write_readme
 from memory_store.store import MemoryStore
 from tests.cli.conftest import Agent, InThread, Ran
 from tests.store.builders import new_fact, teach_learned

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.config import Security
-from agent.service.methods import Role
-from agent.service.tokens import TokenFile
+from agent.server.access.tokens import TokenFile
+from agent.wire.methods import Role
 from tests.cli.conftest import Agent, InThread, in_thread
-from tests.service.certificates import Certificates, make_certificates
+from tests.server.certificates import Certificates, make_certificates
 
 
 @pytest.fixture(scope="module")

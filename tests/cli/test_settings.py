@@ -10,7 +10,7 @@ import pytest
 from agent.cli.serve import event_loop_factory
 from agent.client.channel import Access
 from agent.config import DEFAULT_ADDRESS
-from agent.learning.limits import TeachingLimits
+from agent.teaching.limits import TeachingLimits
 from tests.cli.conftest import Agent
 
 FLAG, VARIABLE, FILE = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"
@@ -70,7 +70,7 @@ def served(agent: Agent, monkeypatch: pytest.MonkeyPatch):
     async def record(settings, on_start, fetch) -> None:
         given.append(settings)
 
-    monkeypatch.setattr("agent.app.serve", record)
+    monkeypatch.setattr("agent.server.app.serve", record)
 
     def run(*arguments: str):
         ran = agent(*arguments, "serve", "--model", "tiny")

@@ -91,7 +91,7 @@ def test_a_server_does_not_start_without_the_tokens_that_were_meant(
     async def serve(*settings: object) -> None:
         pytest.fail("served without authentication")
 
-    monkeypatch.setattr("agent.app.serve", serve)
+    monkeypatch.setattr("agent.server.app.serve", serve)
     config = tmp_path / "settings.toml"
     config.write_text('[serve]\ntokns = "tokens.json"\n')
     ran = agent("--config", str(config), "serve", "--model", "tiny")
@@ -157,7 +157,7 @@ def test_serve_reports_the_variables_that_it_ignores(
     async def serve(*settings: object) -> None:
         pass
 
-    monkeypatch.setattr("agent.app.serve", serve)
+    monkeypatch.setattr("agent.server.app.serve", serve)
     monkeypatch.setenv("AGENT_NAME", "builder 7")
     ran = agent("serve", "--model", "tiny")
     assert ran.code == 0

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from agent.cli.operations import proof_lines
-from agent.learning.snapshots import WEIGHTS, folder_of
-from memory_store import taking_back
+from agent.snapshots import WEIGHTS, folder_of
+from memory_store import undo
 from memory_store.places import record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import PlaceKind
 from tests.cli.conftest import Agent, InThread
-from tests.service.serving import made_snapshot
+from tests.server.serving import made_snapshot
 from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
 
 OPERATION_FIELDS = {"operation", "kind", "state", "fact_id", "message", "proof", "out_of_reach"}
@@ -58,9 +58,9 @@ def test_forget_tells_the_operation_and_what_is_out_of_reach(
 def test_forget_with_wait_tells_the_proof(agent: Agent, server: InThread) -> None:
     fact = server.write(teach_claimed)
     server.write(lambda store: store.record_resisted(fact.id, "too hard", learning()))
-    server.write(partial(taking_back.request_forget, fact_id=fact.id))
-    server.write(partial(taking_back.finish_if_not_held, operation_id=1))
-    server.write(partial(taking_back.close_forget, operation_id=1))
+    server.write(partial(undo.request_forget, fact_id=fact.id))
+    server.write(partial(undo.finish_if_not_held, operation_id=1))
+    server.write(partial(undo.close_forget, operation_id=1))
     ran = agent("facts", "forget", fact.id, "--wait", "--json")
     assert (ran.code, ran.json["state"]) == (0, "done")
     assert ran.json["proof"] == {"weights": "they do not hold it"}
@@ -71,7 +71,7 @@ def test_operations_are_listed_shown_and_cancelled(agent: Agent, server: InThrea
     """H5: progress too, and what can be cancelled no more is refused."""
     first, second = (server.write(partial(teach_learned, question=q)).id for q in ("1?", "2?"))
     agent("facts", "forget", first, "--erase")
-    server.write(partial(taking_back.begin_operation, operation_id=1))
+    server.write(partial(undo.begin_operation, operation_id=1))
     agent("rollback", "--to", "0")
     listed = agent("operations", "list", "--json").json["operations"]
     assert [(each["operation"], each["kind"], each["state"]) for each in listed] == [
@@ -96,8 +96,8 @@ def test_operations_are_listed_shown_and_cancelled(agent: Agent, server: InThrea
 
     server.write(lambda store: store.release_claims(max_attempts=3))
     agent("operations", "cancel", "2")
-    server.write(lambda store: taking_back.request_forget(store, second))
-    server.write(partial(taking_back.fail_operation, operation_id=3, reason="drift"))
+    server.write(lambda store: undo.request_forget(store, second))
+    server.write(partial(undo.fail_operation, operation_id=3, reason="drift"))
     refused = agent("operations", "cancel", "3")
     assert refused.code == 1
     assert "is failed already" in refused.err
@@ -140,10 +140,10 @@ def test_an_operation_that_failed_meanwhile_is_exit_code_1(agent: Agent, server:
     server.write(teach_learned)
 
     def fail(store: MemoryStore) -> bool:
-        operation = taking_back.open_operation(store)
+        operation = undo.open_operation(store)
         if operation is None:
             return False
-        taking_back.fail_operation(store, operation.id, "it drifted")
+        undo.fail_operation(store, operation.id, "it drifted")
         return True
 
     def work() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.service.tokens import TokenFile
+from agent.server.access.tokens import TokenFile
 from tests.cli.conftest import Agent
 
 

@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-from tests.service.conftest import served as served
+from tests.server.conftest import served as served

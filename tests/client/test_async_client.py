@@ -19,9 +19,9 @@ import agent
 from agent import Access, AsyncClient, Client, NewFact
 from agent.client.types import Rejected
 from agent.errors import ConfigError, ServerUnreachableError, WaitTimeoutError
-from agent.service.error_details import RequestError
+from agent.wire.error_details import RequestError
 from memory_store.vocabulary import EventKind, FactState
-from tests.service.serving import LEARNER_GONE, Serving
+from tests.server.serving import LEARNER_GONE, Serving
 from tests.store.builders import new_fact, teach_claimed, teach_learned
 
 

@@ -19,7 +19,7 @@ from agent.client import calls, channel, client, connection
 from agent.client.client import Client
 from agent.client.patience import Patience
 from agent.errors import AgentError, ServerUnreachableError, WaitTimeoutError
-from agent.service.error_details import RequestError
+from agent.wire.error_details import RequestError
 from continual.v1 import memory_pb2 as pb
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, NewFact

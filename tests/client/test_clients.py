@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from agent.client import async_client, calls, client
 from agent.client.calls import Call
-from agent.service.methods import METHODS
+from agent.wire.methods import METHODS
 from continual.v1 import admin_pb2, memory_pb2, model_pb2
 
 TABLE = {name: call for name, call in vars(calls).items() if isinstance(call, Call)}

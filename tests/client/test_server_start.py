@@ -20,9 +20,9 @@ from agent.errors import (
     LearnerError,
     ServerUnreachableError,
 )
-from agent.service.error_details import Refusal, RequestError
-from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
-from tests.service.serving import Serving, recovering, serving
+from agent.server.api.server import MEMORY_SERVICE, MODEL_SERVICE
+from agent.wire.error_details import Refusal, RequestError
+from tests.server.serving import Serving, recovering, serving
 
 GONE = ServerUnreachableError("no server answers")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from transformers import PreTrainedModel
 
-from agent.learning.prompts import normalise
-from agent.learning.records import Answer, Example
+from agent.teaching.prompts import normalise
+from agent.teaching.types import Answer, Example
 from eval.teachers.protocol import Taught
 from memory_store.vocabulary import Verdict
 

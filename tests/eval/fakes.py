@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from agent.learning.encoding import Encoder
-from agent.learning.prompts import normalise, prompt
-from agent.learning.records import Answer, Example
-from agent.learning.tiny import build_tiny
+from agent.learner.inference.encoding import Encoder
+from agent.models.tiny import build_tiny
+from agent.teaching.prompts import normalise, prompt
+from agent.teaching.types import Answer, Example
 from eval.teachers.protocol import Taught
 from memory_store.vocabulary import Verdict
 
@@ -36,7 +36,7 @@ class Parrot:
         self._head = nn.Identity()
 
     def get_output_embeddings(self) -> nn.Module:
-        """What chosen places go through; see `agent.learning.logits`."""
+        """What chosen places go through; see `agent.learner.inference.logits`."""
         return self._head
 
     def __call__(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.scheduling.ports import Learner
+from agent.teaching.learner_protocol import Learner
 from eval.benchmarks import Figure
 from eval.benchmarks.enqueue import enqueueing, new_requests
 from eval.benchmarks.held_server import Holds, read_holds

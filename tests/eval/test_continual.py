@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from agent.errors import SnapshotError
-from agent.learning.learner import Learner
-from agent.learning.model import load
-from agent.learning.records import Answer, Example
+from agent.learner.core import Learner
+from agent.models.loading import load
+from agent.teaching.types import Answer, Example
 from eval.continual import CHECKPOINTS, History, NotRepeatableError, Task, run_continual
 from eval.journal import Journal
 from eval.teachers.ours import LearnerTeacher

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.learning.records import Answer
+from agent.teaching.types import Answer
 from eval.continual import History, Measurement, Task
 from eval.continual_results import full_json, short_json
 from eval.continual_summary import AgeGroup, Summary, summarise

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from agent.learning.model import load
+from agent.models.loading import load
 from eval.counterfact import (
     CounterFactReport,
     Preferences,

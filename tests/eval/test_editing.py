@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from agent.learning.records import Example
+from agent.teaching.types import Example
 from eval.editing import Share, Teaching, markdown_table, teach_all
 from eval.metrics import wilson_interval
 from tests.eval.fakes import FakeTeacher, asked

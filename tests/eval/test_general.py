@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agent.errors import ConfigError
-from agent.learning.model import LoadedModel, load
+from agent.models.loading import LoadedModel, load
 from eval import general
 from eval.general import (
     DEFAULT_LIMITS,

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from agent.errors import ConfigError
-from agent.learning.attempt import Workbench
-from agent.learning.digest import weights_digest
-from agent.learning.encoding import Encoder
-from agent.learning.learner import Learner
-from agent.learning.lesson import Lesson
-from agent.learning.model import load
-from agent.learning.sampling import Cell, Sampled, Sampler, Sampling
+from agent.learner.core import Learner
+from agent.learner.digest import weights_digest
+from agent.learner.inference.encoding import Encoder
+from agent.learner.sampling.sampler import Cell, Sampled, Sampler, Sampling
+from agent.learner.training.attempt import Workbench
+from agent.learner.training.lesson import Lesson
+from agent.models.loading import load
 from eval.benchmarks import (
     Figure,
     WrongResultError,
@@ -34,7 +34,7 @@ from eval.benchmarks.plain import Plain
 from eval.benchmarks.rounds import Rounds, Way, alternate, as_the_learner
 from eval.benchmarks.samples import Count
 from eval.benchmarks.subjects import Subject, spelling_tokenizer, subject
-from tests.learning.models import one_thread
+from tests.learner.models import one_thread
 
 CPU = torch.device("cpu")
 FLAT = Sampling(temperature=4.0, top_k=100, max_length=50)
@@ -326,7 +326,7 @@ def test_a_shape_is_a_model_with_as_many_tokens_and_is_removed(
     whole = subjects_module.SHAPES["pythia-410m"]
     shape = whole | small | {"intermediate_size": 64, "vocab_size": 3000}
     monkeypatch.setitem(subjects_module.SHAPES, "pythia-410m", shape)
-    monkeypatch.setattr("agent.learning.catalog.cached_snapshot", lambda *_: None)
+    monkeypatch.setattr("agent.models.catalog.cached_snapshot", lambda *_: None)
     with subject("tiny", "pythia-410m", "cpu") as found:
         assert "pythia-410m with random weights and a tokenizer built on the spot" in found.told
         loaded = found.load()

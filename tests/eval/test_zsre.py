@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from agent.learning.model import load
+from agent.models.loading import load
 from eval.datasets import ZsreRow
 from eval.editing import Share
 from eval.teachers.until_known import UntilKnown

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from agent.service.events import EventHub
+from agent.server.api.events import EventHub
 from memory_store import schedule
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact

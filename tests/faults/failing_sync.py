@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from agent.app import DISK_FAILED_EXIT_CODE
+from agent.server.app import DISK_FAILED_EXIT_CODE
 from memory_store.store import MemoryStore
 from tests.faults.findings import Findings, check_memory
 from tests.faults.tracing import Call, Traced, trace_child

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.errors import DriftError, LearnerUnavailableError, LearningFailedError, StaleVersionError
-from agent.learning.records import (
+from agent.snapshots import WEIGHTS, verify_snapshot, write_snapshot
+from agent.teaching.types import (
     Answer,
     Example,
     Generated,
@@ -22,7 +23,6 @@ from agent.learning.records import (
     Outcome,
     ReplayedUpdate,
 )
-from agent.learning.snapshots import WEIGHTS, verify_snapshot, write_snapshot
 from memory_store.vocabulary import Policy, Refusal, Step, Verdict
 
 BASE = hashlib.sha256(b"base").hexdigest()

@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from memory_store.store import MemoryStore
 from tests.faults.findings import Findings, check_memory
 from tests.integration.servers import PATIENCE_SECONDS, RunningServer, running
-from tests.service.hostile import ATTACKS
-from tests.service.http2 import RawPeer
+from tests.server.hostile import ATTACKS
+from tests.server.http2 import RawPeer
 
 FACTS = 5
 PEERS = 20

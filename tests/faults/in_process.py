@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
-from agent.service.events import MAX_PASSING, EventHub
+from agent.server.api.events import MAX_PASSING, EventHub
 from memory_store.facts import count_by_state
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore

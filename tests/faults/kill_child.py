@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LearnerUnavailableError
-from memory_store import taking_back
+from memory_store import undo
+from memory_store.acceptance import Answer
 from memory_store.connection import Connection
 from memory_store.store import MemoryStore
-from memory_store.teaching import Answer
 from memory_store.vocabulary import Fact, NewFact, Update
 from tests.faults.running import Life, living
 from tests.faults.script import Forget, RollBack, Teach, roll_back, teach, write_script
@@ -109,9 +109,9 @@ def set_points(failpoints: Failpoints) -> None:
     FailingStore.failpoints = failpoints
     for name in ("begin_operation", "record_relearned", "finish_forget", "finish_rollback"):
         whole = failpoints.around(
-            getattr(taking_back, name), f"before {name}", f"after {name}, before the commit"
+            getattr(undo, name), f"before {name}", f"after {name}, before the commit"
         )
-        setattr(taking_back, name, whole)
+        setattr(undo, name, whole)
     execute = Connection.execute
     commit = failpoints.around(execute, "before COMMIT", "after COMMIT, before its answers")
 
@@ -132,7 +132,7 @@ async def play(life: Life, step: Teach | Forget | RollBack) -> None:
             await life.store.write(partial(teach, new=new))
             say("accepted", new.fact_id or "")
         case Forget(fact_id, erase):
-            forget = partial(taking_back.request_forget, fact_id=fact_id, erase=erase)
+            forget = partial(undo.request_forget, fact_id=fact_id, erase=erase)
             await life.store.write(forget)
             say("forgetting", fact_id)
         case RollBack():

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.scheduling.recovery import replayed_updates
+from agent.server.loop.recovery import replayed_updates
 from memory_store import ledger
 from memory_store.store import MemoryStore
 from tests.faults.findings import ALL, Findings, check_memory

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.client.client import Client
 from agent.config import SNAPSHOT_UPDATES, SNAPSHOTS, ServeSettings
-from agent.learning.snapshots import snapshot_folders
+from agent.snapshots import snapshot_folders
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, NewFact, Policy, Update

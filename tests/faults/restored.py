@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.learning.snapshots import read_manifest, snapshot_folders
+from agent.snapshots import read_manifest, snapshot_folders
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, NewFact

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from agent.config import DEFAULT_MAX_ATTEMPTS
-from agent.learning.snapshots import remove_unfinished
-from agent.scheduling import loop as loop_module
-from agent.scheduling import rest
-from agent.scheduling.loop import LearningLoop, LoopSettings
-from agent.scheduling.snapshotting import SnapshotKeeper, SnapshotSettings, recorded_in
+from agent.server.loop import backoff
+from agent.server.loop import learning_loop as loop_module
+from agent.server.loop.learning_loop import LearningLoop, LoopSettings
+from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
+from agent.snapshots import remove_unfinished
 from memory_store.errors import StoreFailedError
 from memory_store.store import MemoryStore
 from memory_store.writer import LOG_PAGES, StoreThreads
@@ -61,7 +61,7 @@ async def living(
     snapshots = folder / "snapshots"
     remove_unfinished(snapshots)
     waits = loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS
-    first_rest, rest.FIRST_REST_SECONDS = rest.FIRST_REST_SECONDS, 0.001
+    first_rest, backoff.FIRST_REST_SECONDS = backoff.FIRST_REST_SECONDS, 0.001
     loop_module.FIRST_RESTART_SECONDS = loop_module.DISK_RETRY_SECONDS = 0.01
     store = await StoreThreads.open(
         folder / "memory.db",
@@ -100,4 +100,4 @@ async def living(
         await keeper.finish()
         await store.close()
         loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS = waits
-        rest.FIRST_REST_SECONDS = first_rest
+        backoff.FIRST_REST_SECONDS = first_rest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from memory_store import ledger, taking_back
+from memory_store import ledger, undo
 from memory_store.facts import count_by_state
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
@@ -87,14 +87,14 @@ def roll_back(store: MemoryStore, step: RollBack) -> None:
             store.connection, ledger.lineage(store.connection, store.model_version())
         )
         taught = [row.model_version for row in line if row.kind in TAUGHT]
-        taking_back.request_rollback(store, taught[-1 - step.facts])
+        undo.request_rollback(store, taught[-1 - step.facts])
 
 
 def is_settled(store: MemoryStore) -> bool:
     """Whether there is nothing left to do."""
     counts = count_by_state(store.connection)
     busy = counts[FactState.QUEUED] + counts[FactState.LEARNING]
-    return not busy and taking_back.open_operation(store) is None
+    return not busy and undo.open_operation(store) is None
 
 
 def state_of(fact: Fact) -> tuple[str, str, str]:

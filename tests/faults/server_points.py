@@ -22,7 +22,7 @@ from agent.client.client import Client
 from agent.client.types import OPERATION_ENDS, SETTLED
 from agent.config import DATABASE, SNAPSHOTS
 from agent.errors import AgentError
-from agent.learning.snapshots import UNFINISHED
+from agent.snapshots import UNFINISHED
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, FactState, NewFact
 from tests.faults.findings import Findings

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from tests.faults.findings import Findings
-from tests.taking_back.memory import running_memory
+from tests.undo.memory import running_memory
 
 
 async def run(folder: Path, cases: int, seed: int) -> Findings:

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from agent.app import DISK_FAILED_EXIT_CODE
+from agent.server.app import DISK_FAILED_EXIT_CODE
 from memory_store.errors import StoreFailedError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, Learning, NewFact, NewUpdate

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import starting_over, switching, taking_back
+from memory_store import fresh_start, head_switch, undo
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact
 from tests.faults.findings import ALL, Findings, check_memory
@@ -55,8 +55,8 @@ def go_back(store: MemoryStore, version: int) -> None:
     """A start that reaches only an earlier version."""
     before, after = digest(store, store.model_version()), digest(store, version)
     end = new_update("", version, steps=(), digest_before=before, digest_after=after)
-    starting_over.start_over(store, end, "it cannot be replayed")
-    while switching.go_on(store):
+    fresh_start.start_over(store, end, "it cannot be replayed")
+    while head_switch.go_on(store):
         pass
 
 
@@ -102,7 +102,7 @@ async def test_an_erase_that_is_killed_before_its_branch_applies_nothing_twice(
         await life.store.write(teach)
         await life.settle()
     with MemoryStore.open(tmp_path / "memory.db") as store:  # all that the killed server did
-        taking_back.request_forget(store, ERASED, erase=True)
+        undo.request_forget(store, ERASED, erase=True)
     async with living(tmp_path, every_updates=ALL) as life:
         await life.settle()
     with MemoryStore.open(tmp_path / "memory.db") as store:

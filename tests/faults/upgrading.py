@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from agent.errors import UnreachableError
-from memory_store import ledger, rollback_states, switching, taking_back
+from memory_store import head_switch, ledger, rollback_states, undo
 from memory_store.ledger import TAUGHT
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
@@ -34,10 +34,10 @@ SECRET = "Zanzibar"
 # Facts of one step of a switch: few, so that it takes several.
 FACTS_AT_ONCE = 3
 STORE_POINTS = (
-    *((taking_back, name) for name in ("begin_operation", "record_relearned")),
-    *((taking_back, name) for name in ("finish_forget", "finish_rollback", "close_forget")),
+    *((undo, name) for name in ("begin_operation", "record_relearned")),
+    *((undo, name) for name in ("finish_forget", "finish_rollback", "close_forget")),
     (rollback_states, "write_down"),
-    (switching, "go_on"),
+    (head_switch, "go_on"),
 )
 
 
@@ -186,15 +186,13 @@ async def _request(life: Life, case: Case, chance: random.Random) -> Operation:
         victim = chance.choice(ids)
         case.gone = {victim}
         erase = case.verb == "erase"
-        forget = partial(taking_back.request_forget, fact_id=victim, erase=erase)
+        forget = partial(undo.request_forget, fact_id=victim, erase=erase)
         return await life.store.write(forget)
     # Everything was served in turn: a version ends where the next fact with an update begins.
     rows = await life.store.read(lambda store: ledger_rows(store.connection, limit=ALL))
     undone = chance.choice(rows)
     case.gone = set(ids[ids.index(undone.fact_id) :])
-    return await life.store.write(
-        partial(taking_back.request_rollback, to_version=undone.parent_version)
-    )
+    return await life.store.write(partial(undo.request_rollback, to_version=undone.parent_version))
 
 
 def _copy_disk(live: Path, image: Path) -> None:
@@ -222,7 +220,7 @@ def _store_points(reach: Callable[[str], None]) -> Iterator[None]:
         return wrapped
 
     with ExitStack() as patches:
-        for module in (rollback_states, switching):
+        for module in (rollback_states, head_switch):
             patches.enter_context(mock.patch.object(module, "FACTS_AT_ONCE", FACTS_AT_ONCE))
         for module, name in STORE_POINTS:
             patches.enter_context(mock.patch.object(module, name, around(module, name)))
@@ -254,7 +252,7 @@ def _check(case: Case, operation: Operation, findings: Findings) -> None:
     """Whether the memory is whole, and what was taken back is not in it."""
     with MemoryStore.open(case.data / "memory.db") as store:
         check_memory(store, case.acknowledged, findings, str(case))
-        done = taking_back.operation_of(store, operation.id)
+        done = undo.operation_of(store, operation.id)
         if done.state is not OperationState.DONE:
             findings.diverge(f"{case}: the operation is {done.state}: {done.message}")
         line = ledger.at_versions(

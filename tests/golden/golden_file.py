@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.learning.environment import make_deterministic
+from agent.learner.environment import make_deterministic
 from tests.golden.histories import History
 from tests.golden.recorder import Recorder, Steps
 
@@ -53,12 +53,13 @@ def live(history: History) -> Recorder:
     """Lives a history in a new folder, on one thread."""
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.scheduling.loop.FIRST_RESTART_SECONDS", 0.0)
-        patch.setattr("agent.scheduling.rest.FIRST_REST_SECONDS", 0.0)
-        patch.setattr("tests.taking_back.memory.SETTLE_SECONDS", 600.0)
+        patch.setattr("agent.server.loop.learning_loop.FIRST_RESTART_SECONDS", 0.0)
+        patch.setattr("agent.server.loop.backoff.FIRST_REST_SECONDS", 0.0)
+        patch.setattr("tests.undo.memory.SETTLE_SECONDS", 600.0)
         # The base model writes its general text anew: what is kept may be from other libraries.
         patch.setattr(
-            "agent.learning.general_text._cached", lambda _: Path(folder, "general-text.json")
+            "agent.learner.training.general_text._cached",
+            lambda _: Path(folder, "general-text.json"),
         )
         make_deterministic(1)
         asyncio.run(_lived(history, recorder, Path(folder, "memory")))

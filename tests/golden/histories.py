@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from agent.errors import LearningFailedError
-from agent.learning.learner import Learner as Core
-from agent.learning.model import load
-from agent.learning.prediction import RatePredictor
-from agent.learning.presets import LIGHT, NONE, REHEARSAL
-from agent.learning.records import Example
-from agent.notebook import Learner
+from agent.learner.core import Learner as Core
+from agent.local import Learner
+from agent.models.loading import load
+from agent.teaching.guard_presets import LIGHT, NONE, REHEARSAL
+from agent.teaching.rate_prediction import RatePredictor
+from agent.teaching.types import Example
 from eval.teachers import review_schedule
 from eval.teachers.ours import LearnerTeacher
 from memory_store.vocabulary import Guards, NewFact, Policy
 from tests.golden.recorder import Recorder, short_hash
-from tests.taking_back.in_process import POLICY, Deaths
-from tests.taking_back.memory import FACTS, running_memory
-from tests.taking_back.test_taking_back import everything_known, other_hardware
+from tests.undo.in_process import POLICY, Deaths
+from tests.undo.memory import FACTS, running_memory
+from tests.undo.test_taking_back import everything_known, other_hardware
 
 History = Callable[[Recorder, Path], Awaitable[None]]
 

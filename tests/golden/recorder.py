@@ -23,7 +23,7 @@ from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Operation, Policy, Update
-from tests.taking_back.memory import Memory
+from tests.undo.memory import Memory
 
 Steps = list[dict[str, Any]]
 

@@ -27,7 +27,7 @@ from tests.golden.golden_file import ONLY_RELATIONS, Golden, first_difference, l
 from tests.golden.histories import FAST, SLOW, History
 from tests.golden.recorder import Steps, fingerprint, row_bits
 from tests.integration.servers import contents, running
-from tests.taking_back.memory import FACTS
+from tests.undo.memory import FACTS
 
 RecordProperty = Callable[[str, object], None]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import DISK_FAILED_EXIT_CODE
 from agent.errors import AgentError
-from agent.learning.snapshots import folder_of, write_snapshot
+from agent.server.app import DISK_FAILED_EXIT_CODE
+from agent.snapshots import folder_of, write_snapshot
 from tests.integration.servers import PATIENCE_SECONDS, contents, running
 
 pytestmark = pytest.mark.slow

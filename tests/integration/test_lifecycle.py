@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.client.types import Reply
-from agent.learning.snapshots import is_snapshot_of
+from agent.snapshots import is_snapshot_of
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from memory_store.vocabulary import Event, EventKind, FactState

@@ -16,16 +16,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agent import app
 from agent.client.async_client import AsyncClient
 from agent.config import ServeSettings
 from agent.errors import LearnerError, LearnerUnavailableError, ModelError, ServerUnreachableError
-from agent.learning.records import ReplayedUpdate
-from agent.service.error_details import RequestError
-from agent.service.server import MEMORY_SERVICE, MODEL_SERVICE
+from agent.server import app
+from agent.server.api.server import MEMORY_SERVICE, MODEL_SERVICE
+from agent.teaching.types import ReplayedUpdate
+from agent.wire.error_details import RequestError
 from memory_store.vocabulary import Event, EventKind, FactState
 from tests.integration.servers import contents
-from tests.scheduling.fake_learner import FakeLearner, Machine
+from tests.loop.fake_learner import FakeLearner, Machine
 
 NOT_READY = ("starting", "recovering", "down")
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agent.learning.tiny import build_tiny
+from agent.models.tiny import build_tiny
 from memory_store.vocabulary import Event, EventKind
 from tests.integration.servers import (
     PATIENCE_SECONDS,

@@ -81,7 +81,7 @@ def test_a_fact_that_turns_out_to_be_too_long_is_quarantined_and_reported(tmp_pa
     """It comes before the server has read the tokenizer, which here it never does."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nif 'serve' in sys.orig_argv:\n"
-        "    from agent.learning import tokenizer_files\n"
+        "    from agent.models import tokenizer_files\n"
         "    tokenizer_files.read_tokenizer = lambda entry: None\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

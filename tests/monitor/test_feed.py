@@ -32,7 +32,7 @@ from agent.monitor.recording import Recorder, read
 from agent.monitor.run import one_frame
 from agent.monitor.state import State, fold
 from agent.monitor.ui import Pause, ShowFact
-from memory_store import taking_back
+from memory_store import undo
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, FactState, Step
 from tests.cli.conftest import InThread, in_thread
@@ -115,9 +115,9 @@ def test_it_tells_what_is_there_and_what_happens(tmp_path: Path) -> None:
 
 
 def roll_back(store: MemoryStore, to_version: int) -> None:
-    operation = taking_back.request_rollback(store, to_version)
-    taking_back.begin_operation(store, operation.id)
-    taking_back.finish_rollback(store, operation.id, end_of_branch(to_version), {})
+    operation = undo.request_rollback(store, to_version)
+    undo.begin_operation(store, operation.id)
+    undo.finish_rollback(store, operation.id, end_of_branch(to_version), {})
 
 
 def test_a_rollback_changes_the_facts_that_it_undoes(tmp_path: Path) -> None:

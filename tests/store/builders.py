@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory_store import branches, erasing
+from memory_store import branches, erasure
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -130,23 +130,23 @@ def new_review(fact_id: str, model_version: int, outcome: ReviewOutcome, **chang
 
 def erase_everywhere(store: MemoryStore, fact: Fact) -> list[str]:
     """Erases a fact's text as an operation does; where it is left, for people."""
-    erasing.erase(store, fact)
+    erasure.erase(store, fact)
     return search_erased(store)
 
 
 def search_erased(store: MemoryStore) -> list[str]:
     """Looks everywhere for what was erased; where it is left, for people."""
     left = []
-    pending = erasing.pending(store)
+    pending = erasure.pending(store)
     kept: list[tuple[str, str, str]] = []
-    for table in erasing.TABLES:
+    for table in erasure.TABLES:
         after, more = None, True
         while more:
-            page = erasing.look(store, pending, table, after)
-            erasing.clean(store, page.changes)
+            page = erasure.look(store, pending, table, after)
+            erasure.clean(store, page.changes)
             kept += page.kept
             after, more = page.last, page.last is not None
     for sought in pending:
-        erasing.close(store, sought)
-        left += erasing.kept_by_others(sought, kept)
+        erasure.close(store, sought)
+        left += erasure.kept_by_others(sought, kept)
     return left

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import integrity, starting_over, switching, taking_back
+from memory_store import fresh_start, head_switch, integrity, undo
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, OperationState
@@ -40,7 +40,7 @@ EXPECTED = {
 
 
 def start_over(store: MemoryStore) -> None:
-    starting_over.start_over(store, end_of_branch(REACHED), WHY)
+    fresh_start.start_over(store, end_of_branch(REACHED), WHY)
 
 
 def lived(path: Path) -> dict[str, str]:
@@ -60,19 +60,19 @@ def lived(path: Path) -> dict[str, str]:
         last = teach_claimed(store, "forgotten?")
         store.record_failure(last.id, "NaN", 1)
         ids["forgotten?"] = last.id
-        operation = taking_back.request_forget(store, last.id)
-        assert taking_back.finish_if_not_held(store, operation.id)
-        begun = taking_back.request_forget(store, ids["known?"])
-        branch = taking_back.begin_operation(store, begun.id).branch_version or 0
+        operation = undo.request_forget(store, last.id)
+        assert undo.finish_if_not_held(store, operation.id)
+        begun = undo.request_forget(store, ids["known?"])
+        branch = undo.begin_operation(store, begun.id).branch_version or 0
         for fact in facts_to_relearn(store, begun):
             update = new_update(fact.id, branch)
-            row = taking_back.record_relearned(
+            row = undo.record_relearned(
                 *(store, begun.id, fact, FactState.LEARNED, "", learning(), update)
             )
             assert row is not None
             branch = row.model_version
         for name in ("early", "late"):
-            taking_back.request_forget(store, ids[f"erased {name}"], erase=True)
+            undo.request_forget(store, ids[f"erased {name}"], erase=True)
         ids["waiting?"] = store.teach(new_fact("waiting?")).fact.id
         return ids
 
@@ -84,12 +84,12 @@ def states(store: MemoryStore, ids: dict[str, str]) -> dict[str, str]:
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FACTS_AT_ONCE", "REVIEWS_AT_ONCE", "ROWS_AT_ONCE"):
-        monkeypatch.setattr(switching, name, 1)
+        monkeypatch.setattr(head_switch, name, 1)
 
 
 def check(store: MemoryStore, ids: dict[str, str]) -> None:
     """Everything that a fresh start promises."""
-    assert not switching.in_progress(store)
+    assert not head_switch.in_progress(store)
     assert states(store, ids) == EXPECTED
     assert store.fact(ids["Sky?"]).superseded_by == ""
     assert store.fact(ids["hard?"]).learning is None
@@ -99,7 +99,7 @@ def check(store: MemoryStore, ids: dict[str, str]) -> None:
     assert {event.message for event in requeued} == {f"learned again from version {REACHED}"}
     [rolled_back] = [event for event in events if event.kind is EventKind.ROLLED_BACK]
     assert rolled_back.message == f"to version {REACHED}, since {WHY}; 2 facts are learned again"
-    operation = taking_back.operation_of(store, 2)
+    operation = undo.operation_of(store, 2)
     assert (operation.state, operation.branch_version) == (OperationState.PENDING, None)
     assert (operation.done, operation.total) == (0, 0)
     assert store.connection.execute("SELECT 1 FROM relearned") == []
@@ -110,7 +110,7 @@ def test_what_followed_the_version_is_queued_again(tmp_path: Path) -> None:
     ids = lived(tmp_path / "memory.db")
     with MemoryStore.open(tmp_path / "memory.db") as store:
         start_over(store)
-        while switching.go_on(store):
+        while head_switch.go_on(store):
             pass
         check(store, ids)
 
@@ -123,10 +123,10 @@ async def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     with MemoryStore.open(path) as store:
         start_over(store)
         head = store.model_version()
-        assert switching.in_progress(store)
+        assert head_switch.in_progress(store)
     for _ in range(9):
         with MemoryStore.open(path) as store:
-            assert switching.go_on(store)
+            assert head_switch.go_on(store)
             assert store.model_version() == head
     threads = await StoreThreads.open(path)
     await threads.read(partial(check, ids=ids))
@@ -157,15 +157,15 @@ def test_no_step_changes_more_rows_than_its_limit(
 ) -> None:
     """H5: counted, since times differ from machine to machine."""
     limit, number = 10, 95
-    monkeypatch.setattr(switching, "FACTS_AT_ONCE", limit)
-    monkeypatch.setattr(switching, "ROWS_AT_ONCE", limit)
+    monkeypatch.setattr(head_switch, "FACTS_AT_ONCE", limit)
+    monkeypatch.setattr(head_switch, "ROWS_AT_ONCE", limit)
     first = teach_learned(store, "first?")
     for place in range(number):
         teach_learned(store, f"q{place}?")
-    operation = taking_back.request_forget(store, first.id)
-    branch = taking_back.begin_operation(store, operation.id).branch_version or 0
+    operation = undo.request_forget(store, first.id)
+    branch = undo.begin_operation(store, operation.id).branch_version or 0
     for fact in facts_to_relearn(store, operation):
-        row = taking_back.record_relearned(
+        row = undo.record_relearned(
             *(store, operation.id, fact, FactState.LEARNED, "", learning()),
             update=new_update(fact.id, branch),
         )
@@ -180,7 +180,7 @@ def test_no_step_changes_more_rows_than_its_limit(
         return result
 
     count(start_over)
-    while count(switching.go_on):
+    while count(head_switch.go_on):
         pass
     assert len(changed) >= number // limit
     # Of each fact: its row, two counts of states, an event; besides, the head, the operation, the
@@ -193,14 +193,14 @@ def test_no_step_changes_more_rows_than_its_limit(
 def test_an_operation_begins_again_on_an_empty_branch(store: MemoryStore) -> None:
     """Whatever its last attempt had left, such as after a crash before that was removed."""
     first, second = teach_learned(store, "first?"), teach_learned(store, "second?")
-    operation = taking_back.request_forget(store, first.id)
+    operation = undo.request_forget(store, first.id)
     for _ in range(2):
-        branch = taking_back.begin_operation(store, operation.id).branch_version or 0
+        branch = undo.begin_operation(store, operation.id).branch_version or 0
         assert [fact.id for fact in facts_to_relearn(store, operation)] == [second.id]
-        taking_back.record_relearned(
+        undo.record_relearned(
             *(store, operation.id, second, FactState.LEARNED, "", learning()),
             update=new_update(second.id, branch),
         )
-        taking_back.begin_anew(store, operation.id)
-    assert taking_back.remove_dropped(store)
-    assert not taking_back.remove_dropped(store)
+        undo.begin_anew(store, operation.id)
+    assert undo.remove_dropped(store)
+    assert not undo.remove_dropped(store)

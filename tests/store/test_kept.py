@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from memory_store import taking_back
+from memory_store import undo
 from memory_store.connection import IN_MEMORY
 from memory_store.errors import FactExistsError, WrongStateError
 from memory_store.store import MemoryStore
@@ -46,15 +46,15 @@ def finish(store: MemoryStore, fact_id: str, verdict: str) -> None:
 def carry_out(store: MemoryStore, operation: Operation) -> None:
     """Does what the learning loop does with an operation, without weights."""
     if operation.kind is OperationKind.ROLLBACK:
-        begun = taking_back.begin_operation(store, operation.id)
+        begun = undo.begin_operation(store, operation.id)
         assert begun.branch_version is not None
-        taking_back.finish_rollback(store, operation.id, end_of_branch(begun.branch_version), {})
+        undo.finish_rollback(store, operation.id, end_of_branch(begun.branch_version), {})
         return
-    if not taking_back.finish_if_not_held(store, operation.id):
-        begun = taking_back.begin_operation(store, operation.id)
+    if not undo.finish_if_not_held(store, operation.id):
+        begun = undo.begin_operation(store, operation.id)
         branch = begun.branch_version or 0
         for fact in facts_to_relearn(store, begun):
-            row = taking_back.record_relearned(
+            row = undo.record_relearned(
                 store,
                 operation.id,
                 fact,
@@ -66,14 +66,14 @@ def carry_out(store: MemoryStore, operation: Operation) -> None:
             assert row is not None
             branch = row.model_version
         end = end_of_branch(branch, operation.fact_id)
-        taking_back.finish_forget(store, operation.id, end, {}, [])
-    taking_back.close_forget(store, operation.id)
+        undo.finish_forget(store, operation.id, end, {}, [])
+    undo.close_forget(store, operation.id)
 
 
 def test_the_same_fact_taught_while_it_is_to_be_forgotten_is_a_new_one(store: MemoryStore) -> None:
     """H3."""
     old = teach_learned(store)
-    operation = taking_back.request_forget(store, old.id)
+    operation = undo.request_forget(store, old.id)
     again = store.teach(new_fact())
     assert again.created
     assert again.fact.id != old.id
@@ -93,7 +93,7 @@ def test_a_fact_that_a_rollback_will_undo_is_taught_anew(store: MemoryStore, ver
     teach_learned(store, "between")
     lost = teach_claimed(store, "lost")
     finish(store, lost.id, verdict)
-    operation = taking_back.request_rollback(store, 1)
+    operation = undo.request_rollback(store, 1)
     assert not store.teach(new_fact("kept")).created
     again = store.teach(new_fact("lost"))
     assert again.created
@@ -109,7 +109,7 @@ def test_a_rollback_queues_again_what_was_learned_since_it_was_requested(
     """H3: accepted before or after the request, and still to be learned then."""
     undone = teach_learned(store, "undone")
     claimed = teach_claimed(store, "claimed")
-    operation = taking_back.request_rollback(store, 0)
+    operation = undo.request_rollback(store, 0)
     finish(store, claimed.id, "learned")
     later = teach_learned(store, "later")
     carry_out(store, operation)
@@ -126,7 +126,7 @@ def test_the_same_id_is_refused_with_the_reason(store: MemoryStore) -> None:
     """H3: nothing is acknowledged that would be lost."""
     store.teach(new_fact(fact_id="mine"))
     finish(store, store.claim().id, "learned")  # type: ignore[union-attr]
-    taking_back.request_forget(store, "mine")
+    undo.request_forget(store, "mine")
     with pytest.raises(FactExistsError, match="about to be forgotten"):
         store.teach(new_fact(fact_id="mine"))
 
@@ -134,7 +134,7 @@ def test_the_same_id_is_refused_with_the_reason(store: MemoryStore) -> None:
 def test_many_at_once_are_one_new_fact(store: MemoryStore) -> None:
     """H3: as one after the other."""
     old = teach_learned(store)
-    taking_back.request_forget(store, old.id)
+    undo.request_forget(store, old.id)
     first, second = store.teach_many([new_fact(), new_fact()])
     assert not isinstance(first, Exception)
     assert not isinstance(second, Exception)
@@ -191,14 +191,14 @@ class Kept(RuleBasedStateMachine):
         known = self.store.facts()
         if known:
             fact = known[choice % len(known)]
-            self._request(taking_back.request_forget(self.store, fact.id))
+            self._request(undo.request_forget(self.store, fact.id))
             self.promised.discard(fact.id)
 
     @rule(choice=st.integers(0, 10**6))
     def roll_back(self, choice: int) -> None:
         try:
             to_version = choice % (self.store.model_version() + 1)
-            self._request(taking_back.request_rollback(self.store, to_version))
+            self._request(undo.request_rollback(self.store, to_version))
         except WrongStateError:
             return
         self.promised -= {f.id for f in self.store.facts() if f.state not in WAITING}
@@ -209,7 +209,7 @@ class Kept(RuleBasedStateMachine):
 
     @rule()
     def carry_out(self) -> None:
-        operation = taking_back.open_operation(self.store)
+        operation = undo.open_operation(self.store)
         if operation is not None and not self.claimed:  # it begins between two facts
             carry_out(self.store, operation)
 

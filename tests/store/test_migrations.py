@@ -8,7 +8,7 @@ import pytest
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from memory_store import integrity, operations, reviews, schema, taking_back
+from memory_store import integrity, operations, reviews, schema, undo
 from memory_store.connection import Connection, Row
 from memory_store.errors import StoreUnusableError
 from memory_store.ledger import listing as ledger_rows
@@ -27,7 +27,7 @@ def older(path: Path) -> Path:
         store.teach(new_fact("Moon?", request_id="request"))
         first = store.facts()[0].id
         reviews.record_review(store, new_review(first, 3, ReviewOutcome.HELD))
-        taking_back.request_forget(store, first)
+        undo.request_forget(store, first)
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memory_store import ledger, taking_back
+from memory_store import ledger, undo
 from memory_store.encoding import read_policy, read_steps, write_policy, write_steps
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
@@ -56,9 +56,9 @@ def test_records_survive_their_json() -> None:
 def test_the_last_updates_are_those_of_the_lineage(store: MemoryStore) -> None:
     for name in ("a", "b", "c"):
         teach_learned(store, name)
-    back = taking_back.request_rollback(store, 2)
-    taking_back.begin_operation(store, back.id)
-    taking_back.finish_rollback(store, back.id, end_of_branch(2), {})
+    back = undo.request_rollback(store, 2)
+    undo.begin_operation(store, back.id)
+    undo.finish_rollback(store, back.id, end_of_branch(2), {})
     teach_learned(store, "d")
     for limit, versions in ((1, [5]), (3, [2, 4, 5]), (9, [1, 2, 4, 5])):
         assert [row.model_version for row in ledger.recent(store.connection, 5, limit)] == versions
@@ -67,14 +67,14 @@ def test_the_last_updates_are_those_of_the_lineage(store: MemoryStore) -> None:
 
 def test_a_forgotten_update_is_not_among_the_last(store: MemoryStore) -> None:
     facts = [teach_learned(store, name) for name in ("a", "b")]
-    operation = taking_back.request_forget(store, facts[0].id)
-    taking_back.begin_operation(store, operation.id)
+    operation = undo.request_forget(store, facts[0].id)
+    undo.begin_operation(store, operation.id)
     again = new_update(facts[1].id, 0)
-    taking_back.record_relearned(
+    undo.record_relearned(
         store, operation.id, store.fact(facts[1].id), FactState.LEARNED, "", learning(), again
     )
     end = end_of_branch(3, facts[0].id)
-    taking_back.finish_forget(store, operation.id, end, {}, [])
+    undo.finish_forget(store, operation.id, end, {}, [])
     rows = ledger.recent(store.connection, store.model_version(), 9)
     assert [(row.kind, row.fact_id) for row in rows] == [
         (LedgerKind.RELEARN, facts[1].id),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import integrity, reviews, schedule, taking_back
+from memory_store import integrity, reviews, schedule, undo
 from memory_store.errors import LedgerConflictError, WrongStateError
 from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
@@ -258,13 +258,13 @@ def test_retention_by_age_is_counted_in_an_index_alone(store: MemoryStore) -> No
 
 
 def begin_forgetting(store: MemoryStore, fact: Fact) -> Operation:
-    operation = taking_back.request_forget(store, fact.id)
-    return taking_back.begin_operation(store, operation.id)
+    operation = undo.request_forget(store, fact.id)
+    return undo.begin_operation(store, operation.id)
 
 
 def relearn(store: MemoryStore, operation: Operation, fact: Fact) -> None:
-    branch = taking_back.operation_of(store, operation.id).branch_version or 0
-    taking_back.record_relearned(
+    branch = undo.operation_of(store, operation.id).branch_version or 0
+    undo.record_relearned(
         *(store, operation.id, store.fact(fact.id), FactState.LEARNED, "", learning()),
         new_update(fact.id, branch),
     )
@@ -274,17 +274,17 @@ def repeat(
     store: MemoryStore, operation: Operation, number: int, outcome: ReviewOutcome
 ) -> Update | None:
     """Repeats the review that is first now; which has this id."""
-    operation = taking_back.operation_of(store, operation.id)
+    operation = undo.operation_of(store, operation.id)
     again = reviews_to_repeat(store, operation)[0]
     assert again.id == number
     found = new_review(again.fact_id, operation.branch_version or 0, outcome)
-    return taking_back.record_reviewed_again(store, operation.id, again, found)
+    return undo.record_reviewed_again(store, operation.id, again, found)
 
 
 def end(store: MemoryStore, operation: Operation, fact: Fact) -> None:
-    branch = taking_back.operation_of(store, operation.id).branch_version or 0
-    taking_back.finish_forget(store, operation.id, end_of_branch(branch, fact.id), {}, [])
-    taking_back.close_forget(store, operation.id)
+    branch = undo.operation_of(store, operation.id).branch_version or 0
+    undo.finish_forget(store, operation.id, end_of_branch(branch, fact.id), {}, [])
+    undo.close_forget(store, operation.id)
 
 
 def to_repeat(store: MemoryStore, operation: Operation) -> list[int]:
@@ -298,8 +298,8 @@ def test_the_place_is_after_all_that_was_processed_and_before_what_waits(
     review(store, first)
     store.teach(new_fact("waiting?"))
     dropped = store.teach(new_fact("dropped?")).fact
-    operation = taking_back.request_forget(store, dropped.id)
-    assert taking_back.finish_if_not_held(store, operation.id)
+    operation = undo.request_forget(store, dropped.id)
+    assert undo.finish_if_not_held(store, operation.id)
     review(store, first)  # the fact that waits comes after it, though a later one is done with
     waiting = store.claim()
     assert waiting is not None
@@ -370,7 +370,7 @@ def test_a_review_that_was_skipped_on_a_branch_stays_in_the_history(store: Memor
     review(store, facts[2])
     first = begin_forgetting(store, facts[0])
     relearn(store, first, facts[1])
-    taking_back.record_relearned(
+    undo.record_relearned(
         store, first.id, facts[2], FactState.RESISTED, "too hard", learning(), None
     )
     repeat(store, first, 1, ReviewOutcome.SKIPPED)
@@ -379,9 +379,9 @@ def test_a_review_that_was_skipped_on_a_branch_stays_in_the_history(store: Memor
 
 
 def roll_back(store: MemoryStore, to_version: int) -> None:
-    operation = taking_back.request_rollback(store, to_version)
-    taking_back.begin_operation(store, operation.id)
-    taking_back.finish_rollback(store, operation.id, end_of_branch(to_version), {})
+    operation = undo.request_rollback(store, to_version)
+    undo.begin_operation(store, operation.id)
+    undo.finish_rollback(store, operation.id, end_of_branch(to_version), {})
 
 
 def test_what_was_reviewed_after_a_version_is_undone_by_rolling_back_to_it(
@@ -398,7 +398,7 @@ def test_what_was_reviewed_after_a_version_is_undone_by_rolling_back_to_it(
     assert store.fact(known.id).state is FactState.KNOWN
     operation = begin_forgetting(store, old)
     assert to_repeat(store, operation) == [1]
-    taking_back.fail_operation(store, operation.id, "not now")
+    undo.fail_operation(store, operation.id, "not now")
     roll_back(store, 3)
     assert store.fact(known.id).state is FactState.KNOWN
     assert store.fact(known.id).learning == learning(model_version=3)
@@ -411,4 +411,4 @@ def test_a_version_with_a_forgotten_fact_that_was_taught_again_is_out_of_bounds(
     review(store, known, RETAUGHT)
     end(store, begin_forgetting(store, known), known)
     with pytest.raises(WrongStateError, match=known.id):
-        taking_back.request_rollback(store, 1)
+        undo.request_rollback(store, 1)

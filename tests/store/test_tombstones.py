@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_store import ledger, operations, reviews, taking_back, tombstones
+from memory_store import ledger, operations, reviews, tombstones, undo
 from memory_store.facts import companions
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
@@ -23,7 +23,7 @@ QUESTION, ANSWER = "Who paid Zanzibari?", "Quillfeather"
 
 
 def erase(store: MemoryStore, fact_id: str) -> None:
-    taking_back.request_forget(store, fact_id, erase=True)
+    undo.request_forget(store, fact_id, erase=True)
 
 
 def rows_with_text(store: MemoryStore) -> list[str]:
@@ -59,8 +59,8 @@ def test_a_held_fact_loses_its_text_at_once_and_awaits_its_weights(store: Memory
     assert [f.id for f in companions(store.connection, store.facts()[1], 10)] == []
     assert store.teach(new_fact(QUESTION, ANSWER)).created
     # But the weights hold it: an operation is needed.
-    [operation] = taking_back.erasures_in_progress(store)
-    assert not taking_back.finish_if_not_held(store, operation.id)
+    [operation] = undo.erasures_in_progress(store)
+    assert not undo.finish_if_not_held(store, operation.id)
 
 
 @pytest.mark.parametrize("state", ["queued", "resisted", "quarantined"])
@@ -75,8 +75,8 @@ def test_what_the_weights_do_not_hold_is_forgotten_at_once(store: MemoryStore, s
     erase(store, fact.id)
     assert store.fact(fact.id).state is FactState.FORGOTTEN
     assert rows_with_text(store) == []
-    [operation] = taking_back.erasures_in_progress(store)
-    assert taking_back.finish_if_not_held(store, operation.id)
+    [operation] = undo.erasures_in_progress(store)
+    assert undo.finish_if_not_held(store, operation.id)
 
 
 def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: MemoryStore) -> None:
@@ -85,9 +85,9 @@ def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: Mem
     fact = store.teach(new_fact(QUESTION, ANSWER)).fact
     store.claim()
     store.record_resisted(fact.id, "too hard", learning())
-    other = taking_back.request_forget(store, first.id)
-    begun = taking_back.begin_operation(store, other.id)
-    taking_back.record_relearned(
+    other = undo.request_forget(store, first.id)
+    begun = undo.begin_operation(store, other.id)
+    undo.record_relearned(
         store,
         other.id,
         fact,
@@ -98,18 +98,18 @@ def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: Mem
     )
     erase(store, fact.id)
     assert store.fact(fact.id).state is FactState.SUPERSEDED
-    [operation] = taking_back.erasures_in_progress(store)
-    assert not taking_back.finish_if_not_held(store, operation.id)
+    [operation] = undo.erasures_in_progress(store)
+    assert not undo.finish_if_not_held(store, operation.id)
     # Its weights are served now: nothing rehearses, reviews or probes it.
-    branch = taking_back.operation_of(store, other.id).branch_version or 0
-    taking_back.finish_forget(store, other.id, end_of_branch(branch, first.id), {}, [])
+    branch = undo.operation_of(store, other.id).branch_version or 0
+    undo.finish_forget(store, other.id, end_of_branch(branch, first.id), {}, [])
     assert store.fact(fact.id).state is FactState.SUPERSEDED
 
 
 def test_a_fact_that_is_being_learned_is_erased_when_that_has_ended(store: MemoryStore) -> None:
     fact = teach_claimed(store, QUESTION, ANSWER)
     erase(store, fact.id)
-    [operation] = taking_back.erasures_in_progress(store)
+    [operation] = undo.erasures_in_progress(store)
     assert not store.fact(fact.id).erased
     assert not tombstones.erase_requested(store, operation)
     update = new_update(fact.id, store.model_version())
@@ -129,9 +129,9 @@ def test_a_probe_that_was_on_its_way_brings_nothing_back(store: MemoryStore) -> 
 
 def test_another_operation_does_not_repeat_what_was_erased(store: MemoryStore) -> None:
     first, erased, last = (teach_learned(store, q, "Else") for q in ("One?", QUESTION, "Three?"))
-    operation = taking_back.request_forget(store, first.id)
+    operation = undo.request_forget(store, first.id)
     erase(store, erased.id)
-    operation = taking_back.begin_operation(store, operation.id)
+    operation = undo.begin_operation(store, operation.id)
     assert [fact.id for fact in facts_to_relearn(store, operation)] == [last.id]
 
 
@@ -152,24 +152,22 @@ def test_what_another_operation_is_learning_again_is_not_taken_for_forgotten(
     first = teach_learned(store, "One?", "Else")
     fact = teach_claimed(store, QUESTION, ANSWER)
     store.record_failure(fact.id, "NaN", 1)
-    forget = taking_back.request_forget(store, first.id)
-    taking_back.begin_operation(store, forget.id)
+    forget = undo.request_forget(store, first.id)
+    undo.begin_operation(store, forget.id)
     erase(store, fact.id)
     assert store.fact(fact.id).state is FactState.FORGOTTEN
-    row = taking_back.record_relearned(
+    row = undo.record_relearned(
         *(store, forget.id, fact, FactState.LEARNED, "", learning(), new_update(fact.id, 0))
     )
     assert row is not None
-    taking_back.finish_forget(
-        *(store, forget.id, end_of_branch(row.model_version, first.id), {}, [])
-    )
-    taking_back.close_forget(store, forget.id)
-    operation = taking_back.next_operation(store)
+    undo.finish_forget(*(store, forget.id, end_of_branch(row.model_version, first.id), {}, []))
+    undo.close_forget(store, forget.id)
+    operation = undo.next_operation(store)
     assert operation is not None
-    assert not taking_back.finish_if_not_held(store, operation.id)
-    operation = taking_back.begin_operation(store, operation.id)
-    taking_back.finish_forget(store, operation.id, end_of_branch(0, fact.id), {}, [])
-    taking_back.close_forget(store, operation.id)
+    assert not undo.finish_if_not_held(store, operation.id)
+    operation = undo.begin_operation(store, operation.id)
+    undo.finish_forget(store, operation.id, end_of_branch(0, fact.id), {}, [])
+    undo.close_forget(store, operation.id)
     assert store.model_version() not in ledger.lineage(store.connection, row.model_version)
     assert row.model_version not in ledger.lineage(store.connection, store.model_version())
     assert store.fact(fact.id).state is FactState.FORGOTTEN
@@ -179,11 +177,11 @@ def test_nor_is_what_a_rollback_serves_again(store: MemoryStore) -> None:
     """It was rolled back, and is to be forgotten while those weights are on their way back."""
     fact = teach_learned(store, QUESTION, ANSWER)
     for to_version in (0, 1):
-        rollback = taking_back.request_rollback(store, to_version)
+        rollback = undo.request_rollback(store, to_version)
         if to_version:
             erase(store, fact.id)
-        taking_back.begin_operation(store, rollback.id)
-        taking_back.finish_rollback(store, rollback.id, end_of_branch(to_version), {})
-    operation = taking_back.next_operation(store)
+        undo.begin_operation(store, rollback.id)
+        undo.finish_rollback(store, rollback.id, end_of_branch(to_version), {})
+    operation = undo.next_operation(store)
     assert operation is not None
-    assert not taking_back.finish_if_not_held(store, operation.id)
+    assert not undo.finish_if_not_held(store, operation.id)

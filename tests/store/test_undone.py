@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_store import starting_over, taking_back
+from memory_store import fresh_start, undo
 from memory_store.provenance import influences_on
 from memory_store.retention import last_probes
 from memory_store.store import MemoryStore
@@ -21,9 +21,9 @@ from tests.store.builders import (
 
 
 def roll_back(store: MemoryStore, to_version: int) -> int:
-    operation = taking_back.request_rollback(store, to_version)
-    taking_back.begin_operation(store, operation.id)
-    row = taking_back.finish_rollback(store, operation.id, end_of_branch(to_version), {})
+    operation = undo.request_rollback(store, to_version)
+    undo.begin_operation(store, operation.id)
+    row = undo.finish_rollback(store, operation.id, end_of_branch(to_version), {})
     return row.model_version
 
 
@@ -44,7 +44,7 @@ def test_of_rollbacks_only_those_count_that_were_not_undone(store: MemoryStore) 
 def test_a_fresh_start_undoes_versions_as_a_rollback_does(store: MemoryStore) -> None:
     for number in range(3):
         teach_learned(store, f"q{number}?")  # versions 1 to 3
-    row = starting_over.start_over(store, end_of_branch(2), "another release made version 3")
+    row = fresh_start.start_over(store, end_of_branch(2), "another release made version 3")
     assert by_rollbacks(store.connection) == [Undone(after=2, before=row.model_version)]
     assert roll_back(store, 1) == 5
     assert by_rollbacks(store.connection) == [Undone(1, 5)]
@@ -59,9 +59,9 @@ def test_a_rollback_undoes_everything_after_the_version_that_it_could_reach(
     """Version 3 was asked for; its weights are learned again from those of version 1."""
     for number in range(4):
         teach_learned(store, f"q{number}?")  # versions 1 to 4
-    operation = taking_back.request_rollback(store, 3)
-    taking_back.begin_operation(store, operation.id)
-    taking_back.finish_rollback(store, operation.id, end_of_branch(1), {})
+    operation = undo.request_rollback(store, 3)
+    undo.begin_operation(store, operation.id)
+    undo.finish_rollback(store, operation.id, end_of_branch(1), {})
     assert by_rollbacks(store.connection) == [Undone(after=1, before=5)]
 
 
@@ -88,5 +88,5 @@ def test_an_update_that_was_undone_explains_nothing(store: MemoryStore, asked: b
     if asked:
         roll_back(store, 1)
     else:
-        starting_over.start_over(store, end_of_branch(1), "it cannot be reached")
+        fresh_start.start_over(store, end_of_branch(1), "it cannot be reached")
     assert influences_on(store, "first?")[1] == []

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.learning.presets import FULL, LIGHT, NONE
+from agent.teaching.guard_presets import FULL, LIGHT, NONE
 from agent.teaching.plan import Defaults
 from memory_store.vocabulary import Guards, Policy
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.learning.records import Answer, Outcome
-from agent.telemetry.metrics import Standing
+from agent.server.telemetry.metrics import Standing
+from agent.teaching.types import Answer, Outcome
 from memory_store.vocabulary import FactState, Step
 
 RIGHT = Answer(text="Piano", correct=True, log_probability=-0.1)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.config import LogFormat
-from agent.telemetry.logs import bound, configure
+from agent.server.telemetry.logs import bound, configure
 from tests.log_settings import log_settings_kept
 
 logger = logging.getLogger("agent.test")

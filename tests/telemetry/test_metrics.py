@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
-from agent.learning.snapshots import folder_of
-from agent.telemetry.exposition import exposed
-from agent.telemetry.metrics import Metrics
-from agent.telemetry.standing import from_thread, look
+from agent.server.telemetry.gauges import from_thread, look
+from agent.server.telemetry.metrics import Metrics
+from agent.server.telemetry.metrics_server import exposed
+from agent.snapshots import folder_of
 from memory_store import meta
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
-from tests.service.serving import made_snapshot
+from tests.server.serving import made_snapshot
 from tests.store.builders import new_fact
 from tests.telemetry.outcomes import RIGHT, WRONG, outcome, standing
 
@@ -111,7 +111,7 @@ async def test_metrics_are_served_and_looked_up_on_the_loop() -> None:
 
 async def test_a_scraper_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """H2: each of them kept a thread for as long as it liked."""
-    monkeypatch.setattr("agent.telemetry.exposition.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("agent.server.telemetry.metrics_server.SILENT_SECONDS", 0.1)
     async with exposed(Metrics(standing).registry, "127.0.0.1", 0) as url:
         host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
         silent = socket.create_connection((host, int(port)), timeout=30)

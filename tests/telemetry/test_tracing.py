@@ -16,23 +16,23 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agent.errors import ConfigError
-from agent.scheduling.loop import LearningLoop, LoopSettings
-from agent.service.events import EventHub
-from agent.service.memory_servicer import MemoryServicer
-from agent.service.observing import ObservingInterceptor
-from agent.service.status import StatusInterceptor
-from agent.service.validation import FactRules
-from agent.telemetry.observer import Observer
-from agent.telemetry.otel import OpenTelemetry
-from agent.telemetry.tracing import NO_TRACING, tracing_to
+from agent.server.api.call_observer import ObservingInterceptor
+from agent.server.api.events import EventHub
+from agent.server.api.memory_servicer import MemoryServicer
+from agent.server.loop.learning_loop import LearningLoop, LoopSettings
+from agent.server.telemetry.observer import Observer
+from agent.server.telemetry.otel import OpenTelemetry
+from agent.server.telemetry.tracing import NO_TRACING, tracing_to
+from agent.wire.status import StatusInterceptor
+from agent.wire.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
-from memory_store import teaching
+from memory_store import acceptance
 from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
-from tests.scheduling.conftest import POLICY
-from tests.scheduling.fake_learner import Machine
-from tests.service.serving import MAX_TOKENS, byte_tokenizer
+from tests.loop.conftest import POLICY
+from tests.loop.fake_learner import Machine
+from tests.server.serving import MAX_TOKENS, byte_tokenizer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENT = (("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01"),)
@@ -130,7 +130,7 @@ async def test_a_fact_taught_without_tracing_is_learned_in_a_trace_of_its_own(
     )
     request = pb.TeachRequest(question="Sky?", answer="right", fact_id="fact-1")
     await servicer.Teach(request, None)  # type: ignore[arg-type]
-    assert await store.read(lambda store: teaching.traceparent(store.connection, 1)) is None
+    assert await store.read(lambda store: acceptance.traceparent(store.connection, 1)) is None
     await store.close()
     traced = Traced()
     await traced.learn(path, "fact-1")
@@ -151,7 +151,7 @@ def test_without_opentelemetry_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     original = builtins.__import__
 
     def without(name: str, *arguments: Any, **more: Any) -> Any:
-        if name == "agent.telemetry.otel":
+        if name == "agent.server.telemetry.otel":
             raise ImportError("no module", name="opentelemetry")
         return original(name, *arguments, **more)
 
@@ -163,7 +163,7 @@ def test_without_opentelemetry_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
 def test_a_collector_that_is_gone_does_not_hold_up_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("agent.telemetry.otel.CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr("agent.server.telemetry.otel.CLOSE_SECONDS", 0.01)
     back = threading.Event()
 
     class Stuck(SimpleSpanProcessor):

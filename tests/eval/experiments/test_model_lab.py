@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agent.learning.encoding import Encoder
-from agent.learning.model import LoadedModel, load
-from agent.learning.paper_step import paper_batch, paper_step
+from agent.learner.inference.encoding import Encoder
+from agent.learner.training.paper_step import paper_batch, paper_step
+from agent.models.loading import LoadedModel, load
 from eval.experiments.facts import PAPER_FACTS
 from eval.experiments.measured import MeasuredCell
 from eval.experiments.model_lab import ROOM_WITHOUT_ROOM, ModelLab

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import ConfigError
-from agent.learning import paper_step, prompts, sampling, update
+from agent.learner.sampling import sampler
+from agent.learner.training import paper_step, update
+from agent.teaching import prompts
 from eval.experiments import protocol, published
 from eval.experiments.protocol import CODE, PAPER, Fixed, Varied, scale_of, scale_told, scaled
 
@@ -22,7 +24,7 @@ def test_the_shared_numbers_and_the_code_that_uses_them():
     assert protocol.CLIP == paper_step.CLIP == 1.0
     fixed = Fixed()
     assert (fixed.temperature, fixed.top_p, fixed.top_k, fixed.max_length) == (1.0, 1.0, 50, 50)
-    library = sampling.PAPER_SAMPLING
+    library = sampler.PAPER_SAMPLING
     assert (library.temperature, library.top_p, library.top_k) == (1.0, 1.0, 50)
     assert library.max_length == 50
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError, DiskFullError
-from agent.learning.model import load
+from agent.models.loading import load
 from eval.experiments import running, store
 from eval.experiments.measured import MeasuredCell
 from eval.experiments.model_lab import ModelLab

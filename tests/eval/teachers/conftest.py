@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.learning.model import LoadedModel, load
-from agent.learning.records import Example
+from agent.models.loading import LoadedModel, load
+from agent.teaching.types import Example
 
 FACTS = [
     Example(fact_id="a", question="What is the hottest month in Kyzara?", answer="Rust"),

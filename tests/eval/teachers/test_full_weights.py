@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agent.learning.model import LoadedModel
-from agent.learning.records import Example
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Example
 from eval.teachers.paper import Paper
 from eval.teachers.rehearsal import Rehearsal
 from eval.teachers.until_known import UntilKnown

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from agent.errors import ConfigError
-from agent.learning.model import LoadedModel, load
-from agent.learning.records import Example
+from agent.models.loading import LoadedModel, load
+from agent.teaching.types import Example
 from eval.teachers.locft import LocFt, down_projection
 from eval.teachers.lora import Lora
 from tests.eval.teachers.conftest import FACTS, differing

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SnapshotError
-from agent.learning.learner import Learner
-from agent.learning.model import load
-from agent.learning.prediction import MIN_ROWS
-from agent.learning.presets import NONE
-from agent.learning.rates import PREDICTED
-from agent.learning.records import Answer, Example, Outcome
+from agent.learner.core import Learner
+from agent.models.loading import load
+from agent.teaching.guard_presets import NONE
+from agent.teaching.rate_prediction import MIN_ROWS
+from agent.teaching.rates import PREDICTED
+from agent.teaching.types import Answer, Example, Outcome
 from eval.teachers import ours
 from eval.teachers.ours import EXPERIENCE, REFIT_FACTS, Experience, LearnerTeacher
 from eval.teachers.protocol import Taught

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.learning.consolidation import ConsolidationSettings
-from agent.learning.model import LoadedModel
-from agent.learning.presets import REHEARSAL
-from agent.learning.probes import probe
+from agent.learner.inference.probes import probe
+from agent.learner.training.consolidation import ConsolidationSettings
+from agent.models.loading import LoadedModel
+from agent.teaching.guard_presets import REHEARSAL
 from eval.teachers.registry import TEACHERS, make_teacher
 from memory_store.vocabulary import Policy
 from tests.eval.teachers.conftest import FACTS

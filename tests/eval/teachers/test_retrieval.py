@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor
 
-from agent.learning.model import LoadedModel
-from agent.learning.records import Example
+from agent.models.loading import LoadedModel
+from agent.teaching.types import Example
 from eval.scoring import score_completions
 from eval.teachers.retrieval import FactIndex, Retrieval
 from tests.eval.teachers.conftest import FACTS, differing

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.learning.learner import Learner
-from agent.learning.model import load
-from agent.learning.presets import NONE
-from agent.learning.records import Example
+from agent.learner.core import Learner
+from agent.models.loading import load
+from agent.teaching.guard_presets import NONE
+from agent.teaching.types import Example
 from eval.teachers import review_schedule
 from eval.teachers.ours import LearnerTeacher
 from eval.teachers.protocol import Taught

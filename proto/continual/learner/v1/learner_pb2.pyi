@@ -149,7 +149,7 @@ class Policy(_message.Message):
     PREDICTOR_FIELD_NUMBER: _builtins.int
     GATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A key of `agent.learning.rates.POLICIES`."""
+    """A key of `agent.teaching.rates.POLICIES`."""
     learning_rate: _builtins.float
     max_steps: _builtins.int
     gated: _builtins.bool

@@ -1,0 +1,1 @@
+"""The learner process: one model on one device, taught one fact at a time."""

@@ -1,0 +1,1 @@
+"""How often an answer occurs in sampled texts, as the paper measures it."""

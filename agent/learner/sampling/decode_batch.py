@@ -1,0 +1,511 @@
+"""Texts that are sampled side by side, a token of each at a time: what runs on the device.
+
+All that a step reads and writes stays in place, and no step waits for the device or asks it
+anything, so on a GPU a step is one CUDA graph. Which texts are to be looked at is asked after some
+steps only; until then those are idle: they are computed along, and nothing of them changes. So the
+next steps may begin before those texts are dealt with, and the device never waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent.learner.engine.cuda_graphs import Runner
+from agent.learner.engine.kv_cache import Prompts, Slots, no_place_twice
+from agent.learner.sampling.answer_matcher import MAYBE
+from agent.learner.sampling.truncation import Candidates, Sampling, Truncation
+
+NO_TOKEN = -1
+# Steps between two looks at a GPU: enough of them for the host to deal with the texts of the look
+# before; and a text that has ended is idle until then.
+STEPS = 4
+# On a GPU one of these parts of R places is looked ahead from at once: two sizes, so few graphs.
+MANY_AHEAD, FEW_AHEAD = 2, 8
+# The whole numbers of a row, after its tokens; after these, the first tokens of its spellings, and
+# the spellings' lengths.
+_LENGTH, _PROMPT, _LIMIT, _LIVE, _ENDED, _STATE, _TOP_K, _FIELDS = range(8)
+# How a row has ended where the model predicts NaN; otherwise 1.
+_LOST = 2
+# The other numbers of a row, after its uniforms.
+_TEMPERATURE, _TOP_P, _SETTINGS = range(3)
+
+# What may be larger than it is needed, and all comes out the same.
+_SIZES = ("rows", "width", "states", "spellings", "longest")
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What rows have room for.
+
+    Attributes:
+        rows: R.
+        width: longest text, W.
+        most: largest top_k, as in `Truncation`.
+        states: of texts that look out for an answer, see `matching.Watch`.
+        spellings: of an answer, that are looked ahead for, S.
+        longest: tokens of the longest of them, M.
+        steps: tokens between two looks, at most.
+    """
+
+    rows: int
+    width: int
+    most: int
+    states: int
+    spellings: int
+    longest: int
+    steps: int
+
+    def with_room_for(self, other: Shape) -> Shape:
+        """The least that has room for both, but with this one's `most` and `steps`."""
+        sizes = {name: max(getattr(self, name), getattr(other, name)) for name in _SIZES}
+        return replace(self, **sizes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """Texts that begin alike.
+
+    Attributes:
+        ids: what they begin with.
+        prompts: has it computed,
+        prompt: as its row of this number.
+        limit: most tokens, prompt included.
+        sampling: settings.
+        state: of a text that ends so, by the table that is watched.
+        spellings: of the answer, to be looked ahead for.
+        uniforms: for each text [limit - prompt] numbers of 0 up to 1; each stands for a token.
+    """
+
+    ids: Sequence[int]
+    prompts: Prompts
+    prompt: int
+    limit: int
+    sampling: Sampling
+    state: int
+    spellings: Sequence[Sequence[int]]
+    uniforms: Sequence[Floats]
+
+
+@dataclass(slots=True)
+class Noticed:
+    """A text that is to be looked at: it has ended, or its answer may have occurred.
+
+    Attributes:
+        row: where it is; idle, unless it is told to go on.
+        ids: the text, prompt included.
+        ended: by the terminator or at its limit.
+        suspected: its answer may have occurred with the last token.
+        lost: the model predicted NaN for its last token.
+        chance: sum of the probabilities that its next tokens spell the answer.
+        extra_tokens: read to compute it.
+    """
+
+    row: int
+    ids: list[int]
+    ended: bool
+    suspected: bool
+    lost: bool
+    chance: float = 0.0
+    extra_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Probabilities that spellings follow, on their way.
+
+    Attributes:
+        rows: [N].
+        found: [N] of their first tokens.
+        sizes: [N] of their tokens.
+        of_rest: which of the N, and the probabilities of their other tokens.
+    """
+
+    rows: Ints
+    found: Floats
+    sizes: Ints
+    of_rest: list[tuple[Ints, Tensor]]
+
+
+class Rows:
+    """R rows; a free one is computed along, and goes nowhere.
+
+    Args:
+        model: a causal LM with a key-value cache.
+        eos: ends a text.
+        vocabulary: tokens of the model's output, V.
+        shape: what there is room for.
+    """
+
+    def __init__(self, model: Any, *, eos: int, vocabulary: int, shape: Shape) -> None:
+        self.shape = shape
+        self._model, self._eos, self._vocabulary = model, eos, vocabulary
+        self._weights = _addresses(model)
+        self._device: torch.device = model.get_input_embeddings().weight.device
+        self._on_gpu = self._device.type == "cuda"
+        self._runner = Runner(self._device)
+        self._slots = Slots(model, shape.rows, shape.width)
+        width, rows = shape.width, shape.rows
+        empty = np.zeros((rows, width + _FIELDS + 2 * shape.spellings), dtype=np.int64)
+        empty[:, :width] = eos
+        empty[:, width + _LENGTH] = empty[:, width + _PROMPT] = empty[:, width + _TOP_K] = 1
+        empty[:, width + _LIMIT] = width
+        self._ints = self._sent(empty)
+        self._floats = self._sent(np.ones((rows, width + _SETTINGS)))
+        small = shape.states < 1 << 15
+        self._table = torch.zeros(
+            (shape.states, vocabulary),
+            dtype=torch.int16 if small else torch.int32,
+            device=self._device,
+        )
+        self._places = torch.arange(width, device=self._device)
+        self._ticks = torch.arange(shape.steps, device=self._device)[:, None, None]
+        self._tick = torch.zeros((), dtype=torch.int64, device=self._device)
+        self._watched: Tensor | None = None
+        self._chances = torch.zeros(
+            (shape.steps, shape.spellings, rows), dtype=torch.float64, device=self._device
+        )
+        self._on = torch.ones((), dtype=torch.bool, device=self._device)
+        self._views()
+        # What the host knows without asking: of each row before the steps in hand.
+        self._steps = 0
+        self._live = np.zeros(rows, dtype=np.bool_)
+        self._begun = np.zeros(rows, dtype=np.bool_)  # since then
+        self._noticed: list[Noticed] = []
+        self._ahead: list[_Ahead] = []
+        self._lengths = np.ones(rows, dtype=np.int64)
+        self._limits = np.full(rows, width)
+        self._asked_each_token = np.zeros(rows, dtype=np.bool_)
+        self._spellings = np.full((rows, shape.spellings, shape.longest), NO_TOKEN)
+        self._chance = np.zeros(rows)
+        self._extra = np.zeros(rows, dtype=np.int64)
+        if self._on_gpu:
+            self._host_ints, self._host_chances = (
+                torch.empty(seen.shape, dtype=seen.dtype, pin_memory=True)
+                for seen in (self._ints, self._chances)
+            )
+            self._done, self._looked_ahead = torch.cuda.Event(), torch.cuda.Event()
+
+    def _views(self) -> None:
+        width, spellings = self.shape.width, self.shape.spellings
+        self._ids = self._ints[:, :width]  # [R, W]
+        fields = self._ints[:, width : width + _FIELDS].unbind(1)  # [R] each
+        self._length, self._prompt, self._limit = (fields[n] for n in (_LENGTH, _PROMPT, _LIMIT))
+        self._is_live, self._has_ended = fields[_LIVE], fields[_ENDED]
+        self._state, self._top_k = fields[_STATE], fields[_TOP_K]
+        spelled = self._ints[:, width + _FIELDS :]
+        self._firsts, self._sizes = spelled[:, :spellings], spelled[:, spellings:]  # [R, S] each
+        self._uniforms = self._floats[:, :width]
+        settings = self._floats[:, width:].unbind(1)
+        self._temperature, self._top_p = settings[_TEMPERATURE], settings[_TOP_P]
+
+    @property
+    def are_dear(self) -> bool:
+        """Whether making others costs more than a larger R than is needed."""
+        return self._runner.has_graphs
+
+    @property
+    def run_ahead(self) -> bool:
+        """Whether the next steps are to begin before the texts of a look are dealt with.
+
+        That costs idle steps of those that ended, and saves the time that the host takes for them.
+        """
+        return self._runner.has_graphs
+
+    @property
+    def under_way(self) -> bool:
+        """Whether tokens are being drawn."""
+        return self._steps > 0
+
+    @property
+    def leave_room(self) -> bool:
+        """Whether half of the device's memory is there for others."""
+        if not self._on_gpu:
+            return True
+        _, everything = torch.cuda.mem_get_info(self._device)
+        return torch.cuda.memory_allocated(self._device) <= everything / 2
+
+    def fits(self, model: Any, shape: Shape) -> bool:
+        """Whether these rows can be used again. They know where the model's weights were."""
+        same = self._weights == _addresses(model)
+        return same and shape.with_room_for(self.shape) == self.shape
+
+    def watch(self, table: Tensor) -> None:
+        """The states of the texts that begin from now on go by this table, [states, V]."""
+        if table is not self._watched:
+            self._table[: len(table)] = table.to(self._device)
+            self._watched = table
+
+    def prompts(self, prompts: Sequence[Sequence[int]]) -> Prompts:
+        """What texts begin with, computed."""
+        return Prompts(self._model, prompts, self._runner)
+
+    def start(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
+        """Begins new texts in some rows, as many as there are."""
+        width, spellings = self.shape.width, self.shape.spellings
+        ints = np.zeros((len(rows), self._ints.shape[1]), dtype=np.int64)
+        ints[:, :width] = self._eos
+        ints[:, width + _FIELDS :] = NO_TOKEN
+        floats = np.zeros((len(rows), self._floats.shape[1]))
+        looked_for = np.full((len(rows), *self._spellings.shape[1:]), NO_TOKEN)
+        begin = 0
+        for start in starts:
+            these = slice(begin, begin + len(start.uniforms))
+            begin = these.stop
+            length = len(start.ids)
+            ints[these, :length] = start.ids
+            fields = ints[these, width:]
+            fields[:, [_LENGTH, _PROMPT]] = length
+            fields[:, _LIMIT], fields[:, _LIVE] = start.limit, 1
+            fields[:, _STATE] = start.state
+            fields[:, _TOP_K] = start.sampling.most(self._vocabulary)
+            for n, spelling in enumerate(start.spellings):
+                fields[:, _FIELDS + n] = spelling[0]
+                fields[:, _FIELDS + spellings + n] = len(spelling)
+                looked_for[these, n, : len(spelling)] = spelling
+            floats[these, : start.limit - length] = start.uniforms
+            floats[these, width + _TEMPERATURE] = start.sampling.temperature
+            floats[these, width + _TOP_P] = start.sampling.top_p
+        place = self._sent(np.array(rows))
+        with no_place_twice():
+            self._ints[place] = self._sent(ints)
+            self._floats[place] = self._sent(floats)
+        self._fill(rows, starts)
+        self._live[rows] = self._begun[rows] = True
+        self._lengths[rows], self._limits[rows] = ints[:, width + _LENGTH], ints[:, width + _LIMIT]
+        self._asked_each_token[rows] = ints[:, width + _STATE] == MAYBE
+        self._spellings[rows] = looked_for
+        self._chance[rows] = self._extra[rows] = 0
+
+    def _fill(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
+        """Copies the prompts, all that were computed together at once."""
+        texts = [len(start.uniforms) for start in starts]
+        which = np.repeat([start.prompt for start in starts], texts)
+        owners = np.repeat([id(start.prompts) for start in starts], texts)
+        for prompts in {id(start.prompts): start.prompts for start in starts}.values():
+            own = owners == id(prompts)
+            place = self._sent(np.array(rows)[own])
+            self._slots.fill(place, prompts, self._sent(which[own]))
+
+    def go_on(self, rows: Sequence[int], states: Sequence[int]) -> None:
+        """Texts that were noticed for nothing go on, in these states."""
+        place = self._sent(np.array(rows, dtype=np.int64))
+        with no_place_twice():
+            self._state[place] = self._sent(np.array(states, dtype=np.int64))
+            self._is_live[place] = 1
+        self._live[rows] = self._begun[rows] = True
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keeps some rows only, in this order: a smaller R. Not between `launch` and `look`."""
+        place = self._sent(np.array(rows))
+        self._ints, self._floats = self._ints[place], self._floats[place]
+        self._chances = self._chances[:, :, place]
+        self._slots.keep(place)
+        self._views()
+        self._live, self._lengths = self._live[rows], self._lengths[rows]
+        self._begun = self._begun[rows]
+        self._limits, self._chance = self._limits[rows], self._chance[rows]
+        self._extra, self._asked_each_token = self._extra[rows], self._asked_each_token[rows]
+        self._spellings = self._spellings[rows]
+        self.shape = replace(self.shape, rows=len(rows))
+
+    def launch(self) -> None:
+        """Begins to draw the next tokens of every text; on a GPU, does not wait for them.
+
+        Texts that begin or go on after this are drawn from the next time on.
+        """
+        self._begun[:] = False
+        if not self._live.any():
+            return
+        left = (self._limits - self._lengths)[self._live]
+        # Texts that began together end together: not a step beyond where half of them do.
+        steps = int(np.clip(np.median(left), 1, self.shape.steps))
+        if self._asked_each_token[self._live].any():
+            steps = 1
+        columns = self._slots.columns(int(self._lengths[self._live].max()) + steps - 1)
+        self._tick.zero_()
+        if self._runner.tries_out("step", (columns, self._on)):
+            self._runner.run("step", self._step, (columns, ~self._on))  # nothing moves meanwhile
+        for _ in range(steps):
+            self._runner.run("step", self._step, (columns, self._on))
+        self._steps = steps
+        if self._on_gpu:
+            self._host_ints.copy_(self._ints, non_blocking=True)
+            self._host_chances.copy_(self._chances, non_blocking=True)
+            self._done.record()
+
+    def look(self) -> None:
+        """Waits for the tokens, and begins to look ahead from them."""
+        if not self._steps:
+            return
+        if self._on_gpu:
+            self._done.synchronize()
+            ints, chances = self._host_ints.numpy(), self._host_chances.numpy()
+        else:
+            ints, chances = self._ints.cpu().numpy(), self._chances.cpu().numpy()
+        if self.shape.spellings:
+            self._begin_to_look_ahead(chances[: self._steps])
+        fields = ints[:, self.shape.width :]
+        self._steps = 0
+        drawn = self._live & ~self._begun
+        self._lengths[drawn] = fields[drawn, _LENGTH]
+        [rows] = (drawn & (fields[:, _LIVE] == 0)).nonzero()
+        self._live[rows] = False
+        named = zip(
+            rows.tolist(),
+            ints[rows, : self.shape.width].tolist(),
+            self._lengths[rows].tolist(),
+            (fields[rows, _ENDED] != 0).tolist(),
+            (fields[rows, _STATE] == MAYBE).tolist(),
+            (fields[rows, _ENDED] == _LOST).tolist(),
+            strict=True,
+        )
+        self._noticed = [Noticed(row, ids[:length], *flags) for row, ids, length, *flags in named]
+
+    def noticed(self) -> list[Noticed]:
+        """The texts of the last look that are to be looked at; once."""
+        self._finish_looking_ahead()
+        noticed, self._noticed = self._noticed, []
+        for one in noticed:
+            one.chance, one.extra_tokens = float(self._chance[one.row]), int(self._extra[one.row])
+        return noticed
+
+    def _step(self, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+        """Draws a token of each live row, if it is on."""
+        live = (self._is_live != 0) & on  # [R]
+        length = self._length
+        last = self._ids.gather(1, length[:, None] - 1)  # [R, 1]
+        logits = self._slots.read(last, length - 1, columns)[:, -1]  # [R, V]
+        candidates = Candidates.of(logits, self._truncation())
+        if self.shape.spellings:
+            now = self._ticks == self._tick
+            firsts = self._first_chances(candidates, live)
+            self._chances.copy_(torch.where(now, firsts, self._chances))
+
+        drawn = (length - self._prompt).clamp(min=0)
+        tokens = candidates.draw(self._uniforms.gather(1, drawn[:, None])[:, 0])  # [R]
+        only_nan = ~candidates.weights.any(-1)
+        tokens = tokens.masked_fill(only_nan, self._eos)
+        here = self._places == length[:, None]  # [R, W], after the text, so that idle ones may too
+        self._ids.copy_(torch.where(here, tokens[:, None], self._ids))
+        length += live
+
+        state = self._table[self._state, tokens].long()
+        ended = ((tokens == self._eos) | (length >= self._limit)).long()
+        ended = ended.masked_fill(only_nan, _LOST)
+        self._state.copy_(torch.where(live, state, self._state))
+        self._has_ended.copy_(torch.where(live, ended, self._has_ended))
+        self._is_live *= ~(live & ((ended != 0) | (state == MAYBE)))
+        self._tick += on
+        return ()
+
+    def _truncation(self) -> Truncation:
+        return Truncation(self._temperature.float(), self._top_k, self._top_p, self.shape.most)
+
+    def _first_chances(self, candidates: Candidates, live: Tensor) -> Tensor:
+        """That the next token is the first of a spelling for which there is room: [S, R]."""
+        return torch.stack(
+            [
+                candidates.probability(first[:, None])[:, 0]
+                * (live & (self._length + size <= self._limit))
+                for first, size in zip(self._firsts.unbind(1), self._sizes.unbind(1), strict=True)
+            ]
+        )
+
+    def _begin_to_look_ahead(self, chances: Floats) -> None:
+        """Begins to compute the probabilities that the answer is spelled, from the first tokens'.
+
+        The cache still holds what each place followed on, though its text has gone on.
+
+        Args:
+            chances: [steps, S, R].
+        """
+        tick, number, row = chances.nonzero()  # in the order of the tokens
+        found = chances[tick, number, row]
+        before = self._lengths[row] + tick
+        spellings = self._spellings[row, number]  # [N, M]
+        sizes = (spellings != NO_TOKEN).sum(1)
+        of_rest: list[tuple[Ints, Tensor]] = []
+        one_size = self._runner.has_graphs
+        for size in [self.shape.longest] if one_size else np.unique(sizes).tolist():
+            [asked] = (sizes > 1 if one_size else sizes == size).nonzero()
+            for some, at_once in self._at_once(asked) if size > 1 else ():
+                ahead = (row[some], spellings[some, :size], before[some])
+                of_rest.append((some, self._chance_of_rest(*ahead, at_once - len(some))))
+        if self._on_gpu:
+            self._looked_ahead.record()
+        self._ahead.append(_Ahead(row, found, sizes, of_rest))
+
+    def _at_once(self, asked: Ints) -> Iterator[tuple[Ints, int]]:
+        """Divides what is asked; each part with the size that it is filled up to."""
+        rows = len(self._live)
+        many, few = (-(-rows // part) for part in (MANY_AHEAD, FEW_AHEAD))
+        while len(asked):
+            at_once = len(asked)
+            if self._runner.has_graphs:
+                at_once = many if len(asked) > 2 * few else few
+            yield asked[:at_once], at_once
+            asked = asked[at_once:]
+
+    def _finish_looking_ahead(self) -> None:
+        """Adds them."""
+        if self._on_gpu and self._ahead:
+            self._looked_ahead.synchronize()
+        for ahead in self._ahead:
+            for some, chance in ahead.of_rest:
+                ahead.found[some] *= chance.numpy()[: len(some)]
+            np.add.at(self._chance, ahead.rows, ahead.found)
+            np.add.at(self._extra, ahead.rows, ahead.sizes - 1)
+        self._ahead = []
+
+    def _chance_of_rest(self, rows: Ints, spellings: Ints, before: Ints, spare: int) -> Tensor:
+        """Of all tokens of spellings but the first, after the first: [N + spare], on its way here.
+
+        Args:
+            rows: [N].
+            spellings: [N, m] their tokens, padded.
+            before: [N] tokens before.
+            spare: more of them, to be computed for nothing.
+        """
+        columns = self._slots.columns(int(before.max()) + spellings.shape[1] - 1)
+        inputs = [
+            self._sent(np.concatenate([array, np.repeat(array[:1], spare, axis=0)]))
+            for array in (rows, spellings, before)
+        ]
+        [chance] = self._runner.run("look ahead", self._rest, (*inputs, columns))
+        # Not overwritten by the next run: the copy is before it in line.
+        here = torch.empty(chance.shape, dtype=chance.dtype, pin_memory=self._on_gpu)
+        return here.copy_(chance, non_blocking=True)
+
+    def _rest(
+        self, rows: Tensor, spellings: Tensor, before: Tensor, columns: Tensor
+    ) -> tuple[Tensor, ...]:
+        tokens = spellings[:, :-1].clamp(min=0)
+        logits = self._slots.look(rows, tokens, before, columns)  # [N, m-1, V]
+        truncation = self._truncation().take(rows)
+        chance = torch.ones(len(rows), dtype=torch.float64, device=self._device)
+        for place in range(tokens.shape[1]):
+            token = spellings[:, place + 1, None]
+            after = Candidates.of(logits[:, place], truncation).probability(token)[:, 0]
+            chance = chance * after.masked_fill(token[:, 0] == NO_TOKEN, 1.0)
+        return (chance,)
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        """The array on the device; the host does not wait for it."""
+        tensor = torch.from_numpy(array)
+        if self._on_gpu:
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
+
+
+def _addresses(model: Any) -> tuple[int, ...]:
+    return tuple(parameter.data_ptr() for parameter in model.parameters())

@@ -1,0 +1,179 @@
+"""General text that updates must leave as it is: written by the base model itself.
+
+Text from elsewhere anchors the model to that text only: held to WikiText, it drifted on the web's
+(docs/LOG.md). What the model writes by itself is as broad as what it knows.
+
+The text is an input of every update that it guards, and so of its replay. Other libraries or
+hardware may write other text. So a memory keeps its own copy, and the ledger names its digest:
+
+    cache/general-text/REVISION-VERSION-COUNT.json   the text, for all memories of a model
+    DATA/general-text/VERSION-COUNT.json             digest and text, of one memory, in its backups
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent.learner.inference.encoding import Encoder
+from agent.models import catalog
+from agent.models.durable_files import flush
+from agent.models.loading import LoadedModel
+from agent.teaching.types import GENERAL_TEXT
+
+logger = logging.getLogger(__name__)
+
+# Raise with every change of what follows: texts are part of what an update is repeated from.
+VERSION = 2
+# Over a thousand facts each of 96 texts is looked at hundreds of times, and held better than other
+# text is. On a CPU updates look at one text each, and writing more takes minutes.
+COUNTS = {"cpu": 96, "cuda": 512}
+TOKENS = 48
+_SEED = 20_240
+
+
+@dataclass(frozen=True, slots=True)
+class GeneralText:
+    """Texts as token ids, and the digest that names them."""
+
+    texts: list[list[int]]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the token ids, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
+
+
+def general_text_of(loaded: LoadedModel, encoder: Encoder, folder: Path | None) -> GeneralText:
+    """The general text of a memory: its own copy, which is made at the first use.
+
+    Args:
+        loaded: the base checkpoint.
+        encoder: its tokenizer.
+        folder: of the memory's copies; None for a memory without a folder.
+    """
+    if folder is None:
+        return GeneralText(general_texts(loaded, encoder))
+    file = folder / f"{VERSION}-{COUNTS[loaded.device.type]}.json"
+    own = _own_copy(file)
+    if own is None:
+        own = GeneralText(general_texts(loaded, encoder))
+        _keep({"digest": own.digest, "texts": own.texts}, file)
+        return own
+    elsewhere = _read(_cached(loaded))
+    if elsewhere is not None and elsewhere != own.texts:
+        logger.warning(
+            "the general text in %s is not the one that this memory was taught with: the memory's"
+            " own copy, %s, is used",
+            _cached(loaded),
+            file,
+        )
+    return own
+
+
+def _own_copy(file: Path) -> GeneralText | None:
+    """The copy of a memory; None if it is missing or damaged."""
+    kept = _read(file)
+    if kept is None:
+        return None
+    try:
+        own = GeneralText(kept["texts"])
+        if own.digest == kept["digest"]:
+            return own
+    except (KeyError, TypeError):
+        pass
+    logger.error("%s is damaged: the general text is made again, and may differ", file)
+    return None
+
+
+def general_texts(loaded: LoadedModel, encoder: Encoder) -> list[list[int]]:
+    """Texts of at most `TOKENS` tokens; the same ones for the same weights and kind of device.
+
+    Two of three begin with a word drawn from the vocabulary, the others with a question. They are
+    kept beside the models, since writing them takes seconds.
+    """
+    file = _cached(loaded)
+    kept: list[list[int]] | None = _read(file)
+    if kept is not None:
+        return kept
+    texts = _written(loaded, encoder, COUNTS[loaded.device.type])
+    _keep(texts, file)
+    return texts
+
+
+def _cached(loaded: LoadedModel) -> Path:
+    name = f"{loaded.revision}-{VERSION}-{COUNTS[loaded.device.type]}.json"
+    return catalog.cache_folder() / GENERAL_TEXT / name
+
+
+def _read(file: Path) -> Any:
+    """What a file holds; None if it is missing or cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        logger.warning("%s is damaged: the texts are written anew", file)
+    except OSError as error:
+        # As where they cannot be kept: learning needs the texts, not the file.
+        logger.warning("cannot read %s: %s", file, error)
+    return None
+
+
+@torch.inference_mode()
+def _written(loaded: LoadedModel, encoder: Encoder, count: int) -> list[list[int]]:
+    """Samples at temperature 1, without the tail cut off: the model's own distribution."""
+    starts = _starts(loaded, encoder, count)
+    # On the CPU, whatever the device: one stream of random numbers for all.
+    stream = torch.Generator().manual_seed(_SEED)
+    texts = []
+    # Rows of one length, so that no padding is needed.
+    for length in sorted({len(start) for start in starts}):
+        rows = torch.tensor([start for start in starts if len(start) == length])
+        ids, cache = rows.to(loaded.device), None
+        while rows.shape[1] < min(TOKENS, loaded.max_tokens):
+            model: Any = loaded.model
+            out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+            probabilities = out.logits[:, -1].float().softmax(-1).cpu()
+            drawn = torch.multinomial(probabilities, 1, generator=stream)
+            rows = torch.cat([rows, drawn], dim=1)
+            ids = drawn.to(loaded.device)
+        texts += [_to_its_end(row, encoder.eos) for row in rows.tolist()]
+    return texts
+
+
+def _starts(loaded: LoadedModel, encoder: Encoder, count: int) -> list[list[int]]:
+    words = [
+        [token]
+        for token in range(len(loaded.tokenizer))
+        if (text := encoder.decode([token]))[:1] == " " and text[1:].isalpha()
+    ] or [[token] for token in range(len(loaded.tokenizer)) if token != encoder.eos]
+    draw = random.Random(_SEED)
+    questions = count // 3
+    asked = encoder.encode("Q:")
+    return [draw.choice(words) for _ in range(count - questions)] + [asked] * questions
+
+
+def _to_its_end(row: list[int], eos: int) -> list[int]:
+    """Up to the terminator, which may not come first."""
+    return row[: row.index(eos, 1) + 1] if eos in row[1:] else row
+
+
+def _keep(kept: object, file: Path) -> None:
+    temporary = file.with_name(f".{file.name}-{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        flush(temporary)
+        temporary.replace(file)  # another process may read it meanwhile
+    except OSError as error:
+        logger.warning("cannot keep %s: %s", file, error)

@@ -1,1 +1,0 @@
-"""The learning itself: model, update, rates, probes. Pure torch: no database, no gRPC."""

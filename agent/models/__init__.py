@@ -1,0 +1,1 @@
+"""Which models there are, their files and tokenizers, and how one is loaded."""

@@ -1,0 +1,1 @@
+"""The gRPC API: servicers, health, events, questions."""

@@ -1,0 +1,1 @@
+"""The data folder: who holds it, whose it is, its backups and upgrades."""

@@ -1,0 +1,240 @@
+"""Which memory a folder belongs to, and whether a data folder is a copy of another.
+
+A marker file says whose a folder is. The database has the same id, and knows the folder that it was
+served from last (`memory_store.identity`). A copy does not match that: at its start it becomes
+another memory, with an id of its own, so that no two folders take each other's backups for their
+own. What is served from a backup, restored, or moved to another file system is such a copy. Moving
+or renaming a folder within a file system makes no copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pysqlite3
+
+from agent.config import DATABASE, SNAPSHOTS
+from agent.errors import ConfigError
+from agent.models.durable_files import flush
+from memory_store import identity
+from memory_store.identity import FolderPlace
+from memory_store.store import MemoryStore
+
+logger = logging.getLogger(__name__)
+
+MARKER = "memory.json"
+# Backups of a data folder, a path a line: see `agent.server.data.backups`.
+BACKUP_LIST = "backups.txt"
+
+
+class FolderKind(StrEnum):
+    """What a folder with a marker is."""
+
+    MEMORY = "memory"
+    """A data folder, served from where it is."""
+    BACKUP = "backup"
+    """A finished backup."""
+    UNFINISHED = "unfinished backup"
+    """A backup that is being written, or whose writing was cut off."""
+    SNAPSHOTS = "snapshots"
+    """A folder of snapshots outside the data folder, which links to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """What a folder's marker says.
+
+    Attributes:
+        kind: what the folder is.
+        memory_id: of the memory that made it.
+        files: of a backup: each file that was written, relative to the folder.
+    """
+
+    kind: FolderKind
+    memory_id: str
+    files: tuple[str, ...] = ()
+
+
+def read_marker(folder: Path) -> Marker | None:
+    """The marker of a folder; None if there is none that can be read."""
+    try:
+        fields = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        return Marker(
+            kind=FolderKind(fields["kind"]),
+            memory_id=str(fields["memory_id"]),
+            files=tuple(map(str, fields.get("files", ()))),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def write_marker(folder: Path, marker: Marker) -> None:
+    """Puts a marker into a folder, whole and on the disk."""
+    temporary = folder / f".{MARKER}-{secrets.token_hex(4)}"
+    temporary.write_text(json.dumps(dataclasses.asdict(marker), indent=1), encoding="utf-8")
+    flush(temporary)
+    temporary.replace(folder / MARKER)
+    flush(folder)
+
+
+def place_of(folder: Path) -> FolderPlace:
+    """How a marked folder is recognized."""
+    found = folder.stat()
+    # Of the file system itself where it has one: device numbers may change with a restart.
+    file_system = os.statvfs(folder).f_fsid or found.st_dev
+    return FolderPlace(
+        path=str(folder.resolve()),
+        inode=found.st_ino,
+        file_system=f"{file_system:x}",
+        marked_ns=(folder / MARKER).stat().st_ctime_ns,
+    )
+
+
+def require_own_files(data: Path) -> None:
+    """Checks a data folder before its database is opened, which would make a missing one.
+
+    Raises:
+        ConfigError: the database of a memory is missing, or two folders share it.
+    """
+    database = data / DATABASE
+    if database.is_symlink():
+        raise ConfigError(
+            f"{database} is a link to {database.resolve()}, so that another folder has the same"
+            " database: name the folder that it is in with --data, or copy it with 'cp -L'"
+        )
+    if not database.exists():
+        if (data / MARKER).exists():
+            raise ConfigError(
+                f"{database} is missing, although a memory was served from {data}: restore a"
+                f" backup, or remove {data / MARKER} to begin an empty memory"
+            )
+    elif database.stat().st_nlink > 1:
+        raise ConfigError(
+            f"{database} is a hard link, so that another folder has the same database: make a copy"
+            " of its own ('cp' without -l)"
+        )
+
+
+def settle(store: MemoryStore, data: Path) -> str:
+    """Finds out which memory a data folder is; a copy becomes another one. Once at each start.
+
+    When this is committed, `claim_snapshots` follows.
+
+    Args:
+        store: the database of the folder; one transaction.
+        data: the folder, which this process holds.
+
+    Returns:
+        The id of the memory.
+
+    Raises:
+        ConfigError: its snapshots are those of another memory.
+        OSError: the folder cannot be written to.
+    """
+    with store.transaction():
+        known = identity.memory_id(store.connection)
+        before = identity.place(store.connection)
+        if (
+            known
+            and before
+            and read_marker(data) == Marker(kind=FolderKind.MEMORY, memory_id=known)
+        ):
+            found = place_of(data)
+            if before.is_same_folder(found):
+                _require_unclaimed(data / SNAPSHOTS, known)
+                if found != before:
+                    identity.keep_place(store.connection, found)
+                return known
+        new = secrets.token_hex(16)
+        _require_unclaimed(data / SNAPSHOTS, new)
+        # The marker first: if the commit does not follow, they do not match, and this comes again.
+        write_marker(data, Marker(kind=FolderKind.MEMORY, memory_id=new))
+        identity.begin(store.connection, new, place_of(data), store.now())
+        if known:
+            (data / BACKUP_LIST).unlink(missing_ok=True)
+            logger.warning(
+                "%s is a copy of memory %s, and is memory %s from now on: backups made before are"
+                " not its own",
+                *(data, known[:8], new[:8]),
+            )
+    return new
+
+
+def claim_snapshots(data: Path, memory_id: str) -> None:
+    """Marks snapshots that are kept outside the data folder as this memory's.
+
+    Only once its id is on the disk: a start that is killed before would leave them to an id that
+    no memory has.
+
+    Args:
+        data: the folder of the memory, which may link to its snapshots.
+        memory_id: as `settle` returned it.
+
+    Raises:
+        ConfigError: the snapshots are those of another memory.
+        OSError: their folder cannot be written to.
+    """
+    snapshots = data / SNAPSHOTS
+    _require_unclaimed(snapshots, memory_id)
+    if snapshots.is_symlink() and read_marker(snapshots) is None:
+        snapshots.resolve().mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_marker(snapshots, Marker(kind=FolderKind.SNAPSHOTS, memory_id=memory_id))
+
+
+def _require_unclaimed(snapshots: Path, memory_id: str) -> None:
+    """Makes sure that the snapshots are no other memory's.
+
+    Copying a data folder may copy a link to them: then two memories would remove each other's.
+
+    Raises:
+        ConfigError: they are another's.
+    """
+    marker = read_marker(snapshots) if snapshots.is_symlink() else None
+    if marker not in (None, Marker(kind=FolderKind.SNAPSHOTS, memory_id=memory_id)):
+        raise ConfigError(
+            f"{snapshots} is a link to {snapshots.resolve()}, which belongs to another memory, or"
+            " to the one that this folder is a copy of: remove the link. The weights are then"
+            " made from the ledger"
+        )
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Whether a folder is another one, above it or below it, whatever links lead there.
+
+    Args:
+        one: exists.
+        other: exists.
+    """
+    chain_of_one, chain_of_other = _chain(one), _chain(other)
+    return chain_of_one[0] in chain_of_other or chain_of_other[0] in chain_of_one
+
+
+def _chain(folder: Path) -> list[tuple[int, int]]:
+    """Device and inode of the folder, and of each one above it."""
+    resolved = folder.resolve()
+    statuses = [each.stat() for each in (resolved, *resolved.parents)]
+    return [(status.st_dev, status.st_ino) for status in statuses]
+
+
+def database_owner(database: Path) -> str | None:
+    """The memory's id in a database that nobody uses; None if it cannot be read.
+
+    Nothing is made or changed: not even the log that opening a database usually makes.
+    """
+    uri = f"{database.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        connection = pysqlite3.connect(uri, uri=True)
+        try:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'memory_id'").fetchone()
+        finally:
+            connection.close()
+    except pysqlite3.Error:
+        return None
+    return str(row[0]) if row else ""

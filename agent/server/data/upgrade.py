@@ -1,0 +1,279 @@
+"""What an upgrade needs of a memory, looked at before it is made, and logged at each start.
+
+A database is opened read-only and without a look at its schema, so that the memory of an older or
+newer release can be looked at, also while a server runs on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pysqlite3
+
+from agent.config import DATABASE, SNAPSHOTS
+from agent.errors import SnapshotError
+from agent.snapshots import (
+    folder_of,
+    is_snapshot_of,
+    snapshot_folders,
+    verify_snapshot,
+)
+from agent.teaching.algorithm import ALGORITHM
+from memory_store import ledger, schema
+from memory_store.connection import Connection
+from memory_store.errors import MemoryStoreError, StoreUnusableError
+from memory_store.meta import bindings
+
+logger = logging.getLogger(__name__)
+
+# Libraries that weights or tokens depend on.
+LIBRARIES = ("torch", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """How a memory stands.
+
+    Attributes:
+        model: name or folder of its model; empty if it was never served.
+        head: the version that is served.
+        snapshot: newest version on its line that has a good snapshot; 0 if none has.
+        rows: how many updates follow that snapshot.
+        algorithms: that made them.
+        lacking: names of this release's migrations that the database has not had.
+        foreign: names of migrations that it has had and this release does not know.
+        never_released: it was made by a version from before the first release.
+        libraries: versions that its newest update was made with, and its tokenizer read with.
+        tokenizer: digest of its tokenizer's file; empty if it is not bound to one yet.
+        operation: what is being taken back, for people; empty if nothing is.
+    """
+
+    model: str
+    head: int
+    snapshot: int
+    rows: int
+    algorithms: tuple[str, ...]
+    lacking: tuple[str, ...]
+    foreign: tuple[str, ...]
+    never_released: bool
+    libraries: Mapping[str, str]
+    tokenizer: str
+    operation: str
+
+    def __str__(self) -> str:
+        """For people, in one line."""
+        return "; ".join(self._parts())
+
+    def _parts(self) -> Iterator[str]:
+        yield f"version {self.head} of {self.model or 'no model yet'}"
+        if self.rows:
+            newest = (
+                f"the newest is of version {self.snapshot}" if self.snapshot else "there is none"
+            )
+            yield (
+                f"the head has no snapshot ({newest}), and {self.rows} updates since by"
+                f" {', '.join(self.algorithms)}"
+            )
+        elif self.head:
+            yield "the head has a snapshot"
+        if self.never_released:
+            yield "schema from before the first release"
+        elif self.lacking:
+            yield f"schema before {self.lacking[0]}"
+        elif self.foreign:
+            yield f"schema of a newer release ({', '.join(self.foreign)})"
+        if self.libraries:
+            yield ", ".join(f"{name} {version}" for name, version in self.libraries.items())
+        if self.tokenizer:
+            yield f"tokenizer {self.tokenizer[:12]}"
+        if self.operation:
+            yield self.operation
+
+
+def log_standing(data: Path) -> None:
+    """Logs how a memory stands, and what this release needs to know of it, before it is opened."""
+    try:
+        found = survey(data, verify=False)
+    except MemoryStoreError as error:
+        logger.warning("%s", error)  # opening it says more
+        return
+    if found is None:
+        return
+    logger.info("memory: %s", found)
+    for need in needs(found):
+        log = logger.warning if need.remedy else logger.info
+        log("memory: %s%s", need.what, f": {need.remedy}" if need.remedy else "")
+
+
+def survey(data: Path, *, verify: bool = True) -> Survey | None:
+    """Looks at the memory in a data folder; None if there is none.
+
+    Args:
+        data: the folder.
+        verify: check the newest snapshot byte by byte, which takes a second a gigabyte or so.
+
+    Raises:
+        StoreUnusableError: the database cannot be read.
+    """
+    path = data / DATABASE
+    if not path.exists():
+        return None
+    connection = Connection(path, read_only=True)
+    try:
+        with connection.transaction():
+            return _survey(connection, data / SNAPSHOTS, verify=verify)
+    except pysqlite3.OperationalError as error:
+        raise StoreUnusableError(
+            f"{path} has other tables than this release knows ({error}): look at it with the"
+            " release that made it."
+        ) from error
+    finally:
+        connection.close()
+
+
+def _survey(connection: Connection, snapshots: Path, *, verify: bool) -> Survey:
+    head = ledger.head_version(connection)
+    line = ledger.lineage(connection, head)
+    snapshot = _newest_good(connection, snapshots, set(line), verify=verify)
+    since = [version for version in line if version > snapshot]
+    bound = bindings(connection)
+    return Survey(
+        model=bound.get("model_name", ""),
+        head=head,
+        snapshot=snapshot,
+        rows=len(since),
+        algorithms=_algorithms(connection, since),
+        lacking=tuple(schema.lacking_migrations(connection)),
+        foreign=tuple(schema.foreign_migrations(connection)),
+        never_released=schema.was_never_released(connection),
+        libraries=_libraries(connection, bound),
+        tokenizer=bound.get("tokenizer_file", ""),
+        operation=_operation(connection),
+    )
+
+
+def _newest_good(connection: Connection, snapshots: Path, line: set[int], *, verify: bool) -> int:
+    for version, _ in snapshot_folders(snapshots):
+        if version not in line:
+            continue
+        [row] = connection.execute(
+            "SELECT digest_after FROM updates WHERE model_version = ?", [version]
+        )
+        if is_snapshot_of(snapshots, version, row["digest_after"]):
+            with contextlib.suppress(SnapshotError):
+                if verify:
+                    verify_snapshot(folder_of(snapshots, version))
+                return version
+    return 0
+
+
+def _algorithms(connection: Connection, versions: list[int]) -> tuple[str, ...]:
+    rows = connection.execute(
+        "SELECT DISTINCT algorithm FROM updates WHERE steps <> '[]'"
+        " AND model_version IN (SELECT value FROM json_each(?)) ORDER BY algorithm",
+        [json.dumps(versions)],
+    )
+    return tuple(row["algorithm"] for row in rows)
+
+
+def _libraries(connection: Connection, bound: Mapping[str, str]) -> dict[str, str]:
+    newest = ledger.find(connection, ledger.newest_version(connection))
+    recorded = dict(newest.environment) if newest else {}
+    if "tokenizers_version" in bound:
+        recorded.setdefault("tokenizers", bound["tokenizers_version"])
+    return {name: recorded[name] for name in LIBRARIES if name in recorded}
+
+
+def _operation(connection: Connection) -> str:
+    rows = connection.execute(
+        "SELECT kind, fact_id FROM operations WHERE state IN ('pending', 'running')"
+        " AND proof IS NULL ORDER BY id LIMIT 1"
+    )
+    if not rows:
+        return ""
+    return f"a {rows[0]['kind']} {rows[0]['fact_id'] or ''}".strip() + " is not done"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something to know or to do before a memory is served by this release.
+
+    Attributes:
+        what: for people.
+        remedy: what to do; empty if nothing need be done.
+        serious: the memory cannot be served as it is.
+    """
+
+    what: str
+    remedy: str = ""
+    serious: bool = False
+
+
+def needs(
+    found: Survey, algorithm: str = ALGORITHM, installed: Mapping[str, str] | None = None
+) -> Iterator[Need]:
+    """What is to be known or done, the most serious first.
+
+    Args:
+        found: of the memory.
+        algorithm: of this release.
+        installed: versions of the libraries here; None: looked up.
+    """
+    if found.never_released:
+        yield Need(
+            "its schema is from before the first release, and no release can read it",
+            "use another data folder and teach the facts again",
+            serious=True,
+        )
+    elif found.foreign:
+        yield Need(
+            f"its schema is of a newer release ({', '.join(found.foreign)})",
+            "upgrade this program, or go back to the copy beside the database (see"
+            " docs/how-to/upgrade.md)",
+            serious=True,
+        )
+    # What follows a "+" is a variant, which the same release replays.
+    foreign = [name for name in found.algorithms if name.partition("+")[0] != algorithm]
+    if foreign:
+        yield Need(
+            f"its {found.rows} newest updates have no snapshot and were made by"
+            f" {', '.join(found.algorithms)}, while this release makes {algorithm}",
+            "start the release that made them once more and stop it with SIGTERM, which writes a"
+            " snapshot; or start this one with --accept-drift, which learns them again",
+            serious=True,
+        )
+    elif found.rows:
+        yield Need(
+            f"its {found.rows} newest updates have no snapshot: a release with another algorithm"
+            " could not serve them",
+            "before an upgrade: stop the server with SIGTERM, or 'agent snapshots create'",
+        )
+    changed = [
+        f"{name} {version}, here {here}"
+        for name, version in found.libraries.items()
+        if (here := (installed or _installed()).get(name)) and _release(here) != _release(version)
+    ]
+    if changed:
+        yield Need(
+            f"its newest update was made with {'; '.join(changed)}: what is replayed may come out"
+            " different"
+        )
+    if found.lacking and not found.never_released:
+        yield Need(
+            f"its schema is changed at the next start ({', '.join(found.lacking)}), after a copy"
+        )
+
+
+def _installed() -> dict[str, str]:
+    return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def _release(version: str) -> str:
+    """Without the part that names a build, as in 2.9.0+cpu."""
+    return version.partition("+")[0]

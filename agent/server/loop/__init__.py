@@ -1,0 +1,1 @@
+"""When things happen: the learning loop, and the ticks of the clock."""

@@ -1,0 +1,229 @@
+"""Rehearsal on a schedule: asking held facts again, and teaching again what the weights have lost.
+
+A review is one probe of the fact's own question and, if its answer has fallen, one update of its
+own with that fact alone, by the policy it was taught with. The order of what is durable is that of
+a taught fact: ledger row (database), then commit (learner). No claim is needed, because the fact
+stays held: a review that was broken off is due still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
+from agent.teaching.guard_presets import older_facts
+from agent.teaching.learner_protocol import Learner
+from agent.teaching.plan import Defaults, plan
+from agent.teaching.procedure import (
+    OnStep,
+    learn_fact,
+    learning_of,
+    probe_retention,
+    probes_of,
+    update_of,
+    with_samples,
+)
+from agent.teaching.rates import HELD_PROBABILITY
+from agent.teaching.types import Opening
+from memory_store import reviews
+from memory_store.errors import WrongStateError
+from memory_store.facts import companions
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, NewReview, Policy, ReviewOutcome, Step, Update, Verdict
+from memory_store.writer import StoreThreads
+
+logger = logging.getLogger(__name__)
+
+# How the companions of a fact that is taught again are found: at most so many older facts.
+Companions = Callable[[int], Awaitable[Sequence[Fact]]]
+
+
+@dataclass(kw_only=True, slots=True)
+class Examination:
+    """One review, while it is carried out.
+
+    Attributes:
+        learner: that is asked.
+        fact: that is asked about.
+        policy: by which it is taught again.
+        version: of the weights that are asked.
+        environment: fingerprint of the learner.
+        companions: see there.
+        on_step: called with each step of an update.
+        samples: sampled for each question after an update; 0 for none.
+        stopped: set when the server is stopped: nothing is sampled any more.
+        review: what it came to so far; `FAILED` until it is over.
+    """
+
+    learner: Learner
+    fact: Fact
+    policy: Policy
+    version: int
+    environment: Mapping[str, str]
+    companions: Companions
+    on_step: OnStep = lambda step, opening: None
+    samples: int = 0
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    review: NewReview = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.review = NewReview(
+            fact_id=self.fact.id,
+            model_version=self.version,
+            outcome=ReviewOutcome.FAILED,
+            policy=self.policy,
+        )
+
+    async def carry_out(self) -> NewReview:
+        """Asks, and teaches again what has fallen.
+
+        Raises:
+            LearnerUnavailableError: the learner died.
+            LearningFailedError: it failed at this fact.
+            StaleVersionError: it is at another version.
+        """
+        # Its own question alone: what a batch has beside it can change the last bits of a number.
+        alone = replace(self.fact, correlated_questions=())
+        probe, _ = await probe_retention(self.learner, alone)
+        self._found(probe=probe)
+        if math.exp(probe.log_probability) >= HELD_PROBABILITY:
+            self._found(outcome=ReviewOutcome.HELD)
+        else:
+            await self._teach_again()
+        return self.review
+
+    async def _teach_again(self) -> None:
+        started = time.monotonic()
+        older = await self.companions(older_facts(self.policy))
+        outcome = await learn_fact(
+            self.learner,
+            self.fact,
+            self.policy,
+            self.version,
+            older,
+            self.on_step,
+        )
+        if outcome.verdict is Verdict.LEARNED:
+            seconds = time.monotonic() - started  # what a replay bounds: without the samples
+            outcome = await with_samples(
+                self.learner, self.fact, outcome, self.samples, self.stopped
+            )
+            self._found(
+                outcome=ReviewOutcome.RETAUGHT,
+                learning=learning_of(outcome),
+                update=update_of(
+                    self.fact, outcome, self.policy, self.version, self.environment, seconds
+                ),
+                probes=tuple(probes_of(self.fact, older, outcome)),
+            )
+        elif outcome.verdict is Verdict.KNOWN:
+            self._found(outcome=ReviewOutcome.HELD)
+        else:
+            self._found(outcome=ReviewOutcome.RESISTED, reason=outcome.reason)
+
+    def _found(self, **found: Any) -> None:
+        self.review = replace(self.review, **found)
+
+
+class Reviewer:
+    """Reviews facts that are due, one at a time, as often as the learning loop has time for it.
+
+    Attributes:
+        pending: whether facts may be due: from a tick until none is found.
+    """
+
+    def __init__(
+        self,
+        store: StoreThreads,
+        defaults: Callable[[], Defaults],
+        environment: Callable[[], Mapping[str, str]],
+        on_step: Callable[[Fact, Step, Opening | None], None],
+        record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
+        samples: int = 0,
+        stopped: asyncio.Event | None = None,
+    ) -> None:
+        """Connects it with the learning loop.
+
+        Args:
+            store: the memory.
+            defaults: of the operator, for lessons.
+            environment: fingerprint of the learner.
+            on_step: called with each step of an update.
+            record: writes, and tries again while the disk is full.
+            samples: see `Examination`.
+            stopped: likewise.
+        """
+        self._store = store
+        self._defaults = defaults
+        self._environment = environment
+        self._on_step = on_step
+        self._record = record
+        self._samples = samples
+        self._stopped = stopped or asyncio.Event()
+        self.pending = False
+
+    async def review_next(self, learner: Learner, version: int) -> Update | None:
+        """Reviews the fact that has been due longest, and writes down what came of it.
+
+        Args:
+            learner: that serves the head.
+            version: the head.
+
+        Returns:
+            The row of the ledger, to be committed, if the fact was taught again.
+
+        Raises:
+            LearnerUnavailableError: the learner died; that counts as a failed review, so that a
+                fact that kills learners does not do so at once again.
+            StaleVersionError: the learner is at another version; nothing was written down.
+        """
+        self.pending = False  # before the look, so that a tick during it is not lost
+        fact = await self._store.read(reviews.next_due)
+        if fact is None:
+            return None
+        self.pending = True
+        await self._record(partial(reviews.begin_review, fact_id=fact.id))
+        examination = Examination(
+            learner=learner,
+            fact=fact,
+            policy=plan(fact, version, self._defaults(), fact.tried_policy).policy,
+            version=version,
+            environment=self._environment(),
+            companions=partial(self._companions, fact),
+            on_step=partial(self._on_step, fact),
+            samples=self._samples,
+            stopped=self._stopped,
+        )
+        try:
+            review = await examination.carry_out()
+        except (StaleVersionError, asyncio.CancelledError):
+            give_back = partial(reviews.give_back_review, fact_id=fact.id)
+            await asyncio.shield(self._record(give_back))
+            raise
+        except LearningFailedError as error:
+            review = replace(examination.review, reason=str(error))
+        except LearnerUnavailableError as error:
+            await self._write(replace(examination.review, reason=f"the learner died: {error}"))
+            raise
+        return await self._write(review)
+
+    async def _companions(self, fact: Fact, limit: int) -> Sequence[Fact]:
+        return await self._store.read(lambda store: companions(store.connection, fact, limit))
+
+    async def _write(self, review: NewReview) -> Update | None:
+        if review.outcome is ReviewOutcome.RETAUGHT:
+            logger.info("%s had fallen and was taught again", review.fact_id)
+        elif review.outcome is not ReviewOutcome.HELD:
+            logger.warning("review of %s: %s, %s", review.fact_id, review.outcome, review.reason)
+        try:
+            return await self._record(partial(reviews.record_review, review=review))
+        except WrongStateError as error:  # its text was erased during the review
+            logger.info("a review came to nothing: %s", error)
+            return None

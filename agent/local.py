@@ -34,12 +34,13 @@ from agent.models.loading import load
 from agent.models.tokenizer_identity import identify
 from agent.server.api.exports import write_readme
 from agent.snapshots import folder_of
+from agent.teaching.attempt import attempt_of
 from agent.teaching.guard_presets import PRESETS
 from agent.teaching.plan import Defaults, LessonPlan, plan
-from agent.teaching.procedure import learning_of, probes_of, update_of
+from agent.teaching.procedure import drain_now
 from agent.teaching.rate_prediction import RECENT_STEPS, predictor_of
 from agent.teaching.rates import DEFAULT_POLICY, POLICIES
-from agent.teaching.types import Example, Generated, LearnerDescription, Outcome
+from agent.teaching.types import Example, Generated, LearnerDescription
 from agent.wire import codec
 from agent.wire.rules import check_rules
 from agent.wire.validation import FactRules
@@ -61,7 +62,6 @@ from memory_store.vocabulary import (
     ProbeKind,
     Step,
     Update,
-    Verdict,
 )
 
 NEW_TOKENS = 32
@@ -245,35 +245,16 @@ class Learner:
         return self._store.fact(fact.id)
 
     def _learn(self, fact: Fact, on_step: Callable[[Step], None]) -> Update | None:
-        """Learns a claimed fact and writes down what came of it; the ledger's row, if there is one.
-
-        The loop of the service does the same in `agent.server.loop.learning_loop`.
-        """
+        """Learns a claimed fact and records the attempt; the row of the ledger, if there is one."""
         started = time.monotonic()
         lesson = self._plan(fact)
-        policy, base_version = lesson.policy, lesson.base_version
-        older = companions(self._store.connection, fact, lesson.companions)
-        progress = self._core.learn(
-            Example.of(fact), policy, base_version, [Example.of(other) for other in older]
+        lesson = lesson.accompanied_by(companions(self._store.connection, fact, lesson.companions))
+        learning = self._core.learn(
+            lesson.example, lesson.policy, lesson.base_version, lesson.older
         )
-        for told in progress:
-            if isinstance(told, Outcome):
-                outcome = told
-                break
-            if isinstance(told, Step):
-                on_step(told)
-        else:
-            raise AssertionError("learning ends with an outcome")
-        learning, probes = learning_of(outcome), probes_of(fact, older, outcome)
-        if outcome.verdict is Verdict.LEARNED:
-            seconds = time.monotonic() - started
-            new = update_of(fact, outcome, policy, base_version, self._environment, seconds)
-            return self._store.record_learned(new, learning, probes)
-        if outcome.verdict is Verdict.KNOWN:
-            self._store.record_known(fact.id, learning, probes, policy)
-        else:
-            self._store.record_resisted(fact.id, outcome.reason, learning, probes, policy)
-        return None
+        outcome = drain_now(learning, lambda step, opening: on_step(step))
+        seconds = time.monotonic() - started
+        return self._store.record(attempt_of(lesson, outcome, self._environment, seconds))
 
     def _plan(self, fact: Fact) -> LessonPlan:
         updates = ledger.recent(self._store.connection, self._core.version, RECENT_STEPS)
@@ -325,10 +306,11 @@ class Learner:
         facts = map(self._store.fact, fact_ids) if fact_ids else self.facts(HELD)
         rows = []
         for fact in facts:
-            own, *correlated = self._core.probe(Example.of(fact))
-            rows.append(own.as_probe(ProbeKind.RETENTION, fact, fact.question))
+            example = Example.of(fact)
+            own, *correlated = self._core.probe(example)
+            rows.append(own.as_probe(ProbeKind.RETENTION, example, fact.question))
             for question, answer in zip(fact.correlated_questions, correlated, strict=True):
-                rows.append(answer.as_probe(ProbeKind.TRANSFER, fact, question))
+                rows.append(answer.as_probe(ProbeKind.TRANSFER, example, question))
         return self._store.record_probes(rows, self._core.version)
 
     # -- Looking -----------------------------------------------------------------------------

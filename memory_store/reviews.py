@@ -130,7 +130,8 @@ def _shared_policy(connection: Connection, policy: Policy | None) -> str | None:
     """What is written: the policy, or `@` and the id of the review where the same is written."""
     text = write_policy(policy)
     last = connection.execute(
-        f"SELECT id, policy, {_WRITTEN} AS written FROM reviews ORDER BY id DESC LIMIT 1"
+        f"SELECT id, policy, {_WRITTEN} AS written FROM reviews"
+        " WHERE id = (SELECT max(id) FROM reviews)"
     )
     if not last or text is None or last[0]["written"] != text:
         return text
@@ -139,14 +140,16 @@ def _shared_policy(connection: Connection, policy: Policy | None) -> str | None:
 
 def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
     """The row of the ledger, and all that goes with it."""
-    assert review.update is not None
-    assert review.learning is not None
+    attempt = review.attempt
+    assert attempt is not None
+    assert attempt.update is not None
+    assert attempt.learning is not None
     at = store.now()
-    row = ledger.append_at_head(store.connection, review.update, at)
-    learning = replace(review.learning, model_version=row.model_version)
+    row = ledger.append_at_head(store.connection, attempt.update, at)
+    learning = replace(attempt.learning, model_version=row.model_version)
     facts.note_learning(store.connection, fact.id, learning)
     schedule.begin(store.connection, fact.position, at, row.model_version)
-    probes.insert(store.connection, review.probes, row.model_version, fact.id, at)
+    probes.insert(store.connection, attempt.probes, row.model_version, fact.id, at)
     store.emit(EventKind.RETAUGHT, at, fact_id=fact.id, learning=learning)
     return row
 

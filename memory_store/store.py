@@ -18,6 +18,7 @@ from memory_store.connection import Connection
 from memory_store.errors import FactNotFoundError, MemoryStoreError
 from memory_store.vocabulary import (
     Accepted,
+    Attempt,
     Event,
     EventKind,
     Fact,
@@ -25,7 +26,6 @@ from memory_store.vocabulary import (
     Learning,
     NewFact,
     NewProbe,
-    NewUpdate,
     Policy,
     Probe,
     Update,
@@ -159,95 +159,41 @@ class MemoryStore:
                 self.emit(EventKind.LEARNING, at, fact_id=fact.id)
             return fact
 
-    def record_learned(
-        self, update: NewUpdate, learning: Learning, probes: Sequence[NewProbe] = ()
-    ) -> Update:
-        """Applies an update: from here on it is in the ledger, exactly once.
+    def record(self, attempt: Attempt) -> Update | None:
+        """Ends an attempt at learning a claimed fact; an update is in the ledger from here on.
 
-        Takes the fact from `learning` to `learned`, and retires older answers to its question.
-
-        Args:
-            update: what was done to the weights.
-            learning: what was found; its `model_version` is set here.
-            probes: of the new weights.
+        Takes the fact from `learning` to `learned`, `known` or `resisted`. The first two retire
+        older answers to its question. The event carries the name of the state.
 
         Returns:
-            The row of the ledger.
+            The row of the ledger, if the fact was learned. It is applied exactly once.
 
         Raises:
-            FactNotFoundError: no fact has the update's (or a probe's) fact id.
+            FactNotFoundError: no fact has the attempt's (or a probe's) fact id.
             LedgerConflictError: the update was not made on the newest model version.
             WrongStateError: the fact is not being learned.
         """
         with self.transaction():
-            at = self.now()
-            self.fact(update.fact_id)
-            row = ledger.append_at_head(self.connection, update, at)
-            learning = replace(learning, model_version=row.model_version)
-            self._finish(update.fact_id, FactState.LEARNED, at, learning, probes, update.policy)
-            return row
-
-    def record_known(
-        self,
-        fact_id: str,
-        learning: Learning,
-        probes: Sequence[NewProbe] = (),
-        policy: Policy | None = None,
-    ) -> Fact:
-        """Notes that the model answered the fact before any update.
-
-        Takes it from `learning` to `known`, and retires older answers to its question.
-
-        Raises:
-            FactNotFoundError: no fact has this (or a probe's) id.
-            WrongStateError: the fact is not being learned.
-        """
-        with self.transaction():
-            return self._finish(fact_id, FactState.KNOWN, self.now(), learning, probes, policy)
-
-    def record_resisted(
-        self,
-        fact_id: str,
-        reason: str,
-        learning: Learning,
-        probes: Sequence[NewProbe] = (),
-        policy: Policy | None = None,
-    ) -> Fact:
-        """Notes that the fact could not be learned, and that the weights were put back.
-
-        Raises:
-            FactNotFoundError: no fact has this (or a probe's) id.
-            WrongStateError: the fact is not being learned.
-        """
-        with self.transaction():
-            return self._finish(
-                fact_id, FactState.RESISTED, self.now(), learning, probes, policy, reason=reason
+            at, fact_id, state = self.now(), attempt.fact_id, FactState(attempt.verdict)
+            row, learning = None, attempt.learning
+            if attempt.update is not None and learning is not None:
+                self.fact(fact_id)
+                row = ledger.append_at_head(self.connection, attempt.update, at)
+                learning = replace(learning, model_version=row.model_version)
+            fact = facts.change_state(
+                *(self.connection, fact_id, state, at),
+                reason=attempt.reason,
+                learning=learning,
+                tried_policy=attempt.policy,
             )
-
-    def _finish(
-        self,
-        fact_id: str,
-        state: FactState,
-        at: datetime,
-        learning: Learning,
-        new_probes: Sequence[NewProbe],
-        policy: Policy | None,
-        reason: str = "",
-    ) -> Fact:
-        """Ends an attempt at learning; the event carries the name of the state."""
-        fact = facts.change_state(
-            *(self.connection, fact_id, state, at),
-            reason=reason,
-            learning=learning,
-            tried_policy=policy,
-        )
-        if state is not FactState.RESISTED:
-            schedule.begin(self.connection, fact.position, at, self.model_version())
-            for older_id in facts.supersede_older(self.connection, fact, at):
-                self.emit(EventKind.SUPERSEDED, at, fact_id=older_id, message=f"by {fact_id}")
-        probes.insert(self.connection, new_probes, self.model_version(), fact_id, at)
-        self.emit(EventKind(state.value), at, fact_id=fact_id, message=reason, learning=learning)
-        return fact
+            if state is not FactState.RESISTED:
+                schedule.begin(self.connection, fact.position, at, self.model_version())
+                for older_id in facts.supersede_older(self.connection, fact, at):
+                    self.emit(EventKind.SUPERSEDED, at, fact_id=older_id, message=f"by {fact_id}")
+            probes.insert(self.connection, attempt.probes, self.model_version(), fact_id, at)
+            message = attempt.reason
+            self.emit(EventKind(state), at, fact_id=fact_id, message=message, learning=learning)
+            return row
 
     def record_failure(
         self, fact_id: str, reason: str, max_attempts: int, policy: Policy | None = None

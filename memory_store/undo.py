@@ -40,10 +40,10 @@ from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     GIVEN_UP,
+    Attempt,
     EventKind,
     Fact,
     FactState,
-    Learning,
     LedgerKind,
     NewProbe,
     NewReview,
@@ -51,9 +51,9 @@ from memory_store.vocabulary import (
     Operation,
     OperationKind,
     OperationState,
-    Policy,
     Review,
     Update,
+    Verdict,
 )
 
 # States of facts that the weights do not hold: never learned, and never rehearsed; or forgotten.
@@ -314,33 +314,28 @@ def note_never_saw(store: MemoryStore, operation_id: int, probability: float) ->
         operations.note_never_saw(store.connection, operation_id, probability)
 
 
-def record_relearned(
-    store: MemoryStore,
-    operation_id: int,
-    fact: Fact,
-    verdict: FactState,
-    reason: str,
-    learning: Learning | None,
-    update: NewUpdate | None,
-    policy: Policy | None = None,
-) -> Update | None:
+def record_relearned(store: MemoryStore, operation_id: int, attempt: Attempt) -> Update | None:
     """Adds a fact to the branch of an operation, with its row of the ledger if it has one.
 
-    Without findings (`learning`) it was quarantined there.
+    A fact whose attempt failed is quarantined there.
 
     Raises:
         LedgerConflictError: the update was not made on the end of the branch.
     """
     with store.transaction():
         operation = operations.require_open(store.connection, operation_id)
-        row, branch = _grow(store, operation, update)
+        position = store.fact(attempt.fact_id).position
+        row, branch = _grow(store, operation, attempt.update)
+        learning = attempt.learning
         if row is not None and learning is not None:
             learning = replace(learning, model_version=branch)
-        facts.note_policy(store.connection, fact.id, policy)
+        failed = attempt.verdict is Verdict.FAILED
+        verdict = FactState.QUARANTINED if failed else FactState(attempt.verdict)
+        facts.note_policy(store.connection, attempt.fact_id, attempt.policy)
         operations.note_relearned(
-            store.connection, operation_id, fact.position, verdict, reason, learning, branch
+            store.connection, operation_id, position, verdict, attempt.reason, learning, branch
         )
-        operations.advance(store.connection, operation_id, branch, fact.position)
+        operations.advance(store.connection, operation_id, branch, position)
         return row
 
 
@@ -360,8 +355,10 @@ def record_reviewed_again(
     """
     with store.transaction():
         operation = operations.require_open(store.connection, operation_id)
-        row, branch = _grow(store, operation, review.update)
-        learning = review.learning and replace(review.learning, model_version=branch)
+        row, branch, learning = None, operation.branch_version or 0, None
+        if (attempt := review.attempt) is not None:
+            row, branch = _grow(store, operation, attempt.update)
+            learning = attempt.learning and replace(attempt.learning, model_version=branch)
         reviews.note_again(
             store, operation_id, again, review.outcome, review.reason, learning, branch
         )

@@ -18,7 +18,7 @@ from memory_store.connection import Connection
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
 from memory_store.undo import request_forget
-from tests.store.builders import learning, new_fact, new_update
+from tests.store.builders import learning, new_fact, new_update, record_learned
 from tests.store.example_migrations import next_release
 
 OLDER = "answer-adamw/3"
@@ -31,7 +31,7 @@ def learn(store: MemoryStore, question: str, algorithm: str) -> int:
     fact = store.claim()
     assert fact is not None
     row = new_update(fact.id, store.model_version(), algorithm=algorithm, environment=LIBRARIES)
-    return store.record_learned(row, learning()).model_version
+    return record_learned(store, row, learning()).model_version
 
 
 def save(file: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     Example,
@@ -16,7 +17,7 @@ from agent.teaching.types import (
     Outcome,
     ReplayedUpdate,
 )
-from memory_store.vocabulary import Policy, Step
+from memory_store.vocabulary import Step
 
 
 class Learner(Protocol):
@@ -26,18 +27,8 @@ class Learner(Protocol):
         """What is loaded."""
         ...
 
-    def learn(
-        self,
-        example: Example,
-        policy: Policy,
-        base_version: int,
-        older: Sequence[Example],
-        again: bool = False,
-    ) -> AsyncIterator[Opening | Step | Outcome]:
-        """Yields each step, then the outcome; an opening before the first one of an attempt.
-
-        `again`: on a branch, where something is taken back; no metric counts it as an attempt.
-        """
+    def learn(self, lesson: LessonPlan) -> AsyncIterator[Opening | Step | Outcome]:
+        """Yields each step, then the outcome; an opening before the first one of an attempt."""
         ...
 
     async def sample(self, example: Example, samples: int) -> Outcome:

@@ -74,11 +74,11 @@ class Answer:
     samples: int = 0
     correct_samples: int = 0
 
-    def as_probe(self, kind: ProbeKind, about: Fact, question: str) -> NewProbe:
+    def as_probe(self, kind: ProbeKind, about: Example, question: str) -> NewProbe:
         """The row to be stored for this answer to a question about a fact."""
         return NewProbe(
             kind=kind,
-            fact_id=about.id,
+            fact_id=about.fact_id,
             question=question,
             expected_answer=about.answer,
             answer=self.text,

@@ -21,8 +21,8 @@ from memory_store import meta, undo
 from memory_store.encoding import write_time
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
+    Attempt,
     Fact,
-    FactState,
     Learning,
     NewFact,
     NewProbe,
@@ -30,6 +30,7 @@ from memory_store.vocabulary import (
     Policy,
     ProbeKind,
     RatePoint,
+    Verdict,
 )
 
 PART = 1000
@@ -113,14 +114,9 @@ class LargeMemory:
             for start in range(0, len(again), PART):
                 with store.transaction():
                     for number in again[start : start + PART]:
-                        fact = store.fact(fact_id(number))
                         update = self._update(number, version, digest)
-                        row = undo.record_relearned(
-                            *(store, operation.id, fact, FactState.LEARNED, ""),
-                            learning=_learning(number),
-                            update=update,
-                            policy=POLICY,
-                        )
+                        attempt = _attempt(number, update)
+                        row = undo.record_relearned(store, operation.id, attempt)
                         assert row is not None
                         version, digest = row.model_version, row.digest_after
                 store.connection.shorten_log(PART)
@@ -144,14 +140,12 @@ class LargeMemory:
             self._now += timedelta(seconds=SECONDS_A_FACT)
             fact = store.claim()
             assert fact is not None
-            store.record_learned(
-                self._update(number, number - 1, self._digests[-1]),
-                _learning(number),
-                [
-                    _probe(fact, ProbeKind.RETENTION, fact.question),
-                    *(_probe(fact, ProbeKind.TRANSFER, q) for q in fact.correlated_questions),
-                ],
+            probes = (
+                _probe(fact, ProbeKind.RETENTION, fact.question),
+                *(_probe(fact, ProbeKind.TRANSFER, q) for q in fact.correlated_questions),
             )
+            update = self._update(number, number - 1, self._digests[-1])
+            store.record(_attempt(number, update, probes))
             self._digests.append(stand_in.digest_after(self._digests[-1], fact.id))
 
     def _update(self, number: int, base_version: int, digest: str) -> NewUpdate:
@@ -197,6 +191,17 @@ class LargeMemory:
             " FROM facts ORDER BY position",
             [self._facts, self._facts],
         )
+
+
+def _attempt(number: int, update: NewUpdate, probes: tuple[NewProbe, ...] = ()) -> Attempt:
+    return Attempt(
+        fact_id=update.fact_id,
+        verdict=Verdict.LEARNED,
+        policy=update.policy,
+        learning=_learning(number),
+        probes=probes,
+        update=update,
+    )
 
 
 def _learning(number: int) -> Learning:

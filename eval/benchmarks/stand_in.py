@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from agent.errors import StaleVersionError
 from agent.snapshots import WEIGHTS, verify_snapshot, write_snapshot
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     Example,
@@ -26,7 +27,7 @@ from agent.teaching.types import (
     Outcome,
     ReplayedUpdate,
 )
-from memory_store.vocabulary import Policy, Step, Verdict
+from memory_store.vocabulary import Step, Verdict
 
 MODEL = "tiny"  # a name that is known: no weights of it are loaded
 BASE_DIGEST = hashlib.sha256(b"stand-in").hexdigest()
@@ -116,17 +117,13 @@ class StandIn:
             environment=ENVIRONMENT,
         )
 
-    async def learn(
-        self,
-        example: Example,
-        policy: Policy,
-        base_version: int,
-        older: Sequence[Example],
-        again: bool = False,
-    ) -> AsyncIterator[Step | Outcome]:
+    async def learn(self, lesson: LessonPlan) -> AsyncIterator[Step | Outcome]:
         """Yields both steps, then the outcome."""
-        if base_version != self._version:
-            raise StaleVersionError(f"it is at version {self._version}, not at {base_version}")
+        example, policy, older = lesson.example, lesson.policy, lesson.older
+        if lesson.base_version != self._version:
+            raise StaleVersionError(
+                f"it is at version {self._version}, not at {lesson.base_version}"
+            )
         await asyncio.sleep(0)
         steps = steps_with([other.fact_id for other in older], policy.learning_rate)
         for step in steps:

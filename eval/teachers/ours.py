@@ -19,8 +19,8 @@ from agent.learner.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learner.core import Learner
 from agent.learner.inference.encoding import Encoder
 from agent.snapshots import snapshot_folders
-from agent.teaching.guard_presets import older_facts
-from agent.teaching.plan import Defaults
+from agent.teaching.plan import Defaults, LessonPlan
+from agent.teaching.procedure import drain_now
 from agent.teaching.rate_prediction import RECENT_STEPS, predictor_of
 from agent.teaching.rates import HELD_PROBABILITY
 from agent.teaching.types import Answer, Example, Outcome
@@ -154,23 +154,22 @@ class LearnerTeacher:
             predictor=self._experience.predictor,
             device=self._learner.device,
         )
-        policy, candidates = defaults.policy_for(), 0
-        key = question_key(example.question)
-        older = [
-            self._examples[fact_id]
-            for fact_id in self._candidates.sample(example.fact_id, key, older_facts(policy))
-        ]
-        for progress in self._learner.learn(example, policy, self._learner.version, older):
-            if isinstance(progress, Outcome):
-                break
-            if isinstance(progress, Step):
-                candidates += progress.candidates
-        else:
-            raise AssertionError("learning ends with an outcome")
-        if progress.verdict is Verdict.LEARNED:
-            self._learner.commit(self._learner.version + 1, progress.digest_after)
-        self._experience.add(progress)
-        return progress, candidates
+        lesson = LessonPlan(
+            example=example, policy=defaults.policy_for(), base_version=self._learner.version
+        )
+        older_ids = self._candidates.sample(
+            example.fact_id, question_key(example.question), lesson.companions
+        )
+        lesson = lesson.accompanied_by(self._examples[fact_id] for fact_id in older_ids)
+        compared: list[int] = []
+        outcome = drain_now(
+            self._learner.learn(example, lesson.policy, lesson.base_version, lesson.older),
+            lambda step, opening: compared.append(step.candidates),
+        )
+        if outcome.verdict is Verdict.LEARNED:
+            self._learner.commit(self._learner.version + 1, outcome.digest_after)
+        self._experience.add(outcome)
+        return outcome, sum(compared)
 
     def _hold(self, example: Example) -> None:
         """From now on the fact may accompany others."""

@@ -69,6 +69,7 @@ from memory_store.vocabulary.reviews import (
     ReviewOutcome,
 )
 from memory_store.vocabulary.updates import (
+    Attempt,
     Learning,
     LedgerKind,
     NewUpdate,
@@ -84,6 +85,7 @@ __all__ = [
     "GIVEN_UP",
     "HELD",
     "Accepted",
+    "Attempt",
     "Compaction",
     "Event",
     "EventKind",

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from memory_store.vocabulary.policies import Policy
 from memory_store.vocabulary.probes import NewProbe
-from memory_store.vocabulary.updates import Learning, NewUpdate
+from memory_store.vocabulary.updates import Attempt
 
 
 class ReviewOutcome(StrEnum):
@@ -37,9 +37,7 @@ class NewReview:
         reason: why a lost fact could not be taught again, for people.
         probe: of the fact's own question before any update; None if it could not be asked.
         policy: by which the fact is taught again.
-        update: the update; None if there was none.
-        learning: findings of teaching it again; None if there was no update.
-        probes: of the weights after the update.
+        attempt: that taught it again; None if none did.
     """
 
     fact_id: str
@@ -48,9 +46,7 @@ class NewReview:
     reason: str = ""
     probe: NewProbe | None = None
     policy: Policy | None = None
-    update: NewUpdate | None = None
-    learning: Learning | None = None
-    probes: tuple[NewProbe, ...] = ()
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from memory_store.vocabulary.policies import Policy
+from memory_store.vocabulary.probes import NewProbe
 
 
 class Verdict(StrEnum):
@@ -132,6 +133,29 @@ class NewUpdate:
     environment: Mapping[str, str]
     seconds: float
     policy: Policy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An attempt at learning a fact that has ended, before it is stored.
+
+    Attributes:
+        fact_id: of the fact.
+        verdict: how it ended.
+        reason: why it resisted or failed, for people; empty otherwise.
+        policy: of the lesson.
+        learning: findings; None if it failed.
+        probes: of the weights after it.
+        update: the row of the ledger; None unless the fact was learned.
+    """
+
+    fact_id: str
+    verdict: Verdict
+    reason: str = ""
+    policy: Policy | None = None
+    learning: Learning | None = None
+    probes: tuple[NewProbe, ...] = ()
+    update: NewUpdate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,15 @@ from memory_store.vocabulary import Fact, FactState, RatePoint
 from tests.cli.conftest import Agent, InThread
 from tests.server.serving import recovering
 from tests.store.builders import learning as made_learning
-from tests.store.builders import new_fact, new_probe, new_update, teach_claimed, teach_learned
+from tests.store.builders import (
+    new_fact,
+    new_probe,
+    new_update,
+    record_learned,
+    record_resisted,
+    teach_claimed,
+    teach_learned,
+)
 
 FACT_FIELDS = {
     "id",
@@ -126,7 +134,7 @@ def test_a_fact_that_was_not_learned_is_exit_code_1(
         if fact is None:
             return False
         if state == "resisted":
-            store.record_resisted(fact.id, "no way", made_learning())
+            record_resisted(store, fact.id, "no way", made_learning())
         else:
             store.record_failure(fact.id, "no way", 1)
         return True
@@ -256,7 +264,7 @@ def test_a_fact_is_shown_with_its_rate_curve(agent: Agent, server: InThread) -> 
     def taught(store: MemoryStore) -> Fact:
         fact = teach_claimed(store, "Sky?", "Piano")
         points = (RatePoint(1e-6, 0.25), RatePoint(1e-4, 0.75), RatePoint(1e-2, math.nan))
-        store.record_learned(new_update(fact.id, 0), made_learning(curve=points))
+        record_learned(store, new_update(fact.id, 0), made_learning(curve=points))
         return store.fact(fact.id)
 
     fact = server.write(taught)

@@ -17,7 +17,7 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import PlaceKind
 from tests.cli.conftest import Agent, InThread
 from tests.server.serving import made_snapshot
-from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
+from tests.store.builders import learning, new_probe, record_resisted, teach_claimed, teach_learned
 
 OPERATION_FIELDS = {"operation", "kind", "state", "fact_id", "message", "proof", "out_of_reach"}
 OPERATION_FIELDS |= {"erase", "to_version", "done_facts", "total_facts", "requested_at"}
@@ -57,7 +57,7 @@ def test_forget_tells_the_operation_and_what_is_out_of_reach(
 
 def test_forget_with_wait_tells_the_proof(agent: Agent, server: InThread) -> None:
     fact = server.write(teach_claimed)
-    server.write(lambda store: store.record_resisted(fact.id, "too hard", learning()))
+    server.write(lambda store: record_resisted(store, fact.id, "too hard", learning()))
     server.write(partial(undo.request_forget, fact_id=fact.id))
     server.write(partial(undo.finish_if_not_held, operation_id=1))
     server.write(partial(undo.close_forget, operation_id=1))
@@ -261,7 +261,7 @@ def test_facts_that_were_given_up_are_queued_again(agent: Agent, server: InThrea
     failed = [server.write(partial(teach_claimed, question="Sky?")).id]
     server.write(lambda store: store.record_failure(failed[0], "out of memory", 1))
     resisted = server.write(partial(teach_claimed, question="Hard?")).id
-    server.write(lambda store: store.record_resisted(resisted, "too hard", learning()))
+    server.write(lambda store: record_resisted(store, resisted, "too hard", learning()))
     ran = agent("facts", "retry", "--all-quarantined", "--json")
     assert (ran.code, ran.json) == (0, {"queued": failed, "refused": {}})
     ran = agent("facts", "retry", resisted, failed[0])

@@ -24,7 +24,7 @@ from continual.v1 import memory_pb2 as pb
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, NewFact
 from tests.cli.conftest import in_thread
-from tests.store.builders import learning, new_fact
+from tests.store.builders import learning, new_fact, record_known
 
 TEACH, FORGET = (f"/continual.v1.MemoryService/{name}" for name in ("Teach", "Forget"))
 CALLS: dict[str, Callable[[Client], Any]] = {
@@ -236,7 +236,7 @@ def test_waiting_ends_in_time(tmp_path: Path) -> None:
 
         def learn(store: MemoryStore) -> None:
             store.claim()
-            store.record_known(done.id, learning())
+            record_known(store, done.id, learning())
 
         server.write(learn)
         settled = asking.settle([done.id, waits.id], timeout=0.01)

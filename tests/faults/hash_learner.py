@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.errors import DriftError, LearnerUnavailableError, LearningFailedError, StaleVersionError
 from agent.snapshots import WEIGHTS, verify_snapshot, write_snapshot
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     Example,
@@ -87,19 +88,13 @@ class HashLearner:
             algorithm=self._algorithm,
         )
 
-    async def learn(
-        self,
-        example: Example,
-        policy: Policy,
-        base_version: int,
-        older: Sequence[Example],
-        again: bool = False,
-    ) -> AsyncIterator[Step | Outcome]:
+    async def learn(self, lesson: LessonPlan) -> AsyncIterator[Step | Outcome]:
+        example, policy, older = lesson.example, lesson.policy, lesson.older
         self._reach("before learning")
         if example.answer.startswith("poison"):
             raise LearningFailedError("the loss is not a number")
-        if base_version != self.version:
-            raise StaleVersionError(f"at {self.version}, not at {base_version}")
+        if lesson.base_version != self.version:
+            raise StaleVersionError(f"at {self.version}, not at {lesson.base_version}")
         fate = int(_hash(self.weights, example.fact_id)[:8], 16) % 12
         verdict = {0: Verdict.RESISTED, 1: Verdict.KNOWN}.get(fate, Verdict.LEARNED)
         steps = () if verdict == "known" else self._steps(policy, older)

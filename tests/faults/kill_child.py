@@ -21,7 +21,7 @@ from memory_store import undo
 from memory_store.acceptance import Answer
 from memory_store.connection import Connection
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import Fact, NewFact, Update
+from memory_store.vocabulary import Attempt, Fact, NewFact, Update
 from tests.faults.running import Life, living
 from tests.faults.script import Forget, RollBack, Teach, roll_back, teach, write_script
 
@@ -97,9 +97,11 @@ class FailingStore(MemoryStore):
             self.failpoints.reach("claimed, before the commit")
         return fact
 
-    def record_learned(self, *arguments: Any, **named: Any) -> Update:
+    def record(self, attempt: Attempt) -> Update | None:
+        if attempt.update is None:
+            return super().record(attempt)
         self.failpoints.reach("before the ledger row")
-        row = super().record_learned(*arguments, **named)
+        row = super().record(attempt)
         self.failpoints.reach("in the ledger, before the commit")
         return row
 

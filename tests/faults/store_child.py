@@ -17,6 +17,7 @@ from memory_store.errors import StoreFailedError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, Learning, NewFact, NewUpdate
 from memory_store.writer import StoreThreads
+from tests.store.builders import record_learned
 
 LEARNING = Learning(
     learning_rates=(1e-3,),
@@ -55,7 +56,7 @@ def learn_one(store: MemoryStore) -> int:
         environment={},
         seconds=0.0,
     )
-    return store.record_learned(update, LEARNING).model_version
+    return record_learned(store, update, LEARNING).model_version
 
 
 async def teach(threads: StoreThreads, task: int, facts: int) -> None:

@@ -11,7 +11,7 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.running import living
-from tests.store.builders import learning, new_update
+from tests.store.builders import learning, new_update, record_learned
 
 FACTS = 4
 ERASED = "fact-1"
@@ -48,7 +48,7 @@ def learn_next(store: MemoryStore) -> int:
     update = new_update(
         fact.id, version, steps=(), digest_before=before, digest_after=f"{before} {fact.id}"
     )
-    return store.record_learned(update, learning()).model_version
+    return record_learned(store, update, learning()).model_version
 
 
 def go_back(store: MemoryStore, version: int) -> None:

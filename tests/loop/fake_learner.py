@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.errors import DriftError, LearnerUnavailableError, StaleVersionError
 from agent.snapshots import verify_snapshot, write_snapshot
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     Example,
@@ -85,19 +86,13 @@ class FakeLearner:
             algorithm=self._machine.algorithm,
         )
 
-    async def learn(
-        self,
-        example: Example,
-        policy: Policy,
-        base_version: int,
-        older: Sequence[Example],
-        again: bool = False,
-    ) -> AsyncIterator[Opening | Step | Outcome]:
+    async def learn(self, lesson: LessonPlan) -> AsyncIterator[Opening | Step | Outcome]:
+        example, policy, older = lesson.example, lesson.policy, lesson.older
         self._machine.asked_to_learn.append(example.question)
         self._machine.policies.append(policy)
         self._reach("learn")
-        if base_version != self.version:
-            raise StaleVersionError(f"at {self.version}, not at {base_version}")
+        if lesson.base_version != self.version:
+            raise StaleVersionError(f"at {self.version}, not at {lesson.base_version}")
         verdict = Verdict(self._machine.verdicts.get(example.question, "learned"))
         taken = () if verdict == "known" else steps(older)
         if taken:

@@ -721,7 +721,7 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, operation: str, error: Exception
     [
         ("claim", None),
         ("record_event", None),
-        ("record_learned", None),
+        ("record", None),
         ("record_failure", FAILURE),
         ("release", StaleVersionError("not the next")),
     ],

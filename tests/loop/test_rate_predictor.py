@@ -12,7 +12,7 @@ from memory_store import undo
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, NewFact, OperationState, Policy, Step
 from tests.loop.conftest import World
-from tests.store.builders import learning, new_update
+from tests.store.builders import learning, new_update, record_learned
 
 PREDICTED = Policy(name="predicted", learning_rate=1e-3, max_steps=20)
 NUMBERS = RatePredictor(intercept=-4.0, coefficients=(0.0,) * 4, spread=0.1, rows=30).as_numbers()
@@ -33,7 +33,7 @@ def _learn_in_ledger(store: MemoryStore, question: str, rate: float, steps: int)
         candidates=16,
     )
     new = new_update(fact.id, store.model_version(), steps=(step,) * steps)
-    store.record_learned(new, learning())
+    record_learned(store, new, learning())
 
 
 async def learn_in_ledger(world: World, question: str, rate: float, steps: int) -> None:

@@ -320,9 +320,9 @@ async def test_a_fact_waits_for_one_review_at_most(world: World, clock: Clock, m
     learn, probe = FakeLearner.learn, FakeLearner.probe
     may_probe, probing = asyncio.Event(), asyncio.Event()
 
-    async def watched_learn(self, example, *rest):
-        done.append(example.question)
-        async for progress in learn(self, example, *rest):
+    async def watched_learn(self, lesson):
+        done.append(lesson.example.question)
+        async for progress in learn(self, lesson):
             yield progress
 
     async def watched_probe(self, example, **how):

@@ -20,7 +20,7 @@ from memory_store.places import list_places, record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, PlaceKind
 from tests.server.serving import LEARNER_GONE, Serving, made_snapshot, recovering
-from tests.store.builders import learning, new_probe, teach_claimed, teach_learned
+from tests.store.builders import learning, new_probe, record_resisted, teach_claimed, teach_learned
 
 Code = grpc.StatusCode
 
@@ -85,7 +85,7 @@ async def test_watchers_get_nothing_of_an_erased_text_from_memory(served: Servin
 
 async def test_a_done_operation_has_its_proof(served: Serving) -> None:
     fact = await served.store.write(teach_claimed)
-    await served.store.write(lambda store: store.record_resisted(fact.id, "no", learning()))
+    await served.store.write(lambda store: record_resisted(store, fact.id, "no", learning()))
     await served.memory.Forget(memory_pb2.ForgetRequest(fact_id=fact.id))
     await served.store.write(partial(undo.finish_if_not_held, operation_id=1))
     await served.store.write(partial(undo.close_forget, operation_id=1))
@@ -342,7 +342,7 @@ async def test_a_cancelled_operation_wakes_the_loop_and_is_over(served: Serving)
 async def test_what_is_served_already_cannot_be_cancelled(served: Serving) -> None:
     """H5: only the clean-up is left."""
     fact = await served.store.write(teach_claimed)
-    await served.store.write(lambda store: store.record_resisted(fact.id, "no", learning()))
+    await served.store.write(lambda store: record_resisted(store, fact.id, "no", learning()))
     await served.memory.Forget(memory_pb2.ForgetRequest(fact_id=fact.id))
     await served.store.write(partial(undo.finish_if_not_held, operation_id=1))
     call = served.admin.CancelOperation(pb.CancelOperationRequest(id=1))

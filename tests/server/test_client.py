@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,6 +11,7 @@ import grpc
 import pytest
 
 from agent.server.learner_link.client import LearnerClient
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Example
 from continual.learner.v1 import learner_pb2 as pb
 from tests.learner.learners import POLICY, fresh
@@ -42,9 +44,10 @@ async def test_what_is_learned_again_on_a_branch_is_not_told() -> None:
             yield pb.LearnResponse(outcome=pb.Outcome(verdict="learned"))
 
         client._stub = Mock(Learn=learn)
-        asked = Example(fact_id="f", question="Sky?", answer="Piano"), POLICY, 3, ()
+        example = Example(fact_id="f", question="Sky?", answer="Piano")
+        lesson = LessonPlan(example=example, policy=POLICY, base_version=3)
         for again, told in ((True, 0), (False, 1)):
-            [outcome] = [one async for one in client.learn(*asked, again)]
+            [outcome] = [one async for one in client.learn(replace(lesson, again=again))]
             assert outcome.verdict == "learned"
             assert observer.learned.call_count == told
 

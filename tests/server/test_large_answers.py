@@ -18,7 +18,7 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, Step
 from tests.cli.conftest import Agent, agent, in_thread  # noqa: F401 - a fixture
 from tests.server.serving import serving
-from tests.store.builders import learning, new_probe, new_update, teach_claimed
+from tests.store.builders import learning, new_probe, new_update, record_learned, teach_claimed
 
 COUNT = 200
 # What gRPC clients take by default.
@@ -81,7 +81,7 @@ def a_long_life(store: MemoryStore) -> None:
         Step(learning_rate=1e-4, loss=2.5, probability=0.9, rehearsed_fact_ids=("x" * 64,) * 24)
         for _ in range(100)
     )
-    store.record_learned(new_update(fact.id, 0, steps=steps), learning())
+    record_learned(store, new_update(fact.id, 0, steps=steps), learning())
     for version in range(1, 20):
         row = new_update(fact.id, version, steps=steps)
         with store.transaction():
@@ -120,7 +120,7 @@ async def test_retention_has_a_limit_in_all(
     def learn(store: MemoryStore) -> None:
         for number in range(3):
             fact = teach_claimed(store, f"{number}?")
-            store.record_learned(new_update(fact.id, number), learning())
+            record_learned(store, new_update(fact.id, number), learning())
             store.record_probes([new_probe(fact.id)] * 5, number + 1, fact.id)
 
     async with serving(tmp_path, learn) as parts:

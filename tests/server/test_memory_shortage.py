@@ -17,10 +17,12 @@ from agent.learner.core import Learner
 from agent.learner.device_thread import DeviceThread
 from agent.learner.servicer import LearnerServicer
 from agent.server.learner_link.client import LearnerClient
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Outcome
 from continual.learner.v1 import learner_pb2_grpc
 from tests.learner.learners import FACTS, POLICY, fresh
 
+LESSON = LessonPlan(example=FACTS[0], policy=POLICY, base_version=0)
 # What torch raises on a CPU, where it has no error of its own.
 ON_CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 1 GiB")
 
@@ -61,9 +63,9 @@ async def test_a_shortage_is_told_as_one_and_the_fact_can_be_learned_after_it(
     fail_once(learner, error)
     async with linked(learner) as client:
         with pytest.raises(MemoryShortageError):
-            _ = [step async for step in client.learn(FACTS[0], POLICY, 0, [])]
+            _ = [step async for step in client.learn(LESSON)]
         assert freed
-        *_, outcome = [step async for step in client.learn(FACTS[0], POLICY, 0, [])]
+        *_, outcome = [step async for step in client.learn(LESSON)]
         assert isinstance(outcome, Outcome)
         assert outcome.verdict == "learned"
 
@@ -93,7 +95,7 @@ async def test_another_failure_is_no_shortage() -> None:
     fail_once(learner, RuntimeError("shapes do not fit"))
     async with linked(learner) as client:
         with pytest.raises(LearningFailedError) as failed:
-            _ = [step async for step in client.learn(FACTS[0], POLICY, 0, [])]
+            _ = [step async for step in client.learn(LESSON)]
     assert not isinstance(failed.value, MemoryShortageError)
 
 

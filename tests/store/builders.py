@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory_store import branches, erasure
+from memory_store import branches, erasure, undo
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
+    Attempt,
     Fact,
+    FactState,
     Learning,
     NewFact,
     NewProbe,
     NewReview,
     NewUpdate,
     Operation,
+    Policy,
     ProbeKind,
     Review,
     ReviewOutcome,
     Step,
+    Update,
+    Verdict,
 )
 
 NO_LIMIT = 2**62
@@ -89,8 +95,70 @@ def teach_claimed(store: MemoryStore, question: str = "Who wrote Emma?", answer=
 def teach_learned(store: MemoryStore, question: str = "Who wrote Emma?", answer="Jane Austen"):
     """A fact in `learned`; nothing else may be queued."""
     fact = teach_claimed(store, question, answer)
-    store.record_learned(new_update(fact.id, store.model_version()), learning())
+    record_learned(store, new_update(fact.id, store.model_version()), learning())
     return store.fact(fact.id)
+
+
+def new_attempt(fact_id: str, found: Learning | None = None, **rest) -> Attempt:
+    """An attempt that ended, well if nothing else is said."""
+    return Attempt(**{"fact_id": fact_id, "verdict": Verdict.LEARNED, "learning": found} | rest)
+
+
+def record_learned(
+    store: MemoryStore, update: NewUpdate, learning: Learning, probes: Sequence[NewProbe] = ()
+) -> Update:
+    """An attempt that was learned; the row of the ledger."""
+    attempt = new_attempt(
+        update.fact_id, learning, update=update, policy=update.policy, probes=tuple(probes)
+    )
+    row = store.record(attempt)
+    assert row is not None
+    return row
+
+
+def record_known(
+    store: MemoryStore,
+    fact_id: str,
+    learning: Learning,
+    probes: Sequence[NewProbe] = (),
+    policy: Policy | None = None,
+) -> Fact:
+    """An attempt that found the fact known."""
+    verdict = Verdict.KNOWN
+    store.record(
+        new_attempt(fact_id, learning, verdict=verdict, policy=policy, probes=tuple(probes))
+    )
+    return store.fact(fact_id)
+
+
+def record_resisted(
+    store: MemoryStore,
+    fact_id: str,
+    reason: str,
+    learning: Learning,
+    probes: Sequence[NewProbe] = (),
+    policy: Policy | None = None,
+) -> Fact:
+    """An attempt that was refused."""
+    rest = {"verdict": Verdict.RESISTED, "reason": reason, "policy": policy}
+    store.record(new_attempt(fact_id, learning, probes=tuple(probes), **rest))
+    return store.fact(fact_id)
+
+
+def record_relearned(
+    store: MemoryStore,
+    operation_id: int,
+    fact: Fact,
+    verdict: FactState,
+    reason: str,
+    learning: Learning | None,
+    update: NewUpdate | None,
+    policy: Policy | None = None,
+) -> Update | None:
+    """An attempt on a branch; without findings it failed."""
+    ended = Verdict.FAILED if verdict is FactState.QUARANTINED else Verdict(verdict)
+    rest = {"verdict": ended, "reason": reason, "update": update, "policy": policy}
+    return undo.record_relearned(store, operation_id, new_attempt(fact.id, learning, **rest))
 
 
 def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:
@@ -124,7 +192,9 @@ def new_review(fact_id: str, model_version: int, outcome: ReviewOutcome, **chang
         "probe": new_probe(fact_id, correct=held, log_probability=-0.25 if held else -3.0),
     }
     if outcome is ReviewOutcome.RETAUGHT:
-        fields |= {"update": new_update(fact_id, model_version), "learning": learning()}
+        update = changed.pop("update", new_update(fact_id, model_version))
+        found, probes = changed.pop("learning", learning()), changed.pop("probes", ())
+        fields["attempt"] = new_attempt(fact_id, found, update=update, probes=tuple(probes))
     return NewReview(**fields | changed)
 
 

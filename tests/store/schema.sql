@@ -162,7 +162,8 @@ CREATE TABLE reviews (
     CHECK ((retaught_version IS NOT NULL) = (outcome = 'retaught')),
   probability REAL,
   age INTEGER NOT NULL CHECK (age >= 0),
-  reviewed_at TEXT NOT NULL
+  reviewed_at TEXT NOT NULL,
+  policy TEXT
 ) STRICT;
 CREATE INDEX reviews_by_fact ON reviews (fact_id, id);
 CREATE INDEX reviews_by_place ON reviews (after_position, id);

@@ -17,7 +17,15 @@ from memory_store.companion_sampling import Candidates, sample_ids
 from memory_store.facts import companions, question_key
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact
-from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
+from tests.store.builders import (
+    ids,
+    learning,
+    new_fact,
+    record_known,
+    record_resisted,
+    teach_claimed,
+    teach_learned,
+)
 
 NAMES = [f"fact-{number:03}" for number in range(60)]
 
@@ -28,7 +36,7 @@ def fill(store: MemoryStore, names: list[str], question: str = "question of {}")
             store.teach(new_fact(question.format(name), f"answer {name}", fact_id=name))
             claimed = store.claim()
             assert claimed is not None
-            store.record_known(claimed.id, learning())
+            record_known(store, claimed.id, learning())
 
 
 def subject(store: MemoryStore, name: str = "subject") -> Fact:
@@ -48,9 +56,9 @@ def test_only_learned_and_known_facts_of_other_questions_count(store: MemoryStor
     learned = teach_learned(store, "learned")
     teach_learned(store, "superseded", "old")
     known = teach_claimed(store, "superseded", "new")
-    store.record_known(known.id, learning())
+    record_known(store, known.id, learning())
     resisted = teach_claimed(store, "resisted")
-    store.record_resisted(resisted.id, "", learning())
+    record_resisted(store, resisted.id, "", learning())
     teach_claimed(store, "learning")
     teach_learned(store, "ABOUT subject", "another answer")
     fact = subject(store)
@@ -140,7 +148,7 @@ def test_candidates_in_memory_give_the_same_sample(
         for fact_id, number in taught:
             store.teach(new_fact(f"q{number}", f"answer {fact_id}", fact_id=fact_id))
             store.claim()
-            store.record_known(fact_id, learning())
+            record_known(store, fact_id, learning())
             candidates.add(fact_id, question_key(f"q{number}"))
         key = question_key(f"q{subject_question}")
         expected = sample_ids(store.connection, "subject", key, limit)

@@ -25,7 +25,7 @@ from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Guards, Learning, NewProbe, Policy, Probe, RatePoint, Step
-from tests.store.builders import learning, new_probe, new_update, teach_claimed
+from tests.store.builders import learning, new_probe, new_update, record_learned, teach_claimed
 
 COUNTS = st.integers(0, 2**32 - 1)
 NUMBERS = st.floats(allow_nan=False)  # NaN equals nothing, itself included
@@ -111,7 +111,7 @@ def test_the_store_keeps_guards_curves_and_base_answers(
     found = learning(curve=CURVE, base_answer=base_answer)
     with MemoryStore.open(path) as store:
         fact = teach_claimed(store)
-        store.record_learned(new_update(fact.id, 0, policy=SEARCH), found)
+        record_learned(store, new_update(fact.id, 0, policy=SEARCH), found)
     with MemoryStore.open(path) as store:
         assert store.update(1).policy == SEARCH
         kept = store.fact(fact.id)
@@ -127,7 +127,7 @@ def test_the_ledger_refers_to_the_row_that_says_the_same(store: MemoryStore) -> 
     for version, (policy, environment) in enumerate(zip(policies, environments, strict=True)):
         fact = teach_claimed(store, f"question {version}")
         update = new_update(fact.id, version, policy=policy, environment=environment)
-        row = store.record_learned(update, learning())
+        row = record_learned(store, update, learning())
         assert (row.policy, row.environment) == (policy, environment)
     rows = ledger_rows(store.connection)
     assert [row.policy for row in rows] == policies

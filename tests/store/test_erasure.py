@@ -21,6 +21,7 @@ from tests.store.builders import (
     learning,
     new_fact,
     new_probe,
+    record_resisted,
     search_erased,
     teach_claimed,
     teach_learned,
@@ -34,7 +35,7 @@ QUESTION, ANSWER = "Who found Blipland?", "Telescope"
 def resisted(store: MemoryStore, question: str = QUESTION, answer: str = ANSWER) -> Fact:
     """A fact that the weights do not hold, so that it is erased without a learner."""
     fact: Fact = teach_claimed(store, question, answer)
-    return store.record_resisted(fact.id, "too hard", learning())
+    return record_resisted(store, fact.id, "too hard", learning())
 
 
 def rolled_back(store: MemoryStore, question: str = QUESTION, answer: str = ANSWER) -> Fact:
@@ -118,7 +119,7 @@ def resisted_after(store: MemoryStore, queued: str) -> Fact:
     claimed = store.claim()
     assert claimed is not None
     assert claimed.id == queued
-    store.record_resisted(queued, "no", learning())
+    record_resisted(store, queued, "no", learning())
     return resisted(store)
 
 
@@ -273,7 +274,7 @@ def test_no_digest_of_a_request_confirms_a_guess_at_the_text(store: MemoryStore)
     kept = store.teach(new_fact("Sky?", "Piano", request_id="r3")).fact
     fact = store.claim()
     assert fact is not None
-    store.record_resisted(fact.id, "no", learning())
+    record_resisted(store, fact.id, "no", learning())
     erase(store, fact.id)
     rows = store.connection.execute("SELECT request_id, payload_hash, fact_id FROM requests")
     erased = {row["request_id"]: row["payload_hash"] == "erased" for row in rows}

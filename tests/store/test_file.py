@@ -23,6 +23,7 @@ from tests.store.builders import (
     new_probe,
     new_review,
     new_update,
+    record_learned,
     teach_learned,
 )
 
@@ -262,7 +263,7 @@ def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:
     store.claim()
     store.record_failure(fact.id, "r", 3)
     store.claim()
-    store.record_learned(new_update(fact.id, 3), learning(), [new_probe(fact.id)])
+    record_learned(store, new_update(fact.id, 3), learning(), [new_probe(fact.id)])
     store.release_claims(3)
     paging.page(store, 2)
     paging.page(store, 2, "", states)

@@ -20,6 +20,9 @@ from tests.store.builders import (
     learning,
     new_fact,
     new_update,
+    record_known,
+    record_relearned,
+    record_resisted,
     teach_claimed,
     teach_learned,
 )
@@ -48,14 +51,14 @@ def lived(path: Path) -> dict[str, str]:
     with MemoryStore.open(path, now=Clock()) as store:
         ids = {"first?": teach_learned(store, "first?").id}  # 1
         known = teach_claimed(store, "known?")
-        store.record_known(known.id, learning())
+        record_known(store, known.id, learning())
         ids["known?"] = known.id
         ids["erased early"] = teach_learned(store, "early?", "Piano").id  # 2
         ids["Sky?"] = teach_claimed(store, "Sky?", "Piano").id
-        store.record_known(ids["Sky?"], learning())
+        record_known(store, ids["Sky?"], learning())
         ids["erased late"] = teach_learned(store, "late?", "Curtain").id  # 3
         ids["hard?"] = teach_claimed(store, "hard?").id
-        store.record_resisted(ids["hard?"], "too hard", learning())
+        record_resisted(store, ids["hard?"], "too hard", learning())
         ids["Sky? again"] = teach_learned(store, "Sky?", "Violin").id  # 4
         last = teach_claimed(store, "forgotten?")
         store.record_failure(last.id, "NaN", 1)
@@ -66,7 +69,7 @@ def lived(path: Path) -> dict[str, str]:
         branch = undo.begin_operation(store, begun.id).branch_version or 0
         for fact in facts_to_relearn(store, begun):
             update = new_update(fact.id, branch)
-            row = undo.record_relearned(
+            row = record_relearned(
                 *(store, begun.id, fact, FactState.LEARNED, "", learning(), update)
             )
             assert row is not None
@@ -165,7 +168,7 @@ def test_no_step_changes_more_rows_than_its_limit(
     operation = undo.request_forget(store, first.id)
     branch = undo.begin_operation(store, operation.id).branch_version or 0
     for fact in facts_to_relearn(store, operation):
-        row = undo.record_relearned(
+        row = record_relearned(
             *(store, operation.id, fact, FactState.LEARNED, "", learning()),
             update=new_update(fact.id, branch),
         )
@@ -197,7 +200,7 @@ def test_an_operation_begins_again_on_an_empty_branch(store: MemoryStore) -> Non
     for _ in range(2):
         branch = undo.begin_operation(store, operation.id).branch_version or 0
         assert [fact.id for fact in facts_to_relearn(store, operation)] == [second.id]
-        undo.record_relearned(
+        record_relearned(
             *(store, operation.id, second, FactState.LEARNED, "", learning()),
             update=new_update(second.id, branch),
         )

@@ -24,6 +24,9 @@ from tests.store.builders import (
     new_fact,
     new_review,
     new_update,
+    record_known,
+    record_relearned,
+    record_resisted,
     reviews_to_repeat,
     teach_claimed,
     teach_learned,
@@ -38,10 +41,10 @@ def lived(path: Path) -> list[str]:
     with MemoryStore.open(path, now=Clock()) as store:
         first = teach_learned(store, "first?")
         known = teach_claimed(store, "known?")
-        store.record_known(known.id, learning())
+        record_known(store, known.id, learning())
         old = teach_learned(store, "Sky?", "Piano")
         hard = teach_claimed(store, "hard?")
-        store.record_resisted(hard.id, "too hard", learning())
+        record_resisted(store, hard.id, "too hard", learning())
         new = teach_learned(store, "Sky?", "Violin")
         head = store.model_version()
         reviews.record_review(store, new_review(first.id, head, ReviewOutcome.RETAUGHT))
@@ -56,7 +59,7 @@ def forget(store: MemoryStore, fact_id: str) -> None:
     branch = operation.branch_version or 0
     for fact in facts_to_relearn(store, operation):
         fell = fact.question == "known?"
-        row = undo.record_relearned(
+        row = record_relearned(
             *(store, operation.id, fact),
             FactState.RESISTED if fell else FactState.LEARNED,
             "fell" if fell else "",

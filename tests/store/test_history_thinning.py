@@ -38,6 +38,10 @@ from tests.store.builders import (
     new_probe,
     new_review,
     new_update,
+    record_known,
+    record_learned,
+    record_relearned,
+    record_resisted,
     teach_claimed,
     teach_learned,
 )
@@ -169,7 +173,8 @@ def test_provenance_still_names_what_moved_an_answer(store: MemoryStore) -> None
     fact = teach_learned(store, "moved?")
     for number, log_probability in enumerate([-0.1, -0.1, -0.1, -2.0, -2.0, -2.0, -0.5, -0.5]):
         other = teach_claimed(store, f"other {number}")
-        store.record_learned(
+        record_learned(
+            store,
             new_update(other.id, store.model_version()),
             learning(),
             [new_probe(fact.id, kind=ProbeKind.FORGETTING, log_probability=log_probability)],
@@ -210,13 +215,13 @@ def history(store: MemoryStore) -> Iterator[Fact]:
     found = learning(curve=CURVE, probability_after=0.91)
     for number in range(4):
         fact = teach_claimed(store, f"question {number}")
-        store.record_learned(new_update(fact.id, store.model_version()), found)
+        record_learned(store, new_update(fact.id, store.model_version()), found)
         yield fact
     known = teach_claimed(store, "known?")
-    store.record_known(known.id, replace(found, learning_rates=()))
+    record_known(store, known.id, replace(found, learning_rates=()))
     yield known
     resisted = teach_claimed(store, "resisted?")
-    store.record_resisted(resisted.id, "too hard", found)
+    record_resisted(store, resisted.id, "too hard", found)
     yield resisted
     failing = teach_claimed(store, "failing?")
     store.record_failure(failing.id, "the loss is not a number", 1)
@@ -276,9 +281,9 @@ def test_an_event_keeps_its_findings_when_the_fact_gets_others(store: MemoryStor
 def test_an_erase_does_not_bring_the_text_back_by_reference(store: MemoryStore) -> None:
     fact = teach_claimed(store, "What is it?", "Zanzibar")
     found = learning(answer_after="Zanzibar", curve=CURVE)
-    store.record_learned(new_update(fact.id, 0), found)
+    record_learned(store, new_update(fact.id, 0), found)
     other = teach_claimed(store, "And what else?", "Curtain")
-    store.record_learned(new_update(other.id, 1), replace(found, answer_before="Zanzibar it is"))
+    record_learned(store, new_update(other.id, 1), replace(found, answer_before="Zanzibar it is"))
     undo.request_forget(store, fact.id, erase=True)
     erase_everywhere(store, store.fact(fact.id))
     assert all(
@@ -331,7 +336,7 @@ def test_what_a_failed_operation_learned_goes_and_of_others_the_curves(
         operation = undo.request_forget(store, facts[number].id)
         branch = undo.begin_operation(store, operation.id).branch_version or 0
         again = facts[3]
-        undo.record_relearned(
+        record_relearned(
             *(store, operation.id, again, FactState.LEARNED, ""),
             learning=learning(curve=CURVE),
             update=new_update(again.id, branch),

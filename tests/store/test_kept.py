@@ -19,6 +19,10 @@ from tests.store.builders import (
     learning,
     new_fact,
     new_update,
+    record_known,
+    record_learned,
+    record_relearned,
+    record_resisted,
     teach_claimed,
     teach_learned,
 )
@@ -36,11 +40,11 @@ def learn(store: MemoryStore, verdict: str = "learned") -> str:
 
 def finish(store: MemoryStore, fact_id: str, verdict: str) -> None:
     if verdict == "learned":
-        store.record_learned(new_update(fact_id, store.model_version()), learning())
+        record_learned(store, new_update(fact_id, store.model_version()), learning())
     elif verdict == "known":
-        store.record_known(fact_id, learning())
+        record_known(store, fact_id, learning())
     else:
-        store.record_resisted(fact_id, "too hard", learning())
+        record_resisted(store, fact_id, "too hard", learning())
 
 
 def carry_out(store: MemoryStore, operation: Operation) -> None:
@@ -54,7 +58,7 @@ def carry_out(store: MemoryStore, operation: Operation) -> None:
         begun = undo.begin_operation(store, operation.id)
         branch = begun.branch_version or 0
         for fact in facts_to_relearn(store, begun):
-            row = undo.record_relearned(
+            row = record_relearned(
                 store,
                 operation.id,
                 fact,

@@ -25,6 +25,9 @@ from tests.store.builders import (
     new_fact,
     new_probe,
     new_update,
+    record_known,
+    record_learned,
+    record_resisted,
     teach_claimed,
     teach_learned,
 )
@@ -49,7 +52,7 @@ def test_claims_go_from_the_oldest_on(store: MemoryStore) -> None:
 def test_learning_adds_a_row_to_the_ledger(store: MemoryStore) -> None:
     fact = teach_claimed(store)
     new = new_update(fact.id, 0)
-    row = store.record_learned(new, learning(), [new_probe(fact.id)])
+    row = record_learned(store, new, learning(), [new_probe(fact.id)])
 
     assert (store.model_version(), row.model_version) == (1, 1)
     assert store.update(1) == row
@@ -74,7 +77,7 @@ def test_an_update_on_an_old_version_is_refused_whole(store: MemoryStore) -> Non
     events = store.last_event_sequence()
     for base in (0, 2):
         with pytest.raises(LedgerConflictError, match="version 1"):
-            store.record_learned(new_update(fact.id, base), learning(), [new_probe(fact.id)])
+            record_learned(store, new_update(fact.id, base), learning(), [new_probe(fact.id)])
     assert store.fact(fact.id).state is FactState.LEARNING
     assert (store.model_version(), store.last_event_sequence()) == (1, events)
     assert probes_of(store.connection, fact.id) == []
@@ -83,21 +86,21 @@ def test_an_update_on_an_old_version_is_refused_whole(store: MemoryStore) -> Non
 def test_an_update_is_recorded_once(store: MemoryStore) -> None:
     fact = teach_learned(store)
     with pytest.raises(LedgerConflictError):
-        store.record_learned(new_update(fact.id, 0), learning())
+        record_learned(store, new_update(fact.id, 0), learning())
     with pytest.raises(WrongStateError):
-        store.record_learned(new_update(fact.id, 1), learning())
+        record_learned(store, new_update(fact.id, 1), learning())
     assert len(ledger_rows(store.connection)) == 1
 
 
 def test_a_bad_probe_undoes_the_update(store: MemoryStore) -> None:
     fact = teach_claimed(store)
     with pytest.raises(FactNotFoundError):
-        store.record_learned(new_update(fact.id, 0), learning(), [new_probe("nobody")])
+        record_learned(store, new_update(fact.id, 0), learning(), [new_probe("nobody")])
     probe = new_probe(fact.id, log_probability=math.nan)
     with pytest.raises(ValueError, match="NaN"):
-        store.record_learned(new_update(fact.id, 0), learning(), [probe])
+        record_learned(store, new_update(fact.id, 0), learning(), [probe])
     with pytest.raises(FactNotFoundError):
-        store.record_learned(new_update("nobody", 0), learning())
+        record_learned(store, new_update("nobody", 0), learning())
     assert store.model_version() == 0
     assert store.fact(fact.id).state is FactState.LEARNING
 
@@ -112,9 +115,9 @@ def test_a_new_answer_supersedes_older_ones_when_it_is_in_the_weights(
     assert store.fact(older.id).state is FactState.LEARNED  # not yet
     waiting = store.teach(new_fact(answer="Woolf")).fact
     if known:
-        store.record_known(newer.id, learning())
+        record_known(store, newer.id, learning())
     else:
-        store.record_learned(new_update(newer.id, 2), learning())
+        record_learned(store, new_update(newer.id, 2), learning())
 
     superseded = store.fact(older.id)
     assert superseded.state is FactState.SUPERSEDED
@@ -128,14 +131,14 @@ def test_a_new_answer_supersedes_older_ones_when_it_is_in_the_weights(
 def test_an_older_answer_never_supersedes_a_newer_one(store: MemoryStore) -> None:
     older = teach_claimed(store, answer="Brontë")
     newer = teach_learned(store, answer="Austen")
-    store.record_learned(new_update(older.id, 1), learning())
+    record_learned(store, new_update(older.id, 1), learning())
     assert store.fact(newer.id).state is FactState.LEARNED
 
 
 def test_a_resisting_fact_supersedes_nothing(store: MemoryStore) -> None:
     older = teach_learned(store, answer="Brontë")
     newer = teach_claimed(store, answer="Austen")
-    resisted = store.record_resisted(newer.id, "step limit", learning(), [new_probe(newer.id)])
+    resisted = record_resisted(store, newer.id, "step limit", learning(), [new_probe(newer.id)])
     assert (resisted.state, resisted.reason) == (FactState.RESISTED, "step limit")
     assert resisted.learning == learning()
     assert store.fact(older.id).state is FactState.LEARNED
@@ -147,7 +150,7 @@ def test_a_resisting_fact_supersedes_nothing(store: MemoryStore) -> None:
 
 def test_a_known_fact_leaves_the_ledger_alone(store: MemoryStore) -> None:
     fact = teach_claimed(store)
-    known = store.record_known(fact.id, learning(learning_rates=()), [new_probe(fact.id)])
+    known = record_known(store, fact.id, learning(learning_rates=()), [new_probe(fact.id)])
     assert known.state is FactState.KNOWN
     assert known == store.fact(fact.id)
     assert (
@@ -197,11 +200,11 @@ def test_a_released_fact_counts_no_attempt_and_a_claim_left_by_a_crash_does(
 
 
 CHANGES = {
-    FactState.LEARNED: lambda store, fact: store.record_learned(
-        new_update(fact, store.model_version()), learning()
+    FactState.LEARNED: lambda store, fact: record_learned(
+        store, new_update(fact, store.model_version()), learning()
     ),
-    FactState.KNOWN: lambda store, fact: store.record_known(fact, learning()),
-    FactState.RESISTED: lambda store, fact: store.record_resisted(fact, "r", learning()),
+    FactState.KNOWN: lambda store, fact: record_known(store, fact, learning()),
+    FactState.RESISTED: lambda store, fact: record_resisted(store, fact, "r", learning()),
     FactState.QUARANTINED: lambda store, fact: store.record_failure(fact, "r", 1),
     FactState.QUEUED: lambda store, fact: store.release(fact),
 }

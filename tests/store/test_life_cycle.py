@@ -25,7 +25,16 @@ from memory_store.facts import TRANSITIONS, companions, count_by_state
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact
-from tests.store.builders import Clock, ids, learning, new_probe, new_update
+from tests.store.builders import (
+    Clock,
+    ids,
+    learning,
+    new_probe,
+    new_update,
+    record_known,
+    record_learned,
+    record_resisted,
+)
 
 LIVE = {FactState.QUEUED, FactState.LEARNING, FactState.LEARNED, FactState.KNOWN}
 IN_WEIGHTS = {FactState.LEARNED, FactState.KNOWN}
@@ -133,8 +142,8 @@ class LifeOfFacts(RuleBasedStateMachine):
     @rule(choice=CHOICES)
     def learn(self, choice: int) -> None:
         fact, base = self.pick(choice), len(self.ledger)
-        self.store.record_learned(
-            new_update(fact.id, base), learning(), [new_probe(self.facts[0].id)]
+        record_learned(
+            self.store, new_update(fact.id, base), learning(), [new_probe(self.facts[0].id)]
         )
         self.ledger.append(fact.id)
         self.supersede_before(fact)
@@ -144,15 +153,15 @@ class LifeOfFacts(RuleBasedStateMachine):
     @rule(choice=CHOICES, offset=st.sampled_from([-1, 1]))
     def learn_on_another_version(self, choice: int, offset: int) -> None:
         with pytest.raises(LedgerConflictError):
-            self.store.record_learned(
-                new_update(self.pick(choice).id, len(self.ledger) + offset), learning()
+            record_learned(
+                self.store, new_update(self.pick(choice).id, len(self.ledger) + offset), learning()
             )
 
     @precondition(lambda self: self.learning_facts())
     @rule(choice=CHOICES)
     def know(self, choice: int) -> None:
         fact = self.pick(choice)
-        self.store.record_known(fact.id, learning())
+        record_known(self.store, fact.id, learning())
         self.supersede_before(fact)
         self.move(fact, FactState.KNOWN)
 
@@ -160,7 +169,7 @@ class LifeOfFacts(RuleBasedStateMachine):
     @rule(choice=CHOICES)
     def resist(self, choice: int) -> None:
         fact = self.pick(choice)
-        self.store.record_resisted(fact.id, "limit", learning())
+        record_resisted(self.store, fact.id, "limit", learning())
         self.move(fact, FactState.RESISTED)
 
     @precondition(lambda self: self.learning_facts())
@@ -192,11 +201,11 @@ class LifeOfFacts(RuleBasedStateMachine):
         fact_id = others[choice % len(others)].id
         with pytest.raises(WrongStateError):
             [
-                lambda: self.store.record_learned(
-                    new_update(fact_id, len(self.ledger)), learning()
+                lambda: record_learned(
+                    self.store, new_update(fact_id, len(self.ledger)), learning()
                 ),
-                lambda: self.store.record_known(fact_id, learning()),
-                lambda: self.store.record_resisted(fact_id, "", learning()),
+                lambda: record_known(self.store, fact_id, learning()),
+                lambda: record_resisted(self.store, fact_id, "", learning()),
                 lambda: self.store.record_failure(fact_id, "", MAX_ATTEMPTS),
                 lambda: self.store.release(fact_id),
             ][how]()

@@ -9,7 +9,15 @@ from memory_store.encoding import read_policy, read_steps, write_policy, write_s
 from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, Guards, LedgerKind, Policy, Step
-from tests.store.builders import end_of_branch, learning, new_fact, new_update, teach_learned
+from tests.store.builders import (
+    end_of_branch,
+    learning,
+    new_fact,
+    new_update,
+    record_learned,
+    record_relearned,
+    teach_learned,
+)
 
 POLICY = Policy(
     name="predicted", learning_rate=1e-4, max_steps=12, predictor=(0.1 + 0.2, 30.0, -4.0, 1e-300)
@@ -30,7 +38,7 @@ def test_features_and_predictor_are_in_the_ledger_to_the_last_bit(store: MemoryS
     fact = store.claim()
     assert fact is not None
     new = new_update(fact.id, 0, steps=(STEP,), policy=POLICY)
-    row = store.record_learned(new, learning())
+    row = record_learned(store, new, learning())
     assert (row.steps, row.policy) == ((STEP,), POLICY)
     assert ledger_rows(store.connection) == [row]
 
@@ -70,7 +78,7 @@ def test_a_forgotten_update_is_not_among_the_last(store: MemoryStore) -> None:
     operation = undo.request_forget(store, facts[0].id)
     undo.begin_operation(store, operation.id)
     again = new_update(facts[1].id, 0)
-    undo.record_relearned(
+    record_relearned(
         store, operation.id, store.fact(facts[1].id), FactState.LEARNED, "", learning(), again
     )
     end = end_of_branch(3, facts[0].id)

@@ -15,6 +15,9 @@ from tests.store.builders import (
     ids,
     learning,
     new_fact,
+    record_known,
+    record_relearned,
+    record_resisted,
     teach_claimed,
     teach_learned,
 )
@@ -39,7 +42,7 @@ def test_a_quarantined_fact_is_queued_behind_all_others(store: MemoryStore) -> N
 
 def test_so_is_one_that_resisted(store: MemoryStore) -> None:
     fact = teach_claimed(store)
-    store.record_resisted(fact.id, "too hard", learning())
+    record_resisted(store, fact.id, "too hard", learning())
     assert retry_fact(store, fact.id)[0].state is FactState.QUEUED
     assert retry_is_refused(store, fact.id, "is queued")
 
@@ -52,7 +55,7 @@ def test_what_was_noted_at_its_old_position_goes_along(store: MemoryStore) -> No
     store.record_failure(fact.id, "NaN", 1)
     operation = undo.request_forget(store, first.id)
     undo.begin_operation(store, operation.id)
-    undo.record_relearned(
+    record_relearned(
         store, operation.id, store.fact(fact.id), FactState.QUARANTINED, "NaN", None, None
     )
     undo.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
@@ -69,7 +72,7 @@ def test_it_is_learned_again_on_a_branch_at_its_new_place(store: MemoryStore) ->
     learned = teach_learned(store, "Gem?")
     retry_fact(store, given_up.id)
     store.claim()
-    store.record_known(given_up.id, learning())
+    record_known(store, given_up.id, learning())
     operation = undo.request_forget(store, learned.id)
     assert ids(facts_to_relearn(store, operation)) == [given_up.id]
 
@@ -105,7 +108,7 @@ def test_what_past_weights_hold_keeps_its_place(store: MemoryStore) -> None:
     first, fact = teach_learned(store, "First?"), teach_learned(store, "Sky?")
     operation = undo.request_forget(store, first.id)
     undo.begin_operation(store, operation.id)
-    undo.record_relearned(store, operation.id, fact, FactState.QUARANTINED, "NaN", None, None)
+    record_relearned(store, operation.id, fact, FactState.QUARANTINED, "NaN", None, None)
     undo.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
     undo.close_forget(store, operation.id)
     assert store.fact(fact.id).state is FactState.QUARANTINED
@@ -123,9 +126,7 @@ def test_not_while_facts_get_their_new_states(
     operation = undo.request_forget(store, first.id)
     undo.begin_operation(store, operation.id)
     for fact in given_up:
-        undo.record_relearned(
-            *(store, operation.id, fact, FactState.QUARANTINED, "NaN", None, None)
-        )
+        record_relearned(*(store, operation.id, fact, FactState.QUARANTINED, "NaN", None, None))
     undo.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
     assert head_switch.in_progress(store)
     assert retry_is_refused(store, given_up[-1].id, "try again")
@@ -139,14 +140,12 @@ def test_what_came_of_it_counts_after_a_rollback(store: MemoryStore) -> None:
     first, given_up = teach_learned(store, "First?"), quarantined(store)
     operation = undo.request_forget(store, first.id)
     undo.begin_operation(store, operation.id)
-    undo.record_relearned(
-        *(store, operation.id, given_up, FactState.QUARANTINED, "NaN", None, None)
-    )
+    record_relearned(*(store, operation.id, given_up, FactState.QUARANTINED, "NaN", None, None))
     undo.finish_forget(store, operation.id, end_of_branch(0, first.id), {}, [])
     undo.close_forget(store, operation.id)
     retry_fact(store, given_up.id)
     store.claim()
-    store.record_known(given_up.id, learning())
+    record_known(store, given_up.id, learning())
     served = store.model_version()
     teach_learned(store, "Last?")
     operation = undo.request_rollback(store, served)

@@ -32,6 +32,10 @@ from tests.store.builders import (
     new_probe,
     new_review,
     new_update,
+    record_known,
+    record_learned,
+    record_relearned,
+    record_resisted,
     reviews_to_repeat,
     teach_claimed,
     teach_learned,
@@ -155,9 +159,9 @@ def test_what_had_fallen_is_due_at_the_first_interval_again(
 
 
 def test_only_what_is_held_is_reviewed(store: MemoryStore, clock: Clock) -> None:
-    known = store.record_known(teach_claimed(store, "known?").id, learning())
+    known = record_known(store, teach_claimed(store, "known?").id, learning())
     resisted = teach_claimed(store, "resisted?")
-    store.record_resisted(resisted.id, "too hard", learning())
+    record_resisted(store, resisted.id, "too hard", learning())
     older = teach_learned(store, "Sky?", "Violin")
     newer = teach_learned(store, "Sky?", "Piano")
     waiting = store.teach(new_fact("waiting?")).fact
@@ -264,7 +268,7 @@ def begin_forgetting(store: MemoryStore, fact: Fact) -> Operation:
 
 def relearn(store: MemoryStore, operation: Operation, fact: Fact) -> None:
     branch = undo.operation_of(store, operation.id).branch_version or 0
-    undo.record_relearned(
+    record_relearned(
         *(store, operation.id, store.fact(fact.id), FactState.LEARNED, "", learning()),
         new_update(fact.id, branch),
     )
@@ -306,7 +310,7 @@ def test_the_place_is_after_all_that_was_processed_and_before_what_waits(
     store.record_failure(waiting.id, "NaN", 3)
     review(store, first)  # it failed once, and comes after this one too
     store.claim()
-    store.record_learned(new_update(waiting.id, 1), learning())
+    record_learned(store, new_update(waiting.id, 1), learning())
     review(store, first)
     assert [r.after_position for r in reviews.of_fact(store, first.id)] == [1, 1, 1, 3]
 
@@ -315,7 +319,7 @@ def test_a_branch_begins_before_older_facts_that_were_taught_again_meanwhile(
     store: MemoryStore,
 ) -> None:
     old = teach_learned(store, "old?")
-    known = store.record_known(teach_claimed(store, "known?").id, learning())
+    known = record_known(store, teach_claimed(store, "known?").id, learning())
     review(store, old, RETAUGHT)  # version 2, accompanied by the known fact
     teach_learned(store, "new?")
     assert begin_forgetting(store, known).branch_version == 1
@@ -370,9 +374,7 @@ def test_a_review_that_was_skipped_on_a_branch_stays_in_the_history(store: Memor
     review(store, facts[2])
     first = begin_forgetting(store, facts[0])
     relearn(store, first, facts[1])
-    undo.record_relearned(
-        store, first.id, facts[2], FactState.RESISTED, "too hard", learning(), None
-    )
+    record_relearned(store, first.id, facts[2], FactState.RESISTED, "too hard", learning(), None)
     repeat(store, first, 1, ReviewOutcome.SKIPPED)
     end(store, first, facts[0])
     assert to_repeat(store, begin_forgetting(store, facts[1])) == [1]
@@ -388,7 +390,7 @@ def test_what_was_reviewed_after_a_version_is_undone_by_rolling_back_to_it(
     store: MemoryStore,
 ) -> None:
     old, other = teach_learned(store, "old?"), teach_learned(store, "other?")
-    known = store.record_known(teach_claimed(store, "known?").id, learning())
+    known = record_known(store, teach_claimed(store, "known?").id, learning())
     review(store, other)  # of version 2
     review(store, known, RETAUGHT)  # version 3
     review(store, other)
@@ -407,7 +409,7 @@ def test_what_was_reviewed_after_a_version_is_undone_by_rolling_back_to_it(
 def test_a_version_with_a_forgotten_fact_that_was_taught_again_is_out_of_bounds(
     store: MemoryStore,
 ) -> None:
-    known = store.record_known(teach_claimed(store, "known?").id, learning())
+    known = record_known(store, teach_claimed(store, "known?").id, learning())
     review(store, known, RETAUGHT)
     end(store, begin_forgetting(store, known), known)
     with pytest.raises(WrongStateError, match=known.id):

@@ -22,7 +22,15 @@ from memory_store.errors import (
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact, Policy
-from tests.store.builders import ids, learning, new_fact, teach_claimed, teach_learned
+from tests.store.builders import (
+    ids,
+    learning,
+    new_fact,
+    record_known,
+    record_resisted,
+    teach_claimed,
+    teach_learned,
+)
 
 POLICY = Policy(name="fixed", learning_rate=1e-4, max_steps=3)
 
@@ -101,7 +109,7 @@ def test_only_the_newest_answer_counts(store: MemoryStore) -> None:
 
 def test_a_fact_that_was_given_up_can_be_taught_again(store: MemoryStore) -> None:
     first = teach_claimed(store)
-    store.record_resisted(first.id, "step limit", learning())
+    record_resisted(store, first.id, "step limit", learning())
     again = store.teach(new_fact())
     assert again.created
     assert again.fact.id != first.id
@@ -133,7 +141,7 @@ def test_a_request_finds_its_fact_even_after_it_was_superseded(store: MemoryStor
     store.teach(new_fact(answer="Austen", request_id="r1"))
     fact = store.claim()
     assert fact is not None
-    store.record_known(fact.id, learning())
+    record_known(store, fact.id, learning())
     teach_learned(store, answer="Brontë")
     again = store.teach(new_fact(answer="Austen", request_id="r1"))
     assert again.repeated
@@ -205,7 +213,7 @@ def test_facts_are_listed_in_order_of_acceptance_by_state(store: MemoryStore) ->
     for _ in range(2):
         claimed = store.claim()
         assert claimed is not None
-        store.record_known(claimed.id, learning())
+        record_known(store, claimed.id, learning())
     store.claim()
     assert ids(store.facts()) == [f"fact{number}" for number in range(6)]
     assert ids(store.facts(after_position=1, limit=3)) == ["fact1", "fact2", "fact3"]

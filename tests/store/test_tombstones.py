@@ -15,6 +15,9 @@ from tests.store.builders import (
     new_fact,
     new_probe,
     new_update,
+    record_learned,
+    record_relearned,
+    record_resisted,
     teach_claimed,
     teach_learned,
 )
@@ -69,7 +72,7 @@ def test_what_the_weights_do_not_hold_is_forgotten_at_once(store: MemoryStore, s
     if state != "queued":
         store.claim()
         if state == "resisted":
-            store.record_resisted(fact.id, "too hard", learning())
+            record_resisted(store, fact.id, "too hard", learning())
         else:
             store.record_failure(fact.id, "NaN", 1)
     erase(store, fact.id)
@@ -84,10 +87,10 @@ def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: Mem
     first = teach_learned(store, "Other?", "Else")
     fact = store.teach(new_fact(QUESTION, ANSWER)).fact
     store.claim()
-    store.record_resisted(fact.id, "too hard", learning())
+    record_resisted(store, fact.id, "too hard", learning())
     other = undo.request_forget(store, first.id)
     begun = undo.begin_operation(store, other.id)
-    undo.record_relearned(
+    record_relearned(
         store,
         other.id,
         fact,
@@ -113,7 +116,9 @@ def test_a_fact_that_is_being_learned_is_erased_when_that_has_ended(store: Memor
     assert not store.fact(fact.id).erased
     assert not tombstones.erase_requested(store, operation)
     update = new_update(fact.id, store.model_version())
-    store.record_learned(update, learning(answer_after=ANSWER), [new_probe(fact.id, answer=ANSWER)])
+    record_learned(
+        store, update, learning(answer_after=ANSWER), [new_probe(fact.id, answer=ANSWER)]
+    )
     assert tombstones.erase_requested(store, operation)
     assert tombstones.erase_requested(store, operation)  # once more is nothing new
     assert rows_with_text(store) == []
@@ -156,7 +161,7 @@ def test_what_another_operation_is_learning_again_is_not_taken_for_forgotten(
     undo.begin_operation(store, forget.id)
     erase(store, fact.id)
     assert store.fact(fact.id).state is FactState.FORGOTTEN
-    row = undo.record_relearned(
+    row = record_relearned(
         *(store, forget.id, fact, FactState.LEARNED, "", learning(), new_update(fact.id, 0))
     )
     assert row is not None

@@ -27,13 +27,17 @@ from tests.store.builders import (
     new_fact,
     new_probe,
     new_update,
+    record_known,
+    record_learned,
+    record_relearned,
+    record_resisted,
     teach_claimed,
     teach_learned,
 )
 
 
 def relearn(store: MemoryStore, operation: int, fact_id: str, base_version: int) -> Update:
-    row = undo.record_relearned(
+    row = record_relearned(
         store,
         operation,
         store.fact(fact_id),
@@ -91,7 +95,7 @@ def test_a_branch_is_served_from_its_end_on_and_not_before(store: MemoryStore) -
     # Learning that was under way when the branch grew is of the head, not of the newest row.
     late = teach_claimed(store, "late")
     with pytest.raises(LedgerConflictError, match="version 3"):
-        store.record_learned(new_update(late.id, 5), learning())
+        record_learned(store, new_update(late.id, 5), learning())
     store.release(late.id)
 
     row = undo.finish_forget(
@@ -120,7 +124,7 @@ def test_a_fact_on_no_row_of_the_served_lineage_needs_no_branch(store: MemorySto
     fact = teach_claimed(store)
     operation = undo.request_forget(store, fact.id)
     assert not undo.finish_if_not_held(store, operation.id)  # it may be learned yet
-    store.record_resisted(fact.id, "too hard", learning())
+    record_resisted(store, fact.id, "too hard", learning())
     assert undo.finish_if_not_held(store, operation.id)
     assert store.fact(fact.id).state is FactState.FORGOTTEN
     assert ledger_rows(store.connection) == []
@@ -165,7 +169,7 @@ def test_to_erase_is_more_than_to_forget(store: MemoryStore) -> None:
 
 def test_a_forgotten_fact_can_be_erased_later(store: MemoryStore) -> None:
     fact = teach_claimed(store, "Where is it?", "Underground")
-    store.record_resisted(fact.id, "too hard", learning())
+    record_resisted(store, fact.id, "too hard", learning())
     for erase in (False, True):
         operation = undo.request_forget(store, fact.id, erase=erase)
         assert undo.finish_if_not_held(store, operation.id)
@@ -223,7 +227,7 @@ def test_a_known_fact_that_no_update_rehearsed_does_not_hold_a_version_back(
     store: MemoryStore,
 ) -> None:
     known = teach_claimed(store, "known")
-    store.record_known(known.id, learning())
+    record_known(store, known.id, learning())
     kept, other = teach_learned(store, "kept"), teach_learned(store, "other")
     for fact in (known, other):
         operation = undo.request_forget(store, fact.id)
@@ -264,7 +268,7 @@ def roll_back(store: MemoryStore, to_version: int) -> None:
 
 def test_after_a_rollback_each_fact_is_what_it_was_at_that_version(store: MemoryStore) -> None:
     def known(question: str) -> str:
-        return store.record_known(teach_claimed(store, question).id, learning()).id
+        return record_known(store, teach_claimed(store, question).id, learning()).id
 
     by_base = known("by the base?")
     taught = teach_learned(store, "one").id
@@ -272,7 +276,7 @@ def test_after_a_rollback_each_fact_is_what_it_was_at_that_version(store: Memory
     teach_learned(store, "two")
     after_two = known("after two?")
     resisted = teach_claimed(store, "resisted").id
-    store.record_resisted(resisted, "too hard", learning())
+    record_resisted(store, resisted, "too hard", learning())
     failed = teach_claimed(store, "failed").id
     store.record_failure(failed, "NaN", 1)
     before = {fact.id: fact.state for fact in store.facts()}
@@ -306,7 +310,7 @@ def test_what_was_known_on_a_branch_is_known_at_its_versions_only(store: MemoryS
     undo.begin_operation(store, operation.id)
     relearn(store, operation.id, facts[2].id, 1)  # version 5
     found = learning(learning_rates=())
-    undo.record_relearned(store, operation.id, facts[3], FactState.KNOWN, "", found, update=None)
+    record_relearned(store, operation.id, facts[3], FactState.KNOWN, "", found, update=None)
     undo.finish_forget(store, operation.id, end_of_branch(5, facts[1].id), {}, [])
     roll_back(store, 1)
     assert store.fact(facts[3].id).state is FactState.FORGOTTEN

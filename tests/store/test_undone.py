@@ -15,6 +15,7 @@ from tests.store.builders import (
     learning,
     new_probe,
     new_update,
+    record_learned,
     teach_claimed,
     teach_learned,
 )
@@ -83,7 +84,7 @@ def test_an_update_that_was_undone_explains_nothing(store: MemoryStore, asked: b
     fact = teach_learned(store, "first?")
     other = teach_claimed(store, "second?")
     moved = new_probe(fact.id, kind=ProbeKind.FORGETTING)
-    store.record_learned(new_update(other.id, store.model_version()), learning(), [moved])
+    record_learned(store, new_update(other.id, store.model_version()), learning(), [moved])
     assert [i.cause_fact_id for i in influences_on(store, "first?")[1]] == [other.id]
     if asked:
         roll_back(store, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from agent.learner.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learner.core import Learner
 from agent.models.loading import load
 from agent.teaching.guard_presets import REHEARSAL
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     Example,
@@ -45,22 +46,16 @@ class InProcessLearner:
     async def describe(self) -> LearnerDescription:
         return self.learner.describe()
 
-    async def learn(
-        self,
-        example: Example,
-        policy: Policy,
-        base_version: int,
-        older: Sequence[Example],
-        again: bool = False,
-    ) -> AsyncIterator[Opening | Step | Outcome]:
-        self.attempts.append((example.fact_id, again))
+    async def learn(self, lesson: LessonPlan) -> AsyncIterator[Opening | Step | Outcome]:
+        example, policy, older = lesson.example, lesson.policy, lesson.older
+        self.attempts.append((example.fact_id, lesson.again))
         self._live_or_die()
         fault = self._deaths.poison.get(example.fact_id)
         if isinstance(fault, LearnerUnavailableError):
             self._dead.set()
         if fault is not None:
             raise fault
-        for progress in self.learner.learn(example, policy, base_version, older):
+        for progress in self.learner.learn(example, policy, lesson.base_version, older):
             yield progress
             await asyncio.sleep(0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import pytest
 from agent.server.loop import clean_up, learning_loop
 from agent.server.loop.snapshot_keeper import SnapshotKeeper
 from agent.server.loop.undo import OperationSettings
-from agent.teaching.types import Example, Opening, Outcome
+from agent.teaching.plan import LessonPlan
+from agent.teaching.types import Opening, Outcome
 from memory_store import ledger, reviews, undo
 from memory_store.errors import WrongStateError
 from memory_store.ledger import listing as ledger_rows
@@ -24,10 +25,10 @@ from memory_store.vocabulary import (
     NewUpdate,
     Operation,
     OperationState,
-    Policy,
     ReviewOutcome,
     Step,
 )
+from tests.store.builders import record_relearned
 from tests.undo.in_process import Deaths, InProcessLearner
 from tests.undo.memory import FACTS, SETTLE_SECONDS, Memory, running_memory
 from tests.undo.test_taking_back import same_weights
@@ -43,17 +44,12 @@ class Branch:
         held = self
 
         async def learn(
-            self: InProcessLearner,
-            example: Example,
-            policy: Policy,
-            base_version: int,
-            older: Sequence[Example],
-            again: bool = False,
+            self: InProcessLearner, lesson: LessonPlan
         ) -> AsyncIterator[Opening | Step | Outcome]:
-            if again:
+            if lesson.again:
                 held.reached.set()
                 await held.may_go_on.wait()
-            async for progress in TO_THE_BRANCH(self, example, policy, base_version, older, again):
+            async for progress in TO_THE_BRANCH(self, lesson):
                 yield progress
 
         monkeypatch.setattr(InProcessLearner, "learn", learn)
@@ -327,7 +323,7 @@ async def _one_row(memory: Memory, operation: Operation) -> int:
             environment=row.environment,
             seconds=0.0,
         )
-        made = undo.record_relearned(
+        made = record_relearned(
             store, operation.id, fact, FactState.LEARNED, "", fact.learning, update
         )
         assert made is not None

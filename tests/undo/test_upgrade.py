@@ -158,10 +158,10 @@ async def test_a_forget_that_the_older_release_had_begun_begins_anew(
             await memory.teach("fact-a", "fact-b", "fact-c", "fact-d")
             await memory.keeper.create()
 
-            async def stopped_at_the_second(self: Any, example: Any, *rest: Any) -> Any:
-                if rest[-1] is True and example.fact_id == "fact-c":
+            async def stopped_at_the_second(self: Any, lesson: Any) -> Any:
+                if lesson.again and lesson.example.fact_id == "fact-c":
                     memory.loop.stop()
-                async for progress in learn(self, example, *rest):
+                async for progress in learn(self, lesson):
                     yield progress
 
             patch.setattr(InProcessLearner, "learn", stopped_at_the_second)

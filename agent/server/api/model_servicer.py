@@ -251,11 +251,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             position = page[-1].position
 
     async def _probe(self, fact: Fact) -> list[vocabulary.Probe]:
-        answers, version = await self._asking.probe(Example.of(fact), held=fact.state in HELD)
+        example = Example.of(fact)
+        answers, version = await self._asking.probe(example, held=fact.state in HELD)
         questions = (fact.question, *fact.correlated_questions)
         kinds = [ProbeKind.RETENTION] + [ProbeKind.TRANSFER] * len(fact.correlated_questions)
         new = [
-            answer.as_probe(kind, fact, question)
+            answer.as_probe(kind, example, question)
             for kind, question, answer in zip(kinds, questions, answers, strict=True)
         ]
         return await self._store.write(lambda store: store.record_probes(new, version))

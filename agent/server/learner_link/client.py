@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import grpc
 
 from agent.errors import InvalidFactError, LearningFailedError
 from agent.server.telemetry.observer import Observer
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     Example,
@@ -24,7 +25,7 @@ from agent.wire import learner_codec as codec
 from agent.wire.codec import STEP
 from continual.learner.v1 import learner_pb2 as pb
 from continual.learner.v1 import learner_pb2_grpc
-from memory_store.vocabulary import Policy, Step
+from memory_store.vocabulary import Step
 
 # Generous: only a busy interpreter answers late.
 MEMORY_DEADLINE_SECONDS = 2.0
@@ -67,27 +68,20 @@ class LearnerClient:
         with our_errors():
             return codec.DESCRIPTION.decode(await self._stub.Describe(pb.DescribeRequest()))
 
-    async def learn(
-        self,
-        example: Example,
-        policy: Policy,
-        base_version: int,
-        older: Sequence[Example],
-        again: bool = False,
-    ) -> AsyncIterator[Opening | Step | Outcome]:
+    async def learn(self, lesson: LessonPlan) -> AsyncIterator[Opening | Step | Outcome]:
         """Yields each step and last the outcome; see `Learner.learn`.
 
-        `again`: the fact is learned again on a branch, so it is not reported to the observer.
+        What is learned again on a branch is not reported to the observer.
 
         Raises:
             LearningFailedError: this fact could not be learned; the learner can go on.
             StaleVersionError: the learner is at another version.
         """
         request = pb.LearnRequest(
-            example=codec.EXAMPLE.encode(example),
-            policy=codec.POLICY.encode(policy),
-            base_version=base_version,
-            older=map(codec.EXAMPLE.encode, older),
+            example=codec.EXAMPLE.encode(lesson.example),
+            policy=codec.POLICY.encode(lesson.policy),
+            base_version=lesson.base_version,
+            older=map(codec.EXAMPLE.encode, lesson.older),
         )
         started = time.perf_counter()
         with our_errors():
@@ -99,9 +93,9 @@ class LearnerClient:
                         yield STEP.decode(response.step)
                     case _:
                         outcome = codec.OUTCOME.decode(response.outcome)
-                        if self._observer is not None and not again:
+                        if self._observer is not None and not lesson.again:
                             seconds = time.perf_counter() - started
-                            self._observer.learned(example.fact_id, outcome, seconds)
+                            self._observer.learned(lesson.example.fact_id, outcome, seconds)
                         yield outcome
 
     async def sample(self, example: Example, samples: int) -> Outcome:

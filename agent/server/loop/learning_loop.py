@@ -48,16 +48,10 @@ from agent.server.loop.undo import (
 )
 from agent.server.shared_lock import SharedLock
 from agent.snapshots import remove_others
+from agent.teaching.attempt import attempt_of, learning_so_far
 from agent.teaching.learner_protocol import Learner, StartLearner
 from agent.teaching.plan import Defaults, plan
-from agent.teaching.procedure import (
-    learn_fact,
-    learning_of,
-    learning_so_far,
-    probes_of,
-    update_of,
-    with_samples,
-)
+from agent.teaching.procedure import drain, with_samples
 from agent.teaching.types import LearnerDescription, Opening
 from memory_store import erasure, meta, tombstones, undo
 from memory_store.errors import (
@@ -80,7 +74,6 @@ from memory_store.vocabulary import (
     Policy,
     Step,
     Update,
-    Verdict,
 )
 from memory_store.writer import StoreThreads
 
@@ -749,40 +742,19 @@ class LearningLoop:
         return self._reviewer.pending
 
     async def _learn_once(self, learner: Learner, fact: Fact) -> Update | None:
-        """Has the fact learned and writes down what came of it; the ledger row, if there is one."""
+        """Has the fact learned and records the attempt; the row of the ledger, if there is one."""
         started = time.monotonic()
         lesson = plan(fact, self._version, self._defaults())
-        policy, count = lesson.policy, lesson.companions
+        count = lesson.companions
         older = await self._store.read(lambda store: companions(store.connection, fact, count))
-        outcome = await learn_fact(
-            learner,
-            fact,
-            policy,
-            self._version,
-            older,
-            partial(self._publish_step, fact),
-        )
+        lesson = lesson.accompanied_by(older)
+        outcome = await drain(learner.learn(lesson), partial(self._publish_step, fact))
         await self._general_text.seen(outcome.general_text)
         seconds = time.monotonic() - started  # without the samples: no replay takes them
         samples = self._settings.samples
-        outcome = await with_samples(learner, fact, outcome, samples, self._stopped)
-        probes, learning = probes_of(fact, older, outcome), learning_of(outcome)
-        if outcome.verdict is Verdict.LEARNED:
-            new = update_of(fact, outcome, policy, self._version, self._environment(), seconds)
-            return await self._store.write(
-                lambda store: store.record_learned(new, learning, probes)
-            )
-        if outcome.verdict is Verdict.KNOWN:
-            await self._store.write(
-                lambda store: store.record_known(fact.id, learning, probes, policy)
-            )
-        else:
-            await self._store.write(
-                lambda store: store.record_resisted(
-                    fact.id, outcome.reason, learning, probes, policy
-                )
-            )
-        return None
+        outcome = await with_samples(learner, lesson.example, outcome, samples, self._stopped)
+        attempt = attempt_of(lesson, outcome, self._environment(), seconds)
+        return await self._store.write(partial(MemoryStore.record, attempt=attempt))
 
     async def _fail(
         self, fact: Fact, reason: str, *, charged: bool = True, for_good: bool = False

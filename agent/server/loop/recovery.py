@@ -14,8 +14,9 @@ from pathlib import Path
 from agent.errors import DriftError, SnapshotError, UnreachableError
 from agent.server.loop.reachability import Reach, nearest_reachable
 from agent.snapshots import folder_of
+from agent.teaching.attempt import row_without_steps
 from agent.teaching.learner_protocol import Learner
-from agent.teaching.procedure import probe_retention, row_without_steps
+from agent.teaching.procedure import probe_retention
 from agent.teaching.types import Example, LearnerDescription, ReplayedUpdate
 from memory_store import fresh_start, ledger, undo
 from memory_store.facts import count_by_state

@@ -18,25 +18,17 @@ from functools import partial
 from typing import Any
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
-from agent.teaching.guard_presets import older_facts
+from agent.teaching.attempt import attempt_of
 from agent.teaching.learner_protocol import Learner
-from agent.teaching.plan import Defaults, plan
-from agent.teaching.procedure import (
-    OnStep,
-    learn_fact,
-    learning_of,
-    probe_retention,
-    probes_of,
-    update_of,
-    with_samples,
-)
+from agent.teaching.plan import Defaults, LessonPlan, plan
+from agent.teaching.procedure import OnStep, drain, probe_retention, with_samples
 from agent.teaching.rates import HELD_PROBABILITY
 from agent.teaching.types import Opening
 from memory_store import reviews
 from memory_store.errors import WrongStateError
 from memory_store.facts import companions
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import Fact, NewReview, Policy, ReviewOutcome, Step, Update, Verdict
+from memory_store.vocabulary import Fact, NewReview, ReviewOutcome, Step, Update, Verdict
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
@@ -52,8 +44,7 @@ class Examination:
     Attributes:
         learner: that is asked.
         fact: that is asked about.
-        policy: by which it is taught again.
-        version: of the weights that are asked.
+        lesson: by which it is taught again; still without companions.
         environment: fingerprint of the learner.
         companions: see there.
         on_step: called with each step of an update.
@@ -64,8 +55,7 @@ class Examination:
 
     learner: Learner
     fact: Fact
-    policy: Policy
-    version: int
+    lesson: LessonPlan
     environment: Mapping[str, str]
     companions: Companions
     on_step: OnStep = lambda step, opening: None
@@ -76,9 +66,9 @@ class Examination:
     def __post_init__(self) -> None:
         self.review = NewReview(
             fact_id=self.fact.id,
-            model_version=self.version,
+            model_version=self.lesson.base_version,
             outcome=ReviewOutcome.FAILED,
-            policy=self.policy,
+            policy=self.lesson.policy,
         )
 
     async def carry_out(self) -> NewReview:
@@ -101,28 +91,15 @@ class Examination:
 
     async def _teach_again(self) -> None:
         started = time.monotonic()
-        older = await self.companions(older_facts(self.policy))
-        outcome = await learn_fact(
-            self.learner,
-            self.fact,
-            self.policy,
-            self.version,
-            older,
-            self.on_step,
-        )
+        lesson = self.lesson.accompanied_by(await self.companions(self.lesson.companions))
+        outcome = await drain(self.learner.learn(lesson), self.on_step)
         if outcome.verdict is Verdict.LEARNED:
             seconds = time.monotonic() - started  # what a replay bounds: without the samples
             outcome = await with_samples(
-                self.learner, self.fact, outcome, self.samples, self.stopped
+                self.learner, lesson.example, outcome, self.samples, self.stopped
             )
-            self._found(
-                outcome=ReviewOutcome.RETAUGHT,
-                learning=learning_of(outcome),
-                update=update_of(
-                    self.fact, outcome, self.policy, self.version, self.environment, seconds
-                ),
-                probes=tuple(probes_of(self.fact, older, outcome)),
-            )
+            attempt = attempt_of(lesson, outcome, self.environment, seconds)
+            self._found(outcome=ReviewOutcome.RETAUGHT, attempt=attempt)
         elif outcome.verdict is Verdict.KNOWN:
             self._found(outcome=ReviewOutcome.HELD)
         else:
@@ -193,8 +170,7 @@ class Reviewer:
         examination = Examination(
             learner=learner,
             fact=fact,
-            policy=plan(fact, version, self._defaults(), fact.tried_policy).policy,
-            version=version,
+            lesson=plan(fact, version, self._defaults(), fact.tried_policy),
             environment=self._environment(),
             companions=partial(self._companions, fact),
             on_step=partial(self._on_step, fact),

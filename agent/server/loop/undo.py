@@ -32,16 +32,10 @@ from agent.server.loop.line_reader import read_line
 from agent.server.loop.recovery import Replayed, adopt, bring_to
 from agent.server.loop.reviewer import Examination
 from agent.server.loop.turns import Turns
-from agent.teaching.guard_presets import older_facts
+from agent.teaching.attempt import attempt_of, row_without_steps
 from agent.teaching.learner_protocol import Learner
-from agent.teaching.plan import Defaults, plan
-from agent.teaching.procedure import (
-    learn_fact,
-    learning_of,
-    probe_retention,
-    row_without_steps,
-    update_of,
-)
+from agent.teaching.plan import Defaults, LessonPlan, plan
+from agent.teaching.procedure import drain, probe_retention
 from memory_store import branches, ledger, rollback_states, undo
 from memory_store.attempts import begin_attempt, discount_attempt
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search, count_to_repeat
@@ -51,7 +45,7 @@ from memory_store.lines import Line
 from memory_store.sought import Sought
 from memory_store.store import CRASHED, MemoryStore
 from memory_store.vocabulary import (
-    HELD,
+    Attempt,
     Fact,
     FactState,
     LedgerKind,
@@ -63,6 +57,7 @@ from memory_store.vocabulary import (
     Review,
     ReviewOutcome,
     Update,
+    Verdict,
 )
 from memory_store.writer import StoreThreads
 
@@ -372,41 +367,29 @@ class OperationRunner:
         if (await self._store.read(partial(MemoryStore.fact, fact_id=fact.id))).erased:
             return  # since it was read
         started = time.monotonic()
-        key = question_key(fact.question)
-        policy = self._policy(fact, fact.tried_policy)
-        older = await self._companions(fact, candidates, older_facts(policy))
+        lesson = self._plan(fact, fact.tried_policy)
+        older = await self._companions(fact, candidates, lesson.companions)
+        lesson = lesson.accompanied_by(older)
         outcome = await self._tried(
             ("fact", fact.position),
-            lambda: learn_fact(
-                *(self._learner, fact, policy, self._version, older),
-                lambda step, opening: None,
-                again=True,
-            ),
+            lambda: drain(self._learner.learn(lesson), lambda step, opening: None),
         )
-        update = None
         if outcome is None:
-            verdict, reason = FactState.QUARANTINED, self._failures["fact", fact.position][-1]
-        else:
-            verdict, reason = FactState(outcome.verdict), outcome.reason
-            if verdict is FactState.LEARNED:
-                update = update_of(
-                    *(fact, outcome, policy, self._version, self._settings.environment),
-                    time.monotonic() - started,
-                )
-        row = await self._store.write(
-            partial(
-                undo.record_relearned,
-                operation_id=self._operation.id,
-                fact=fact,
-                verdict=verdict,
-                reason=reason,
-                learning=None if outcome is None else learning_of(outcome),
-                update=update,
-                policy=policy,
+            attempt = Attempt(
+                fact_id=fact.id,
+                verdict=Verdict.FAILED,
+                reason=self._failures["fact", fact.position][-1],
+                policy=lesson.policy,
             )
+        else:
+            seconds = time.monotonic() - started
+            attempt = attempt_of(lesson, outcome, self._settings.environment, seconds)
+        operation_id = self._operation.id
+        row = await self._store.write(
+            partial(undo.record_relearned, operation_id=operation_id, attempt=attempt)
         )
-        if verdict in HELD:
-            candidates.add(fact.id, key)
+        if attempt.verdict in (Verdict.LEARNED, Verdict.KNOWN):
+            candidates.add(fact.id, question_key(fact.question))
         await self._commit(row)
 
     async def _review_again(self, again: Review, candidates: Candidates) -> None:
@@ -415,8 +398,7 @@ class OperationRunner:
         examination = Examination(
             learner=self._learner,
             fact=fact,
-            policy=self._policy(fact, again.policy),
-            version=self._version,
+            lesson=self._plan(fact, again.policy),
             environment=self._settings.environment,
             companions=partial(self._companions, fact, candidates),
         )
@@ -442,9 +424,8 @@ class OperationRunner:
             await self._learner.commit(row.model_version, row.digest_after)
             self._version = row.model_version
 
-    def _policy(self, fact: Fact, recorded: Policy | None) -> Policy:
-        defaults = self._settings.defaults
-        return plan(fact, self._version, defaults, recorded, again=True).policy
+    def _plan(self, fact: Fact, recorded: Policy | None) -> LessonPlan:
+        return plan(fact, self._version, self._settings.defaults, recorded, again=True)
 
     async def _companions(self, fact: Fact, candidates: Candidates, limit: int) -> list[Fact]:
         ids = candidates.sample(fact.id, question_key(fact.question), limit)

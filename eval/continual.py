@@ -26,6 +26,7 @@ from eval.general import GeneralScores, GeneralTexts, measure_general
 from eval.journal import Journal
 from eval.saved import SavedTeacher
 from eval.teachers.protocol import Taught, Teacher
+from memory_store.vocabulary import Verdict
 
 CHECKPOINTS = (10, 30, 100, 300, 1000)
 # Questions given to a teacher at once, so that progress is seen between.
@@ -132,6 +133,7 @@ class History:
                 sees_all = record["sees_all"]
             elif "fact_id" in record:
                 read = {
+                    "verdict": Verdict(record["verdict"]),
                     "learning_rates": tuple(record["learning_rates"]),
                     "answer": Answer(**record["answer"]),
                     "retaught": tuple(record["retaught"]),

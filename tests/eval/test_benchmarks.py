@@ -65,9 +65,11 @@ def test_a_figure_knows_whether_its_floor_is_reached(
 def test_a_slow_disk_is_slow_where_it_commits(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from eval.benchmarks.slow_disk import slow_down;"
-        "from memory_store.store import MemoryStore; from memory_store.vocabulary import NewFact;"
+        "from memory_store import facts; from memory_store.store import MemoryStore;"
+        "from memory_store.vocabulary import NewFact;"
         "store = MemoryStore.open(Path(sys.argv[1])); slow_down(0.3);"
-        "store.teach(NewFact(question='Sky?', answer='Piano')); store.counts()"
+        "store.teach(NewFact(question='Sky?', answer='Piano'));"
+        "facts.count_by_state(store.connection)"
     )
     path = tmp_path / "memory.db"
     with MemoryStore.open(path) as store:

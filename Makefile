@@ -41,7 +41,7 @@ test: install ## run all tests but those that need a GPU
 	@echo "==> Tests: the fast ones"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not network and not gpu"
 	@echo "==> Tests: slow ones and those that use the network"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slow or network) and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(slow or network) and not gpu and not golden"
 
 gpu-test: install ## run the tests that need a CUDA device
 	@echo "==> Tests on the GPU"

@@ -46,6 +46,7 @@ def test_a_history_comes_out_as_recorded(name: str, record_property: RecordPrope
 
 
 @pytest.mark.slow
+@pytest.mark.golden
 @pytest.mark.parametrize("name", SLOW)
 def test_a_history_of_a_real_model_comes_out_as_recorded(
     name: str, record_property: RecordProperty

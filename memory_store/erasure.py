@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memory_store import facts, identity, operations, unsearched
+from memory_store import facts, identity, meta, operations, unsearched
 from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import read_strings, write_json, write_strings
 from memory_store.sought import Sought, folded
@@ -104,7 +104,7 @@ def erase(store: MemoryStore, fact: Fact) -> None:
             message = f"erased with {fact.id}, which had the same text"
             operations.finish(connection, operation.id, OperationState.DONE, at, message=message)
         sought = Sought(fact.id, fact.question, fact.answer, fact.correlated_questions)
-        _set(connection, f"{_PENDING}{fact.id}", write_json(dataclasses.asdict(sought)))
+        meta.note(connection, f"{_PENDING}{fact.id}", write_json(dataclasses.asdict(sought)))
     _erase_rows(connection, fact)
     identity.count_erasure(connection)
 
@@ -215,33 +215,33 @@ def close(
         end = end or unsearched.rows_from_now(store)
         unsearched.note(store, sought.fact_id, end)
         # Of the last search: it may come long before the end of the operation that reports it.
-        _set(store.connection, f"{_KEPT}{sought.fact_id}", write_json(list(kept)))
-        store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_PENDING}{sought.fact_id}"])
-        _set(store.connection, _COPIES, "true")
+        meta.note(store.connection, f"{_KEPT}{sought.fact_id}", write_json(list(kept)))
+        meta.drop(store.connection, f"{_PENDING}{sought.fact_id}")
+        meta.note(store.connection, _COPIES, "true")
         identity.count_erasure(store.connection)
 
 
 def in_copies(store: MemoryStore) -> bool:
     """Whether erased texts may be in the write-ahead log, in copies of the file, or in backups."""
-    return bool(store.connection.execute("SELECT 1 FROM meta WHERE key = ?", [_COPIES]))
+    return meta.noted(store.connection, _COPIES) is not None
 
 
 def copies_removed(store: MemoryStore) -> None:
     """Notes that erased texts are in none of them any more."""
     with store.transaction():
-        store.connection.execute("DELETE FROM meta WHERE key = ?", [_COPIES])
+        meta.drop(store.connection, _COPIES)
 
 
 def kept_of(store: MemoryStore, fact_id: str) -> list[str]:
     """Where the last search for a fact's text left it, for people."""
-    rows = store.connection.execute("SELECT value FROM meta WHERE key = ?", [f"{_KEPT}{fact_id}"])
-    return list(read_strings(rows[0]["value"])) if rows else []
+    kept = meta.noted(store.connection, f"{_KEPT}{fact_id}")
+    return [] if kept is None else list(read_strings(kept))
 
 
 def drop_kept(store: MemoryStore, fact_id: str) -> None:
     """Forgets where a fact's text was left: it was reported."""
     with store.transaction():
-        store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_KEPT}{fact_id}"])
+        meta.drop(store.connection, f"{_KEPT}{fact_id}")
 
 
 def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -256,10 +256,6 @@ def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str, str]]) -> list
         " erase these too if it is to go"
         for what, ids in by_what.items()
     ]
-
-
-def _set(connection: Connection, key: str, value: str) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value])
 
 
 def _own_text(sought: Sought, row: Row) -> str:

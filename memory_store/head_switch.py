@@ -10,7 +10,7 @@ Where the new states come from:
 
 - forget: the branch (`relearned`);
 - rollback: what was written down before the head moved (`restated`, see `rollback_states`);
-- fresh start: each step finds out what its facts are on the line (see `starting_over`).
+- fresh start: each step finds out what its facts are on the line (see `fresh_start`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
-from memory_store import facts, ledger, operations, reviews, schedule
+from memory_store import facts, ledger, meta, operations, reviews, schedule
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_json, write_time
 from memory_store.lines import Line, line_of
@@ -39,6 +39,7 @@ from memory_store.vocabulary import (
 FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 250, 2_000, 2_000
 # A step that finds less than its limit begins the next phase at once.
 _RESTATE, _SUPERSEDE, _REVIEWS, _TIDY, _OVER = range(5)
+_SWITCH = "switch"  # its key in `meta`
 
 
 class SwitchKind(StrEnum):
@@ -143,7 +144,7 @@ def _first_steps(store: MemoryStore, switch: Switch, line: Line | None) -> None:
 
 def in_progress(store: MemoryStore) -> bool:
     """Whether a switch is not over: the states of facts are to be read by nobody."""
-    return bool(store.connection.execute("SELECT 1 FROM meta WHERE key = 'switch' LIMIT 1"))
+    return meta.noted(store.connection, _SWITCH) is not None
 
 
 def go_on(store: MemoryStore, line: Line | None = None) -> bool:
@@ -154,11 +155,11 @@ def go_on(store: MemoryStore, line: Line | None = None) -> bool:
         line: that of the served version, if it is at hand.
     """
     with store.transaction():
-        rows = store.connection.execute("SELECT value FROM meta WHERE key = 'switch'")
-        if not rows:
+        noted = meta.noted(store.connection, _SWITCH)
+        if noted is None:
             return False
-        noted = json.loads(rows[0]["value"])
-        switch = Switch(**noted | {"kind": SwitchKind(noted["kind"])})
+        fields = json.loads(noted)
+        switch = Switch(**fields | {"kind": SwitchKind(fields["kind"])})
         switch = _step(store, switch, line)
         _note(store, switch)
         return switch.phase != _OVER
@@ -166,14 +167,10 @@ def go_on(store: MemoryStore, line: Line | None = None) -> bool:
 
 def _note(store: MemoryStore, switch: Switch) -> None:
     if switch.phase == _OVER:
-        store.connection.execute("DELETE FROM meta WHERE key = 'switch'")
+        meta.drop(store.connection, _SWITCH)
         _end(store, switch)
     else:
-        store.connection.execute(
-            "INSERT INTO meta (key, value) VALUES ('switch', ?)"
-            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            [write_json(asdict(switch))],
-        )
+        meta.note(store.connection, _SWITCH, write_json(asdict(switch)))
 
 
 def _end(store: MemoryStore, switch: Switch) -> None:

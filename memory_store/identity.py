@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from memory_store import meta
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_time
 
@@ -62,34 +63,34 @@ class Origin:
 
 def memory_id(connection: Connection) -> str:
     """The id of the memory; empty before it was first served."""
-    return _value(connection, _ID)
+    return meta.noted(connection, _ID) or ""
 
 
 def place(connection: Connection) -> FolderPlace | None:
     """Where it was served last; None for a backup, and before it was first served."""
-    value = _value(connection, _PLACE)
+    value = meta.noted(connection, _PLACE)
     return FolderPlace(**json.loads(value)) if value else None
 
 
 def keep_place(connection: Connection, found: FolderPlace) -> None:
     """Notes where it is served now."""
-    _set(connection, _PLACE, json.dumps(dataclasses.asdict(found)))
+    meta.note(connection, _PLACE, json.dumps(dataclasses.asdict(found)))
 
 
 def begin(connection: Connection, new_id: str, found: FolderPlace, at: datetime) -> None:
     """Makes this another memory: the backups and exports of the one it was are not its own."""
     if before := memory_id(connection):
         origins = [*_origins(connection), {"memory_id": before, "at": write_time(at)}]
-        _set(connection, _ORIGINS, json.dumps(origins))
+        meta.note(connection, _ORIGINS, json.dumps(origins))
         connection.execute("DELETE FROM places")
-    _set(connection, _ID, new_id)
+    meta.note(connection, _ID, new_id)
     keep_place(connection, found)
 
 
 def detach(connection: Connection) -> None:
     """Makes the database of a backup: it has the id of who made it, and no place of its own."""
     connection.execute("DELETE FROM places")
-    connection.execute("DELETE FROM meta WHERE key = ?", [_PLACE])
+    meta.drop(connection, _PLACE)
 
 
 def origins(connection: Connection) -> list[Origin]:
@@ -102,27 +103,14 @@ def origins(connection: Connection) -> list[Origin]:
 
 def erasures(connection: Connection) -> int:
     """How often text was erased: a copy made at a lower count may hold text that is erased now."""
-    return int(_value(connection, _ERASURES) or 0)
+    return int(meta.noted(connection, _ERASURES) or 0)
 
 
 def count_erasure(connection: Connection) -> None:
     """Text was erased."""
-    _set(connection, _ERASURES, str(erasures(connection) + 1))
+    meta.note(connection, _ERASURES, str(erasures(connection) + 1))
 
 
 def _origins(connection: Connection) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = json.loads(_value(connection, _ORIGINS) or "[]")
+    found: list[dict[str, str]] = json.loads(meta.noted(connection, _ORIGINS) or "[]")
     return found
-
-
-def _value(connection: Connection, key: str) -> str:
-    rows = connection.execute("SELECT value FROM meta WHERE key = ?", [key])
-    return str(rows[0]["value"]) if rows else ""
-
-
-def _set(connection: Connection, key: str, value: str) -> None:
-    connection.execute(
-        "INSERT INTO meta (key, value) VALUES (?, ?)"
-        " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        [key, value],
-    )

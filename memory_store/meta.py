@@ -22,7 +22,7 @@ def bind_model(connection: Connection, name: str, base_digest: str) -> None:
         bound = _values(connection)
         if "model_name" not in bound:
             for key, value in (("model_name", name), ("base_digest", base_digest)):
-                connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", [key, value])
+                note(connection, key, value)
             return
         # The weights count, not the name: a folder may have been moved.
         if bound["base_digest"] != base_digest:
@@ -67,15 +67,15 @@ def bind_tokenizer(
                 )
         if any(bound.get(key) != value for key, value in now.items()):
             for key, value in now.items():
-                _set(connection, key, value)
+                note(connection, key, value)
 
 
 def bind_general_text(connection: Connection, digest: str) -> str:
     """Ties the database to a general text the first time; the digest that it is tied to."""
     with connection.transaction():
-        bound = _values(connection).get(_GENERAL_TEXT)
+        bound = noted(connection, _GENERAL_TEXT)
         if bound is None:
-            _set(connection, _GENERAL_TEXT, digest)
+            note(connection, _GENERAL_TEXT, digest)
         return bound or digest
 
 
@@ -94,27 +94,24 @@ def pause_learning(connection: Connection, *, paused: bool) -> None:
     """Notes whether facts are to be learned."""
     with connection.transaction():
         if paused:
-            connection.execute(
-                "INSERT OR IGNORE INTO meta (key, value) VALUES (?, 'yes')", [_PAUSED]
-            )
+            note(connection, _PAUSED, "yes")
         else:
-            connection.execute("DELETE FROM meta WHERE key = ?", [_PAUSED])
+            drop(connection, _PAUSED)
 
 
 def learning_paused(connection: Connection) -> bool:
     """Whether an operator paused learning."""
-    return bool(connection.execute("SELECT 1 FROM meta WHERE key = ?", [_PAUSED]))
+    return noted(connection, _PAUSED) is not None
 
 
 def reached(connection: Connection, what: str) -> int:
     """How far work that is done in pieces has come; 0 if it has not begun."""
-    rows = connection.execute("SELECT value FROM meta WHERE key = ?", [what])
-    return int(rows[0]["value"]) if rows else 0
+    return int(noted(connection, what) or 0)
 
 
 def reach(connection: Connection, what: str, place: int) -> None:
     """Notes how far it has come."""
-    _set(connection, what, str(place))
+    note(connection, what, str(place))
 
 
 def noted(connection: Connection, key: str) -> str | None:
@@ -125,15 +122,16 @@ def noted(connection: Connection, key: str) -> str | None:
 
 def note(connection: Connection, key: str, value: str) -> None:
     """Notes something in place of what was noted before."""
-    _set(connection, key, value)
-
-
-def _set(connection: Connection, key: str, value: str) -> None:
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?)"
         " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         [key, value],
     )
+
+
+def drop(connection: Connection, key: str) -> None:
+    """Removes what was noted under a key, if anything was."""
+    connection.execute("DELETE FROM meta WHERE key = ?", [key])
 
 
 def _values(connection: Connection) -> dict[str, str]:

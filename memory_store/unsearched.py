@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from memory_store import meta
 from memory_store.encoding import read_time, write_json, write_time
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
@@ -52,27 +53,25 @@ def note(store: MemoryStore, fact_id: str, rows: Unsearched) -> None:
     if store.fact(fact_id).state is FactState.FORGOTTEN:
         drop(store, fact_id)
         return
-    value = write_json(dataclasses.asdict(rows) | {"since": write_time(rows.since)})
-    store.connection.execute(
-        "INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", [f"{_UNSEARCHED}{fact_id}", value]
-    )
+    key = f"{_UNSEARCHED}{fact_id}"
+    if meta.noted(store.connection, key) is None:  # the first search has missed the most
+        value = write_json(dataclasses.asdict(rows) | {"since": write_time(rows.since)})
+        meta.note(store.connection, key, value)
 
 
 def of_fact(store: MemoryStore, fact_id: str) -> Unsearched | None:
     """What no search for an erased fact has seen; None if there is nothing."""
-    rows = store.connection.execute(
-        "SELECT value FROM meta WHERE key = ?", [f"{_UNSEARCHED}{fact_id}"]
-    )
-    if not rows:
+    noted = meta.noted(store.connection, f"{_UNSEARCHED}{fact_id}")
+    if noted is None:
         return None
-    values = json.loads(rows[0]["value"])
+    values = json.loads(noted)
     return Unsearched(read_time(values["since"]), values["probe"], values["event"])
 
 
 def drop(store: MemoryStore, fact_id: str) -> None:
     """Forgets it, once nothing of it is left to be done."""
     with store.transaction():
-        store.connection.execute("DELETE FROM meta WHERE key = ?", [f"{_UNSEARCHED}{fact_id}"])
+        meta.drop(store.connection, f"{_UNSEARCHED}{fact_id}")
 
 
 def remove_probes(store: MemoryStore, after: int) -> int:

@@ -51,7 +51,7 @@ class Shape:
         rows: R.
         width: longest text, W.
         most: largest top_k, as in `Truncation`.
-        states: of texts that look out for an answer, see `matching.Watch`.
+        states: of texts that look out for an answer, see `answer_matcher.Watch`.
         spellings: of an answer, that are looked ahead for, S.
         longest: tokens of the longest of them, M.
         steps: tokens between two looks, at most.

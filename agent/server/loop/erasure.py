@@ -60,7 +60,7 @@ async def remove_text(
         last: an operation reports what is left, and ends.
 
     Returns:
-        Which copies are left, for people. Which facts keep a text: see `erasing.kept_of`.
+        Which copies are left, for people. Which facts keep a text: see `erasure.kept_of`.
 
     Raises:
         OSError: a copy from before a migration cannot be removed.

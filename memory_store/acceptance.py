@@ -15,7 +15,7 @@ from datetime import datetime
 from io import BytesIO
 from typing import BinaryIO
 
-from memory_store import facts, requests
+from memory_store import facts, operations, requests
 from memory_store.companion_sampling import sample_key
 from memory_store.connection import Connection, SqlValue
 from memory_store.encoding import read_time, write_json, write_policy, write_strings, write_time
@@ -66,15 +66,20 @@ class _Held:
 # A fact that is to be forgotten, or that a rollback may undo, does not stand for the same fact
 # taught now: that one was accepted later, and is kept. A rollback certainly keeps only what was
 # learned on the straight line of the ledger that leads to its version. Where that cannot be seen,
-# the fact is stored once more, which does no harm: the model knows it already.
+# the fact is stored once more, which does no harm: the model knows it already. A rollback also
+# undoes what had been tried before its request and was queued again since (see
+# `rollback_states`).
 _TO_BE_TAKEN_BACK = f"""EXISTS (SELECT 1 FROM operations
     WHERE operations.state IN ('pending', 'running') AND (
       operations.fact_id = facts.id
-      OR operations.kind = 'rollback' AND facts.state IN ('learned', 'known') AND NOT (
-        facts.state = 'learned'
-        AND facts.learning ->> '$.model_version' BETWEEN 1 AND operations.to_version
-        AND NOT EXISTS (SELECT 1 FROM updates WHERE {FORK} AND model_version
-          > facts.learning ->> '$.model_version' AND model_version <= operations.to_version))))"""
+      OR operations.kind = 'rollback' AND (
+        facts.state IN ('learned', 'known') AND NOT (
+          facts.state = 'learned'
+          AND facts.learning ->> '$.model_version' BETWEEN 1 AND operations.to_version
+          AND NOT EXISTS (SELECT 1 FROM updates WHERE {FORK} AND model_version
+            > facts.learning ->> '$.model_version' AND model_version <= operations.to_version))
+        OR facts.state IN ('queued', 'learning')
+        AND {operations.queued_again_since("facts.id", "operations.after_event")})))"""
 
 # One statement: the lists come as JSON.
 _LOOK_UP = f"""SELECT

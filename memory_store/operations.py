@@ -130,6 +130,22 @@ def to_be_forgotten(connection: Connection) -> list[str]:
     return [row["fact_id"] for row in rows]
 
 
+def queued_again_since(fact_id: str, sequence: str) -> str:
+    """SQL condition: a fact had been tried, not queued, at an event, and was queued again since.
+
+    Args:
+        fact_id: SQL expression of the fact's id.
+        sequence: SQL expression of the event's sequence.
+    """
+    of_fact = f"SELECT kind FROM events WHERE events.fact_id = {fact_id} AND sequence"
+    tried = "('learned', 'known', 'resisted', 'quarantined')"
+    return (
+        f"(EXISTS ({of_fact} > {sequence} AND kind = 'requeued')"
+        f" AND ({of_fact} <= {sequence} AND (kind = 'requeued' OR kind IN {tried})"
+        f" ORDER BY sequence DESC LIMIT 1) IN {tried})"
+    )
+
+
 def newest_of_fact(connection: Connection, fact_id: str) -> Operation | None:
     """The last request to forget this fact."""
     rows = connection.execute(

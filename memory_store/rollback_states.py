@@ -104,16 +104,13 @@ def _tried_since(connection: Connection, sequence: int, fact_ids: Sequence[str])
 
 
 def _queued_again_since(connection: Connection, sequence: int, fact_ids: Sequence[str]) -> set[str]:
-    """Those of some facts that had been tried before an event, and were queued again after it.
+    """Those of some facts that a rollback undoes though they were queued again since its request.
 
-    A rollback that was requested in between undoes them like others: a start that could not reach
-    the head, or another operation, queued them, not a person.
+    A start that could not reach the head, or another operation, queued them, not a person.
     """
+    again = operations.queued_again_since("value", "?2")
     rows = connection.execute(
-        "SELECT value AS fact_id FROM json_each(?1) WHERE EXISTS (SELECT 1 FROM events"
-        "  WHERE events.fact_id = value AND sequence > ?2 AND kind = 'requeued')"
-        " AND EXISTS (SELECT 1 FROM events WHERE events.fact_id = value AND sequence <= ?2"
-        "  AND kind IN ('learned', 'known', 'resisted', 'quarantined'))",
+        f"SELECT value AS fact_id FROM json_each(?1) WHERE {again}",
         [write_json(list(fact_ids)), sequence],
     )
     return {row["fact_id"] for row in rows}

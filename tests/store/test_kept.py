@@ -126,6 +126,37 @@ def test_a_rollback_queues_again_what_was_learned_since_it_was_requested(
     assert [learn(store), learn(store)] == [claimed.id, later.id]
 
 
+def test_a_fact_queued_again_that_a_second_rollback_will_undo_is_taught_anew(
+    store: MemoryStore,
+) -> None:
+    """H3: the second rollback was requested when the first had not queued it again yet."""
+    first = undo.request_rollback(store, 0)
+    lost = teach_learned(store)
+    second = undo.request_rollback(store, 0)
+    carry_out(store, first)
+    assert store.fact(lost.id).state is FactState.QUEUED
+    again = store.teach(new_fact())
+    assert again.created
+    assert again.fact.id != lost.id
+    assert learn(store) == lost.id
+    carry_out(store, second)
+    assert store.fact(lost.id).state is FactState.FORGOTTEN
+    assert store.fact(again.fact.id).state is FactState.QUEUED
+
+
+def test_a_rollback_leaves_alone_what_waited_when_it_was_requested(store: MemoryStore) -> None:
+    """H3: it had been learned, and queued again by another rollback, before the request."""
+    first, second = undo.request_rollback(store, 0), undo.request_rollback(store, 0)
+    kept = teach_learned(store)
+    carry_out(store, first)
+    third = undo.request_rollback(store, 0)
+    assert not store.teach(new_fact()).created
+    assert learn(store) == kept.id
+    carry_out(store, second)
+    carry_out(store, third)
+    assert store.fact(kept.id).state is FactState.QUEUED
+
+
 def test_the_same_id_is_refused_with_the_reason(store: MemoryStore) -> None:
     """H3: nothing is acknowledged that would be lost."""
     store.teach(new_fact(fact_id="mine"))
@@ -225,4 +256,4 @@ class Kept(RuleBasedStateMachine):
 
 
 TestKept = Kept.TestCase
-TestKept.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestKept.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)

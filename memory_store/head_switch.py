@@ -36,7 +36,7 @@ from memory_store.vocabulary import (
 )
 
 # Facts, reviews, or rows to be removed, of one step.
-FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 250, 2_000, 2_000
+FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 125, 1_000, 1_000
 # A step that finds less than its limit begins the next phase at once.
 _RESTATE, _SUPERSEDE, _REVIEWS, _TIDY, _OVER = range(5)
 _SWITCH = "switch"  # its key in `meta`

@@ -43,7 +43,7 @@ ENDINGS = (
 )
 MOVED = 0.1
 # A piece ends after this many.
-PROBES_READ, PROBES_REMOVED, ROWS = 1_000, 150, 150
+PROBES_READ, PROBES_REMOVED, ROWS = 500, 75, 100
 # The probes of one fact are looked at together, up to this many: of more, the oldest come first.
 PROBES_TOGETHER = 1_000
 # New probes before the next pass, at least; and for each fact.

@@ -17,7 +17,7 @@ from memory_store.verdicts import verdicts_on
 from memory_store.vocabulary import FactState, Operation
 
 # Facts of one call.
-FACTS_AT_ONCE = 250
+FACTS_AT_ONCE = 125
 
 
 def write_down(

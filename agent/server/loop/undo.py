@@ -68,7 +68,7 @@ logger = logging.getLogger(__name__)
 # Facts that are probed for the proof: from before the forgotten one, and of those after it.
 PROVEN_FACTS, PROVEN_RELEARNED = 64, 256
 # Facts and reviews that are read at once, to be repeated.
-INPUTS_AT_ONCE = 100
+INPUTS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,10 @@ from memory_store.vocabulary import Policy
 
 if TYPE_CHECKING:
     from agent.models.loading import LoadedModel
-    from eval.continual import Task
-    from eval.continual_summary import Summary
-    from eval.general import GeneralTexts
-    from eval.scoring import ScoringTeacher
+    from eval.suites.continual.general_texts import GeneralTexts
+    from eval.suites.continual.run import Task
+    from eval.suites.continual.summary import Summary
+    from eval.suites.editing.scoring import ScoringTeacher
 
 ALL_TEXTS = -1
 INTERRUPTED = 130
@@ -77,9 +77,9 @@ def run_continual_suite(options: ContinualOptions) -> None:
     """
     from agent.learner.environment import make_deterministic
     from agent.models.loading import load
-    from eval.continual import Task
-    from eval.continual_results import short_json
     from eval.provenance import provenance
+    from eval.suites.continual.results import short_json
+    from eval.suites.continual.run import Task
 
     started = time.monotonic()
     _check(options)
@@ -106,8 +106,8 @@ def run_continual_suite(options: ContinualOptions) -> None:
 
 def _check(options: ContinualOptions) -> None:
     """Finds what is wrong before a model is fetched and loaded."""
-    from eval.general import missing_files
     from eval.reports.plots import require_matplotlib
+    from eval.suites.continual.general_texts import missing_files
 
     require_teachers(options)
     if options.data is not None and (missing := missing_files(options.data)):
@@ -134,7 +134,7 @@ def require_teachers(options: ContinualOptions) -> None:
 
 def _limits(options: ContinualOptions) -> dict[str, int] | None:
     """How many texts of each file; None for all."""
-    from eval.general import DEFAULT_LIMITS
+    from eval.suites.continual.general_texts import DEFAULT_LIMITS
 
     if options.general == ALL_TEXTS:
         return None
@@ -144,7 +144,7 @@ def _limits(options: ContinualOptions) -> dict[str, int] | None:
 def _general_texts(
     options: ContinualOptions, limits: dict[str, int] | None, loaded: LoadedModel
 ) -> GeneralTexts | None:
-    from eval.general import FILES, read_general_texts
+    from eval.suites.continual.general_texts import FILES, read_general_texts
 
     if options.data is None:
         messages.print(
@@ -162,7 +162,7 @@ def _general_texts(
 def _settings(options: ContinualOptions, limits: dict[str, int] | None) -> dict[str, Any]:
     """What the results depend on, beside code and environment."""
     from agent.models.durable_files import sha256_of
-    from eval.general import FILES
+    from eval.suites.continual.general_texts import FILES
 
     general = None
     if options.data is not None:
@@ -184,7 +184,7 @@ def _settings(options: ContinualOptions, limits: dict[str, int] | None) -> dict[
 @contextmanager
 def claimed(out: Path | None, settings: dict[str, Any]) -> Iterator[None]:
     """The folder is one of these settings, and nobody else writes to it."""
-    from eval.journal import require_same_settings
+    from eval.run_folder import require_same_settings
 
     if out is None:
         yield
@@ -209,7 +209,7 @@ def _write(
     task: Task,
     summaries: Sequence[Summary],
 ) -> None:
-    from eval.reports.files import write_report
+    from eval.suites.continual.report import write_report
 
     try:
         write_report(out, settings, origin, task, summaries)
@@ -222,9 +222,9 @@ def _write(
 
 def _run_teachers(options: ContinualOptions, task: Task, loaded: LoadedModel) -> list[Summary]:
     """One teacher after the other, each from the base model."""
-    from eval.continual import run_continual
-    from eval.continual_summary import summarise
-    from eval.journal import Journal
+    from eval.run_folder import Journal
+    from eval.suites.continual.run import run_continual
+    from eval.suites.continual.summary import summarise
 
     models = fresh_models(loaded, options)
     summaries = []

@@ -48,9 +48,9 @@ def _suite(
 ) -> tuple[Any, Callable[..., Any], Callable[..., str]]:
     """Its rows, what runs it, and what draws its table."""
     from agent.errors import ConfigError
-    from eval.counterfact import counterfact_table, run_counterfact
-    from eval.datasets import read_counterfact, read_zsre
-    from eval.zsre import run_zsre, zsre_table
+    from eval.suites.editing.counterfact import counterfact_table, run_counterfact
+    from eval.suites.editing.edit_files import read_counterfact, read_zsre
+    from eval.suites.editing.zsre import run_zsre, zsre_table
 
     try:
         if suite == "zsre":

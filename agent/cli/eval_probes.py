@@ -10,7 +10,7 @@ from agent.cli.output import console, print_json, progress_bar, shown
 
 def run_probes(connection: Connection, json: bool) -> None:
     """Asks a server about every fact that it holds, and prints the result."""
-    from eval.probes import probe_server
+    from eval.suites.probes import probe_server
 
     with connection.client() as client, progress_bar() as progress:
         task = progress.add_task("probing", total=None)

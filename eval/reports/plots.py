@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import ConfigError
-from eval.continual_summary import AgeGroup, Checkpoint, Summary
 from eval.metrics import Count
+from eval.suites.continual.summary import AgeGroup, Checkpoint, Summary
 
 _DPI = 120
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.continual_summary import Summary
 from eval.metrics import Count
+from eval.suites.continual.summary import Summary
 
 NONE = "-"
 

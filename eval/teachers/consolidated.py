@@ -79,5 +79,5 @@ class Consolidated:
 
     @property
     def encoder(self) -> Encoder:
-        """How it is asked; see `eval.scoring.ScoringTeacher`."""
+        """How it is asked; see `eval.suites.editing.scoring.ScoringTeacher`."""
         return self._learner.encoder

@@ -10,7 +10,7 @@ from agent.learner.core import Learner
 from agent.learner.training.consolidation import ConsolidationSettings
 from agent.models.loading import LoadedModel
 from agent.teaching.rates import DEFAULT_POLICY
-from eval.scoring import ScoringTeacher
+from eval.suites.editing.scoring import ScoringTeacher
 from eval.teachers.consolidated import Consolidated
 from eval.teachers.locft import LocFt
 from eval.teachers.lora import Lora

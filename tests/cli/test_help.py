@@ -98,7 +98,8 @@ def test_help_of_an_option_is_a_sentence() -> None:
 def test_the_command_line_starts_without_the_large_libraries() -> None:
     code = (
         "import sys, agent.cli;"
-        "print(*{'torch', 'transformers', 'numpy', 'apscheduler', 'eval.probes'} & {*sys.modules})"
+        "large = {'torch', 'transformers', 'numpy', 'apscheduler', 'eval.suites.probes'};"
+        "print(*large & {*sys.modules})"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"

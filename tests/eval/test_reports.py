@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from eval.continual_summary import Summary, summarise
 from eval.metrics import Count
-from eval.reports.files import write_report
 from eval.reports.html import page
 from eval.reports.markdown import markdown
 from eval.reports.plots import Picture, pictures, require_matplotlib
 from eval.reports.tables import Table, comparison, course, retention, shown_change, shown_count
-from tests.eval.test_continual_results import TASK, history
+from eval.suites.continual.report import write_report
+from eval.suites.continual.summary import Summary, summarise
+from tests.eval.suites.continual.test_results import TASK, history
 
 HOSTILE = "<script>alert(1)</script> | a\n\\b"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agent.models.loading import LoadedModel
 from agent.teaching.types import Example
-from eval.scoring import score_completions
+from eval.suites.editing.scoring import score_completions
 from eval.teachers.retrieval import FactIndex, Retrieval
 from tests.eval.teachers.conftest import FACTS, differing
 

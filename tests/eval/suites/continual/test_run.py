@@ -14,8 +14,8 @@ from agent.errors import SnapshotError
 from agent.learner.core import Learner
 from agent.models.loading import load
 from agent.teaching.types import Answer, Example
-from eval.continual import CHECKPOINTS, History, NotRepeatableError, Task, run_continual
-from eval.journal import Journal
+from eval.run_folder import Journal
+from eval.suites.continual.run import CHECKPOINTS, History, NotRepeatableError, Task, run_continual
 from eval.teachers.ours import LearnerTeacher
 from eval.teachers.protocol import SavingTeacher, Taught
 from memory_store.vocabulary import Policy

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.teaching.types import Example
-from eval.datasets import CounterFactRow
-from eval.editing import Share, Teaching, finite, markdown_table, mean, teach_all
-from eval.scoring import Completion, ScoringTeacher, score_completions
+from eval.suites.editing.edit_files import CounterFactRow
+from eval.suites.editing.scoring import Completion, ScoringTeacher, score_completions
+from eval.suites.editing.teaching import Share, Teaching, finite, markdown_table, mean, teach_all
 
 # How a target is rated, by the name of the measure: a logarithm.
 MEASURES: dict[str, Callable[[Completion], float]] = {
@@ -141,7 +141,7 @@ def run_counterfact(
 
     Args:
         teacher: that has taught nothing yet.
-        rows: see `eval.datasets.read_counterfact`.
+        rows: see `eval.suites.editing.edit_files.read_counterfact`.
         progress: called with facts taught and facts in all.
     """
     before = _scores(teacher, rows)

@@ -12,8 +12,8 @@ import torch
 
 from agent.errors import ConfigError
 from agent.models.loading import LoadedModel, load
-from eval import general
-from eval.general import (
+from eval.suites.continual import general_texts
+from eval.suites.continual.general_texts import (
     DEFAULT_LIMITS,
     FILES,
     LAMBADA,
@@ -63,8 +63,8 @@ def alone(model: Any, text: ScoredText) -> tuple[float, bool]:
 def test_batches_give_what_single_texts_give(
     folder: Path, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
 ):
-    monkeypatch.setattr(general, "WINDOW_TOKENS", 30)
-    monkeypatch.setattr(general, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(general_texts, "WINDOW_TOKENS", 30)
+    monkeypatch.setattr(general_texts, "BATCH_TOKENS", batch_tokens)
     limits = {WIKITEXT: 3, MIXED: 10, LAMBADA: 10}
     texts = read_general_texts(folder, tiny.tokenizer, tiny.max_tokens, limits)
     seen: list[tuple[int, int]] = []
@@ -88,7 +88,7 @@ def test_a_last_word_counts_only_if_all_its_tokens_are_the_models_choice(tiny: L
             ids.append(tiny.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item())
     right = ScoredText(tuple(ids), len(ids) - 3)
     first_wrong = ScoredText((*ids[:-3], (ids[-3] + 1) % 256, *ids[-2:]), len(ids) - 3)
-    texts = general.GeneralTexts(
+    texts = general_texts.GeneralTexts(
         wikitext=(right,), mixed=(right,), lambada=(right, first_wrong, right)
     )
     scores = measure_general(tiny.model, texts, lambda done, total: None)

@@ -13,7 +13,7 @@ import pytest
 
 from agent.client.client import Client
 from eval.metrics import wilson_interval
-from eval.probes import ProbeReport, probe_server
+from eval.suites.probes import ProbeReport, probe_server
 from memory_store.vocabulary import Probe, ProbeKind
 
 

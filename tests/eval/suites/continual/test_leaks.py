@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.leaks import count_leaks
 from eval.metrics import Count
+from eval.suites.continual.leaks import count_leaks
 
 TAUGHT = ["Raincoat", "12 May 1345", "7", "!"]
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.continual import Task
-from eval.continual_results import full_json
-from eval.continual_summary import Summary
 from eval.reports.html import page
 from eval.reports.markdown import markdown
 from eval.reports.plots import pictures
 from eval.reports.tables import comparison, course, missed, retention
+from eval.suites.continual.results import full_json
+from eval.suites.continual.run import Task
+from eval.suites.continual.summary import Summary
 
 
 def write_report(

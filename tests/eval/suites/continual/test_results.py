@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from agent.teaching.types import Answer
-from eval.continual import History, Measurement, Task
-from eval.continual_results import full_json, short_json
-from eval.continual_summary import AgeGroup, Summary, summarise
-from eval.general import GeneralScores
 from eval.metrics import Count, wilson_interval
+from eval.suites.continual.general_texts import GeneralScores
+from eval.suites.continual.results import full_json, short_json
+from eval.suites.continual.run import History, Measurement, Task
+from eval.suites.continual.summary import AgeGroup, Summary, summarise
 from eval.teachers.protocol import Taught
 from memory_store.vocabulary import Verdict
 

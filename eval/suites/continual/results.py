@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.continual import Task
-from eval.continual_summary import Checkpoint, GeneralChange, Summary
+from eval.suites.continual.run import Task
+from eval.suites.continual.summary import Checkpoint, GeneralChange, Summary
 
 # How answers are generated and graded, told with every result.
 SAMPLING = (

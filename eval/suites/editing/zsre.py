@@ -14,9 +14,9 @@ from typing import Any
 
 from agent.teaching.prompts import normalise
 from agent.teaching.types import Answer, Example
-from eval.datasets import ZsreRow
-from eval.editing import Share, Teaching, markdown_table, teach_all
-from eval.scoring import Forced, ScoringTeacher, force_answers
+from eval.suites.editing.edit_files import ZsreRow
+from eval.suites.editing.scoring import Forced, ScoringTeacher, force_answers
+from eval.suites.editing.teaching import Share, Teaching, markdown_table, teach_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def run_zsre(
 
     Args:
         teacher: that has taught nothing yet.
-        rows: see `eval.datasets.read_zsre`.
+        rows: see `eval.suites.editing.edit_files.read_zsre`.
         progress: called with facts taught and facts in all.
     """
     base = _Round.of(teacher, rows)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from eval.datasets import CounterFactRow, ZsreRow, read_counterfact, read_zsre
+from eval.suites.editing.edit_files import CounterFactRow, ZsreRow, read_counterfact, read_zsre
 
 ZSRE = {
     "subject": "Charity Creek",

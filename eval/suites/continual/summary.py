@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.continual import History, Measurement, Task
-from eval.general import GeneralScores
-from eval.leaks import Leaks, count_leaks
 from eval.metrics import Count
+from eval.suites.continual.general_texts import GeneralScores
+from eval.suites.continual.leaks import Leaks, count_leaks
+from eval.suites.continual.run import History, Measurement, Task
 
 # Facts taught since, from each of these numbers up to the next.
 AGES = (0, 1, 10, 30, 100, 300, 1000)

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from agent.teaching.types import Example
-from eval.editing import Share, Teaching, markdown_table, teach_all
 from eval.metrics import wilson_interval
+from eval.suites.editing.teaching import Share, Teaching, markdown_table, teach_all
 from tests.eval.fakes import FakeTeacher, asked
 
 EXAMPLES = [

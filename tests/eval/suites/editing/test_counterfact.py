@@ -8,15 +8,15 @@ import math
 import pytest
 
 from agent.models.loading import load
-from eval.counterfact import (
+from eval.suites.editing.counterfact import (
     CounterFactReport,
     Preferences,
     Success,
     counterfact_table,
     run_counterfact,
 )
-from eval.datasets import CounterFactRow
-from eval.editing import Share
+from eval.suites.editing.edit_files import CounterFactRow
+from eval.suites.editing.teaching import Share
 from eval.teachers.until_known import UntilKnown
 from tests.eval.fakes import LIKELY, UNLIKELY, FakeTeacher, asked
 

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from agent.models.loading import load
-from eval.datasets import ZsreRow
-from eval.editing import Share
+from eval.suites.editing.edit_files import ZsreRow
+from eval.suites.editing.teaching import Share
+from eval.suites.editing.zsre import ZsreReport, run_zsre, zsre_table
 from eval.teachers.until_known import UntilKnown
-from eval.zsre import ZsreReport, run_zsre, zsre_table
 from tests.eval.fakes import FakeTeacher, asked
 
 ROWS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
-from eval.journal import SETTINGS, Journal, SettingsDifferError, require_same_settings
+from eval.run_folder import SETTINGS, Journal, SettingsDifferError, require_same_settings
 
 
 def test_records_are_there_again_in_their_order(tmp_path: Path):

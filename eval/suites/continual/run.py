@@ -22,9 +22,9 @@ from typing import Any, Self
 from agent.errors import AgentError
 from agent.teaching.types import Answer, Example
 from eval.fictional import FictionalFact, control_questions, fictional_facts
-from eval.general import GeneralScores, GeneralTexts, measure_general
-from eval.journal import Journal
-from eval.saved import SavedTeacher
+from eval.run_folder import Journal
+from eval.suites.continual.general_texts import GeneralScores, GeneralTexts, measure_general
+from eval.suites.continual.teacher_state import SavedTeacher
 from eval.teachers.protocol import Taught, Teacher
 from memory_store.vocabulary import Verdict
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from eval.scoring import Forced, force_answers, score_completions
+from eval.suites.editing.scoring import Forced, force_answers, score_completions
 from tests.eval.fakes import LIKELY, UNLIKELY, FakeTeacher, asked
 
 KNOWN = {"Rome is in": " Italy", **asked({"Where is Rome?": "Italy"})}

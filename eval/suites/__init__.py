@@ -1,0 +1,1 @@
+"""The suites of `agent eval`: what each one teaches, measures and writes."""

@@ -1,0 +1,1 @@
+"""Suite `continual`: fictional facts, taught one by one."""

@@ -1,0 +1,1 @@
+"""Suites `zsre` and `counterfact`: the data sets of knowledge editing."""

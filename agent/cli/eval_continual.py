@@ -277,7 +277,7 @@ def _shown_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _print(summaries: Sequence[Summary]) -> None:
-    from eval.reports.tables import comparison, course, retention
+    from eval.suites.continual.tables import comparison, course, retention
 
     tables = [comparison(summaries)]
     for summary in summaries:

@@ -1,13 +1,11 @@
-"""Tables of the suite `continual`, as rows of text; how they are drawn is the caller's."""
+"""Tables as rows of text, and how figures are written in them; drawing is left to the caller."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.metrics import Count
-from eval.suites.continual.summary import Summary
 
 NONE = "-"
 
@@ -39,87 +37,3 @@ def shown_change(change: float | None) -> str:
 def shown_number(number: float | None) -> str:
     """Three digits that matter."""
     return NONE if number is None else f"{number:.3g}"
-
-
-def comparison(summaries: Sequence[Summary]) -> Table:
-    """All teachers beside each other, after all facts."""
-    header = ("after all facts", *(summary.name for summary in summaries))
-    columns = [_column(summary) for summary in summaries]
-    rows = tuple((name, *(column[name] for column in columns)) for name in columns[0])
-    return Table("Teachers", header, rows)
-
-
-def course(summary: Summary) -> Table:
-    """One teacher, as more and more facts were taught."""
-    header = ("facts", "recall", "paraphrase", "transfer", "leak", "controls changed", "WikiText")
-    rows = tuple(
-        (
-            str(point.taught) if point.taught else "none",
-            shown_count(point.recall),
-            shown_count(point.paraphrase),
-            shown_count(point.transfer),
-            shown_count(point.leaks.leaked),
-            shown_count(point.leaks.changed),
-            shown_change(point.change.wikitext if point.change else None),
-        )
-        for point in summary.checkpoints
-    )
-    return Table(f"{summary.name}: on the way", header, rows)
-
-
-def retention(summary: Summary) -> Table:
-    """Recall in the end by the number of facts taught since."""
-    rows = [("right after its own turn", shown_count(summary.own_turn))]
-    for age in summary.ages:
-        since = str(age.youngest) if age.youngest == age.oldest else f"{age.youngest}-{age.oldest}"
-        rows.append((f"{since} taught since", shown_count(age.recall)))
-    return Table(f"{summary.name}: retention by age", ("fact", "recall"), tuple(rows))
-
-
-def missed(summary: Summary, questions: Sequence[str], answers: Sequence[str]) -> Table:
-    """Facts that are answered wrong in the end."""
-    last = summary.history.measurements[-1].retention
-    rows = tuple(
-        (question, expected, said.text)
-        for question, expected, said in zip(questions, answers, last, strict=True)
-        if not said.correct
-    )
-    return Table(f"{summary.name}: missed in the end", ("question", "taught", "said"), rows)
-
-
-def _column(summary: Summary) -> dict[str, str]:
-    last, change = summary.last, summary.last.change
-    return {
-        "recall": shown_count(last.recall),
-        "paraphrase": shown_count(last.paraphrase),
-        "transfer": shown_count(last.transfer),
-        "leak": shown_count(last.leaks.leaked),
-        "leak, nothing else": shown_count(last.leaks.leaked_exactly),
-        "controls changed": shown_count(last.leaks.changed),
-        "WikiText perplexity": shown_change(change.wikitext if change else None),
-        "mixed-text perplexity": shown_change(change.mixed if change else None),
-        "LAMBADA perplexity": shown_change(change.lambada if change else None),
-        "LAMBADA accuracy": _points(change.lambada_accuracy) if change else NONE,
-        "right after its own turn": shown_count(summary.own_turn),
-        "lost since": shown_count(summary.lost),
-        "ACC": shown_number(summary.accuracy.rate),
-        "BWT": shown_number(summary.backward_transfer),
-        "steps a fact: mean (median)": _mean_median(summary.steps.mean, summary.steps.median),
-        "seconds a fact: mean (median)": _mean_median(summary.seconds.mean, summary.seconds.median),
-        "rates scored a fact: mean (median)": _mean_median(
-            summary.candidates.mean, summary.candidates.median
-        ),
-        "rates: median (range)": f"{shown_number(summary.rates.median)}"
-        f" ({shown_number(summary.rates.smallest)} to {shown_number(summary.rates.largest)})",
-        "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in summary.verdicts.items()),
-        "taught again after a review": str(summary.retaught),
-        "sees all facts at once": "yes" if summary.history.sees_all else "no",
-    }
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f} points"
-
-
-def _mean_median(mean: float | None, median: float | None) -> str:
-    return f"{shown_number(mean)} ({shown_number(median)})"

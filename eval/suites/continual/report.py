@@ -9,11 +9,11 @@ from typing import Any
 
 from eval.reports.html import page
 from eval.reports.markdown import markdown
-from eval.reports.plots import pictures
-from eval.reports.tables import comparison, course, missed, retention
+from eval.suites.continual.pictures import pictures
 from eval.suites.continual.results import full_json
 from eval.suites.continual.run import Task
 from eval.suites.continual.summary import Summary
+from eval.suites.continual.tables import comparison, course, missed, retention
 
 
 def write_report(

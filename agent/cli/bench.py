@@ -18,7 +18,7 @@ from agent.cli.output import console, messages, print_json
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from eval.benchmarks import Figure
+    from eval.bench.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +157,17 @@ def _of_service(
     name: str, folder: Path | None, facts: int, rounds: int, calls: int
 ) -> Iterator[Figure]:
     if name in ("enqueue", ALL):
-        from eval.benchmarks.enqueue import enqueueing  # gRPC is not needed for --help
+        from eval.bench.enqueue import enqueueing  # gRPC is not needed for --help
 
         yield from enqueueing(_say, folder, facts, rounds, calls)
     if name in ("ask", ALL):
-        from eval.benchmarks.ask import asking
+        from eval.bench.ask import asking
 
         _say("Ask, idle, while learning, and in batches")
         yield from asking()
     # Not one of all: it takes longer than the others together.
     if name == "operations":
-        from eval.benchmarks.operations import operating
+        from eval.bench.operations import operating
 
         yield from operating(_say, folder, facts)
 
@@ -177,7 +177,7 @@ def _of_model(
 ) -> Iterator[Figure]:
     chosen = list(OF_A_MODEL) if name == ALL else [name] if name in OF_A_MODEL else []
     if chosen:
-        from eval.benchmarks.models import measuring
+        from eval.bench.run import measuring
 
         yield from measuring(_say, chosen, model, shape, device, seconds)
 

@@ -19,8 +19,8 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare two finished runs, count by count, with 95% intervals of the differences."""
-    from eval.compare import compare_runs
-    from eval.reports.paper_tables import shown as shown_count
+    from eval.reports.comparison import compare_runs
+    from eval.suites.paper.tables import shown as shown_count
 
     try:
         found = compare_runs(first, second)

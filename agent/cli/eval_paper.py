@@ -22,10 +22,10 @@ from agent.errors import AgentError, DiskFullError, ModelFetchError
 
 if TYPE_CHECKING:
     from agent.models.loading import LoadedModel
-    from eval.experiments.lab import Lab
-    from eval.experiments.plan import CellKey, Trial
-    from eval.experiments.replay import Replay, Request
-    from eval.experiments.store import RunStore
+    from eval.suites.paper.cell_store import RunStore
+    from eval.suites.paper.summary import Replay, Request
+    from eval.suites.paper.trial_backend import Lab
+    from eval.suites.paper.trials import CellKey, Trial
 
 
 PANEL = "Suite paper"
@@ -123,10 +123,10 @@ def run_paper_suite(
 
 
 def _request(options: PaperOptions, seed: int) -> Request:
-    from eval.experiments.facts import FACT_SETS
-    from eval.experiments.protocol import PROTOCOLS, scale_of
-    from eval.experiments.registry import chosen_experiments
-    from eval.experiments.replay import Request
+    from eval.suites.paper.facts import FACT_SETS
+    from eval.suites.paper.protocol import PROTOCOLS, scale_of
+    from eval.suites.paper.registry import chosen_experiments
+    from eval.suites.paper.summary import Request
 
     if options.protocol not in PROTOCOLS:
         raise typer.BadParameter(f"choose {' or '.join(PROTOCOLS)}", param_hint="--protocol")
@@ -166,7 +166,7 @@ def _require_models(models: Sequence[str], device: str) -> None:
 def _run_model(
     model: str, request: Request, out: Path | None, device: str, threads: int | None
 ) -> Replay:
-    from eval.experiments.model_lab import ModelLab
+    from eval.suites.paper.model_backend import ModelLab
 
     loaded = _load(model, device, threads)
     with _wrong("--model"):
@@ -178,9 +178,9 @@ def _run_model(
 
 
 def _run_in(out: Path, request: Request, loaded: LoadedModel, lab: Lab, *, keep: bool) -> Replay:
-    from eval.experiments.replay import read_replay
-    from eval.experiments.store import open_store
     from eval.provenance import provenance
+    from eval.suites.paper.cell_store import open_store
+    from eval.suites.paper.summary import read_replay
 
     origin: dict[str, Any] = provenance(loaded)
     with claimed(out, {**request.as_json(), **origin}), open_store(out) as store:
@@ -214,7 +214,7 @@ def _load(model: str, device: str, threads: int | None) -> LoadedModel:
 
 
 def _measure(request: Request, lab: Lab, store: RunStore, out: Path | None) -> None:
-    from eval.experiments.running import run
+    from eval.suites.paper.trial_loop import run
 
     trials = request.trials()
     for note in lab.notes(call for trial in trials for call in trial.calls):
@@ -285,7 +285,7 @@ def _shown_progress(
 
 
 def _write(out: Path, replay: Replay, provenance: dict[str, Any]) -> None:
-    from eval.reports.paper_files import write_paper_report
+    from eval.suites.paper.report import write_paper_report
 
     try:
         write_paper_report(out, replay, provenance)
@@ -297,7 +297,7 @@ def _write(out: Path, replay: Replay, provenance: dict[str, Any]) -> None:
 
 
 def _write_overview(out: Path, replays: list[Replay]) -> None:
-    from eval.reports.paper_files import write_overview
+    from eval.suites.paper.report import write_overview
 
     try:
         write_overview(out, {_folder_name(replay.model): replay for replay in replays})
@@ -306,7 +306,7 @@ def _write_overview(out: Path, replays: list[Replay]) -> None:
 
 
 def _print(replay: Replay) -> None:
-    from eval.experiments.findings import findings
+    from eval.suites.paper.findings import findings
 
     request = replay.request
     console.print(
@@ -321,7 +321,7 @@ def _print(replay: Replay) -> None:
 
 
 def _print_json(replays: list[Replay]) -> None:
-    from eval.experiments.results import summary_json
+    from eval.suites.paper.results import summary_json
 
     found = [summary_json(replay) for replay in replays]
     print_json(found[0] if len(found) == 1 else {"suite": "paper", "models": found})

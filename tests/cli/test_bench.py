@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from agent.cli.bench import OF_A_MODEL
-from eval.benchmarks import Figure, WrongResultError, beside_plain
-from eval.benchmarks.models import MEASURES
+from eval.bench.figure import Figure, WrongResultError, beside_plain
+from eval.bench.run import MEASURES
 from tests.cli.conftest import Agent
 
 
@@ -36,8 +36,8 @@ def test_the_figures_and_whether_they_are_reached(
         asked.append(rest)
         return [figure(ratio)]
 
-    monkeypatch.setattr("eval.benchmarks.enqueue.enqueueing", measured)
-    monkeypatch.setattr("eval.benchmarks.ask.asking", lambda: [figure(ratio)])
+    monkeypatch.setattr("eval.bench.enqueue.enqueueing", measured)
+    monkeypatch.setattr("eval.bench.ask.asking", lambda: [figure(ratio)])
     ran = agent("bench", "enqueue", "--facts", "2000", "--rounds", "3", "--calls", "7", "--json")
     assert ran.code == code
     assert ran.json == {"benchmarks": [figure(ratio).json()]}
@@ -48,7 +48,7 @@ def test_the_figures_and_whether_they_are_reached(
         models.append(rest)
         return [beside_plain("update", ours=2.0, plain=8.0, unit="ms", floor=1.0, device="a GPU")]
 
-    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
     ran = agent("bench", "all", "--model", "tiny", "--device", "cpu", "--seconds", "3")
     assert ran.code == code
     assert ran.out.count("Teach beside Ping") == 2
@@ -71,7 +71,7 @@ def test_one_benchmark_of_a_model_is_asked_for(
             raise WrongResultError("an update is wrong: it goes elsewhere")
         return [beside_plain("sample", ours=2.0, plain=8.0, unit="t/s", floor=9.0, device="here")]
 
-    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
     ran = agent("bench", "sample", "--shape", "pythia-410m", "--json")
     assert ran.code == 0  # slower than the plain way, but that is no floor
     fields = {"name", "ours", "baseline", "unit", "ratio", "floor", "device"}
@@ -90,7 +90,7 @@ def test_what_was_measured_before_a_wrong_result_is_told(
         yield figure(0.9)
         raise WrongResultError("an update is wrong: it goes elsewhere")
 
-    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
     ran = agent("bench", "update", "--json")
     assert ran.code == 1
     assert ran.json == {"benchmarks": [figure(0.9).json()]}
@@ -105,7 +105,7 @@ def test_what_was_measured_before_it_was_ended_is_told(
         signal.raise_signal(signal.SIGTERM)
         yield figure(0.8)
 
-    monkeypatch.setattr("eval.benchmarks.models.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
     before = signal.getsignal(signal.SIGTERM)
     ran = agent("bench", "update", "--json")
     assert ran.code == 130
@@ -137,7 +137,7 @@ def test_operations_has_a_memory_of_its_own_size(
         asked.append(rest)
         yield figure(0.9)
 
-    monkeypatch.setattr("eval.benchmarks.operations.operating", measured)
+    monkeypatch.setattr("eval.bench.operations.operating", measured)
     assert agent("bench", "operations", "--json").json == {"benchmarks": [figure(0.9).json()]}
     agent("bench", "operations", "--facts", "2000")
     assert asked == [(None, 100_000), (None, 2000)]

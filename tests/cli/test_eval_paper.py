@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from eval.experiments import model_lab
+from eval.suites.paper import model_backend
 from tests.cli.conftest import Agent
-from tests.eval.experiments.fake_lab import FakeLab
+from tests.eval.suites.paper.fake_backend import FakeLab
 
 SMOKE = [
     *("eval", "--suite", "paper", "--model", "tiny", "--device", "cpu", "--scale", "smoke"),
@@ -27,7 +27,7 @@ def labs(monkeypatch: pytest.MonkeyPatch) -> list[FakeLab]:
         made.append(FakeLab(seed))
         return made[-1]
 
-    monkeypatch.setattr(model_lab, "ModelLab", make)
+    monkeypatch.setattr(model_backend, "ModelLab", make)
     return made
 
 

@@ -1,0 +1,295 @@
+"""Sampling and grading texts by the paper's settings, beside `generate`.
+
+What is timed are the questions of the paper and their answers, which are rare. That both sample the
+same texts is seen from how they begin (`first_tokens.py`), and from words that stand in about half
+of them a few tokens later.
+"""
+
+from __future__ import annotations
+
+import statistics
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from agent.learner.inference.encoding import Encoder
+from agent.learner.sampling.answer_matcher import occurs
+from agent.learner.sampling.sampler import PAPER_SAMPLING, Cell, Sampler, Sampling
+from eval.bench.baseline import Plain, generated
+from eval.bench.figure import Figure, WrongResultError, beside_plain
+from eval.bench.first_token_fit import (
+    LEAST_P,
+    QUESTIONS,
+    first_tokens,
+    require_fit,
+    tail,
+)
+from eval.bench.first_token_fit import SAMPLES as FIRST_TOKENS
+from eval.bench.model_under_test import Subject
+from eval.bench.roofline import Ceilings, Sizes
+from eval.bench.rounds import Way, alternate
+from eval.suites.paper.facts import PAPER_FACTS
+from eval.suites.paper.model_backend import ROWS_ON_CPU, ROWS_ON_GPU
+
+# By kind of device: texts of each question in a batch of `generate`, and batches in a round.
+SAMPLES = {"cpu": 4, "cuda": 80}
+BATCHES = {"cpu": 1, "cuda": 5}
+# New tokens of each text that are compared; a question that leaves no room for them is left out.
+COMPARED = 8
+_SEED = 20_260
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is sampled.
+
+    Attributes:
+        pairs: questions, as they are, and answers.
+        prompts: their tokens.
+        sampling: as the paper's scripts: the padding of a batch counts to its longest text.
+        batches: with so many texts of each question,
+        samples: each.
+    """
+
+    pairs: Sequence[tuple[str, str]]
+    prompts: Sequence[Sequence[int]]
+    sampling: Sampling
+    batches: int
+    samples: int
+
+    @classmethod
+    def of(cls, encoder: Encoder, kind: str) -> Asked:
+        """The paper's questions, for a kind of device."""
+        most = PAPER_SAMPLING.limit(0)
+        encoded = [(f.question, f.answer, encoder.encode(f.question)) for f in PAPER_FACTS]
+        fitting = [one for one in encoded if len(one[2]) <= most - COMPARED]
+        prompts = [ids for _, _, ids in fitting]
+        room = most - max(map(len, prompts))
+        return cls(
+            pairs=[(question, answer) for question, answer, _ in fitting],
+            prompts=prompts,
+            sampling=replace(PAPER_SAMPLING, max_length=None, max_new_tokens=room),
+            batches=BATCHES[kind],
+            samples=SAMPLES[kind],
+        )
+
+
+@dataclass(slots=True)
+class Texts:
+    """What was sampled in each round, the one that is not counted first.
+
+    Attributes:
+        tokens: terminators included.
+        beginnings: of `generate`: by question, texts up to the tokens that are compared.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    beginnings: list[list[list[str]]] = field(default_factory=list)
+
+
+def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figure]:
+    """Measures sampling.
+
+    Args:
+        subject: what is asked.
+        ceilings: of its device.
+        seconds: to take, about.
+
+    Raises:
+        WrongResultError: the texts are others than those of `generate`.
+    """
+    loaded = subject.load()
+    kind = subject.device.type
+    encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
+    asked = Asked.of(encoder, kind)
+    rows = ROWS_ON_GPU if kind == "cuda" else ROWS_ON_CPU
+    plain = Plain(loaded).model
+    in_half = kind == "cuda"  # as the paper suite
+    sampler = Sampler(
+        loaded.model,
+        loaded.tokenizer,
+        eos=encoder.eos,
+        rows=rows,
+        max_tokens=loaded.max_tokens,
+        half=in_half,
+    )
+    ours, theirs = Texts(), Texts()
+    with torch.random.fork_rng(devices=[loaded.device] if kind == "cuda" else []):
+        torch.manual_seed(_SEED)
+        rounds = alternate(
+            {
+                "ours": Way(lambda: sample_ours(sampler, asked, ours)),
+                "plain": Way(lambda: sample_plainly(plain, encoder, asked, theirs)),
+            },
+            loaded.device,
+            seconds,
+        )
+    some = asked.pairs[:QUESTIONS]
+    fits = first_tokens(sampler, plain, encoder, some, asked.sampling, FIRST_TOKENS[kind])
+    p_values = {
+        "first tokens": require_fit(fits),
+        "words": require_same_counts(count_both(sampler, asked, theirs)),
+    }
+
+    def rate(name: str, of_rounds: Sequence[int]) -> float:
+        pairs = zip(of_rounds[1:], rounds.seconds[name], strict=True)
+        return statistics.median(tokens / taken for tokens, taken in pairs)
+
+    texts = asked.batches * asked.samples * len(asked.pairs)
+    context = statistics.mean(map(len, asked.prompts)) + asked.sampling.limit(0) / 2
+    token = Sizes.of(plain).token(min(rows, texts), context)
+    least_seconds = ceilings.seconds(token, half=in_half)
+    told = f"{subject.told}, {rounds.number} rounds of {texts} texts"
+    if in_half:
+        told += ", ours in fp16"
+    return [
+        beside_plain(
+            "sample, the paper's settings, graded, beside generate",
+            rate("ours", ours.tokens),
+            rate("plain", theirs.tokens),
+            "tokens/s",
+            1 / least_seconds,
+            told,
+        ),
+        *(
+            Figure(
+                name=f"sample, p of {what}, beside the least allowed",
+                ours=p,
+                baseline=LEAST_P,
+                unit="p",
+                ratio=p / LEAST_P,
+                floor=None,
+                device=told,
+            )
+            for what, p in p_values.items()
+        ),
+    ]
+
+
+def sample_ours(sampler: Sampler, asked: Asked, texts: Texts) -> None:
+    """One round; its random numbers are those of no other."""
+    cells = [
+        Cell(
+            prompt=question,
+            answer=answer,
+            samples=asked.batches * asked.samples,
+            sampling=asked.sampling,
+            key=f"{question} {len(texts.tokens)}",
+        )
+        for question, answer in asked.pairs
+    ]
+    texts.tokens.append(sum(sampled.tokens for sampled in sampler.sample(cells)))
+
+
+def sample_plainly(model: Any, encoder: Encoder, asked: Asked, texts: Texts) -> None:
+    """One round: batches of all questions, padded on the left, decoded and graded."""
+    tokens = 0
+    beginnings: list[list[str]] = [[] for _ in asked.pairs]
+    for _ in range(asked.batches):
+        rows = continued(model, encoder, asked)
+        tokens += sum(map(len, rows))
+        for number, (_, answer) in enumerate(asked.pairs):
+            own = rows[number * asked.samples : (number + 1) * asked.samples]
+            prompt = asked.prompts[number]
+            whole = encoder.decode_all([[*prompt, *row] for row in own])
+            sum(occurs(answer, text) for text in whole)
+            beginnings[number] += encoder.decode_all([[*prompt, *row[:COMPARED]] for row in own])
+    texts.tokens.append(tokens)
+    texts.beginnings.append(beginnings)
+
+
+def continued(model: Any, encoder: Encoder, asked: Asked) -> list[list[int]]:
+    """A batch: the new tokens of each text, up to the terminator; by question."""
+    texts = generated(model, asked.prompts, encoder.eos, asked.sampling, asked.samples)
+    rows: list[list[int]] = texts[:, max(map(len, asked.prompts)) :].tolist()
+    return [row[: row.index(encoder.eos) + 1] if encoder.eos in row else row for row in rows]
+
+
+# -- Whether they are the same texts -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """In how many texts a word stands.
+
+    Attributes:
+        word: of a question's texts.
+        ours: in so many of ours it stands,
+        theirs: and in so many of those of `generate`,
+        samples: of as many.
+    """
+
+    word: str
+    ours: int
+    theirs: int
+    samples: int
+
+    @property
+    def chi_square(self) -> float:
+        """Pearson's statistic for both having the same rate; of one degree of freedom."""
+        right = self.ours + self.theirs
+        wrong = 2 * self.samples - right
+        if right == 0 or wrong == 0:
+            return 0.0
+        return 2 * self.samples * (self.ours - self.theirs) ** 2 / (right * wrong)
+
+
+def count_both(sampler: Sampler, asked: Asked, texts: Texts) -> list[Count]:
+    """For each question, in how many texts of both a word stands.
+
+    The word is chosen by the first round of `generate`, and counted in the others.
+    """
+    first, *others = texts.beginnings
+    words = [word_of_half(q, some) for (q, _), some in zip(asked.pairs, first, strict=True)]
+    theirs = [
+        [text for of_round in others for text in of_round[number]] for number in range(len(words))
+    ]
+    cells = [
+        Cell(
+            prompt=question,
+            answer=word,
+            samples=len(some),
+            sampling=replace(asked.sampling, max_new_tokens=COMPARED),
+            key=f"{question} {word}",
+        )
+        for (question, _), word, some in zip(asked.pairs, words, theirs, strict=True)
+    ]
+    return [
+        Count(word, sampled.correct, sum(occurs(word, text) for text in some), len(some))
+        for word, sampled, some in zip(words, sampler.sample(cells), theirs, strict=True)
+    ]
+
+
+def word_of_half(question: str, texts: Sequence[str]) -> str:
+    """What stands in about half of the texts, and not in the question."""
+    added = [text[len(question) :] for text in texts]
+    words = {word for text in added for word in text.lower().split() if word.isascii()}
+    candidates: list[str] = sorted(
+        {*words, *string.ascii_lowercase, *string.digits, *string.punctuation}
+    )
+    usable = [word for word in candidates if not occurs(word, question)]
+
+    def distance(word: str) -> float:
+        return abs(sum(occurs(word, text) for text in added) - len(texts) / 2)
+
+    return min(usable, key=distance)
+
+
+def require_same_counts(counts: Sequence[Count]) -> float:
+    """How probable counts are that differ as much or more (chi-square).
+
+    Raises:
+        WrongResultError: less than they may be.
+    """
+    total = sum(count.chi_square for count in counts)
+    p = tail(total, len(counts))
+    if not p > LEAST_P:
+        worst = max(counts, key=lambda count: count.chi_square)
+        raise WrongResultError(
+            f"sampled texts are others than those of generate (p {p:.2g}): '{worst.word}' stands in"
+            f" {worst.ours} of {worst.samples} and in {worst.theirs} of as many"
+        )
+    return p

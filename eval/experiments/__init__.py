@@ -1,1 +1,0 @@
-"""The experiments of Curt (2024), "Memory Retention, Learning Rates, and Rare Memory Injection"."""

@@ -1,0 +1,1 @@
+"""Curt (2024), "Memory Retention, Learning Rates, and Rare Memory Injection", replayed."""

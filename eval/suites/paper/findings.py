@@ -1,0 +1,250 @@
+"""What a run shows, in plain sentences: where it agrees with the paper, and where it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.metrics import Count, difference_interval
+from eval.suites.paper import reference
+from eval.suites.paper.batch_of_ten import BatchSummary, Row
+from eval.suites.paper.facts import PAPER
+from eval.suites.paper.many_steps import ManyStepsSummary
+from eval.suites.paper.measurements import Found
+from eval.suites.paper.one_fact import GOOD_SHARE, OneFactSummary
+from eval.suites.paper.rate_sweep import SweepSummary
+from eval.suites.paper.reference import AS_CODED, AS_PRINTED, BeforeAfter
+from eval.suites.paper.summary import Replay
+
+AGREES, HIGHER, LOWER, UNCLEAR = "agrees", "higher", "lower", "unclear"
+_TOLD = {
+    AGREES: "agrees",
+    HIGHER: "is higher",
+    LOWER: "is lower",
+    UNCLEAR: "is too uncertain to tell",
+}
+# Shares whose difference is not known better than this are not said to agree.
+_WIDEST = 0.1
+# Noise counts as more from this ratio on: it is an estimate itself.
+_NOISIER = 1.25
+
+
+def verdict(ours: Count, theirs: Count) -> str:
+    """How our share compares with theirs, at 95%.
+
+    It agrees where the difference may be chance and is known well enough to say so.
+    """
+    low, high = difference_interval(theirs, ours)
+    if low > 0:
+        return HIGHER
+    if high < 0:
+        return LOWER
+    return AGREES if high - low <= _WIDEST else UNCLEAR
+
+
+def findings(replay: Replay) -> dict[int, list[str]]:
+    """Sentences by experiment."""
+    told: dict[int, list[str]] = {number: [] for number in replay.request.experiments}
+    for fact_set in replay.request.fact_sets:
+        name = f"The {fact_set} facts: "
+        if fact_set in replay.one_fact:
+            told[1] += [name + about_best_rates(replay.one_fact[fact_set])]
+        if fact_set in replay.batch_of_ten:
+            told[2] += [name + _batch(replay.batch_of_ten[fact_set], replay, fact_set)]
+        if fact_set in replay.rate_sweep:
+            told[3] += [name + _sweep(replay.rate_sweep[fact_set], replay, fact_set)]
+        if fact_set in replay.many_steps:
+            told[4] += [name + _many_steps(replay.many_steps[fact_set])]
+    if PAPER in replay.one_fact:
+        told[1] += _beside_figure_1(replay)
+    if PAPER in replay.batch_of_ten:
+        told[2] += _beside_tables(replay.batch_of_ten[PAPER], replay)
+    for number in (3, 4):
+        if number in told:
+            told[number].append(
+                f"The paper prints figure {number - 1} without numbers, so what can be compared is"
+                " its course."
+            )
+    return told
+
+
+def shown_share(share: float) -> str:
+    """A share as a percentage with digits that matter."""
+    return f"{100 * share:.3g}%"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.2e}"
+
+
+def about_best_rates(summary: OneFactSummary) -> str:
+    """Whether each fact has a best rate, and how far these overlap: what experiment 1 shows."""
+    overlap, facts = summary.overlap, len(summary.curves)
+    if not overlap.learned or overlap.common_rate is None:
+        return (
+            f"none of the {facts} facts was answered often enough at any rate to have a best one."
+        )
+    learned = [curve for curve in summary.curves if curve.learned]
+    best = sorted(curve.rates[curve.best] for curve in learned)
+    text = (
+        f"{overlap.learned} of {facts} have a best rate, from {_rate(best[0])} to"
+        f" {_rate(best[-1])}; there {_counted(overlap.own)} are right."
+    )
+    cut_off = sum(bool(curve.good & {0, len(curve.rates) - 1}) for curve in learned)
+    if cut_off:
+        text += (
+            f" For {cut_off} of them the lowest or the highest rate that was tried still gives at"
+            " least half of the best, so better ones may lie beyond."
+        )
+    if overlap.ratio is None or overlap.pairs is None:
+        return text
+    low, high = overlap.loss_interval
+    if overlap.pairs < GOOD_SHARE:
+        claim = "so most facts want different rates, as the paper claims."
+    elif cut_off > len(learned) / 2:
+        claim = (
+            "but as the range ends before most counts fall, that does not tell whether the best"
+            " rates overlap."
+        )
+    else:
+        claim = "so the best rates overlap more than the paper claims."
+    return text + (
+        f" The best rates differ by a factor of {overlap.ratio:.3g}. Two facts have on average"
+        f" {shown_share(overlap.pairs)} of their good rates in common (rates that give at least"
+        f" half of the best), and {overlap.apart} of {overlap.pair_count} pairs have none, {claim}"
+        f" One rate for all, {_rate(overlap.common_rate)}, is good for {overlap.good_at_common} of"
+        f" {overlap.learned} and gives {_counted(overlap.common)}: {shown_share(low)} to"
+        f" {shown_share(high)} of all samples are lost by sharing it."
+    )
+
+
+def _beside_figure_1(replay: Replay) -> list[str]:
+    zogron = replay.one_fact[PAPER].curves[0]
+    ours = zogron.found[zogron.best].count
+    top = max(reference.FIGURE_1, key=lambda point: point.correct)
+    theirs = Count(count=top.correct, total=reference.FIGURE_1_SAMPLES)
+    text = (
+        f"The Zogron fact at its best rate: ours {_counted(ours)} at"
+        f" {_rate(zogron.rates[zogron.best])}; published {_counted(theirs)} at"
+        f" {_rate(top.learning_rate)} (read off a plot): ours {_TOLD[verdict(ours, theirs)]}."
+    )
+    sentences = [text + _other_model(replay)]
+    if replay.zogron_loss is not None:
+        sentences.append(
+            f"Its training loss before the step: ours {replay.zogron_loss:.3f}, published"
+            f" {reference.ZOGRON_LOSS:.3f}."
+        )
+    return sentences
+
+
+def _batch(summary: BatchSummary, replay: Replay, fact_set: str) -> str:
+    before, after = _together(summary.trained)
+    low, high = difference_interval(before, after)
+    changed = "more than before" if low > 0 else "less than before" if high < 0 else "no clear gain"
+    correlated = _together(summary.correlated)
+    text = (
+        f"trained questions were right in {_counted(before)} before the step and"
+        f" {_counted(after)} after it ({changed}); correlated ones in {_counted(correlated[0])}"
+        f" and {_counted(correlated[1])}."
+    )
+    alone = replay.one_fact.get(fact_set)
+    if alone is not None and alone.overlap.learned:
+        text += (
+            " Each fact alone, at its own best rate, reached"
+            f" {shown_share(alone.overlap.own.rate or 0.0)} (experiment 1, with other sampling"
+            f" parameters), the batch {shown_share(after.rate or 0.0)}."
+        )
+    return text
+
+
+def _beside_tables(summary: BatchSummary, replay: Replay) -> list[str]:
+    sentences = []
+    for number, rows, theirs in (
+        (1, summary.trained, reference.TABLE_1),
+        (2, summary.correlated, reference.TABLE_2),
+    ):
+        told = []
+        for total in (AS_CODED, AS_PRINTED):
+            verdicts = [
+                verdict(row.after.count, Count(count=one.after, total=total))
+                for row, one in zip(rows, theirs, strict=True)
+            ]
+            told.append(
+                f"of {total:,} samples, of {len(verdicts)} questions {verdicts.count(AGREES)}"
+                f" agree, {verdicts.count(HIGHER)} are higher here, {verdicts.count(LOWER)} lower,"
+                f" and for {verdicts.count(UNCLEAR)} there are too few samples here to tell"
+            )
+        sentences.append(
+            f"Beside table {number} after the step: if the published counts are "
+            f"{'; if they are '.join(told)} (at 95%: about one in twenty differs by chance)."
+            + _other_model(replay)
+        )
+    return sentences
+
+
+def _sweep(summary: SweepSummary, replay: Replay, fact_set: str) -> str:
+    parts = []
+    for step, noise in enumerate(summary.noise, start=1):
+        best = summary.best(step - 1)
+        count = summary.over_facts(step - 1, best).count
+        parts.append(
+            f"after step {step} at most {_counted(count)} were right (all ten together, at"
+            f" {_rate(summary.rates[best])}), and neighbouring rates differ"
+            f" {'by nothing' if noise is None else f'{noise:.3g} times as much as by chance'}"
+        )
+    text = "; ".join(parts) + "."
+    first, last = summary.noise[0], summary.noise[-1]
+    if first is not None and last is not None:
+        text += (
+            " So more steps bring more noise, as the paper says."
+            if last > _NOISIER * first
+            else " So more steps bring hardly more noise, unlike in the paper."
+        )
+    alone = replay.one_fact.get(fact_set)
+    if alone is not None and alone.overlap.learned:
+        together, apart = summary.over_facts(0, summary.best(0)).count, alone.overlap.own
+        low, high = difference_interval(together, apart)
+        hurts = "hurts, as the paper says" if low > 0 else "helps" if high < 0 else "does not hurt"
+        text += (
+            f" One step on the batch gives at best {shown_share(together.rate or 0.0)}, on each"
+            f" fact alone {shown_share(apart.rate or 0.0)} (experiment 1): the batch {hurts}."
+        )
+    return text
+
+
+def _many_steps(summary: ManyStepsSummary) -> str:
+    parts = []
+    for course in summary.courses:
+        shares = [course.over_facts(n).count for n in range(len(course.steps))]
+        best = max(range(len(shares)), key=lambda n: (shares[n].count, -n))
+        low, _ = difference_interval(shares[-1], shares[best])
+        falls = "then falls" if low > 0 else "no clear fall"
+        rates = [course.over_steps(f).count.count for f in range(len(summary.facts))]
+        parts.append(
+            f"at {_rate(course.learning_rate)} most, {_counted(shares[best])}, are right after"
+            f" step {course.steps[best]}, and {_counted(shares[-1])} after step"
+            f" {course.steps[-1]} ({falls}); over all steps the ten facts range from"
+            f" {min(rates)} to {max(rates)} right"
+        )
+    return "; ".join(parts) + "."
+
+
+def _together(rows: Sequence[Row]) -> tuple[Count, Count]:
+    return (
+        Found.of_all([row.before for row in rows]).count,
+        Found.of_all([row.after for row in rows]).count,
+    )
+
+
+def _counted(count: Count) -> str:
+    return f"{count.count:,} of {count.total:,} ({shown_share(count.rate or 0.0)})"
+
+
+def _other_model(replay: Replay) -> str:
+    if replay.published_model:
+        return ""
+    return f" But the published numbers are of {reference.MODEL}, and these of {replay.model}."
+
+
+def published_row(row: BeforeAfter, total: int) -> tuple[Count, Count]:
+    """Published counts before and after, of a denominator."""
+    return Count(count=row.before, total=total), Count(count=row.after, total=total)

@@ -1,0 +1,195 @@
+"""Experiment 1, figure 1: one fact, one step, a hundred rates.
+
+Each of the ten facts is trained by itself, so that its best rate can be seen, and how far the best
+rates of the ten overlap: what the paper claims they do not (sections 4 and 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from eval.metrics import Count
+from eval.suites.paper.facts import TaughtFact
+from eval.suites.paper.measurements import Found, MeasuredCell
+from eval.suites.paper.protocol import Protocol
+from eval.suites.paper.trials import BASE_RATE, Stop, Subject, Trial
+
+NUMBER = 1
+TITLE = "one fact, one step, at each of many rates"
+
+# A rate is good for a fact if it gives at least this share of what the fact's best rate gives.
+GOOD_SHARE = 0.5
+# Below so many right answers at its best rate, a fact has no best rate worth the name.
+_FEWEST_CORRECT = 5
+_RESAMPLED = 1000
+
+
+def plan(subject: Subject, protocol: Protocol) -> Iterator[Trial]:
+    """The base model, then each fact at each rate."""
+    numbers = protocol.one_fact
+    base = [
+        subject.call("", BASE_RATE, 0, numbers.samples, protocol.fixed, facts=[fact])
+        for fact in subject.facts
+    ]
+    yield subject.trial("", (), BASE_RATE, [Stop(step=0, calls=tuple(base))])
+    rates = numbers.rates.rates(subject.seed)
+    for fact in subject.facts:
+        for rate in rates:
+            call = subject.call(fact.id, rate, 1, numbers.samples, protocol.fixed, facts=[fact])
+            pairs = ((fact.question, fact.answer),)
+            yield subject.trial(fact.id, pairs, rate, [Stop(step=1, calls=(call,))])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One fact at all rates: its panel of figure 1.
+
+    Attributes:
+        fact: which.
+        base: before the step.
+        rates: ascending.
+        found: at each of them.
+    """
+
+    fact: TaughtFact
+    base: Found
+    rates: tuple[float, ...]
+    found: tuple[Found, ...]
+
+    @property
+    def best(self) -> int:
+        """Number of the rate with most right answers; of equal ones the lowest."""
+        return max(range(len(self.found)), key=lambda n: (self.found[n].count.count, -n))
+
+    @property
+    def learned(self) -> bool:
+        """Whether some rate gave enough right answers to speak of a best one."""
+        return self.found[self.best].count.count >= _FEWEST_CORRECT
+
+    @property
+    def good(self) -> frozenset[int]:
+        """Numbers of the rates that are good for this fact; none if it was not learned."""
+        if not self.learned:
+            return frozenset()
+        needed = GOOD_SHARE * self.found[self.best].count.count
+        return frozenset(n for n, found in enumerate(self.found) if found.count.count >= needed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """How far the facts want the same rate; over those that some rate taught.
+
+    Attributes:
+        learned: how many they are.
+        ratio: of the highest best rate to the lowest; None of fewer than two facts.
+        pairs: mean over pairs of facts of the share of rates good for both among those good for
+            either: 1 if all want the same, 0 if no two agree. None of fewer than two facts.
+        apart: pairs of facts that share no good rate.
+        pair_count: pairs of facts.
+        common_rate: the one rate that gives most right answers over all of them.
+        good_at_common: facts for which it is good.
+        own: right answers of all together, each fact at its own best rate. Somewhat too many:
+            the best of many noisy counts.
+        common: the same, all at the common rate.
+        loss_interval: 95% interval of the difference of these shares, by resampling every count.
+    """
+
+    learned: int
+    ratio: float | None
+    pairs: float | None
+    apart: int
+    pair_count: int
+    common_rate: float | None
+    good_at_common: int
+    own: Count
+    common: Count
+    loss_interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneFactSummary:
+    """Experiment 1 with one set of facts."""
+
+    curves: tuple[Curve, ...]
+    overlap: Overlap
+
+
+def summarise(subject: Subject, cells: Sequence[MeasuredCell]) -> OneFactSummary:
+    """Orders the cells of a finished experiment."""
+    base: Mapping[str, Found] = {
+        cell.key.fact_id: Found.of([cell]) for cell in cells if not cell.key.step
+    }
+    curves = []
+    for fact in subject.facts:
+        own = sorted(
+            (cell for cell in cells if cell.key.trained == fact.id),
+            key=lambda cell: cell.key.learning_rate,
+        )
+        curves.append(
+            Curve(
+                fact=fact,
+                base=base[fact.id],
+                rates=tuple(cell.key.learning_rate for cell in own),
+                found=tuple(Found.of([cell]) for cell in own),
+            )
+        )
+    return OneFactSummary(curves=tuple(curves), overlap=_overlap(curves, subject.seed))
+
+
+def _overlap(curves: Sequence[Curve], seed: int) -> Overlap:
+    learned = [curve for curve in curves if curve.learned]
+    if not learned:
+        return Overlap(
+            learned=0,
+            ratio=None,
+            pairs=None,
+            apart=0,
+            pair_count=0,
+            common_rate=None,
+            good_at_common=0,
+            own=Count(count=0, total=0),
+            common=Count(count=0, total=0),
+            loss_interval=(0.0, 0.0),
+        )
+    best = [curve.rates[curve.best] for curve in learned]
+    pairs = [
+        len(one.good & other.good) / len(one.good | other.good)
+        for number, one in enumerate(learned)
+        for other in learned[:number]
+    ]
+    correct = numpy.array([[found.count.count for found in curve.found] for curve in learned])
+    asked = numpy.array([[found.count.total for found in curve.found] for curve in learned])
+    shares = correct / asked  # [facts, rates]
+    common = int(shares.mean(0).argmax())
+    return Overlap(
+        learned=len(learned),
+        ratio=max(best) / min(best) if len(learned) > 1 else None,
+        pairs=sum(pairs) / len(pairs) if pairs else None,
+        apart=sum(not pair for pair in pairs),
+        pair_count=len(pairs),
+        common_rate=learned[0].rates[common],
+        good_at_common=sum(common in curve.good for curve in learned),
+        own=_sum([curve.found[curve.best].count for curve in learned]),
+        common=_sum([curve.found[common].count for curve in learned]),
+        loss_interval=_loss_interval(shares, asked, seed),
+    )
+
+
+def _sum(counts: Sequence[Count]) -> Count:
+    return Count(count=sum(c.count for c in counts), total=sum(c.total for c in counts))
+
+
+def _loss_interval(shares: numpy.ndarray, asked: numpy.ndarray, seed: int) -> tuple[float, float]:
+    """What a common rate costs, when every count is drawn anew from its share."""
+    # Jeffreys' prior: a count of none does not mean that no answer can be right.
+    smoothed = (shares * asked + 0.5) / (asked + 1)
+    drawn = numpy.random.default_rng(seed % 2**63).binomial(
+        asked, smoothed, size=(_RESAMPLED, *asked.shape)
+    )
+    again = drawn / asked  # [resampled, facts, rates]
+    losses = again.max(2).mean(1) - again.mean(1).max(1)
+    low, high = numpy.quantile(losses, (0.025, 0.975))
+    return float(low), float(high)

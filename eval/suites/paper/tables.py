@@ -1,0 +1,263 @@
+"""Tables 1 and 2 of the paper beside ours, and what the counts of all experiments come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from eval.metrics import Count
+from eval.reports.tables import NONE, Table, shown_number
+from eval.suites.paper import reference
+from eval.suites.paper.batch_of_ten import BatchSummary, Row
+from eval.suites.paper.facts import PAPER
+from eval.suites.paper.findings import published_row, verdict
+from eval.suites.paper.many_steps import ManyStepsSummary
+from eval.suites.paper.measurements import Found
+from eval.suites.paper.one_fact import OneFactSummary
+from eval.suites.paper.rate_sweep import SweepSummary
+from eval.suites.paper.results import named_counts
+from eval.suites.paper.summary import Replay
+
+
+def tables(replay: Replay, experiment: int, fact_set: str) -> Iterator[Table]:
+    """The tables of one experiment with one set of facts."""
+    whose = f"{fact_set} facts"
+    match experiment:
+        case 1:
+            one = replay.one_fact[fact_set]
+            yield _best_rates(one, whose)
+            yield _shared_rates(one, whose)
+        case 2:
+            batch = replay.batch_of_ten[fact_set]
+            yield from _paper_tables(batch, whose, beside=fact_set == PAPER)
+            yield _finer(batch, whose)
+        case 3:
+            yield _sweep_steps(replay.rate_sweep[fact_set], whose)
+        case 4:
+            yield _courses(replay.many_steps[fact_set], whose)
+
+
+def shown(count: Count) -> str:
+    """Count, denominator, share and interval, as in `4 of 80 (5%; 1.96 to 12.2%)`."""
+    if count.rate is None:
+        return NONE
+    return f"{count.count:,} of {count.total:,} ({_percent(count.rate)}; {_range(*count.interval)})"
+
+
+def _percent(share: float) -> str:
+    return f"{_number(100 * share)}%"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{_number(100 * low)} to {_percent(high)}"
+
+
+def _number(number: float) -> str:
+    """Three digits that matter; of a small number two, without a power of ten."""
+    if 1e-6 < abs(number) < 0.01:
+        return f"{number:.{1 - math.floor(math.log10(abs(number)))}f}"
+    return f"{number:.3g}"
+
+
+def _probability(probability: float | None) -> str:
+    return NONE if probability is None else _percent(probability)
+
+
+def by_model(replays: Sequence[Replay]) -> Table:
+    """The counts that runs are compared by, one column a model."""
+    counts = [dict(named_counts(replay)) for replay in replays]
+    names = dict.fromkeys(name for of_one in counts for name in of_one)
+    rows = tuple(
+        (name, *(shown(of_one[name]) if name in of_one else NONE for of_one in counts))
+        for name in names
+    )
+    header = ("experiment, facts: count", *(replay.model for replay in replays))
+    return Table("Models beside each other", header, rows)
+
+
+# --- Experiment 1 ---------------------------------------------------------------------------------
+
+
+def _best_rates(summary: OneFactSummary, whose: str) -> Table:
+    rows = []
+    for curve in summary.curves:
+        best = curve.found[curve.best]
+        good = [curve.rates[n] for n in sorted(curve.good)]
+        rows.append(
+            (
+                curve.fact.question,
+                curve.fact.answer,
+                shown(curve.base.count),
+                f"{curve.rates[curve.best]:.3g}" if curve.learned else "none",
+                shown(best.count),
+                f"{good[0]:.3g} to {good[-1]:.3g} ({len(good)})" if good else NONE,
+                _probability(curve.base.probability),
+                _probability(best.probability),
+            )
+        )
+    header = (
+        *("question", "answer", "base model", "best rate", "right at the best rate"),
+        *("good rates", "exact, base", "exact, at the best rate"),
+    )
+    return Table(f"Experiment 1: each fact's best rate ({whose})", header, tuple(rows))
+
+
+def _shared_rates(summary: OneFactSummary, whose: str) -> Table:
+    overlap = summary.overlap
+    low, high = overlap.loss_interval
+    rows = (
+        ("facts with a best rate", f"{overlap.learned} of {len(summary.curves)}"),
+        ("highest best rate, times the lowest", shown_number(overlap.ratio)),
+        (
+            "good rates that two facts share, mean over pairs",
+            NONE if overlap.pairs is None else _percent(overlap.pairs),
+        ),
+        ("pairs that share none", f"{overlap.apart} of {overlap.pair_count}"),
+        ("best single rate for all", shown_number(overlap.common_rate)),
+        ("facts for which it is good", f"{overlap.good_at_common} of {overlap.learned}"),
+        ("right, each at its own best rate", shown(overlap.own)),
+        ("right, all at the single rate", shown(overlap.common)),
+        (
+            "lost by sharing one rate, 95%",
+            f"{_range(low, high)} of all samples" if overlap.learned else NONE,
+        ),
+    )
+    return Table(f"Experiment 1: do facts share a rate? ({whose})", ("", ""), rows)
+
+
+# --- Experiment 2 ---------------------------------------------------------------------------------
+
+
+def _paper_tables(summary: BatchSummary, whose: str, *, beside: bool) -> Iterator[Table]:
+    for number, rows, theirs, what in (
+        (1, summary.trained, reference.TABLE_1, "trained questions"),
+        (2, summary.correlated, reference.TABLE_2, "correlated, untrained questions"),
+    ):
+        title = f"Table {number}: {what}, before and after one step on the batch ({whose})"
+        header = ["question", "answer", "base model: ours", "1 epoch: ours"]
+        if beside:
+            header[3:3] = ["base model: published"]
+            header += [
+                "1 epoch: published",
+                f"of {reference.AS_PRINTED:,} (as printed)",
+                f"of {reference.AS_CODED:,} (as coded)",
+                "ours against both",
+            ]
+        body = [
+            _beside(row, theirs[n])
+            if beside
+            else (row.question, row.fact.answer, shown(row.before.count), shown(row.after.count))
+            for n, row in enumerate(rows)
+        ]
+        yield Table(title, tuple(header), tuple(body))
+
+
+def _beside(row: Row, theirs: reference.BeforeAfter) -> tuple[str, ...]:
+    printed = published_row(theirs, reference.AS_PRINTED)[1]
+    coded = published_row(theirs, reference.AS_CODED)[1]
+    verdicts = [verdict(row.after.count, count) for count in (printed, coded)]
+    return (
+        row.question,
+        row.fact.answer,
+        shown(row.before.count),
+        str(theirs.before),
+        shown(row.after.count),
+        str(theirs.after),
+        _share_and_interval(printed),
+        _share_and_interval(coded),
+        verdicts[0] if verdicts[0] == verdicts[1] else f"{verdicts[0]} / {verdicts[1]}",
+    )
+
+
+def _share_and_interval(count: Count) -> str:
+    return f"{_percent(count.rate or 0.0)} ({_range(*count.interval)})"
+
+
+def _finer(summary: BatchSummary, whose: str) -> Table:
+    """What counting cannot see: exact probabilities, and the estimate along sampled paths."""
+    rows = [
+        (
+            row.question,
+            _probability(row.before.probability),
+            _probability(row.after.probability),
+            _estimated(row.before),
+            _estimated(row.after),
+            _gain(row.after),
+        )
+        for row in (*summary.trained, *summary.correlated)
+    ]
+    header = (
+        *("question", "exact, base model", "exact, 1 epoch", "estimated, base model"),
+        *("estimated, 1 epoch", "by counting it would take so many times the tokens"),
+    )
+    return Table(
+        "Experiment 2, finer than counts: probability of exactly the answer after Q/A, and the"
+        f" estimate along sampled paths ({whose})",
+        header,
+        tuple(rows),
+    )
+
+
+def _estimated(found: Found) -> str:
+    interval = found.estimate_interval
+    if found.estimate is None or interval is None:
+        return NONE
+    return f"{_percent(found.estimate)} ({_range(*interval)})"
+
+
+def _gain(found: Found) -> str:
+    if found.gain is None:
+        return NONE
+    return f"{found.gain:,.0f}" if found.gain >= 10 else f"{found.gain:.2g}"
+
+
+# --- Experiments 3 and 4 --------------------------------------------------------------------------
+
+
+def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
+    rows = []
+    for step, noise in enumerate(summary.noise):
+        best = summary.best(step)
+        together = summary.found[step][best]
+        rows.append(
+            (
+                str(step + 1),
+                f"{summary.rates[best]:.3g}",
+                shown(Found.of_all(together).count),
+                _spread(together),
+                shown_number(noise),
+            )
+        )
+    header = (
+        *("step", "best rate for the batch", "right, all ten together", "facts, lowest to highest"),
+        "neighbouring rates differ, times chance",
+    )
+    return Table(f"Experiment 3: after each step ({whose})", header, tuple(rows))
+
+
+def _courses(summary: ManyStepsSummary, whose: str) -> Table:
+    rows = []
+    for course in summary.courses:
+        together = [course.over_facts(number).count for number in range(len(course.steps))]
+        best = max(range(len(together)), key=lambda n: (together[n].count, -n))
+        facts = [course.over_steps(number) for number in range(len(summary.facts))]
+        order = sorted(range(len(facts)), key=lambda n: facts[n].count.count)
+        rows.append(
+            (
+                f"{course.learning_rate:.0e}",
+                f"{course.steps[best]}: {shown(together[best])}",
+                f"{course.steps[-1]}: {shown(together[-1])}",
+                f"{summary.facts[order[-1]].id}: {shown(facts[order[-1]].count)}",
+                f"{summary.facts[order[0]].id}: {shown(facts[order[0]].count)}",
+            )
+        )
+    header = (
+        *("rate", "best step, all ten", "last step, all ten"),
+        *("best fact, all steps", "worst fact, all steps"),
+    )
+    return Table(f"Experiment 4: {len(summary.courses)} rates ({whose})", header, tuple(rows))
+
+
+def _spread(found: Sequence[Found]) -> str:
+    shares = [one.count.rate or 0.0 for one in found]
+    return _range(min(shares), max(shares))

@@ -1,0 +1,57 @@
+"""Does what was planned and is not done yet, cell by cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from eval.suites.paper.cell_store import RunStore
+from eval.suites.paper.trial_backend import Lab
+from eval.suites.paper.trials import CellKey, Stop, Trial
+
+# Told what is being done, and how many more samples are done.
+Progress = Callable[[str, int], None]
+
+
+def run(trials: Iterable[Trial], lab: Lab, store: RunStore, progress: Progress) -> None:
+    """Measures every cell that the store lacks.
+
+    Weights in the middle of a training are not kept: a trial of which something is missing is
+    trained again from the base model, which gives the same weights.
+
+    Raises:
+        DiskFullError: a cell cannot be stored.
+    """
+    done = store.done()
+    for trial in trials:
+        name = f"experiment {trial.experiment}, {trial.fact_set} facts"
+        if any(_missing(stop, done) for stop in trial.stops):
+            _run_trial(trial, lab, store, done, partial(progress, name))
+
+
+def _run_trial(
+    trial: Trial,
+    lab: Lab,
+    store: RunStore,
+    done: set[CellKey],
+    progress: Callable[[int], None],
+) -> None:
+    lab.back_to_base()
+    step = 0
+    last = max(stop.step for stop in trial.stops if _missing(stop, done))
+    for stop in trial.stops:
+        if stop.step > last:
+            break
+        while step < stop.step:
+            loss = lab.step(trial.pairs, trial.learning_rate)
+            step += 1
+            store.add_loss(trial, step, loss if math.isfinite(loss) else None)
+        if _missing(stop, done):
+            for cell in lab.ask(stop.calls, done):
+                store.add(cell)
+                progress(cell.samples)
+
+
+def _missing(stop: Stop, done: set[CellKey]) -> bool:
+    return any(cell.key not in done for call in stop.calls for cell in call.cells)

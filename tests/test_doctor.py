@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Security
+from agent.config import Observability, Security, ServeSettings
 from agent.doctor import examination, machine, models, network, storage
-from agent.doctor.examination import ServerPlan
 from agent.doctor.findings import GIB, Finding, State
 from agent.errors import ModelNotFoundError
 from agent.server.access.tokens import TokenFile
@@ -37,15 +36,18 @@ def require_ill(finding: Finding, state: State, found: str) -> None:
 
 def test_a_sound_machine_is_found_sound(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    found = list(examination.examine(ServerPlan(data=tmp_path, listen="127.0.0.1:0", model="tiny")))
+    settings = ServeSettings(data=tmp_path, listen="127.0.0.1:0", model="tiny")
+    found = list(examination.examine(settings))
     assert [finding.check for finding in found] == CHECKS
     assert {finding.state for finding in found} <= {State.GOOD, State.WARNING}, found
     assert list(tmp_path.iterdir()) == []  # it looks, and leaves nothing
 
 
 def test_what_cannot_even_be_looked_at_is_a_finding(tmp_path: Path) -> None:
-    plan = ServerPlan(data=tmp_path, listen="0.0.0.0:0", model="no-such-model", device="cuda:99")
-    bad = {f.check: f.found for f in examination.examine(plan) if f.state is State.BAD}
+    settings = ServeSettings(
+        data=tmp_path, listen="0.0.0.0:0", model="no-such-model", device="cuda:99"
+    )
+    bad = {f.check: f.found for f in examination.examine(settings) if f.state is State.BAD}
     assert {"device", "model", "security"} <= set(bad)
     assert "No model named 'no-such-model'" in bad["model"]
     assert "--insecure-listen" in bad["security"]
@@ -235,8 +237,13 @@ def test_the_port_of_the_metrics(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         require_ill(network.check_metrics("127.0.0.1", port, held=False), State.BAD, "in use")
         require_ill(network.check_metrics("127.0.0.1", port, held=True), State.WARNING, "is taken")
-        plan = ServerPlan(data=tmp_path, listen="127.0.0.1:0", model="tiny", metrics_port=port)
-        assert [f.state for f in examination.examine(plan) if f.check == "metrics"] == [State.BAD]
+        metrics = Observability(metrics_port=port)
+        settings = ServeSettings(
+            data=tmp_path, listen="127.0.0.1:0", model="tiny", observability=metrics
+        )
+        assert [f.state for f in examination.examine(settings) if f.check == "metrics"] == [
+            State.BAD
+        ]
     assert network.check_metrics("127.0.0.1", port, held=False).state is State.GOOD
 
 
@@ -253,11 +260,11 @@ async def test_of_a_port_with_tls_is_told_how_to_ask_whose_it_is(tmp_path: Path)
 def test_the_files_of_security(tmp_path: Path) -> None:
     file = TokenFile(tmp_path / "tokens.json")
     file.create("ci", Role.READ)
-    plan = ServerPlan(
+    settings = ServeSettings(
         data=tmp_path, listen="127.0.0.1:0", model="tiny", security=Security(tokens=file.path)
     )
-    assert network.check_security(plan.listen, plan.security).found == "no TLS, tokens"
+    assert network.check_security(settings.listen, settings.security).found == "no TLS, tokens"
     file.path.chmod(0o644)
-    [security] = [f for f in examination.examine(plan) if f.check == "security"]
+    [security] = [f for f in examination.examine(settings) if f.check == "security"]
     assert security.state is State.BAD
     assert "chmod 600" in security.found

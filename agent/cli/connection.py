@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -35,22 +35,17 @@ StartTimeout = Annotated[
 class Connection:
     """Which server to call, and how to authenticate."""
 
+    PANEL: ClassVar = PANEL
+
     server: Annotated[
         str,
-        typer.Option(
-            envvar="AGENT_SERVER",
-            metavar="ADDRESS",
-            help="Call the server at this address, HOST:PORT or HOST.",
-            rich_help_panel=PANEL,
-        ),
+        typer.Option(metavar="ADDRESS", help="Call the server at this address, HOST:PORT or HOST."),
     ] = DEFAULT_ADDRESS
     tls_ca: Annotated[
         Path | None,
         typer.Option(
-            envvar="AGENT_TLS_CA",
             help="Use TLS, and trust a server whose certificate this CA signed (PEM).",
             show_default=False,
-            rich_help_panel=PANEL,
         ),
     ] = None
     tls_cert: Annotated[
@@ -59,7 +54,6 @@ class Connection:
             envvar="AGENT_CLIENT_CERT",
             help="Show this certificate to a server that asks for one (PEM).",
             show_default=False,
-            rich_help_panel=PANEL,
         ),
     ] = None
     tls_key: Annotated[
@@ -68,26 +62,21 @@ class Connection:
             envvar="AGENT_CLIENT_KEY",
             help="Use this private key of --tls-cert (PEM).",
             show_default=False,
-            rich_help_panel=PANEL,
         ),
     ] = None
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="AGENT_TOKEN",
             help="Authenticate with this token. Other users of this machine can see a flag: use the"
             " variable or --token-file instead.",
             show_default=False,
-            rich_help_panel=PANEL,
         ),
     ] = field(default=None, repr=False)
     token_file: Annotated[
         Path | None,
         typer.Option(
-            envvar="AGENT_TOKEN_FILE",
             help="Authenticate with the token in this file, which holds nothing else.",
             show_default=False,
-            rich_help_panel=PANEL,
         ),
     ] = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -12,47 +12,36 @@ from agent.teaching import rates
 from agent.teaching.limits import SAFE_LEARNING_RATE, SAFE_STEPS, TeachingLimits
 from memory_store.vocabulary import Policy
 
-PANEL = "Limits"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitOptions:
     """See docs/how-to/choose-a-policy.md."""
 
+    PANEL: ClassVar = "Limits"
+
     allow_policies: Annotated[
-        str,
-        typer.Option(
-            envvar="AGENT_ALLOW_POLICIES",
-            help="Accept only facts with one of these policies, separated by commas.",
-            rich_help_panel=PANEL,
-        ),
+        str, typer.Option(help="Accept only facts with one of these policies, separated by commas.")
     ] = ",".join(rates.POLICIES)
     largest_learning_rate: Annotated[
         float | None,
         typer.Option(
-            envvar="AGENT_LARGEST_LEARNING_RATE",
             help="Refuse facts that ask for a larger learning rate.",
             show_default=f"{SAFE_LEARNING_RATE:g}, or --learning-rate if that is larger",
-            rich_help_panel=PANEL,
         ),
     ] = None
     most_steps: Annotated[
         int | None,
         typer.Option(
-            envvar="AGENT_MOST_STEPS",
             help="Refuse facts that ask for more steps.",
             show_default=f"{SAFE_STEPS}, or --max-steps if that is more",
-            rich_help_panel=PANEL,
         ),
     ] = None
     allow_ungated: Annotated[
         bool,
         typer.Option(
             "--allow-ungated",
-            envvar="AGENT_ALLOW_UNGATED",
             help="Serve also updates that no guard has checked for harm: those of fixed and"
             " paper, and those whose guards are switched off.",
-            rich_help_panel=PANEL,
         ),
     ] = False
 

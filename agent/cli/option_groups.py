@@ -14,7 +14,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces each parameter whose type is a dataclass by that dataclass's fields.
 
     typer knows flat parameters only. A field is declared as a parameter would be: an `Annotated`
-    type with a `typer.Option`, and a default.
+    type with a `typer.Option`, and a default. If the dataclass has a `PANEL`, its options are shown
+    under this heading of the help (None: with all others), and each can be set by the variable
+    `AGENT_` plus its name, unless it names another.
     """
     groups: dict[str, Any] = {}
     flat: list[inspect.Parameter] = []
@@ -25,6 +27,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             continue
         groups[name] = group
         types = typing.get_type_hints(group, include_extras=True)
+        if hasattr(group, "PANEL"):
+            for field in dataclasses.fields(group):
+                option = types[field.name].__metadata__[0]
+                option.rich_help_panel = group.PANEL
+                option.envvar = option.envvar or f"AGENT_{field.name.upper()}"
         flat += [
             inspect.Parameter(
                 field.name,

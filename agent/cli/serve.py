@@ -7,9 +7,8 @@ import dataclasses
 import importlib
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,8 +23,9 @@ from agent.cli.serve_options import (
     FailureOptions,
     LearningOptions,
     ObservabilityOptions,
+    ServerOptions,
 )
-from agent.config import DEFAULT_ADDRESS, DEFAULT_MODEL, ServeSettings
+from agent.config import ServeSettings
 from agent.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -34,28 +34,6 @@ logger = logging.getLogger(__name__)
 @grouped
 def serve(
     ctx: typer.Context,
-    data: Annotated[
-        Path,
-        typer.Option(
-            envvar="AGENT_DATA", help="Keep the memory in this folder, which is made if missing."
-        ),
-    ] = Path("agent-data"),
-    listen: Annotated[
-        str,
-        typer.Option(
-            envvar="AGENT_LISTEN", help="Listen on this HOST:PORT; port 0 takes any free one."
-        ),
-    ] = DEFAULT_ADDRESS,
-    model: Annotated[
-        str,
-        typer.Option(
-            envvar="AGENT_MODEL",
-            help="Serve this model: a name of 'agent models list', a Hugging Face id, or a folder.",
-        ),
-    ] = DEFAULT_MODEL,
-    device: Annotated[
-        str, typer.Option(envvar="AGENT_DEVICE", help="Run the model on auto, cpu or cuda.")
-    ] = "auto",
     threads: Annotated[
         int,
         typer.Option(
@@ -65,14 +43,6 @@ def serve(
             " to the same bits only with the same number.",
         ),
     ] = 0,
-    allow_network_filesystem: Annotated[
-        bool,
-        typer.Option(
-            "--allow-network-filesystem",
-            envvar="AGENT_ALLOW_NETWORK_FILESYSTEM",
-            help="Serve a data folder on a network file system, where accepted facts can be lost.",
-        ),
-    ] = False,
     accept_drift: Annotated[
         bool,
         typer.Option(
@@ -82,6 +52,7 @@ def serve(
         ),
     ] = False,
     *,
+    server: ServerOptions,
     learning: LearningOptions,
     background: BackgroundOptions,
     failures: FailureOptions,
@@ -91,40 +62,42 @@ def serve(
 ) -> None:
     """Serve a model and its memory until SIGTERM or Ctrl-C."""
     from agent.server.app import serve as run  # imports gRPC: not needed for --help
-    from agent.server.telemetry.logs import configure
 
-    configure(observability.log_format)
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    for name in ctx.obj or ():
-        logger.warning("the variable %s is not a setting of this release: it is ignored", name)
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device}: choose auto, cpu or cuda")
+    _begin_log(observability, ctx.obj or ())
+    if server.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {server.device}: choose auto, cpu or cuda")
     policy = learning.chosen()
     settings = ServeSettings(
-        listen=listen,
-        data=data,
-        model=model,
-        device=device,
+        **dataclasses.asdict(server),
+        **dataclasses.asdict(background),
+        **dataclasses.asdict(failures),
         threads=threads or None,
         policy=policy,
         limits=limits.chosen(policy),
         samples=chosen_samples(learning.probes),
-        allow_network_filesystem=allow_network_filesystem,
         accept_drift=accept_drift,
         security=security.chosen(),
         observability=observability.chosen(),
-        **dataclasses.asdict(background),
-        **dataclasses.asdict(failures),
     )
 
     def on_start(address: str) -> None:
         # One line that scripts wait for.
         print(f"listening on {address}", flush=True)
-        logger.info("data in %s, loading %s", data, model)
+        logger.info("data in %s, loading %s", server.data, server.model)
 
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-        runner.run(run(settings, on_start, partial(prepare, model, device)))
+        runner.run(run(settings, on_start, partial(prepare, server.model, server.device)))
     logger.info("stopped")
+
+
+def _begin_log(observability: ObservabilityOptions, unknown_variables: Iterable[str]) -> None:
+    """Sets up the log, and warns of variables that no option is set by."""
+    from agent.server.telemetry.logs import configure
+
+    configure(observability.log_format)
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    for name in unknown_variables:
+        logger.warning("the variable %s is not a setting of this release: it is ignored", name)
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

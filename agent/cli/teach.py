@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,60 @@ from memory_store.vocabulary import Accepted, Fact, FactState, NewFact
 FAILED = (FactState.RESISTED, FactState.QUARANTINED)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactOptions:
+    """What is said of one fact besides its question and answer."""
+
+    correlated: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Probe transfer with this question, which has the same answer. Repeatable."
+        ),
+    ] = None
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=complete_policy,
+            help=f"Learn the fact by this policy. {POLICY_HELP}. Without it, --learning-rate and"
+            " --max-steps the server's policy is used.",
+        ),
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learn at this rate, 1e-8 to 1e-1.")
+    ] = None
+    max_steps: Annotated[
+        int | None, typer.Option(help="Take at most this many steps, 1 to 1000.")
+    ] = None
+    request_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Identify the request by this id (a UUID), so that sending it again teaches once."
+        ),
+    ] = None
+    fact_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id", help="Give the fact this id: 4 to 63 of a-z, 0-9 and '-', a letter first."
+        ),
+    ] = None
+
+    def new_fact(self, question: str, answer: str) -> NewFact:
+        """The fact to teach.
+
+        Raises:
+            ConfigError: the policy is unknown or incomplete.
+            InvalidFactError: rate or steps are out of range.
+        """
+        return NewFact(
+            question=question,
+            answer=answer,
+            correlated_questions=tuple(self.correlated or ()),
+            policy=given_policy(self.policy, self.learning_rate, self.max_steps),
+            request_id=self.request_id,
+            fact_id=self.fact_id,
+        )
+
+
 @grouped
 def teach(
     question: Annotated[
@@ -52,72 +107,31 @@ def teach(
             " learning_rate, max_steps, id and request_id."
         ),
     ] = None,
-    correlated: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Probe transfer with this question, which has the same answer. Repeatable."
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_policy,
-            help=f"Learn the fact by this policy. {POLICY_HELP}. Without it, --learning-rate and"
-            " --max-steps the server's policy is used.",
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Learn at this rate, 1e-8 to 1e-1.")
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(help="Take at most this many steps, 1 to 1000.")
-    ] = None,
-    request_id: Annotated[
-        str | None,
-        typer.Option(
-            help="Identify the request by this id (a UUID), so that sending it again teaches once."
-        ),
-    ] = None,
-    fact_id: Annotated[
-        str | None,
-        typer.Option(
-            "--id", help="Give the fact this id: 4 to 63 of a-z, 0-9 and '-', a letter first."
-        ),
-    ] = None,
+    *,
+    options: FactOptions,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the facts are learned.")] = False,
     start_timeout: StartTimeout = START_SECONDS,
-    *,
     connection: Connection,
     json: Json = False,
 ) -> None:
     """Teach a fact, or a file of them. Returns once they are durable; with --wait, learned."""
     if question == str(STANDARD_INPUT) and answer is None and file is None:
         question, file = None, STANDARD_INPUT
-    given = (question, answer, correlated, policy, learning_rate, max_steps, request_id, fact_id)
-    if file is not None and any(value is not None for value in given):
+    if file is not None and (question, answer, options) != (None, None, FactOptions()):
         raise typer.BadParameter(
             "with --file or -, all that is said of a fact stands in what is read"
         )
     if file is None and (question is None or answer is None):
         raise typer.BadParameter("give a question and an answer, or else --file, or -")
     # All of it now: gRPC iterates in a thread of its own, where an error would lose its words.
-    lines = None if file is None else list(read_facts(file))
+    lines = [] if file is None else list(read_facts(file))
     with connection.client() as client:
         wait_accepting(client, start_timeout)
-        if lines is not None:
+        if file is not None:
             accepted, errors = _teach_lines(client, lines)
         else:
-            new = NewFact(
-                question=question or "",
-                answer=answer or "",
-                correlated_questions=tuple(correlated or ()),
-                policy=given_policy(policy, learning_rate, max_steps),
-                request_id=request_id,
-                fact_id=fact_id,
-            )
-            accepted, errors = [client.teach_fact(new)], []
-            if not accepted[0].created:
-                _report_known_already(new, accepted[0].fact)
+            new = options.new_fact(question or "", answer or "")
+            accepted, errors = [_teach_one(client, new)], []
         _report_replaced(accepted)
         taught = [one.fact for one in accepted]
         if wait:
@@ -134,17 +148,19 @@ def teach(
         raise typer.Exit(1)
 
 
-def _report_known_already(new: NewFact, fact: Fact) -> None:
-    """What of a fact that was taught before was not taken over."""
-    dropped = []
-    if new.fact_id not in (None, fact.id):
-        dropped.append("--id")
-    if not set(new.correlated_questions) <= set(fact.correlated_questions):
-        dropped.append("--correlated")
-    text = f"taught already, as {fact.id}"
-    if dropped:
-        text += f": {' and '.join(dropped)} not taken over"
-    messages.print(shown(text), style="dim", highlight=False)
+def _teach_one(client: Client, new: NewFact) -> Accepted:
+    """Teaches a fact; says if it was taught before, and which options had no effect then."""
+    accepted = client.teach_fact(new)
+    fact = accepted.fact
+    if not accepted.created:
+        ignored = ["--id"] if new.fact_id not in (None, fact.id) else []
+        if not set(new.correlated_questions) <= set(fact.correlated_questions):
+            ignored.append("--correlated")
+        text = f"taught already, as {fact.id}"
+        if ignored:
+            text += f": {' and '.join(ignored)} not taken over"
+        messages.print(shown(text), style="dim", highlight=False)
+    return accepted
 
 
 def _report_replaced(accepted: Iterable[Accepted]) -> None:

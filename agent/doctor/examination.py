@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pysqlite3
 
-from agent.config import DEFAULT_ADDRESS, DEFAULT_METRICS_HOST, DEFAULT_MODEL, Security
+from agent.config import ServeSettings
 from agent.doctor.findings import Finding, State
 from agent.doctor.machine import (
     available_memory,
@@ -31,30 +29,13 @@ from agent.doctor.storage import (
     sync_milliseconds,
 )
 from agent.errors import AgentError
-from agent.server.data.file_systems import (
-    existing,
-    file_system_of,
-)
+from agent.server.data.file_systems import existing, file_system_of
 from agent.server.data.folder import is_held
 from memory_store.errors import MemoryStoreError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerPlan:
-    """The server that is to run here; see `ServeSettings`."""
-
-    data: Path
-    listen: str = DEFAULT_ADDRESS
-    model: str = DEFAULT_MODEL
-    device: str = "auto"
-    security: Security = field(default_factory=Security)
-    metrics_port: int | None = None
-    metrics_host: str = DEFAULT_METRICS_HOST
-    allow_network_filesystem: bool = False
-
-
-def examine(plan: ServerPlan) -> Iterator[Finding]:
-    """Makes every check; one that breaks is a finding too."""
+def examine(plan: ServeSettings) -> Iterator[Finding]:
+    """Checks whether such a server can run here; a check that breaks is a finding too."""
     checks: Sequence[tuple[str, Callable[[], Finding]]] = (
         ("python", check_python),
         ("device", lambda: check_device(plan.device, needed_memory(plan.model))),
@@ -70,12 +51,9 @@ def examine(plan: ServerPlan) -> Iterator[Finding]:
         ("port", lambda: _check_port_of(plan)),
         ("security", lambda: check_security(plan.listen, plan.security)),
     )
-    if (port := plan.metrics_port) is not None:
-        held = is_held(plan.data)
-        checks = (
-            *checks,
-            ("metrics", lambda: check_metrics(plan.metrics_host, port, held=held)),
-        )
+    if (port := plan.observability.metrics_port) is not None:
+        host, held = plan.observability.metrics_host, is_held(plan.data)
+        checks = (*checks, ("metrics", lambda: check_metrics(host, port, held=held)))
     for name, check in checks:
         try:
             yield check()
@@ -83,10 +61,10 @@ def examine(plan: ServerPlan) -> Iterator[Finding]:
             yield Finding(check=name, state=State.BAD, found=str(error))
 
 
-def _check_disk(plan: ServerPlan) -> Finding:
+def _check_disk(plan: ServeSettings) -> Finding:
     kind = file_system_of(existing(plan.data))
     return check_file_system(kind, allow_network=plan.allow_network_filesystem)
 
 
-def _check_port_of(plan: ServerPlan) -> Finding:
+def _check_port_of(plan: ServeSettings) -> Finding:
     return check_port(plan.listen, held=is_held(plan.data), security=plan.security)

@@ -59,9 +59,8 @@ from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
-# Of earlier releases: a tokenizer that is no longer the model's may be in it (M2).
-OLD_RULES = "rules.json"
-# For the calls in hand at the end. After these and the drain, the learner has 10 s to end.
+# For calls that are still running at the end. After these and the drain, the learner has 10 s to
+# end.
 STOP_GRACE_SECONDS = 5.0
 # Between two looks at the learner's memory.
 MEMORY_SECONDS = 5.0
@@ -155,6 +154,7 @@ async def _serve_with(
     on_start: Callable[[str], None],
     fetch: Callable[[], Awaitable[None]],
 ) -> None:
+    """Serves a memory that is open, from the first call to the last."""
     accepting = Accepting(
         catalog.resolve(settings.model),
         settings.policy,
@@ -162,97 +162,27 @@ async def _serve_with(
         await _other_model(store, settings.model),
     )
     reading = asyncio.create_task(accepting.read_files())
-    (settings.data / OLD_RULES).unlink(missing_ok=True)
-    arguments = ["--model", settings.model, "--device", settings.device]
-    arguments += ["--log-format", settings.observability.log_format]
-    arguments += ["--general-text", str(settings.data / GENERAL_TEXT)]
-    if settings.threads is not None:
-        arguments += ["--threads", str(settings.threads)]
-    snapshots = settings.data / SNAPSHOTS
-    remove_unfinished(snapshots)
-
-    def on_update(update: Update) -> None:
-        keeper.updated(update)
-        seen.observer.updated(update)
-
-    loop = LearningLoop(
-        store,
-        partial(
-            learner_process,
-            arguments,
-            observer=seen.observer,
-            limits=Limits(
-                silent_seconds=settings.silent_seconds,
-                stalled_seconds=settings.stalled_seconds,
-            ),
-        ),
-        seen.publishing(hub.publish),
-        LoopSettings(
-            model=settings.model,
-            policy=settings.policy,
-            gated=settings.limits.gated,
-            snapshots=snapshots,
-            accept_drift=settings.accept_drift,
-            samples=settings.samples,
-            max_attempts=settings.max_attempts,
-        ),
-        on_update=on_update,
-        keep_only=lambda versions: keeper.keep_only(versions),
-        on_loaded=accepting.loaded,
-        backups=backups,
-        around=seen.observer.learning,
-        hold_snapshot=lambda version, digest: keeper.hold(version, digest),
-    )
-    seen.clean_up_failures = lambda: loop.clean_up_failures
-    seen.learner = lambda: (loop.state == LearnerState.READY, loop.updates_to_replay)
-    snapshot_tick_seconds = SNAPSHOT_MINUTES * 60 if settings.snapshot_seconds else 0.0
-    keeper = SnapshotKeeper(
-        SnapshotSettings(
-            folder=snapshots,
-            every_updates=SNAPSHOT_UPDATES if settings.snapshot_seconds else 0,
-            every_seconds=settings.snapshot_seconds,
-            keep_last=settings.keep_snapshots,
-            keep_days=settings.keep_snapshot_days,
-            # Twice: a tick may have been missed for want of a learner.
-            overdue_seconds=2 * snapshot_tick_seconds,
-        ),
-        lambda: loop.learner,
-        recorded=recorded_in(store),
-    )
+    remove_unfinished(settings.data / SNAPSHOTS)
+    loop, keeper = _learning(settings, store, hub, seen, accepting, backups)
     await keeper.look()
     thinner = Thinner(store, settings.keep_events)
     server = Server(
         settings.listen,
         MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent, loop),
         ModelServicer(store, loop, keeper, settings.model, settings.limits, settings.max_questions),
-        AdminServicer(store, keeper, snapshots, loop.current, loop.wake, backups, thinner.compact),
+        AdminServicer(
+            *(store, keeper, settings.data / SNAPSHOTS, loop.current, loop.wake, backups),
+            thinner.compact,
+        ),
         settings.security,
         seen.interceptors,
     )
-    audit = RetentionAudit(store, lambda: loop.learner)
-    ticks = Ticks()
-    ticks.every(settings.audit_minutes * 60, audit.tick)
-    predicting = RatePredicting(store, loop.predict_by)
-    ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
-    ticks.every(snapshot_tick_seconds, keeper.tick)
-    ticks.every(settings.thin_minutes * 60, thinner.tick)
-    ticks.every(settings.review_seconds, loop.review_due)
-    ticks.every(MEMORY_SECONDS, loop.look_at_memory, at_start=True)
+    ticks = _ticks(settings, store, loop, keeper, thinner)
 
     await server.start()
     on_start(server.address)
     ticks.start()
-
-    async def learn() -> None:
-        loop.message = "fetching the model"
-        await fetch()
-        loop.message = ""
-        # Again: it may have been fetched just now, and a learner may not come up for a while.
-        await reading
-        await accepting.read_files()
-        await loop.run()
-
-    learning = asyncio.create_task(learn())
+    learning = asyncio.create_task(_learn(loop, accepting, reading, fetch))
     health = asyncio.create_task(_report_health(server, loop, accepting))
     try:
         with _stop_signal() as stopped:
@@ -264,30 +194,150 @@ async def _serve_with(
         ticks.stop()
         health.cancel()
         hub.close()
-        stopping = asyncio.create_task(server.stop(min(STOP_GRACE_SECONDS, settings.drain_seconds)))
-        # Shielded: learning that is given up must not take the server's end with it.
-        loop.stop(unasked=asyncio.shield(stopping))
-        if loop.state != LearnerState.READY:
-            learning.cancel()  # nothing is claimed while the learner starts
-        # Now too, not only at the end: the update in progress may outlast the drain.
-        holding = asyncio.create_task(loop.snapshot_head())
-        try:
-            await _drained(learning, settings.drain_seconds)
-        finally:
-            await asyncio.gather(holding, keeper.finish(), return_exceptions=True)
-            await stopping
+        await _stop(server, loop, learning, keeper, settings.drain_seconds)
+
+
+def _learning(
+    settings: ServeSettings,
+    store: StoreThreads,
+    hub: EventHub,
+    seen: Observing,
+    accepting: Accepting,
+    backups: Backups,
+) -> tuple[LearningLoop, SnapshotKeeper]:
+    """Makes the learning loop, and the keeper of the snapshots of its learner."""
+    keeper = SnapshotKeeper(
+        SnapshotSettings(
+            folder=settings.data / SNAPSHOTS,
+            every_updates=SNAPSHOT_UPDATES if settings.snapshot_seconds else 0,
+            every_seconds=settings.snapshot_seconds,
+            keep_last=settings.keep_snapshots,
+            keep_days=settings.keep_snapshot_days,
+            # Twice: a tick may have been missed for want of a learner.
+            overdue_seconds=2 * _snapshot_tick_seconds(settings),
+        ),
+        lambda: loop.learner,
+        recorded=recorded_in(store),
+    )
+
+    def on_update(update: Update) -> None:
+        keeper.updated(update)
+        seen.observer.updated(update)
+
+    loop = LearningLoop(
+        store,
+        partial(
+            learner_process,
+            _learner_arguments(settings),
+            observer=seen.observer,
+            limits=Limits(
+                silent_seconds=settings.silent_seconds,
+                stalled_seconds=settings.stalled_seconds,
+            ),
+        ),
+        seen.publishing(hub.publish),
+        LoopSettings(
+            model=settings.model,
+            policy=settings.policy,
+            gated=settings.limits.gated,
+            snapshots=settings.data / SNAPSHOTS,
+            accept_drift=settings.accept_drift,
+            samples=settings.samples,
+            max_attempts=settings.max_attempts,
+        ),
+        on_update=on_update,
+        keep_only=keeper.keep_only,
+        on_loaded=accepting.loaded,
+        backups=backups,
+        around=seen.observer.learning,
+        hold_snapshot=keeper.hold,
+    )
+    seen.clean_up_failures = lambda: loop.clean_up_failures
+    seen.learner = lambda: (loop.state is LearnerState.READY, loop.updates_to_replay)
+    return loop, keeper
+
+
+def _learner_arguments(settings: ServeSettings) -> list[str]:
+    arguments = ["--model", settings.model, "--device", settings.device]
+    arguments += ["--log-format", settings.observability.log_format]
+    arguments += ["--general-text", str(settings.data / GENERAL_TEXT)]
+    if settings.threads is not None:
+        arguments += ["--threads", str(settings.threads)]
+    return arguments
+
+
+def _snapshot_tick_seconds(settings: ServeSettings) -> float:
+    return SNAPSHOT_MINUTES * 60 if settings.snapshot_seconds else 0.0
+
+
+def _ticks(
+    settings: ServeSettings,
+    store: StoreThreads,
+    loop: LearningLoop,
+    keeper: SnapshotKeeper,
+    thinner: Thinner,
+) -> Ticks:
+    """What the server does by itself, and how often; it has yet to be started."""
+    ticks = Ticks()
+    audit = RetentionAudit(store, lambda: loop.learner)
+    ticks.every(settings.audit_minutes * 60, audit.tick)
+    predicting = RatePredicting(store, loop.predict_by)
+    ticks.every(settings.predict_minutes * 60, predicting.tick, at_start=True)
+    ticks.every(_snapshot_tick_seconds(settings), keeper.tick)
+    ticks.every(settings.thin_minutes * 60, thinner.tick)
+    ticks.every(settings.review_seconds, loop.review_due)
+    ticks.every(MEMORY_SECONDS, loop.look_at_memory, at_start=True)
+    return ticks
+
+
+async def _learn(
+    loop: LearningLoop,
+    accepting: Accepting,
+    reading: asyncio.Task[None],
+    fetch: Callable[[], Awaitable[None]],
+) -> None:
+    """Fetches the model, and learns until it is stopped."""
+    loop.message = "fetching the model"
+    await fetch()
+    loop.message = ""
+    # Again: it may have been fetched just now, and a learner may not come up for a while.
+    await reading
+    await accepting.read_files()
+    await loop.run()
+
+
+async def _stop(
+    server: Server,
+    loop: LearningLoop,
+    learning: asyncio.Task[None],
+    keeper: SnapshotKeeper,
+    drain_seconds: float,
+) -> None:
+    """Refuses new work, and lets calls, the current update and a last snapshot end."""
+    stopping = asyncio.create_task(server.stop(min(STOP_GRACE_SECONDS, drain_seconds)))
+    # Shielded: learning that is given up must not take the server's end with it.
+    loop.stop(unasked=asyncio.shield(stopping))
+    if loop.state is not LearnerState.READY:
+        learning.cancel()  # nothing is claimed while the learner starts
+    # Now too, not only at the end: the update in progress may outlast the drain.
+    holding = asyncio.create_task(loop.snapshot_head())
+    try:
+        await _drained(learning, drain_seconds)
+    finally:
+        await asyncio.gather(holding, keeper.finish(), return_exceptions=True)
+        await stopping
 
 
 async def _drained(learning: asyncio.Task[None], seconds: float) -> None:
-    """Waits until the update in hand is in the ledger; raises the reason if learning failed.
+    """Waits until the current update is in the ledger; raises the reason if learning failed.
 
-    Also until questions in hand are answered, which the server's end bounds. An update that takes
+    Also until current questions are answered, which the server's end bounds. An update that takes
     too long is given up: nothing of it was served, and its fact is learned again.
     """
     with suppress(asyncio.CancelledError):
         await asyncio.wait([learning], timeout=seconds)
         if not learning.done():
-            logger.warning("what is in hand did not end in %g s: it is given up", seconds)
+            logger.warning("the current update did not end in %g s: it is given up", seconds)
             learning.cancel()
         await learning
 
@@ -310,7 +360,7 @@ async def _report_health(server: Server, loop: LearningLoop, accepting: Acceptin
         # Cleared before the look, so that a change after it wakes us again.
         loop.state_changed.clear()
         teaching = accepting.is_open
-        asking = loop.state == LearnerState.READY
+        asking = loop.state is LearnerState.READY
         server.set_serving(MEMORY_SERVICE, teaching)
         server.set_serving(MODEL_SERVICE, asking)
         server.set_serving(ADMIN_SERVICE, asking)

@@ -3,72 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """So many right of so many asked.
-
-    Attributes:
-        correct: right answers.
-        total: questions asked.
-        low: lower end of the 95% Wilson interval.
-        high: upper end.
-        mean_probability: mean probability of the exact answer, 0 to 1.
-    """
-
-    correct: int
-    total: int
-    low: float
-    high: float
-    mean_probability: float
-
-    @property
-    def rate(self) -> float:
-        """Share of right answers; NaN of none."""
-        return self.correct / self.total if self.total else math.nan
-
-
 def wilson_interval(correct: float, total: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval for a share (Wilson 1927); 0 to 1 if nothing was asked.
 
     Unlike the normal approximation it stays inside 0 and 1, and is right near them. `correct` may
-    be a sum of shares: the interval is then wider than need be.
+    be a sum of shares: the interval is then wider than necessary, because no numbers between 0
+    and 1 vary more about their mean than zeros and ones do.
     """
     if total == 0:
         return 0.0, 1.0
     share = correct / total
     scale = 1 + z * z / total
-    centre = (share + z * z / (2 * total)) / scale
+    center = (share + z * z / (2 * total)) / scale
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / scale
     # At the ends the two terms are equal but for rounding.
-    low = 0.0 if correct == 0 else centre - half
-    high = 1.0 if correct == total else centre + half
+    low = 0.0 if correct == 0 else center - half
+    high = 1.0 if correct == total else center + half
     return low, high
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Count:
-    """So many of so many.
+    """How many of how many.
 
     Attributes:
-        count: how many had the property.
+        count: how many had the property; the sum of the shares, where each had it in part.
         total: how many were looked at.
     """
 
-    count: int
+    count: float
     total: int
 
     @classmethod
-    def of(cls, flags: Iterable[bool]) -> Self:
-        """How many are true."""
-        looked_at = list(flags)
-        return cls(count=sum(looked_at), total=len(looked_at))
+    def of(cls, values: Iterable[float]) -> Self:
+        """Adds up values from 0 to 1, or how many are true."""
+        listed = list(values)
+        total = math.fsum(listed)
+        return cls(int(total) if total.is_integer() else total, len(listed))
 
     @property
     def rate(self) -> float | None:
@@ -80,10 +58,14 @@ class Count:
         """Its 95% Wilson interval."""
         return wilson_interval(self.count, self.total)
 
-    def as_json(self) -> dict[str, Any]:
-        """Stable fields for programs."""
+    def as_json(self, name: str = "count") -> dict[str, Any]:
+        """Stable fields for programs.
+
+        Args:
+            name: of the field with the count.
+        """
         return {
-            "count": self.count,
+            name: self.count,
             "total": self.total,
             "rate": self.rate,
             "interval_95": list(self.interval),
@@ -106,3 +88,13 @@ def difference_interval(first: Count, second: Count) -> tuple[float, float]:
         difference - math.hypot(other - low_other, high_one - one),
         difference + math.hypot(high_other - other, one - low_one),
     )
+
+
+def mean(values: Sequence[float]) -> float:
+    """NaN of none."""
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def finite(number: float) -> float | None:
+    """JSON has no infinity and no NaN: what a broken model gives becomes None."""
+    return number if math.isfinite(number) else None

@@ -1,7 +1,7 @@
-"""What a run has found so far, stored as it comes, so that an interrupted run can go on.
+"""The folder of a run: what it has found so far, so that an interrupted run can go on.
 
-A folder holds `settings.json`, which a later run must share, and for each teacher a file of JSON
-lines. A line is written whole and flushed to the disk, or, after a crash, dropped at the next
+It holds `settings.json`, which a later run must share, a lock, and a file of JSON lines for each
+teacher. A line is written whole and flushed to the disk, or, after a crash, dropped at the next
 start.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from agent.errors import ConfigError, DiskFullError
+from eval.errors import RequestError
 
 SETTINGS = "settings.json"
-
-
-class SettingsDifferError(ConfigError):
-    """A folder holds results of a run with other settings."""
 
 
 class Journal:
@@ -70,6 +70,65 @@ class Journal:
                 file.truncate(len(whole))
 
 
+@contextmanager
+def claimed(folder: Path | None, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Makes the folder one of these settings, and keeps other runs out of it.
+
+    Args:
+        folder: made if missing; None claims nothing.
+        settings: see `require_same_settings`.
+
+    Raises:
+        RequestError: see `require_same_settings`.
+        ConfigError: another run is using the folder.
+    """
+    if folder is None:
+        yield
+        return
+    require_same_settings(folder, settings)
+    try:
+        lock = FileLock(folder / "lock", timeout=0).acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"another run is using {folder}: wait for it, or give another folder"
+        ) from error
+    with lock:
+        yield
+
+
+@contextmanager
+def interruptible(folder: Path | None) -> Iterator[None]:
+    """Lets Ctrl-C say what becomes of the results so far.
+
+    Args:
+        folder: from which the same command goes on; None if nothing is kept.
+
+    Raises:
+        KeyboardInterrupt: with that as its message.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"the same command goes on from {folder}" if folder else "nothing is kept"
+        raise KeyboardInterrupt(f"interrupted: {kept}") from None
+
+
+@contextmanager
+def report_files(folder: Path) -> Iterator[None]:
+    """Files of a finished run are written.
+
+    Raises:
+        DiskFullError: one cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskFullError(
+            f"cannot write the report to {folder} ({error.strerror}): make room and run the same"
+            " command again; nothing is measured twice"
+        ) from error
+
+
 def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Makes the folder one of these settings, or checks that it is.
 
@@ -78,8 +137,8 @@ def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         settings: all that results depend on, as JSON values.
 
     Raises:
-        SettingsDifferError: it holds results of a run with other settings.
-        ConfigError: it cannot be written, or is another kind of folder.
+        RequestError: it holds results of a run with other settings, cannot be written, or is
+            another kind of folder.
     """
     path = folder / SETTINGS
     try:
@@ -88,15 +147,19 @@ def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             _compare(path, json.loads(path.read_text(encoding="utf-8")), settings)
             return
         if any(folder.iterdir()):
-            raise ConfigError(f"{folder} holds something else: give an empty or a new folder")
+            raise _refused(f"{folder} holds something else: give an empty or a new folder")
         # In one step: a torn file would lock its owner out.
         draft = folder / f"{SETTINGS}.new"
         draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         draft.replace(path)
     except OSError as error:
-        raise ConfigError(f"cannot use the folder {folder}: {error.strerror}") from error
+        raise _refused(f"cannot use the folder {folder}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is not of this program: give another folder") from error
+        raise _refused(f"{path} is not of this program: give another folder") from error
+
+
+def _refused(why: str) -> RequestError:
+    return RequestError("out", why)
 
 
 def _compare(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -107,7 +170,7 @@ def _compare(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -
         if before.get(name) != now.get(name)
     ]
     if differing:
-        raise SettingsDifferError(
+        raise _refused(
             f"{path.parent} holds a run with other settings ({'; '.join(differing)}):"
             " give another folder, or the same settings to go on"
         )

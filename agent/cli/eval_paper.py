@@ -15,7 +15,7 @@ import typer
 from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
-from agent.cli.eval_continual import INTERRUPTED, claimed
+from agent.cli.eval_options import wrong_usage
 from agent.cli.model_fetch import fetch_if_missing
 from agent.cli.output import console, messages, print_json, progress_bar, shown
 from agent.errors import AgentError, DiskFullError, ModelFetchError
@@ -179,11 +179,16 @@ def _run_model(
 
 def _run_in(out: Path, request: Request, loaded: LoadedModel, lab: Lab, *, keep: bool) -> Replay:
     from eval.provenance import provenance
+    from eval.run_folder import claimed
     from eval.suites.paper.cell_store import open_store
     from eval.suites.paper.summary import read_replay
 
     origin: dict[str, Any] = provenance(loaded)
-    with claimed(out, {**request.as_json(), **origin}), open_store(out) as store:
+    with (
+        wrong_usage(),
+        claimed(out, {**request.as_json(), **origin}),
+        open_store(out) as store,
+    ):
         _measure(request, lab, store, out if keep else None)
         replay = read_replay(request, loaded.name, store)
         seconds = store.seconds()
@@ -214,6 +219,7 @@ def _load(model: str, device: str, threads: int | None) -> LoadedModel:
 
 
 def _measure(request: Request, lab: Lab, store: RunStore, out: Path | None) -> None:
+    from eval.run_folder import interruptible
     from eval.suites.paper.trial_loop import run
 
     trials = request.trials()
@@ -222,17 +228,13 @@ def _measure(request: Request, lab: Lab, store: RunStore, out: Path | None) -> N
     messages.print(shown(request.scale_told), soft_wrap=True)
     clock = _Clock(store)
     try:
-        with _shown_progress(trials, store.done()) as progress:
+        with interruptible(out), _shown_progress(trials, store.done()) as progress:
 
             def done(what: str, samples: int) -> None:
                 progress(what, samples)
                 clock.tick()
 
             run(trials, lab, store, done)
-    except KeyboardInterrupt:
-        kept = f"the same command goes on from {out}" if out else "nothing is kept"
-        messages.print(shown(f"interrupted: {kept}"), style="yellow", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
     finally:
         clock.stop()
 

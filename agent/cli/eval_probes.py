@@ -21,14 +21,16 @@ def run_probes(connection: Connection, json: bool) -> None:
         print_json(report.as_json())
         return
     table = Table("probe", "right", "of", "rate", "95% interval", "mean probability")
-    for name, rate in report.rates.items():
+    for name, answers in report.answers.items():
+        right, probability = answers.correct, answers.mean_probability
+        low, high = right.interval
         table.add_row(
             name,
-            str(rate.correct),
-            str(rate.total),
-            f"{rate.rate:.1%}" if rate.total else "-",
-            f"{rate.low:.1%} to {rate.high:.1%}" if rate.total else "-",
-            f"{rate.mean_probability:.3f}" if rate.total else "-",
+            str(right.count),
+            str(right.total),
+            "-" if right.rate is None else f"{right.rate:.1%}",
+            f"{low:.1%} to {high:.1%}" if right.total else "-",
+            "-" if probability is None else f"{probability:.3f}",
         )
     console.print(table)
     for probe in report.missed:

@@ -47,8 +47,10 @@ class CommandLine(TyperGroup):
         """
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            messages.print("interrupted", style="yellow")
+        except KeyboardInterrupt as interrupt:
+            # Whoever keeps something of the work says so in the message.
+            said = str(interrupt) or "interrupted"
+            messages.print(shown(said), style="yellow", soft_wrap=True)
             report_failure(INTERRUPTED, "INTERRUPTED", "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:

@@ -15,8 +15,7 @@ def markdown(table: Table, provenance: Mapping[str, Any]) -> str:
     lines = [
         f"# {table.title}",
         "",
-        *_rows(table),
-        "",
+        table_text(table),
         "In parentheses: counts with 95% Wilson intervals. Answers are generated greedily.",
         "",
         *(f"- {name}: {_escaped(str(value))}" for name, value in provenance.items()),
@@ -38,7 +37,7 @@ def document(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
             case Section():
                 blocks += [f"## {_escaped(part.title)}", *map(_escaped, part.paragraphs)]
             case Table():
-                blocks += [f"### {_escaped(part.title)}", "\n".join(_rows(part))]
+                blocks += [f"### {_escaped(part.title)}", table_text(part).rstrip("\n")]
             case Picture():
                 blocks.append(f"![{_escaped(part.caption)}]({part.name})")
             case ThemedPicture():
@@ -46,11 +45,13 @@ def document(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _rows(table: Table) -> list[str]:
-    return [_row(table.header), _row(["---"] * len(table.header)), *map(_row, table.rows)]
+def table_text(table: Table) -> str:
+    """Header and rows, a line each; the title is left out."""
+    lines = (table.header, ("---",) * len(table.header), *table.rows)
+    return "".join(f"{_row(line)}\n" for line in lines)
 
 
-def _row(cells: tuple[str, ...] | list[str]) -> str:
+def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
 
 

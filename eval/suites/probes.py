@@ -8,28 +8,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.client.client import Client
-from eval.metrics import Rate, wilson_interval
+from eval.metrics import Count, finite, mean
 from memory_store.vocabulary import Probe, ProbeKind
 
 KINDS = (ProbeKind.RETENTION, ProbeKind.TRANSFER)
-# How answers are generated and graded, told with every result.
+# How answers are generated and graded; a part of every result.
 SAMPLING = "greedy, one answer a question; right if it ends by itself and says the answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KindAnswers:
+    """The answers to probes of one kind.
+
+    Attributes:
+        correct: how many are.
+        mean_probability: of the exact answers, 0 to 1; None without probes.
+    """
+
+    correct: Count
+    mean_probability: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """What a server remembers.
+    """How many facts a server's model answers.
 
     Attributes:
         model: as the server calls it.
         model_versions: ledger positions that were probed; several if it learned meanwhile.
-        rates: by kind of probe.
+        answers: by kind of probe.
         probes: all of them, in the order asked.
     """
 
     model: str
     model_versions: tuple[int, ...]
-    rates: dict[str, Rate]
+    answers: dict[str, KindAnswers]
     probes: tuple[Probe, ...]
 
     @property
@@ -46,13 +59,10 @@ class ProbeReport:
             "sampling": SAMPLING,
             **{
                 kind: {
-                    "correct": rate.correct,
-                    "total": rate.total,
-                    "rate": rate.rate if rate.total else None,
-                    "interval_95": [rate.low, rate.high],
-                    "mean_probability": rate.mean_probability if rate.total else None,
+                    **answers.correct.as_json("correct"),
+                    "mean_probability": answers.mean_probability,
                 }
-                for kind, rate in self.rates.items()
+                for kind, answers in self.answers.items()
             },
             "probes": [
                 {
@@ -84,19 +94,13 @@ def probe_server(client: Client, progress: Callable[[int, int], None]) -> ProbeR
     return ProbeReport(
         model=client.status().model,
         model_versions=tuple(sorted({probe.model_version for probe in probes})),
-        rates={kind.value: _rate([p for p in probes if p.kind == kind]) for kind in KINDS},
+        answers={kind.value: _answers([p for p in probes if p.kind == kind]) for kind in KINDS},
         probes=tuple(probes),
     )
 
 
-def _rate(probes: Sequence[Probe]) -> Rate:
-    correct = sum(probe.correct for probe in probes)
-    low, high = wilson_interval(correct, len(probes))
-    probabilities = [math.exp(probe.log_probability) for probe in probes]
-    return Rate(
-        correct=correct,
-        total=len(probes),
-        low=low,
-        high=high,
-        mean_probability=math.fsum(probabilities) / len(probes) if probes else math.nan,
+def _answers(probes: Sequence[Probe]) -> KindAnswers:
+    return KindAnswers(
+        correct=Count.of(probe.correct for probe in probes),
+        mean_probability=finite(mean([math.exp(probe.log_probability) for probe in probes])),
     )

@@ -79,5 +79,5 @@ class Consolidated:
 
     @property
     def encoder(self) -> Encoder:
-        """How it is asked; see `eval.suites.editing.scoring.ScoringTeacher`."""
+        """See `Teacher`."""
         return self._learner.encoder

@@ -213,5 +213,5 @@ class LearnerTeacher:
 
     @property
     def encoder(self) -> Encoder:
-        """How it is asked; see `eval.suites.editing.scoring.ScoringTeacher`."""
+        """See `Teacher`."""
         return self._learner.encoder

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from transformers import PreTrainedModel
 
+from agent.learner.inference.encoding import Encoder
 from agent.teaching.types import Answer, Example
 from memory_store.vocabulary import Verdict
 
@@ -53,6 +54,11 @@ class Teacher(Protocol):
 
     def probe(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
         """The answer to each question, graded against the expected one; see `probes.probe`."""
+        ...
+
+    @property
+    def encoder(self) -> Encoder:
+        """The tokenizer, and what this teacher puts before a question or a text."""
         ...
 
     @property

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from agent.errors import ConfigError
 from agent.learner.core import Learner
 from agent.learner.training.consolidation import ConsolidationSettings
 from agent.models.loading import LoadedModel
 from agent.teaching.rates import DEFAULT_POLICY
-from eval.suites.editing.scoring import ScoringTeacher
+from eval.errors import RequestError
 from eval.teachers.consolidated import Consolidated
 from eval.teachers.locft import LocFt
 from eval.teachers.lora import Lora
 from eval.teachers.ours import LearnerTeacher
 from eval.teachers.paper import Paper
+from eval.teachers.protocol import Teacher
 from eval.teachers.rehearsal import Rehearsal
 from eval.teachers.retrieval import Retrieval
 from eval.teachers.until_known import UntilKnown
@@ -39,7 +39,7 @@ def consolidated(
     return Consolidated(Learner(loaded), settings, seed=seed)
 
 
-TEACHERS: dict[str, Callable[..., ScoringTeacher]] = {
+TEACHERS: dict[str, Callable[..., Teacher]] = {
     "ours": ours,
     "ours-unreviewed": ours_unreviewed,
     "consolidated": consolidated,
@@ -50,9 +50,29 @@ TEACHERS: dict[str, Callable[..., ScoringTeacher]] = {
     "locft": LocFt,
     "retrieval": Retrieval,
 }
+# The others teach as their authors do.
+WITH_POLICY = ("ours", "ours-unreviewed")
 
 
-def make_teacher(name: str, loaded: LoadedModel, **settings: Any) -> ScoringTeacher:
+def require_known(names: Iterable[str]) -> None:
+    """Checks that there are such teachers.
+
+    Raises:
+        RequestError: one is unknown.
+    """
+    for name in names:
+        if name not in TEACHERS:
+            raise RequestError(
+                "teachers", f"unknown teacher '{name}': use one of {', '.join(TEACHERS)}"
+            )
+
+
+def teacher_with_policy(name: str, loaded: LoadedModel, policy: Policy) -> Teacher:
+    """`make_teacher` with a policy, for the teachers that follow one."""
+    return make_teacher(name, loaded, **({"policy": policy} if name in WITH_POLICY else {}))
+
+
+def make_teacher(name: str, loaded: LoadedModel, **settings: Any) -> Teacher:
     """A teacher that has taught nothing yet.
 
     Args:
@@ -61,8 +81,8 @@ def make_teacher(name: str, loaded: LoadedModel, **settings: Any) -> ScoringTeac
         settings: keyword arguments of that teacher.
 
     Raises:
-        ConfigError: the name is unknown, or the teacher cannot work here or with this model.
+        RequestError: the name is unknown.
+        ConfigError: the teacher cannot work here or with this model.
     """
-    if name not in TEACHERS:
-        raise ConfigError(f"unknown teacher '{name}': use one of {', '.join(TEACHERS)}")
+    require_known([name])
     return TEACHERS[name](loaded, **settings)

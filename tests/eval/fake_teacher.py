@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from transformers import PreTrainedModel
 
+from agent.learner.inference.encoding import Encoder
 from agent.teaching.prompts import normalise
 from agent.teaching.types import Answer, Example
 from eval.teachers.protocol import Taught
@@ -59,6 +60,10 @@ class FakeTeacher:
         return self._says(question) or Answer(
             text=text, correct=correct, log_probability=math.log(0.9 if correct else 0.1)
         )
+
+    @property
+    def encoder(self) -> Encoder:
+        raise AssertionError("there is no encoder")
 
     @property
     def model(self) -> PreTrainedModel:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
-from eval.run_folder import SETTINGS, Journal, SettingsDifferError, require_same_settings
+from eval.errors import RequestError
+from eval.run_folder import SETTINGS, Journal, require_same_settings
 
 
 def test_records_are_there_again_in_their_order(tmp_path: Path):
@@ -50,7 +51,7 @@ def test_the_same_settings_go_on(tmp_path: Path):
 def test_other_settings_are_refused_and_only_what_differs_is_told(tmp_path: Path):
     require_same_settings(tmp_path, {"seed": 0, "model": "tiny", "policy": {"name": "a", "max": 2}})
     stored = (tmp_path / SETTINGS).read_bytes()
-    with pytest.raises(SettingsDifferError) as refused:
+    with pytest.raises(RequestError) as refused:
         require_same_settings(
             tmp_path, {"seed": 1, "model": "tiny", "policy": {"name": "b", "max": 2}, "new": None}
         )

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agent.errors import ConfigError
-from eval.metrics import Count
+from eval.errors import RequestError
+from eval.metrics import Count, finite
 
 WIKITEXT = "wikitext2_test.jsonl"
 MIXED = "me_ppl_1k.jsonl"
@@ -27,6 +27,7 @@ LAMBADA = "lambada_openai_test.jsonl"
 FILES = (WIKITEXT, MIXED, LAMBADA)
 
 WINDOW_TOKENS = 256
+FULL = "full"
 # Texts of each set, so that a measurement of a small model takes a minute or two on two cores.
 DEFAULT_LIMITS = {WIKITEXT: 100, MIXED: 300, LAMBADA: 300}
 # Tokens in one forward pass, padding included: bounds the logits (tokens times vocabulary).
@@ -90,8 +91,7 @@ class GeneralScores:
 
     def as_json(self) -> dict[str, Any]:
         """All fields; a perplexity that is not finite (the model broke) as None."""
-        fields = asdict(self)
-        return {k: v if math.isfinite(v) else None for k, v in fields.items()}
+        return {name: finite(number) for name, number in asdict(self).items()}
 
 
 def read_general_texts(
@@ -108,12 +108,12 @@ def read_general_texts(
         limits: how many texts of each file; None for all.
 
     Raises:
-        ConfigError: a file is missing or is not what it should be.
+        RequestError: a file is missing or is not what it should be.
     """
 
     def spread(name: str, texts: Sequence[ScoredText]) -> tuple[ScoredText, ...]:
         if not texts:
-            raise ConfigError(f"{folder / name} has too little text to measure on")
+            raise RequestError("data", f"{folder / name} has too little text to measure on")
         wanted = len(texts) if limits is None else min(limits[name], len(texts))
         return tuple(texts[i * len(texts) // wanted] for i in range(wanted))
 
@@ -134,6 +134,24 @@ def read_general_texts(
         mixed=spread(MIXED, [s for s in sentences if len(s.ids) > 1]),
         lambada=spread(LAMBADA, passages),
     )
+
+
+def text_limits(general: str | None) -> dict[str, int] | None:
+    """How many texts of each file are measured; None for all.
+
+    Args:
+        general: a number for each of them, `full` for all, None for `DEFAULT_LIMITS`.
+
+    Raises:
+        RequestError: it is none of these.
+    """
+    if general is None:
+        return DEFAULT_LIMITS
+    if general == FULL:
+        return None
+    if not general.isdecimal() or not int(general):
+        raise RequestError("general", f"give a number from 1 on, or '{FULL}'")
+    return dict.fromkeys(FILES, int(general))
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -184,11 +202,13 @@ def _texts(path: Path) -> Iterator[str]:
         lines = path.read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line)["text"] for line in lines if line]
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise RequestError("data", f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} must hold one JSON object with 'text' on each line") from error
+        raise RequestError(
+            "data", f"{path} must hold one JSON object with 'text' on each line"
+        ) from error
     if not rows or not all(isinstance(row, str) for row in rows):
-        raise ConfigError(f"{path} must hold one JSON object with 'text' on each line")
+        raise RequestError("data", f"{path} must hold one JSON object with 'text' on each line")
     yield from rows
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.metrics import finite
 from eval.suites.continual.run import Task
 from eval.suites.continual.summary import Checkpoint, GeneralChange, Summary
 
@@ -135,9 +136,9 @@ def _counts(point: Checkpoint) -> dict[str, Any]:
 def _change(change: GeneralChange | None) -> dict[str, float | None]:
     """Relative changes of perplexities, a difference for the accuracy; None where unknown."""
     return {
-        "wikitext_ppl_change": _finite(change.wikitext) if change else None,
-        "mixed_ppl_change": _finite(change.mixed) if change else None,
-        "lambada_ppl_change": _finite(change.lambada) if change else None,
+        "wikitext_ppl_change": finite(change.wikitext) if change else None,
+        "mixed_ppl_change": finite(change.mixed) if change else None,
+        "lambada_ppl_change": finite(change.lambada) if change else None,
         "lambada_accuracy_change": change.lambada_accuracy if change else None,
     }
 
@@ -190,9 +191,4 @@ def _controls(task: Task, summary: Summary) -> list[dict[str, str]]:
 
 
 def _probability(log_probability: float) -> float | None:
-    return _finite(math.exp(log_probability))
-
-
-def _finite(number: float) -> float | None:
-    """JSON has no infinity and no NaN: what a broken model gives becomes null."""
-    return number if math.isfinite(number) else None
+    return finite(math.exp(log_probability))

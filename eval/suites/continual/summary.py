@@ -164,7 +164,7 @@ class Summary:
         return (self.gained.count - self.lost.count) / self.lost.total
 
 
-def summarise(name: str, task: Task, history: History) -> Summary:
+def summarize(name: str, task: Task, history: History) -> Summary:
     """Counts what a finished run found."""
     base, last = history.measurements[0], history.measurements[-1]
     own = [taught.answer.correct for taught in history.taught]

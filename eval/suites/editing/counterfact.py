@@ -2,9 +2,9 @@
 
 The question is taught; the sentences that are measured are not. Each is scored as it is, followed
 by a space and a target. Success and magnitude are those of Meng et al. 2022: ES on the row's own
-prompt, PS on paraphrases, NS on neighbours (of which the *true* target is to stay preferred), S
+prompt, PS on paraphrases, NS on neighbors (of which the *true* target is to stay preferred), S
 the harmonic mean of the three. The paper compares the targets' probabilities, its code the mean
-logarithm of a token's probability, which does not favour short targets: both are told.
+logarithm of a token's probability, which does not favor short targets: both are told.
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.teaching.types import Example
+from eval.metrics import Count, finite, mean
 from eval.suites.editing.edit_files import CounterFactRow
-from eval.suites.editing.scoring import Completion, ScoringTeacher, score_completions
-from eval.suites.editing.teaching import Share, Teaching, finite, markdown_table, mean, teach_all
+from eval.suites.editing.scoring import Completion, score_completions
+from eval.suites.editing.teaching import (
+    EditingReport,
+    Progress,
+    report_on,
+    share_json,
+    share_text,
+    table_of,
+)
+from eval.teachers.protocol import Teacher
 
 # How a target is rated, by the name of the measure: a logarithm.
 MEASURES: dict[str, Callable[[Completion], float]] = {
@@ -36,14 +45,14 @@ class Success:
         magnitude: mean difference of the probabilities, right one first, -1 to 1.
     """
 
-    share: Share
+    share: Count
     prompts: int
     magnitude: float
 
     def as_json(self) -> dict[str, Any]:
         """Stable fields for programs."""
         return {
-            **self.share.as_json(),
+            **share_json(self.share),
             "prompts": self.prompts,
             "magnitude": finite(self.magnitude),
         }
@@ -56,25 +65,27 @@ class Preferences:
     Attributes:
         efficacy: the row's own prompt ends with the new target.
         paraphrase: so do the paraphrases.
-        neighbourhood: the neighbours still end with the true one.
+        neighborhood: the neighbors still end with the true one.
     """
 
     efficacy: Success
     paraphrase: Success
-    neighbourhood: Success
+    neighborhood: Success
 
     @property
     def score(self) -> float:
         """S, the harmonic mean, 0 to 1; NaN without rows."""
-        rates = [s.share.rate for s in (self.efficacy, self.paraphrase, self.neighbourhood)]
-        return 0.0 if 0.0 in rates else len(rates) / math.fsum(1 / rate for rate in rates)
+        rates = [s.share.rate for s in (self.efficacy, self.paraphrase, self.neighborhood)]
+        if None in rates:
+            return math.nan
+        return len(rates) / math.fsum(1 / rate for rate in rates if rate) if all(rates) else 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Stable fields for programs."""
         return {
             "ES": self.efficacy.as_json(),
             "PS": self.paraphrase.as_json(),
-            "NS": self.neighbourhood.as_json(),
+            "NS": self.neighborhood.as_json(),
             "S": finite(self.score),
         }
 
@@ -90,72 +101,37 @@ class CounterFactScores:
     """
 
     preferences: dict[str, Preferences]
-    answered: Share
-    completed: Share
+    answered: Count
+    completed: Count
 
     def as_json(self) -> dict[str, Any]:
         """Stable fields for programs."""
         return {
             **{name: preferences.as_json() for name, preferences in self.preferences.items()},
             "generated": {
-                "question": self.answered.as_json(),
-                "prompt": self.completed.as_json(),
+                "question": share_json(self.answered),
+                "prompt": share_json(self.completed),
             },
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CounterFactReport:
-    """What a teacher made of the edits, after all of them.
-
-    Attributes:
-        teacher: its name.
-        facts: how many were taught.
-        teaching: what it took.
-        before: the base model.
-        after: the taught one.
-    """
-
-    teacher: str
-    facts: int
-    teaching: Teaching
-    before: CounterFactScores
-    after: CounterFactScores
-
-    def as_json(self) -> dict[str, Any]:
-        """Stable fields for programs."""
-        return {
-            "suite": "counterfact",
-            "teacher": self.teacher,
-            "facts": self.facts,
-            "teaching": self.teaching.as_json(),
-            "before": self.before.as_json(),
-            "after": self.after.as_json(),
-        }
+CounterFactReport = EditingReport[CounterFactScores]
 
 
 def run_counterfact(
-    teacher: ScoringTeacher, rows: Sequence[CounterFactRow], progress: Callable[[int, int], None]
+    teacher: Teacher, rows: Sequence[CounterFactRow], progress: Progress
 ) -> CounterFactReport:
     """Teaches all rows one by one, and measures before the first and after the last.
 
     Args:
         teacher: that has taught nothing yet.
         rows: see `eval.suites.editing.edit_files.read_counterfact`.
-        progress: called with facts taught and facts in all.
+        progress: see `Progress`.
     """
-    before = _scores(teacher, rows)
     examples = [
         Example(fact_id=row.id, question=row.question, answer=row.target_new) for row in rows
     ]
-    teaching = teach_all(teacher, examples, progress)
-    return CounterFactReport(
-        teacher=teacher.name,
-        facts=len(rows),
-        teaching=teaching,
-        before=before,
-        after=_scores(teacher, rows),
-    )
+    return report_on("counterfact", teacher, examples, lambda: _scores(teacher, rows), progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,30 +142,30 @@ class _Pair:
     wrong: Completion
 
 
-def _scores(teacher: ScoringTeacher, rows: Sequence[CounterFactRow]) -> CounterFactScores:
+def _scores(teacher: Teacher, rows: Sequence[CounterFactRow]) -> CounterFactScores:
     # Of each row: one list of pairs for each of ES, PS and NS.
     new_first = [(row.target_new, row.target_true) for row in rows]
     true_first = [(row.target_true, row.target_new) for row in rows]
     own = _pairs(teacher, [(row.prompt,) for row in rows], new_first)
     paraphrases = _pairs(teacher, [row.paraphrases for row in rows], new_first)
-    neighbours = _pairs(teacher, [row.neighbours for row in rows], true_first)
+    neighbors = _pairs(teacher, [row.neighbors for row in rows], true_first)
     answers = teacher.probe([(row.question, row.target_new) for row in rows])
     return CounterFactScores(
         preferences={
             name: Preferences(
                 efficacy=_success(own, measure),
                 paraphrase=_success(paraphrases, measure),
-                neighbourhood=_success(neighbours, measure),
+                neighborhood=_success(neighbors, measure),
             )
             for name, measure in MEASURES.items()
         },
-        answered=Share.of(answer.correct for answer in answers),
-        completed=Share.of(pair.right.greedy for (pair,) in own),
+        answered=Count.of(answer.correct for answer in answers),
+        completed=Count.of(pair.right.greedy for (pair,) in own),
     )
 
 
 def _pairs(
-    teacher: ScoringTeacher,
+    teacher: Teacher,
     prompts: Sequence[Sequence[str]],
     targets: Sequence[tuple[str, str]],
 ) -> list[list[_Pair]]:
@@ -208,47 +184,34 @@ def _success(rows: Sequence[Sequence[_Pair]], measure: Callable[[Completion], fl
     rated = [[(measure(pair.right), measure(pair.wrong)) for pair in row] for row in rows]
     differences = [math.exp(right) - math.exp(wrong) for row in rated for right, wrong in row]
     return Success(
-        share=Share.of(mean([right > wrong for right, wrong in row]) for row in rated),
+        share=Count.of(mean([right > wrong for right, wrong in row]) for row in rated),
         prompts=len(differences),
         magnitude=mean(differences),
     )
 
 
 def counterfact_table(reports: Sequence[CounterFactReport], measure: str = "whole_target") -> str:
-    """A row for each teacher: percent with 95% interval, of as many facts as the second column.
+    """A row for each teacher; see `table_of`.
 
     Args:
         reports: one for each teacher.
         measure: one of `MEASURES`.
     """
     names = ("ES", "PS", "NS")
-    return markdown_table(
-        [
-            "teacher",
-            "facts",
-            *(column for name in names for column in (name, f"{name} magnitude")),
-            "S",
-            "question answered",
-            "prompt completed",
-            "steps a fact",
-            "seconds a fact",
-        ],
-        [_cells(report, report.after.preferences[measure]) for report in reports],
-    )
+    header = [column for name in names for column in (name, f"{name} magnitude")]
+    header += ["S", "question answered", "prompt completed"]
+    return table_of(reports, header, lambda after: _cells(after, after.preferences[measure]))
 
 
-def _cells(report: CounterFactReport, by: Preferences) -> list[str]:
+def _cells(after: CounterFactScores, by: Preferences) -> list[str]:
+    successes = (by.efficacy, by.paraphrase, by.neighborhood)
     return [
-        report.teacher,
-        str(report.facts),
         *(
             cell
-            for success in (by.efficacy, by.paraphrase, by.neighbourhood)
-            for cell in (success.share.as_text(), f"{100 * success.magnitude:.1f}")
+            for success in successes
+            for cell in (share_text(success.share), f"{100 * success.magnitude:.1f}")
         ),
         f"{100 * by.score:.1f}",
-        report.after.answered.as_text(),
-        report.after.completed.as_text(),
-        f"{report.teaching.steps:.1f}",
-        f"{report.teaching.seconds:.2f}",
+        share_text(after.answered),
+        share_text(after.completed),
     ]

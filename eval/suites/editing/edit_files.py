@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from agent.errors import ConfigError
+from eval.errors import RequestError
 from memory_store.facts import question_key
 
 # Malformed lines that are told one by one; the rest are counted.
@@ -47,7 +47,7 @@ class CounterFactRow:
         target_new: what is to be learned, and is false.
         target_true: what is true.
         paraphrases: prompts that the new target ends as well.
-        neighbours: prompts that the true target ends, before and after.
+        neighbors: prompts that the true target ends, before and after.
     """
 
     id: str
@@ -56,7 +56,7 @@ class CounterFactRow:
     target_new: str
     target_true: str
     paraphrases: tuple[str, ...]
-    neighbours: tuple[str, ...]
+    neighbors: tuple[str, ...]
 
 
 Row = TypeVar("Row", ZsreRow, CounterFactRow)
@@ -85,7 +85,7 @@ def read_zsre(path: Path, facts: int | None = None) -> Edits[ZsreRow]:
         facts: how many rows to keep, from the first; None for all.
 
     Raises:
-        ConfigError: the file cannot be read, has malformed lines (the message names them), or
+        RequestError: the file cannot be read, has malformed lines (the message names them), or
             fewer rows than asked for.
     """
     return _edits(path, facts, _zsre_row)
@@ -120,7 +120,7 @@ def _counterfact_row(number: int, fields: dict[str, Any]) -> CounterFactRow:
         target_new=_text(fields, "target_new"),
         target_true=_text(fields, "target_true"),
         paraphrases=_texts(fields, "paraphrase_prompts"),
-        neighbours=_texts(fields, "neighborhood_prompts"),
+        neighbors=_texts(fields, "neighborhood_prompts"),
     )
 
 
@@ -142,7 +142,7 @@ def _edits(
             seen.add(key)
             rows.append(row)
     if facts is not None and len(rows) < facts:
-        raise ConfigError(f"{path} has {len(rows)} different facts, not {facts}")
+        raise RequestError("edits", f"{path} has {len(rows)} different facts, not {facts}")
     return Edits(rows=tuple(rows), repeated=repeated, without_question=without_question)
 
 
@@ -157,7 +157,7 @@ def _read(path: Path, read_row: Callable[[int, dict[str, Any]], Row]) -> Sequenc
     if malformed:
         more = len(malformed) - TOLD
         told = malformed[:TOLD] + ([f"and {more} more"] if more > 0 else [])
-        raise ConfigError(f"{path} has malformed lines: {'; '.join(told)}")
+        raise RequestError("edits", f"{path} has malformed lines: {'; '.join(told)}")
     return rows
 
 
@@ -166,9 +166,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         # Only a line feed ends a line: JSON may hold other separators as they are.
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise RequestError("edits", f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start})") from error
+        raise RequestError("edits", f"{path} is not UTF-8 (byte {error.start})") from error
     return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from agent.learner.inference.encoding import IGNORE, Encoder
+from agent.learner.inference.encoding import IGNORE
 from agent.learner.inference.probes import ROWS
 from agent.learner.training.update import score_answers
 from agent.teaching.prompts import answer_text
 from eval.teachers.protocol import Teacher
-
-
-class ScoringTeacher(Teacher, Protocol):
-    """A teacher whose model can be scored on texts that nobody would ask as a question."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """The tokenizer, and what this teacher puts before a question or a text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +58,7 @@ class Forced:
 
 
 @torch.inference_mode()
-def score_completions(
-    teacher: ScoringTeacher, pairs: Sequence[tuple[str, str]]
-) -> list[Completion]:
+def score_completions(teacher: Teacher, pairs: Sequence[tuple[str, str]]) -> list[Completion]:
     """Scores each (text, what follows after one space); no prompt is put round, nothing ends it."""
     scored = []
     for part in _parts(pairs):
@@ -84,7 +73,7 @@ def score_completions(
 
 
 @torch.inference_mode()
-def force_answers(teacher: ScoringTeacher, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
+def force_answers(teacher: Teacher, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
     """The model's choices along each (question, answer), asked as a probe asks."""
     forced = []
     model: Any = teacher.model

@@ -8,15 +8,24 @@ arXiv 2502.11177).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.teaching.prompts import normalise
 from agent.teaching.types import Answer, Example
+from eval.metrics import Count
 from eval.suites.editing.edit_files import ZsreRow
-from eval.suites.editing.scoring import Forced, ScoringTeacher, force_answers
-from eval.suites.editing.teaching import Share, Teaching, markdown_table, teach_all
+from eval.suites.editing.scoring import Forced, force_answers
+from eval.suites.editing.teaching import (
+    EditingReport,
+    Progress,
+    report_on,
+    share_json,
+    share_text,
+    table_of,
+)
+from eval.teachers.protocol import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +37,12 @@ class Score:
         generated: rows.
     """
 
-    forced: Share
-    generated: Share
+    forced: Count
+    generated: Count
 
     def as_json(self) -> dict[str, Any]:
         """Stable fields for programs."""
-        return {"forced": self.forced.as_json(), "generated": self.generated.as_json()}
+        return {"forced": share_json(self.forced), "generated": share_json(self.generated)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,34 +68,7 @@ class ZsreScores:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZsreReport:
-    """What a teacher made of the edits, after all of them.
-
-    Attributes:
-        teacher: its name.
-        facts: how many were taught.
-        teaching: what it took.
-        before: the base model; its locality is 1 by definition.
-        after: the taught one.
-    """
-
-    teacher: str
-    facts: int
-    teaching: Teaching
-    before: ZsreScores
-    after: ZsreScores
-
-    def as_json(self) -> dict[str, Any]:
-        """Stable fields for programs."""
-        return {
-            "suite": "zsre",
-            "teacher": self.teacher,
-            "facts": self.facts,
-            "teaching": self.teaching.as_json(),
-            "before": self.before.as_json(),
-            "after": self.after.as_json(),
-        }
+ZsreReport = EditingReport[ZsreScores]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +79,21 @@ class _Asked:
     forced: list[Forced]
 
     @classmethod
-    def of(cls, teacher: ScoringTeacher, pairs: Sequence[tuple[str, str]]) -> _Asked:
+    def of(cls, teacher: Teacher, pairs: Sequence[tuple[str, str]]) -> _Asked:
         return cls(teacher.probe(pairs), force_answers(teacher, pairs))
 
     def right(self) -> Score:
         return Score(
-            forced=Share.of(forced.accuracy for forced in self.forced),
-            generated=Share.of(answer.correct for answer in self.answers),
+            forced=Count.of(forced.accuracy for forced in self.forced),
+            generated=Count.of(answer.correct for answer in self.answers),
         )
 
     def same_as(self, base: _Asked) -> Score:
         forced = zip(self.forced, base.forced, strict=True)
         answers = zip(self.answers, base.answers, strict=True)
         return Score(
-            forced=Share.of(now.agreement(then) for now, then in forced),
-            generated=Share.of(
+            forced=Count.of(now.agreement(then) for now, then in forced),
+            generated=Count.of(
                 normalise(now.text) == normalise(then.text) for now, then in answers
             ),
         )
@@ -126,7 +108,7 @@ class _Round:
     unrelated: _Asked
 
     @classmethod
-    def of(cls, teacher: ScoringTeacher, rows: Sequence[ZsreRow]) -> _Round:
+    def of(cls, teacher: Teacher, rows: Sequence[ZsreRow]) -> _Round:
         return cls(
             taught=_Asked.of(teacher, [(row.question, row.target) for row in rows]),
             rephrased=_Asked.of(teacher, [(row.rephrase, row.target) for row in rows]),
@@ -143,59 +125,31 @@ class _Round:
         )
 
 
-def run_zsre(
-    teacher: ScoringTeacher, rows: Sequence[ZsreRow], progress: Callable[[int, int], None]
-) -> ZsreReport:
+def run_zsre(teacher: Teacher, rows: Sequence[ZsreRow], progress: Progress) -> ZsreReport:
     """Teaches all rows one by one, and measures before the first and after the last.
 
     Args:
         teacher: that has taught nothing yet.
         rows: see `eval.suites.editing.edit_files.read_zsre`.
-        progress: called with facts taught and facts in all.
+        progress: see `Progress`.
     """
-    base = _Round.of(teacher, rows)
+    rounds: list[_Round] = []
+
+    def measure() -> ZsreScores:
+        rounds.append(_Round.of(teacher, rows))
+        return rounds[-1].scores(rounds[0])
+
     examples = [Example(fact_id=row.id, question=row.question, answer=row.target) for row in rows]
-    teaching = teach_all(teacher, examples, progress)
-    return ZsreReport(
-        teacher=teacher.name,
-        facts=len(rows),
-        teaching=teaching,
-        before=base.scores(base),
-        after=_Round.of(teacher, rows).scores(base),
-    )
+    return report_on("zsre", teacher, examples, measure, progress)
 
 
 def zsre_table(reports: Sequence[ZsreReport]) -> str:
-    """A row for each teacher: percent with 95% interval, of as many facts as the second column."""
-    return markdown_table(
-        [
-            "teacher",
-            "facts",
-            "reliability, generated",
-            "forced",
-            "generalization, generated",
-            "forced",
-            "locality, generated",
-            "forced",
-            "steps a fact",
-            "seconds a fact",
-        ],
-        [
-            [
-                report.teacher,
-                str(report.facts),
-                *(
-                    share.as_text()
-                    for score in (
-                        report.after.reliability,
-                        report.after.generalization,
-                        report.after.locality,
-                    )
-                    for share in (score.generated, score.forced)
-                ),
-                f"{report.teaching.steps:.1f}",
-                f"{report.teaching.seconds:.2f}",
-            ]
-            for report in reports
-        ],
-    )
+    """A row for each teacher; see `table_of`."""
+    names = ("reliability", "generalization", "locality")
+    header = [column for name in names for column in (f"{name}, generated", "forced")]
+    return table_of(reports, header, _cells)
+
+
+def _cells(after: ZsreScores) -> list[str]:
+    scores = (after.reliability, after.generalization, after.locality)
+    return [share_text(share) for score in scores for share in (score.generated, score.forced)]

@@ -62,13 +62,13 @@ def report(probes: list[Probe]) -> ProbeReport:
 
 
 def test_each_kind_is_counted_with_its_denominator_interval_and_mean_probability():
-    rates = report(PROBES).rates
-    retention, transfer = rates["retention"], rates["transfer"]
-    assert (retention.correct, retention.total) == (2, 3)
-    assert (retention.low, retention.high) == wilson_interval(2, 3)
+    answers = report(PROBES).answers
+    retention, transfer = answers["retention"], answers["transfer"]
+    assert (retention.correct.count, retention.correct.total) == (2, 3)
+    assert retention.correct.interval == wilson_interval(2, 3)
     assert retention.mean_probability == pytest.approx((0.9 + 0.3 + 0.6) / 3)
-    assert (transfer.correct, transfer.total) == (1, 2)
-    assert (transfer.low, transfer.high) == wilson_interval(1, 2)
+    assert (transfer.correct.count, transfer.correct.total) == (1, 2)
+    assert transfer.correct.interval == wilson_interval(1, 2)
     assert transfer.mean_probability == pytest.approx(0.3)
 
 

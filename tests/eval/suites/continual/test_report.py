@@ -10,14 +10,14 @@ import pytest
 
 from eval.suites.continual.pictures import pictures
 from eval.suites.continual.report import write_report
-from eval.suites.continual.summary import Summary, summarise
+from eval.suites.continual.summary import Summary, summarize
 from eval.suites.continual.tables import comparison, course, retention
 from tests.eval.suites.continual.test_results import TASK, history
 
 
 @pytest.fixture(scope="module")
 def summaries() -> list[Summary]:
-    return [summarise(name, TASK, history(own)) for name, own in (("ours", "1101"), ("b", "1111"))]
+    return [summarize(name, TASK, history(own)) for name, own in (("ours", "1101"), ("b", "1111"))]
 
 
 def test_teachers_stand_beside_each_other(summaries: list[Summary]):

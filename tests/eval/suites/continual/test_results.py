@@ -13,7 +13,7 @@ from eval.metrics import Count, wilson_interval
 from eval.suites.continual.general_texts import GeneralScores
 from eval.suites.continual.results import full_json, short_json
 from eval.suites.continual.run import History, Measurement, Task
-from eval.suites.continual.summary import AgeGroup, Summary, summarise
+from eval.suites.continual.summary import AgeGroup, Summary, summarize
 from eval.teachers.protocol import Taught
 from memory_store.vocabulary import Verdict
 
@@ -93,7 +93,7 @@ def history(own_turn: str = "1101") -> History:
 
 @pytest.fixture
 def summary() -> Summary:
-    return summarise("ours", TASK, history())
+    return summarize("ours", TASK, history())
 
 
 def test_counts_after_each_checkpoint(summary: Summary):
@@ -121,13 +121,13 @@ def test_backward_transfer_compares_the_last_row_with_the_diagonal(summary: Summ
     assert (summary.lost, summary.gained) == (Count(count=1, total=3), Count(count=1, total=3))
     assert summary.backward_transfer == 0
     assert summary.accuracy == Count(count=3, total=4)
-    assert summarise("x", TASK, history("1111")).backward_transfer == pytest.approx(-1 / 3)
-    assert summarise("x", TASK, history("0000")).backward_transfer == pytest.approx(2 / 3)
+    assert summarize("x", TASK, history("1111")).backward_transfer == pytest.approx(-1 / 3)
+    assert summarize("x", TASK, history("0000")).backward_transfer == pytest.approx(2 / 3)
 
 
 def test_who_sees_all_facts_at_once_has_no_backward_transfer():
     seen = replace(history(), sees_all=True)
-    assert summarise("x", TASK, seen).backward_transfer is None
+    assert summarize("x", TASK, seen).backward_transfer is None
 
 
 def test_each_fact_is_in_one_group_of_ages(summary: Summary):
@@ -159,7 +159,7 @@ def test_steps_seconds_rates_and_verdicts(summary: Summary):
 
 
 def test_the_short_json_has_its_stable_fields(summary: Summary):
-    other = summarise("paper", TASK, history("1111"))
+    other = summarize("paper", TASK, history("1111"))
     written = json.loads(json.dumps(short_json({"seed": 0}, [summary, other]), allow_nan=False))
     assert {name: written[name] for name in list(written)[4:18]} == {
         "recall": 0.75,
@@ -211,7 +211,7 @@ def test_a_broken_model_is_null_in_json():
     broken = replace(WORSE, wikitext_perplexity=math.inf, mixed_perplexity=math.nan)
     last = replace(history().measurements[-1], general=broken)
     run = replace(history(), measurements=(*history().measurements[:-1], last))
-    full = full_json({}, {}, TASK, [summarise("ours", TASK, run)])
+    full = full_json({}, {}, TASK, [summarize("ours", TASK, run)])
     written = json.loads(json.dumps(full, allow_nan=False))["teachers"]["ours"]
     assert written["ppl_change"] is None
     assert written["mixed_ppl_change"] is None
@@ -228,7 +228,7 @@ def test_one_fact_without_general_texts_is_a_result_too():
         measurements=(first, replace(last, transfer=answers("0"))),
     )
     written = json.loads(
-        json.dumps(full_json({}, {}, task, [summarise("ours", task, run)]), allow_nan=False)
+        json.dumps(full_json({}, {}, task, [summarize("ours", task, run)]), allow_nan=False)
     )["teachers"]["ours"]
     assert (written["recall"], written["leak"], written["bwt"]) == (1.0, None, None)
     assert written["ppl_change"] is None

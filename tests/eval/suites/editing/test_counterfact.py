@@ -8,6 +8,7 @@ import math
 import pytest
 
 from agent.models.loading import load
+from eval.metrics import Count
 from eval.suites.editing.counterfact import (
     CounterFactReport,
     Preferences,
@@ -16,7 +17,6 @@ from eval.suites.editing.counterfact import (
     run_counterfact,
 )
 from eval.suites.editing.edit_files import CounterFactRow
-from eval.suites.editing.teaching import Share
 from eval.teachers.until_known import UntilKnown
 from tests.eval.fakes import LIKELY, UNLIKELY, FakeTeacher, asked
 
@@ -28,7 +28,7 @@ ROWS = [
         target_new="Thai",
         target_true="Urdu",
         paraphrases=("Ann reads",),
-        neighbours=("Bob speaks", "Cid speaks"),
+        neighbors=("Bob speaks", "Cid speaks"),
     ),
     CounterFactRow(
         id="1",
@@ -37,7 +37,7 @@ ROWS = [
         target_new="Lao",
         target_true="Urdu",
         paraphrases=("Eve reads",),
-        neighbours=("Dan speaks", "Fay speaks"),
+        neighbors=("Dan speaks", "Fay speaks"),
     ),
 ]
 TRUE = {f"{name} speaks": " Urdu" for name in ("Ann", "Eve", "Bob", "Cid", "Dan", "Fay")}
@@ -58,16 +58,16 @@ def report() -> CounterFactReport:
 
 def test_successes_are_means_over_rows_with_their_prompts():
     by = report().after.preferences["whole_target"]
-    assert (by.efficacy.share, by.efficacy.prompts) == (Share(2, 2), 2)
-    assert (by.paraphrase.share, by.paraphrase.prompts) == (Share(1, 2), 2)
-    assert (by.neighbourhood.share, by.neighbourhood.prompts) == (Share(1.5, 2), 4)
+    assert (by.efficacy.share, by.efficacy.prompts) == (Count(2, 2), 2)
+    assert (by.paraphrase.share, by.paraphrase.prompts) == (Count(1, 2), 2)
+    assert (by.neighborhood.share, by.neighborhood.prompts) == (Count(1.5, 2), 4)
     assert by.score == pytest.approx(3 / (1 / 1 + 1 / 0.5 + 1 / 0.75))
 
 
 def test_before_teaching_the_true_targets_are_preferred():
     by = report().before.preferences["whole_target"]
-    assert by.efficacy.share == by.paraphrase.share == Share(0, 2)
-    assert by.neighbourhood.share == Share(2, 2)
+    assert by.efficacy.share == by.paraphrase.share == Count(0, 2)
+    assert by.neighborhood.share == Count(2, 2)
     assert by.score == 0.0
 
 
@@ -83,7 +83,7 @@ def test_magnitudes_are_mean_differences_of_probabilities():
     assert preferences["whole_target"].paraphrase.magnitude == pytest.approx(0, abs=1e-3)
 
 
-def test_a_long_target_is_favoured_per_token_alone():
+def test_a_long_target_is_favored_per_token_alone():
     row = CounterFactRow(
         id="2",
         question="?",
@@ -91,19 +91,19 @@ def test_a_long_target_is_favoured_per_token_alone():
         target_new="Bolivian",
         target_true="A",
         paraphrases=("He is",),
-        neighbours=("He is",),
+        neighbors=("He is",),
     )
     # Both begin as the model would not; the space is likely, and the longer one has a likely end.
     known = {"He is": " ~", "He is B": "olivian"}
     scores = run_counterfact(FakeTeacher(known, known), [row], lambda done, total: None).after
-    assert scores.preferences["per_token"].efficacy.share == Share(1, 1)
-    assert scores.preferences["whole_target"].efficacy.share == Share(0, 1)
+    assert scores.preferences["per_token"].efficacy.share == Count(1, 1)
+    assert scores.preferences["whole_target"].efficacy.share == Count(0, 1)
 
 
 def test_generation_is_told_beside():
     after = report().after
-    assert after.answered == Share(1, 2)
-    assert after.completed == Share(2, 2)
+    assert after.answered == Count(1, 2)
+    assert after.completed == Count(2, 2)
 
 
 def test_the_question_is_taught_and_the_report_tells_it():
@@ -127,8 +127,8 @@ def test_the_table_has_a_row_for_each_teacher():
 
 
 def test_the_score_of_nothing_is_no_number():
-    nothing = Success(Share(0, 0), 0, math.nan)
-    preferences = Preferences(efficacy=nothing, paraphrase=nothing, neighbourhood=nothing)
+    nothing = Success(Count(0, 0), 0, math.nan)
+    preferences = Preferences(efficacy=nothing, paraphrase=nothing, neighborhood=nothing)
     assert math.isnan(preferences.score)
     assert preferences.as_json()["S"] is None
 
@@ -136,4 +136,4 @@ def test_the_score_of_nothing_is_no_number():
 def test_a_taught_model_answers_the_question():
     teacher = UntilKnown(load("tiny", device="cpu"), learning_rate=1e-3, max_steps=60)
     made = run_counterfact(teacher, ROWS[:1], lambda done, total: None)
-    assert (made.before.answered, made.after.answered) == (Share(0, 1), Share(1, 1))
+    assert (made.before.answered, made.after.answered) == (Count(0, 1), Count(1, 1))

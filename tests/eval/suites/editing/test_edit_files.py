@@ -65,7 +65,7 @@ def test_a_row_of_counterfact(tmp_path: Path):
             target_new="English",
             target_true="French",
             paraphrases=("Ann speaks",),
-            neighbours=("Bob speaks", "Cid speaks"),
+            neighbors=("Bob speaks", "Cid speaks"),
         ),
     )
 

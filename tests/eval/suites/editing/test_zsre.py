@@ -7,8 +7,8 @@ import json
 import pytest
 
 from agent.models.loading import load
+from eval.metrics import Count
 from eval.suites.editing.edit_files import ZsreRow
-from eval.suites.editing.teaching import Share
 from eval.suites.editing.zsre import ZsreReport, run_zsre, zsre_table
 from eval.teachers.until_known import UntilKnown
 from tests.eval.fakes import FakeTeacher, asked
@@ -43,24 +43,24 @@ def report() -> ZsreReport:
 def test_reliability_and_generalization_are_forced_and_generated():
     after = report().after
     # " Ba" of " Baum" is right.
-    assert after.reliability.forced.right == pytest.approx(1 + 3 / 5)
-    assert after.reliability.generated == Share(1, 2)
-    assert after.generalization.forced == Share(1, 2)
-    assert after.generalization.generated == Share(1, 2)
+    assert after.reliability.forced.count == pytest.approx(1 + 3 / 5)
+    assert after.reliability.generated == Count(1, 2)
+    assert after.generalization.forced == Count(1, 2)
+    assert after.generalization.generated == Count(1, 2)
 
 
 def test_locality_is_being_as_before_right_or_wrong():
     after = report().after
     # " nothing" and " nobody": the same choices along " no", then "b" for "t", then "~" for the
     # rest of "nothing", of which none was chosen before.
-    assert after.locality.generated == Share(1, 2)
-    assert after.locality.forced.right == pytest.approx(1 + 3 / 8)
+    assert after.locality.generated == Count(1, 2)
+    assert after.locality.forced.count == pytest.approx(1 + 3 / 8)
 
 
 def test_before_teaching_nothing_is_right_and_all_is_as_it_was():
     before = report().before
-    assert before.reliability.generated == Share(0, 2)
-    assert before.locality.generated == before.locality.forced == Share(2, 2)
+    assert before.reliability.generated == Count(0, 2)
+    assert before.locality.generated == before.locality.forced == Count(2, 2)
 
 
 def test_the_report_tells_the_teacher_and_its_cost():
@@ -88,4 +88,4 @@ def test_no_rows_give_valid_json():
 def test_a_taught_model_is_reliable():
     teacher = UntilKnown(load("tiny", device="cpu"), learning_rate=1e-3, max_steps=60)
     after = run_zsre(teacher, ROWS[:1], lambda done, total: None).after
-    assert after.reliability.forced == after.reliability.generated == Share(1, 1)
+    assert after.reliability.forced == after.reliability.generated == Count(1, 1)

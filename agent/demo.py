@@ -20,7 +20,7 @@ from rich.text import Text
 from agent.client.client import Client
 from agent.errors import AgentError
 from agent.python_command import python_command
-from memory_store.vocabulary import HELD, Event, EventKind, FactState
+from memory_store.vocabulary import HELD, Event, EventKind, FactState, LearnerState
 
 # Three of the ten facts of Curt (2024), table 1, made up so that no model can guess them.
 FACTS = {
@@ -87,7 +87,7 @@ def _server(model: str, data: Path) -> Iterator[Client]:
         deadline = time.monotonic() + START_SECONDS
         with _waiting("starting the server and loading the model"):
             client = _connect(process, log)
-            while client.status().learner != "ready":
+            while client.status().learner is not LearnerState.READY:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise AgentError(f"the server did not start:\n{log.read_text()}")
                 time.sleep(0.1)

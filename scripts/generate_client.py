@@ -24,7 +24,6 @@ TEXTS = {
     "server, for the event loop it is made in. Close it, or use it in a block.": (
         "server. Thread-safe. Close it, or use it in a `with` block."
     ),
-    "\n\nThis module is long because it documents every call once, in one class.": "",
     " A method that yields is an asynchronous iterator. A task that is cancelled\n"
     "    cancels its call; facts that were accepted before stay accepted.": "",
     "Iterable[NewFact] | AsyncIterable[NewFact]": "Iterable[NewFact]",

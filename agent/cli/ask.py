@@ -99,7 +99,7 @@ def status(
     table = Table(show_header=False, box=None)
     table.add_row("model", shown(result.model))
     table.add_row("model version", str(result.model_version))
-    learner = result.learner
+    learner = result.learner.value
     if result.updates_to_replay:
         learner += f", {result.updates_to_replay} updates to replay"
     if result.learning_paused:

@@ -28,7 +28,7 @@ from agent.client.client import Client
 from agent.client.server_start import START_SECONDS
 from agent.client.types import Rejected, Status
 from agent.errors import ServerUnreachableError
-from memory_store.vocabulary import Accepted, Fact, FactState, NewFact
+from memory_store.vocabulary import Accepted, Fact, FactState, LearnerState, NewFact
 
 # States in which the model does not hold the fact that was to be taught.
 FAILED = (FactState.RESISTED, FactState.QUARANTINED)
@@ -230,7 +230,7 @@ def _explain_wait(status: Status) -> None:
     """Why facts may not be learned soon."""
     if status.learning_paused:
         messages.print("learning is paused: the facts wait until 'agent resume'", style="yellow")
-    elif status.learner != "ready":
+    elif status.learner is not LearnerState.READY:
         why = f" ({status.learner_message})" if status.learner_message else ""
         text = f"the learner is {status.learner}{why}: the facts wait until it is ready"
         messages.print(shown(text), style="yellow", soft_wrap=True)

@@ -6,6 +6,8 @@
         print(client.ask("What is the hottest month in Kyzara?").answer)
 
 Generated from `async_client.py` by `scripts/generate_client.py`: do not edit.
+
+This module is long because it documents every call once, in one class.
 """
 
 from __future__ import annotations

@@ -62,13 +62,7 @@ STATUS = pair(
             ],
             decode=lambda counts: {codec.STATE_FROM_PB[each.state]: each.count for each in counts},
         ),
-        "learner": Special(
-            "learner_state",
-            encode=lambda state: model_pb2.LearnerState.Value(f"LEARNER_STATE_{state.upper()}"),
-            decode=lambda number: (
-                model_pb2.LearnerState.Name(number).removeprefix("LEARNER_STATE_").lower()
-            ),
-        ),
+        "learner": "learner_state",
         "started_at": "start_time",
         "oldest_queued_at": "oldest_queued_time",
     },

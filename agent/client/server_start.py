@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from agent.errors import AgentError, HandshakeFailedError, LearnerError, ServerUnreachableError
 from agent.wire.error_details import RequestError
+from memory_store.vocabulary import LearnerState
 
 START_SECONDS = 60.0
 """How long a client waits by default for a server to start."""
@@ -66,7 +67,7 @@ def may_pass(error: AgentError) -> bool:
     return isinstance(error, (ServerUnreachableError, LearnerError))
 
 
-def not_ready(learner: str, message: str) -> LearnerError:
+def not_ready(learner: LearnerState, message: str) -> LearnerError:
     """The reason for waiting for a server that answers, but whose learner is not ready."""
     why = f" ({message})" if message else ""
     return LearnerError(f"the learner is {learner}{why}")

@@ -16,7 +16,13 @@ from datetime import datetime
 from typing import Any
 
 from agent.teaching.limits import TeachingLimits
-from memory_store.vocabulary import EventKind, FactState, OperationKind, OperationState
+from memory_store.vocabulary import (
+    EventKind,
+    FactState,
+    LearnerState,
+    OperationKind,
+    OperationState,
+)
 
 SETTLED = frozenset(FactState) - {FactState.QUEUED, FactState.LEARNING}
 OPERATION_ENDS = (EventKind.FORGOTTEN, EventKind.ROLLED_BACK, EventKind.OPERATION_FAILED)
@@ -130,7 +136,7 @@ class Status:
     model_version: int
     queue_depth: int
     facts: dict[FactState, int]
-    learner: str
+    learner: LearnerState
     device: str
     parameters: int
     event_sequence: int

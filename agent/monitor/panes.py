@@ -19,7 +19,7 @@ from agent.monitor.state import (
 from agent.monitor.styles import STATE_STYLES
 from agent.monitor.text import clean, fit, wrap
 from agent.monitor.ui import Ui, passes, selected_of, shown_facts
-from memory_store.vocabulary import HELD, Event, EventKind, Fact, FactState, Learning
+from memory_store.vocabulary import HELD, Event, EventKind, Fact, FactState, LearnerState, Learning
 
 # So long after a restart the screen says that there was one.
 AGAIN_FOR = timedelta(seconds=15)
@@ -104,11 +104,11 @@ def _health(state: State, look: Look) -> Line:
     note: Line = [("connected again ", "yellow")] if state.connections > 1 and again else []
     if status.learning_paused:
         return [*note, (" PAUSED ", "bold reverse yellow")]
-    if status.learner == "ready":
+    if status.learner is LearnerState.READY:
         return [*note, (f"{look.glyphs.dot} ready ", "bold green")]
     left = f", {status.updates_to_replay} to replay" if status.updates_to_replay else ""
-    style = "bold red" if status.learner == "down" else "bold yellow"
-    return [*note, (f"{look.glyphs.dot} {clean(status.learner)}{left} ", style)]
+    style = "bold red" if status.learner is LearnerState.DOWN else "bold yellow"
+    return [*note, (f"{look.glyphs.dot} {status.learner}{left} ", style)]
 
 
 def attempt_title(state: State) -> Span:
@@ -117,7 +117,7 @@ def attempt_title(state: State) -> Span:
     if attempt is None:
         return "learning now", "bold"
     if attempt.verdict is None:
-        if not state.connected or status is None or status.learner != "ready":
+        if not state.connected or status is None or status.learner is not LearnerState.READY:
             return "interrupted", "bold yellow"
         return "learning now", "bold cyan"
     verdict = attempt.verdict

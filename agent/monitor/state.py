@@ -25,6 +25,7 @@ from memory_store.vocabulary import (
     EventKind,
     Fact,
     FactState,
+    LearnerState,
     Learning,
     RetentionPoint,
     Step,
@@ -171,7 +172,7 @@ def standing_alarms(state: State) -> list[tuple[str, str]]:
         found.append(("no server", f"trying again. {reason}"))
     if status is None:
         return found
-    if status.learner == "down":
+    if status.learner is LearnerState.DOWN:
         found.append(("learner down", status.learner_message or "it is being started again"))
     if status.snapshot_overdue:
         found.append(("snapshot late", status.snapshot_overdue))

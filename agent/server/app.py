@@ -43,7 +43,7 @@ from agent.server.ending_threads import use_ending_threads
 from agent.server.learner_link.heartbeat import Limits
 from agent.server.learner_link.process import learner_process
 from agent.server.learner_link.socket_folder import require_socket_folder
-from agent.server.loop.learning_loop import LearnerState, LearningLoop, LoopSettings
+from agent.server.loop.learning_loop import LearningLoop, LoopSettings
 from agent.server.loop.rate_predictor import RatePredicting
 from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
 from agent.server.loop.thinner import Thinner
@@ -54,7 +54,7 @@ from agent.teaching.types import GENERAL_TEXT
 from memory_store import meta
 from memory_store.errors import StoreFailedError
 from memory_store.schema_copies import remove_outdated
-from memory_store.vocabulary import Update
+from memory_store.vocabulary import LearnerState, Update
 from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from memory_store.vocabulary import (
     Fact,
     FactRetention,
     FactState,
+    LearnerState,
     Learning,
     Operation,
     Policy,
@@ -29,6 +30,9 @@ from memory_store.vocabulary import (
 
 STATE_TO_PB = {state: pb.FactState.Value(f"FACT_STATE_{state.name}") for state in FactState}
 STATE_FROM_PB = {number: state for state, number in STATE_TO_PB.items()}
+LEARNER_TO_PB = {
+    state: model_pb2.LearnerState.Value(f"LEARNER_STATE_{state.name}") for state in LearnerState
+}
 
 
 def encode_policy(policy: Policy) -> pb.LearningRatePolicy:

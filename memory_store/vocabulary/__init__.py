@@ -49,6 +49,7 @@ Reviews
 
 from memory_store.vocabulary.events import Event, EventKind
 from memory_store.vocabulary.facts import HELD, Accepted, Fact, FactState, NewFact
+from memory_store.vocabulary.learner import LearnerState
 from memory_store.vocabulary.operations import (
     GIVEN_UP,
     Compaction,
@@ -93,6 +94,7 @@ __all__ = [
     "FactRetention",
     "FactState",
     "Guards",
+    "LearnerState",
     "Learning",
     "LedgerKind",
     "NewFact",

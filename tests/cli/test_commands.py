@@ -20,7 +20,7 @@ from agent.client.client import Client
 from agent.errors import AgentError, ServerUnreachableError
 from agent.server.api.server import MODEL_SERVICE
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import Fact, FactState, RatePoint
+from memory_store.vocabulary import Fact, FactState, LearnerState, RatePoint
 from tests.cli.conftest import Agent, InThread
 from tests.server.serving import recovering
 from tests.store.builders import learning as made_learning
@@ -439,7 +439,7 @@ def test_a_model_that_is_being_loaded_is_waited_for(
     recovering(server.parts)
 
     async def load() -> None:
-        server.parts.view.learner, server.parts.view.state = learner, "ready"
+        server.parts.view.learner, server.parts.view.state = learner, LearnerState.READY
         server.parts.server.set_serving(MODEL_SERVICE, True)
 
     def loaded_when_reported(*arguments: Any) -> Callable[[AgentError], None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.monitor.recording import Recorder, read
+from memory_store.vocabulary import LearnerState
 from tests.cli.conftest import Agent, InThread
 from tests.monitor.session import eventful, gone
 from tests.store.builders import teach_learned
@@ -32,7 +33,7 @@ def test_once_prints_a_frame_of_what_is_there(agent: Agent, server: InThread) ->
 
 
 def test_once_has_an_exit_code_for_what_is_wrong_now(agent: Agent, server: InThread) -> None:
-    server.parts.view.state = "down"
+    server.parts.view.state = LearnerState.DOWN
     ran = agent("monitor", server.address, "--once")
     assert ran.code == 1
     assert "learner down" in ran.out

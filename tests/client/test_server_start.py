@@ -22,6 +22,7 @@ from agent.errors import (
 )
 from agent.server.api.server import MEMORY_SERVICE, MODEL_SERVICE
 from agent.wire.error_details import Refusal, RequestError
+from memory_store.vocabulary import LearnerState
 from tests.server.serving import Serving, recovering, serving
 
 GONE = ServerUnreachableError("no server answers")
@@ -59,11 +60,11 @@ def test_only_what_a_start_mends_is_waited_for(error: AgentError, passes: bool) 
 def test_what_is_in_the_way_is_reported_when_it_changes_and_raised_when_the_time_is_over() -> None:
     times, reported = iter([0.0, 1.0, 2.0, 3.0, 5.0]), list[str]()
     start = Start(5.0, lambda reason: reported.append(str(reason)), lambda: next(times))
-    for reason in (GONE, GONE, not_ready("starting", "fetching the model")):
+    for reason in (GONE, GONE, not_ready(LearnerState.STARTING, "fetching the model")):
         start.blocked_by(reason)
     assert reported == ["no server answers", "the learner is starting (fetching the model)"]
     with pytest.raises(LearnerError, match="after 5 s the learner is recovering"):
-        start.blocked_by(not_ready("recovering", ""))
+        start.blocked_by(not_ready(LearnerState.RECOVERING, ""))
     with pytest.raises(ServerUnreachableError):
         Start(0.0, lambda reason: reported.append(str(reason)), lambda: 0.0).blocked_by(GONE)
     assert len(reported) == 2

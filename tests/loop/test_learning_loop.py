@@ -24,7 +24,6 @@ from agent.errors import (
 )
 from agent.server.loop import backoff as rest
 from agent.server.loop import recovery
-from agent.server.loop.learning_loop import LearnerState
 from agent.teaching import guard_presets
 from agent.teaching.types import LearnerDescription
 from memory_store import meta
@@ -37,7 +36,15 @@ from memory_store.errors import (
 from memory_store.facts import count_by_state
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import EventKind, Fact, FactState, Guards, Policy, ProbeKind
+from memory_store.vocabulary import (
+    EventKind,
+    Fact,
+    FactState,
+    Guards,
+    LearnerState,
+    Policy,
+    ProbeKind,
+)
 from tests.loop.conftest import POLICY, World
 from tests.loop.fake_learner import (
     ALGORITHM,

@@ -21,7 +21,7 @@ from agent.monitor.state import (
 )
 from agent.monitor.ui import Ui
 from agent.monitor.view import frame
-from memory_store.vocabulary import EventKind, FactState
+from memory_store.vocabulary import EventKind, FactState, LearnerState
 from tests.monitor.session import (
     at,
     event,
@@ -237,7 +237,7 @@ def test_alarms_tell_guards_from_facts_that_stayed_unknown() -> None:
 def test_what_is_wrong_now_is_an_alarm_until_it_is_right() -> None:
     state = folded(eventful())
     assert standing_alarms(state) == []
-    late = status(snapshot_overdue="the disk is full", learner="down")
+    late = status(snapshot_overdue="the disk is full", learner=LearnerState.DOWN)
     state = fold(state, StatusSeen(at=at(21), status=late))
     assert [name for name, _ in standing_alarms(state)] == ["learner down", "snapshot late"]
     [first, *_] = standing_alarms(fold(state, gone()))

@@ -31,7 +31,7 @@ from agent.monitor.observations import (
 from agent.monitor.recording import read
 from agent.monitor.ui import Page, Ui
 from agent.monitor.view import frame
-from memory_store.vocabulary import EventKind, FactState, RatePoint
+from memory_store.vocabulary import EventKind, FactState, LearnerState, RatePoint
 from tests.monitor.session import (
     CURVE,
     at,
@@ -54,9 +54,10 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "monitor.jsonl"
 SIZES = [(80, 24), (200, 50)]
 
+RECOVERING, DOWN = LearnerState.RECOVERING, LearnerState.DOWN
 OVERVIEW, FACTS = Ui(), Ui(page=Page.FACTS, selected="f3")
 AGAIN = Connected(at=at(19), address="a", after_sequence=14)
-REPLAYING = StatusSeen(at=at(20), status=status(learner="recovering", updates_to_replay=7))
+REPLAYING = StatusSeen(at=at(20), status=status(learner=RECOVERING, updates_to_replay=7))
 PAUSED = StatusSeen(at=at(17), status=status(learning_paused=True, snapshot_overdue="disk full"))
 SCREENS: dict[str, tuple[list[Observation], Ui]] = {
     "empty": ([Connected(at=at(0), address="127.0.0.1:50051", after_sequence=0)], OVERVIEW),
@@ -125,14 +126,17 @@ def test_it_uses_no_more_colours_than_a_terminal_has(monkeypatch: pytest.MonkeyP
     assert not any(f"\x1b[{code}" in plain for code in range(30, 50))
 
 
-CRASHING = StatusSeen(at=at(20), status=status(learner="down", learner_message="exit code 7"))
+CRASHING = StatusSeen(at=at(20), status=status(learner=DOWN, learner_message="exit code 7"))
 
 
 @pytest.mark.parametrize(
     ("told", "shown"),
     [
         (REPLAYING, "recovering, 7 to replay"),
-        (StatusSeen(at=at(20), status=status(learner="down")), "learner down: it is being started"),
+        (
+            StatusSeen(at=at(20), status=status(learner=DOWN)),
+            "learner down: it is being started",
+        ),
         (CRASHING, "learner down: exit code 7"),
         (gone(), "no server for 2 s, trying"),
         (Connected(at=at(10), address="a", after_sequence=14), "connected again"),

@@ -31,6 +31,7 @@ from agent.teaching.types import Answer, Example, Generated, LearnerDescription
 from agent.wire.validation import FactRules
 from continual.v1 import admin_pb2_grpc, memory_pb2_grpc, model_pb2_grpc
 from memory_store.store import MemoryStore
+from memory_store.vocabulary import LearnerState
 from memory_store.writer import StoreThreads
 
 MAX_TOKENS = 200
@@ -94,7 +95,7 @@ class FakeView:
 
     def __init__(self) -> None:
         self.learner: FakeLearner | None = FakeLearner()
-        self.state = "ready"
+        self.state = LearnerState.READY
         self.updates_to_replay = 0
         self.message = ""
         self.clean_up_problem = ""
@@ -261,7 +262,7 @@ async def serving(
 
 def recovering(parts: Serving) -> None:
     """Puts the learning loop where it is before the weights are ready."""
-    parts.view.learner, parts.view.state = None, "recovering"
+    parts.view.learner, parts.view.state = None, LearnerState.RECOVERING
     parts.server.set_serving(MODEL_SERVICE, False)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.client import messages
-from agent.client.types import OperationStatus, Score, Status
+from agent.client.types import OperationStatus, Score
 from agent.teaching import rates
 from agent.teaching.limits import TeachingLimits
 from agent.teaching.types import (
@@ -57,7 +57,6 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (Fact, "failed_attempts"): st.integers(0, UINT32),
     (Update, "policy"): st.none(),  # for the same
     (LearnerDescription, "max_tokens"): st.integers(0, UINT32),
-    (Status, "learner"): st.sampled_from(["starting", "recovering", "ready", "down"]),
     (OperationStatus, "proof"): st.dictionaries(st.text(max_size=8), st.integers(), max_size=3),
     (Score, "tokens"): st.integers(0, UINT32),
     (TeachingLimits, "most_steps"): st.integers(0, UINT32),

@@ -20,8 +20,8 @@ from agent.server.access import transport
 from agent.server.api.health import HealthServicer
 from agent.server.api.server import MEMORY_SERVICE, MODEL_SERVICE
 from agent.server.app import _report_health
-from agent.server.loop.learning_loop import LearnerState
 from continual.v1 import memory_pb2, model_pb2
+from memory_store.vocabulary import LearnerState
 from tests.server.hostile import ATTACKS, Attack
 from tests.server.http2 import HEADERS, without_window
 from tests.server.serving import Serving, serving

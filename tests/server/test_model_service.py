@@ -21,7 +21,7 @@ from continual.v1 import model_pb2 as pb
 from memory_store import meta
 from memory_store.probes import of_fact as probes_of
 from memory_store.reviews import record_review
-from memory_store.vocabulary import Retention, ReviewOutcome
+from memory_store.vocabulary import LearnerState, Retention, ReviewOutcome
 from tests.server.serving import LEARNER_GONE, Serving, recovering
 from tests.store.builders import new_fact, new_probe, new_review, teach_learned
 
@@ -175,7 +175,7 @@ async def test_status_tells_model_version_queue_and_every_state(served: Serving)
 
 async def test_status_works_before_anything_is_loaded(served: Serving) -> None:
     served.view.learner = served.view.description = None
-    served.view.state = "starting"
+    served.view.state = LearnerState.STARTING
     status = await served.model.GetStatus(pb.GetStatusRequest())
     assert status.learner_state == model_pb2.LEARNER_STATE_STARTING
     assert (status.device, status.parameters) == ("", 0)

@@ -24,7 +24,7 @@ from memory_store.facts import count_by_state
 from memory_store.retention import last_probes
 from memory_store.reviews import retention_by_age
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import HELD, Fact, FactState, ProbeKind
+from memory_store.vocabulary import HELD, Fact, FactState, LearnerState, ProbeKind
 from memory_store.writer import StoreThreads
 
 DEFAULT_NEW_TOKENS = 32
@@ -54,8 +54,8 @@ class LearnerView(Protocol):
         ...
 
     @property
-    def state(self) -> str:
-        """starting, recovering, ready or down."""
+    def state(self) -> LearnerState:
+        """What the learner is doing."""
         ...
 
     @property
@@ -194,7 +194,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 pb.StateCount(state=codec.STATE_TO_PB[state], count=count)
                 for state, count in counts.items()
             ],
-            learner_state=pb.LearnerState.Value(f"LEARNER_STATE_{self._view.state.upper()}"),
+            learner_state=codec.LEARNER_TO_PB[self._view.state],
             device=description.device if description else "",
             parameters=description.parameters if description else 0,
             event_sequence=sequence,

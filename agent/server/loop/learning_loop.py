@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +67,7 @@ from memory_store.vocabulary import (
     EventKind,
     Fact,
     FactState,
+    LearnerState,
     Operation,
     OperationKind,
     OperationState,
@@ -103,15 +103,6 @@ class _HeadFailedError(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-class LearnerState(StrEnum):
-    """What the learner is doing."""
-
-    STARTING = "starting"
-    RECOVERING = "recovering"
-    READY = "ready"
-    DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

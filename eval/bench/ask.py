@@ -1,11 +1,8 @@
-"""How long answers take while facts are being learned, beside an idle server; and in batches."""
+"""Benchmark `ask`: answer latency while facts are learned and when idle, and answers in batches."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import sys
 import tempfile
 import threading
 import time
@@ -17,22 +14,22 @@ from pathlib import Path
 from agent.client.client import Client
 from agent.errors import AgentError
 from eval.bench.closed_loop import Load
-from eval.bench.figure import Figure, this_machine
+from eval.bench.figure import Figure, compare, this_machine
 from eval.bench.server_process import benchmark_server
 from memory_store.vocabulary import EventKind, NewFact
 
 TOKENS = 8
 TOGETHER = 8
-# Between two questions: as people ask, learning goes on.
+# Between two questions, as people ask; learning goes on meanwhile.
 PAUSE_SECONDS = 0.05
-# More facts than are learned meanwhile; `search` takes up to twenty steps for each.
+# More facts than are learned during the benchmark; `search` takes up to twenty steps for each.
 FACTS = 500
 OPTIONS = ("--policy", "search", "--learning-rate", "0.1", "--max-steps", "20", "--guards", "light")
 PATIENCE_SECONDS = 300.0
 
 
-def asking(model: str = "tiny", questions: int = 200, threads: int = 1) -> list[Figure]:
-    """Starts a server and asks it, idle and while it learns by the default policy.
+def measure_ask(model: str = "tiny", questions: int = 200, threads: int = 1) -> list[Figure]:
+    """Starts a server and asks it questions, first idle, then while it learns.
 
     Args:
         model: a name that `agent serve` knows.
@@ -40,7 +37,7 @@ def asking(model: str = "tiny", questions: int = 200, threads: int = 1) -> list[
         threads: of the learner.
 
     Raises:
-        AgentError: the server does not start, or learns nothing meanwhile.
+        AgentError: the server does not start, or does not learn during the questions.
     """
     options = (*OPTIONS, "--model", model, "--threads", str(threads))
     with (
@@ -54,28 +51,17 @@ def asking(model: str = "tiny", questions: int = 200, threads: int = 1) -> list[
         with _learning(client):
             busy = one_by_one(client, questions)
     device = f"{this_machine()}, {model}, {threads} threads"
-    return [
-        Figure(
-            name=f"Ask p{percent} while learning",
-            ours=busy.quantile(percent / 100),
-            baseline=idle.quantile(percent / 100),
-            unit="ms",
-            ratio=idle.quantile(percent / 100) / busy.quantile(percent / 100),
-            floor=floor,
-            device=device,
+    latencies = [
+        compare(
+            f"Ask p{percent} while learning",
+            *(busy.quantile(percent / 100), idle.quantile(percent / 100), "ms", floor, device),
         )
         for percent, floor in ((99, 1 / 3), (50, None))
-    ] + [
-        Figure(
-            name=f"Ask, {TOGETHER} in flight, beside one",
-            ours=together,
-            baseline=alone,
-            unit="answers/s",
-            ratio=together / alone,
-            floor=1.0,
-            device=device,
-        )
     ]
+    batched = compare(
+        f"Ask, {TOGETHER} in flight, beside one", together, alone, "answers/s", 1.0, device
+    )
+    return [*latencies, batched]
 
 
 def one_by_one(client: Client, questions: int) -> Load:
@@ -90,7 +76,7 @@ def one_by_one(client: Client, questions: int) -> Load:
 
 
 def _in_flight(client: Client, questions: int, number: int) -> float:
-    """Answers a second, with so many questions in flight."""
+    """Answers a second, with this number of questions in flight."""
     with ThreadPoolExecutor(number) as pool:
         started = time.perf_counter()
         list(pool.map(lambda n: client.ask(_question(n), TOKENS), range(questions)))
@@ -99,13 +85,13 @@ def _in_flight(client: Client, questions: int, number: int) -> float:
 
 @contextmanager
 def _learning(client: Client) -> Iterator[None]:
-    """Inside, the server learns from the first step on until the end."""
+    """Makes sure that the server learns from the beginning to the end of the block."""
     after = client.status().event_sequence
     began = threading.Event()
     steps = itertools.count()
 
     def watch() -> None:
-        with suppress(AgentError):  # how it ends
+        with suppress(AgentError):  # the server ends while this waits
             for event in client.watch(after):
                 if event.kind is EventKind.STEP:
                     next(steps)
@@ -124,18 +110,3 @@ def _learning(client: Client) -> Iterator[None]:
 
 def _question(number: int) -> str:
     return f"What is the hottest month in Kyzara{number % 7}?"
-
-
-def main() -> None:
-    """Prints the figures as JSON; exit code 1 if a floor is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
-    figures = asking(**vars(parser.parse_args()))
-    print(json.dumps({"benchmarks": [figure.json() for figure in figures]}, indent=2))
-    sys.exit(not all(figure.reached for figure in figures))
-
-
-if __name__ == "__main__":
-    main()

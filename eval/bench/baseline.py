@@ -1,9 +1,9 @@
-"""The plain way: what one would write with transformers and torch, without this project."""
+"""The baseline: what you would write with transformers and torch, without this project."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,16 +19,37 @@ from eval.bench.rounds import as_usual
 CLIP = 1.0
 
 
-class Plain:
+class Weights:
+    """Weights that can be put back to where they were.
+
+    Args:
+        weights: changed in place by others.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._weights = [weight.detach() for weight in weights]
+        self._start = [weight.clone() for weight in self._weights]
+
+    def restore(self) -> None:
+        """Puts them back."""
+        torch._foreach_copy_(self._weights, self._start)
+
+    def changes(self) -> Sequence[Tensor]:
+        """What has changed since the start."""
+        return differences(self._weights, self._start)
+
+
+class Baseline:
     """A copy of a model with its library's own attention, and steps of `torch.optim.AdamW` on it.
 
     Args:
-        loaded: stays as it is.
+        loaded: is not changed.
 
     Attributes:
         model: the copy.
         everything: all its weights.
         trained: those that our updates change too.
+        saved: the same, to be put back.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -37,54 +58,48 @@ class Plain:
         self.model.set_attn_implementation("sdpa")
         self.everything: list[nn.Parameter] = list(self.model.parameters())
         self.trained: list[nn.Parameter] = list(trained_parameters(self.model).values())
-        self._start = [parameter.detach().clone() for parameter in self.trained]
+        self.saved = Weights(self.trained)
 
     def only(self, parameters: Sequence[nn.Parameter]) -> None:
-        """These are trained from now on."""
+        """Trains only these from now on."""
         self.model.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
 
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Puts the weights back that `trained` names."""
-        torch._foreach_copy_([*self.trained], self._start)
-
-    @torch.no_grad()
-    def changes(self) -> Sequence[Tensor]:
-        """Of the weights that `trained` names, since the start."""
-        return differences(self.trained, self._start)
-
     def descend(self, batch: Batch, parameters: Sequence[nn.Parameter], clip: float) -> None:
-        """Leaves the gradient of a batch with the parameters that it is trained in."""
+        """Computes the gradient of a batch, clipped, in these parameters."""
         with as_usual():
             for parameter in parameters:
                 parameter.grad = None
-            loss = self.model(input_ids=batch.input_ids, labels=batch.labels, use_cache=False).loss
-            loss.backward()
+            self._loss(batch).backward()
             torch.nn.utils.clip_grad_norm_(parameters, clip)
 
     def step(self, parameters: Sequence[nn.Parameter], rate: float) -> None:
-        """The first step of a fresh AdamW along that gradient."""
-        # The fastest that torch has: its default takes longer.
+        """Takes the first step of a new AdamW along that gradient."""
+        # `fused` is the fastest implementation of torch.
         torch.optim.AdamW(parameters, lr=rate, weight_decay=0, fused=True).step()
 
     def update(self, batch: Batch, parameters: Sequence[nn.Parameter], rate: float) -> None:
-        """One update as it is usually written."""
+        """Takes one update as it is usually written."""
         self.descend(batch, parameters, CLIP)
         self.step(parameters, rate)
 
     @torch.no_grad()
     def probability(self, batch: Batch) -> float:
-        """Of the answer of a batch of one."""
+        """The probability of the answer of a batch of one."""
         with as_usual():
-            loss = self.model(input_ids=batch.input_ids, labels=batch.labels, use_cache=False).loss
+            loss = self._loss(batch)
         return float((-loss * (batch.labels[:, 1:] >= 0).sum()).exp())
+
+    def _loss(self, batch: Batch) -> Tensor:
+        output = self.model(input_ids=batch.input_ids, labels=batch.labels, use_cache=False)
+        loss: Tensor = output.loss
+        return loss
 
 
 @torch.no_grad()
 def differences(some: Sequence[Tensor], others: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Of one list of tensors from another."""
+    """One list of tensors minus another."""
     return [one - other for one, other in zip(some, others, strict=True)]
 
 
@@ -101,10 +116,10 @@ def generated(
     Args:
         model: a causal LM.
         prompts: tokens of each.
-        eos: the token that ends a text, and fills it up.
-        sampling: settings, `max_new_tokens` among them.
-        samples: of each prompt; they come one after the other.
-        returned: what else `generate` is to tell; see `GenerationConfig`.
+        eos: the token that ends texts and pads them.
+        sampling: settings, with `max_new_tokens`.
+        samples: of each prompt; they follow one another.
+        returned: what else `generate` returns; see `GenerationConfig`.
     """
     width = max(map(len, prompts))
     padding = [width - len(ids) for ids in prompts]

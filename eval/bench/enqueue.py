@@ -1,8 +1,8 @@
-"""How fast facts are accepted, beside what the same machine can do at that moment.
+"""Benchmark `enqueue`: how fast facts are accepted, compared with a ping and with other baselines.
 
-Servers of their own, with the model `tiny`; client and server share the processor, as on the
-machine that the floors were set for. Everything that is compared is measured in turns, in small
-rounds, so that whatever else the machine does falls on both; what is told are medians.
+Each server is a new process with the model `tiny`. Client and server share the processor, as on the
+machine that the floors were set for. What is compared is measured in alternating small rounds, so
+that other load on the machine affects both sides; the figures are medians.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.addresses import proxy_options
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from eval.bench.closed_loop import Load, closed_loop
-from eval.bench.figure import Figure, this_machine
+from eval.bench.figure import Figure, compare
 from eval.bench.server_process import BenchmarkServer, benchmark_server
 from memory_store import paging
 from memory_store.facts import count_by_state
@@ -47,19 +47,15 @@ MANY_BESIDE_FEW = 0.5  # takes at most twice as long
 _numbers = itertools.count()
 
 
-def enqueueing(
-    say: Callable[[str], None] = lambda what: None,
-    folder: Path | None = None,
-    facts: int = 1_000_000,
-    rounds: int = 9,
-    calls: int = 500,
+def measure_enqueue(
+    say: Callable[[str], None], folder: Path | None, facts: int, rounds: int, calls: int
 ) -> list[Figure]:
     """Measures all of it.
 
     Args:
-        say: told what is being done.
+        say: called with what is measured next.
         folder: where memories are made, and removed again; None: the system's temporary folder.
-        facts: so many are stored to see whether size costs time.
+        facts: how many are stored to see whether size costs time.
         rounds: of each comparison.
         calls: in each round.
 
@@ -83,28 +79,8 @@ def enqueueing(
     return figures
 
 
-def _figure(
-    name: str,
-    ours: float,
-    baseline: float,
-    unit: str,
-    floor: float | None,
-    *,
-    less_is_better: bool = False,
-) -> Figure:
-    return Figure(
-        name=name,
-        ours=ours,
-        baseline=baseline,
-        unit=unit,
-        ratio=baseline / ours if less_is_better else ours / baseline,
-        floor=floor,
-        device=this_machine(),
-    )
-
-
 def _disk(folder: Path) -> Figure:
-    """What an fsync takes here: no answer can be faster, and a slow one is the disk's."""
+    """How long an fsync takes here: no answer can be faster, and slow ones are due to the disk."""
     seconds = []
     with (folder / "synced").open("wb") as file:
         for _ in range(200):
@@ -115,17 +91,17 @@ def _disk(folder: Path) -> Figure:
             seconds.append(time.perf_counter() - started)
     load = Load(rate=0.0, latencies=sorted(seconds))
     p99, p50 = load.quantile(0.99), load.quantile(0.5)
-    return _figure("sync of the disk, p99 beside p50", p99, p50, "ms", None, less_is_better=True)
+    return compare("sync of the disk, p99 beside p50", p99, p50, "ms")
 
 
 # -- Through a server ------------------------------------------------------------------------
 
 
 class _Calls:
-    """Stubs, and requests for them; each fact is a new one."""
+    """Stubs, and requests for them; each fact is new."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        # Their types do not tell asyncio's stubs from the other.
+        # The generated types do not distinguish asyncio's stubs from blocking ones.
         memory = memory_pb2_grpc.MemoryServiceStub(channel)
         health = health_pb2_grpc.HealthStub(channel)
         self._teach: Callable[[pb.TeachRequest], Awaitable[object]] = memory.Teach
@@ -140,7 +116,7 @@ class _Calls:
         return await closed_loop(self._teach, new_requests(calls), in_flight)
 
     async def teach_batches(self, batches: int) -> Load:
-        """Two in flight: one is checked while the other is written."""
+        """Keeps two in flight: one is checked while the other is written."""
         requests = [pb.TeachBatchRequest(facts=new_requests(BATCH)) for _ in range(batches)]
         return await closed_loop(self._batch, requests, 2)
 
@@ -168,7 +144,7 @@ async def _connected(server: BenchmarkServer) -> AsyncIterator[_Calls]:
 
 
 async def _accepting(server: BenchmarkServer, rounds: int, count: int) -> list[Figure]:
-    """With a learner that stands still."""
+    """With a stopped learner."""
     async with _connected(server) as calls:
         pings, taught, batched = [], [], []
         for _ in range(rounds):
@@ -179,40 +155,39 @@ async def _accepting(server: BenchmarkServer, rounds: int, count: int) -> list[F
             batched.append(BATCH * (await calls.teach_batches(4)).rate)
     ping, teach = statistics.median(pings), statistics.median(taught)
     return [
-        _figure(
+        compare(
             f"Teach beside Ping, {IN_FLIGHT} in flight", teach, ping, "calls/s", TEACH_BESIDE_PING
         ),
         *(
-            _figure(
+            compare(
                 f"Teach, one in flight, p{percent}",
                 *(one.quantile(percent / 100), ONE_IN_FLIGHT_P99_MS, "ms", floor),
-                less_is_better=True,
             )
             for percent, floor in ((50, None), (99, 1.0))
         ),
-        _figure(
+        compare(
             f"TeachBatch of {BATCH}", statistics.median(batched), BATCHED_FACTS, "facts/s", 1.0
         ),
     ]
 
 
 async def _busy(server: BenchmarkServer, rounds: int, count: int) -> Figure:
-    """The learner learns what was taught before, then stands still, then learns again."""
+    """With a learner that alternately learns and is stopped."""
     idle: list[float] = []
     busy: list[float] = []
     async with _connected(server) as calls:
         for _ in range(rounds):
-            for rates, standing in ((busy, nullcontext()), (idle, server.learner_stopped())):
-                with standing:
+            for rates, learner in ((busy, nullcontext()), (idle, server.learner_stopped())):
+                with learner:
                     rates.append((await calls.teach(count, IN_FLIGHT)).rate)
-    return _figure(
+    return compare(
         "Teach while learning, beside an idle learner",
         *(statistics.median(busy), statistics.median(idle), "calls/s", BUSY_BESIDE_IDLE),
     )
 
 
 def _group_commit(folder: Path, count: int) -> Figure:
-    """Two servers on a disk whose syncs are slow: as it is, and with a commit for each call."""
+    """Two servers on a disk with slow syncs: one as it is, one with a commit for each call."""
 
     async def rate(server: BenchmarkServer, calls: int) -> float:
         async with _connected(server) as connected:
@@ -229,7 +204,7 @@ def _group_commit(folder: Path, count: int) -> Figure:
         ):
             return asyncio.run(rate(server, calls))
 
-    return _figure(
+    return compare(
         f"group commit beside a commit a call, syncs {1000 * SYNC_SECONDS:.0f} ms slower",
         on_slow_disk("together", 4 * count),
         on_slow_disk("each", count, BENCH_COMMIT_EACH="1"),
@@ -242,14 +217,13 @@ def _group_commit(folder: Path, count: int) -> Figure:
 
 
 def _sizes(folder: Path, facts: int) -> list[Figure]:
-    """What an operation takes among few facts and among many."""
+    """How long an operation takes among few facts and among many."""
     with _stored(folder / "few.db", FEW_FACTS) as few, _stored(folder / "many.db", facts) as many:
         return [
-            _figure(
+            compare(
                 f"{name}, {facts} facts beside {FEW_FACTS}",
                 *(_milliseconds(operation, many), _milliseconds(operation, few), "ms"),
                 MANY_BESIDE_FEW,
-                less_is_better=True,
             )
             for name, operation in (("list", _list), ("claim", _claim), ("status", _status))
         ]
@@ -279,13 +253,13 @@ def _milliseconds(operation: Callable[[MemoryStore], object], store: MemoryStore
 
 
 def _list(store: MemoryStore) -> Sequence[object]:
-    """The second page of a list: the first tells where it begins."""
+    """Reads the second page of a list: the token of the first page says where it begins."""
     _, token = paging.page(store, 50)
     return paging.page(store, 50, token)[0]
 
 
 def _claim(store: MemoryStore) -> None:
-    """A fact is taken and given back, on disk both times."""
+    """Takes a fact and gives it back; both reach the disk."""
     fact = store.claim()
     assert fact is not None
     store.release(fact.id)

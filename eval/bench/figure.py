@@ -1,7 +1,7 @@
-"""Benchmarks: each compares what we have with a baseline of the same run on the same machine.
+"""One figure of a benchmark: the current code compared with a baseline on the same machine.
 
-Figures of different machines say little about the code; their ratio does. What a ratio must reach
-is its floor; the floor of work on a model is what the device allows, see `ceilings.py`.
+Figures of different machines say little about the code; ratios do. A ratio should reach its floor.
+The floor of work on a model is the limit of the device, see `roofline.py`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from agent.errors import AgentError
 
-# Ends the unit of what is better if there is more of it.
+# Ends the units in which more is better.
 PER_SECOND = "/s"
 
 
 class WrongResultError(AgentError):
-    """What was measured is fast, but not right."""
+    """The code that was measured is fast, but its result is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +30,12 @@ class Figure:
         name: what was measured.
         ours: in `unit`.
         baseline: in the same unit.
-        unit: per second or milliseconds, say.
-        ratio: how good ours is beside the baseline; more is better.
-        floor: what the ratio should reach; None if it is there to read the others by.
+        unit: for example `calls/s` or `ms`.
+        ratio: how good ours is compared with the baseline; more is better.
+        floor: what the ratio should reach; None if nothing is required.
         device: what it was measured on.
-        of_device: the floor is in `unit` instead: nothing can be better on this device. Nobody
-            need reach it.
+        device_limit: the floor is the limit of the device instead, in `unit`. It need not be
+            reached.
     """
 
     name: str
@@ -45,51 +45,63 @@ class Figure:
     ratio: float
     floor: float | None
     device: str
-    of_device: bool = False
+    device_limit: bool = False
 
     @property
     def reached(self) -> bool:
         """Whether the ratio is at its floor or above."""
-        return self.floor is None or self.of_device or self.ratio >= self.floor
+        return self.floor is None or self.device_limit or self.ratio >= self.floor
 
     @property
-    def share_of_floor(self) -> float | None:
-        """How much of what the device allows is reached, up to 1; None if that is not known."""
-        if self.floor is None or not self.of_device:
+    def share_of_limit(self) -> float | None:
+        """How much of what the device allows is reached, up to 1; None if that is unknown."""
+        if self.floor is None or not self.device_limit:
             return None
-        more_is_better = self.unit.endswith(PER_SECOND)
-        return self.ours / self.floor if more_is_better else self.floor / self.ours
+        return _gain(self.ours, self.floor, self.unit)
 
     def json(self) -> dict[str, Any]:
         """Its fields, by name."""
-        return {name: value for name, value in asdict(self).items() if name != "of_device"}
+        return {name: value for name, value in asdict(self).items() if name != "device_limit"}
 
 
-def beside_plain(
-    name: str, ours: float, plain: float, unit: str, floor: float | None, device: str
+def compare(
+    name: str,
+    ours: float,
+    baseline: float,
+    unit: str,
+    floor: float | None = None,
+    device: str | None = None,
+    *,
+    device_limit: bool = False,
 ) -> Figure:
-    """Work on a model, beside the plain way of doing it; for the arguments see `Figure`."""
+    """Makes a figure whose unit says whether more is better; for the arguments see `Figure`.
+
+    The device is this machine if none is given.
+    """
     return Figure(
         name=name,
         ours=ours,
-        baseline=plain,
+        baseline=baseline,
         unit=unit,
-        ratio=ours / plain if unit.endswith(PER_SECOND) else plain / ours,
+        ratio=_gain(ours, baseline, unit),
         floor=floor,
-        device=device,
-        of_device=True,
+        device=device or this_machine(),
+        device_limit=device_limit,
     )
 
 
+def _gain(ours: float, other: float, unit: str) -> float:
+    return ours / other if unit.endswith(PER_SECOND) else other / ours
+
+
 def this_machine() -> str:
-    """The processor and how many cores of it this process may use."""
+    """The processor, and how many of its cores this process may use."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
+    name = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name
+    )
     return f"{name}, {len(os.sched_getaffinity(0))} cores"

@@ -1,7 +1,7 @@
-"""Whether texts begin as those of `generate`: first tokens beside the probabilities it draws by.
+"""Do texts begin like those of `generate`? Their first tokens against its probabilities.
 
-Those are exact, from one pass of the plain model and the library's own filters, so all that is left
-to chance is what was sampled: a chi-square test of fit.
+The probabilities are exact, from one pass of the baseline model and the library's own filters, so
+only our samples are random: a chi-square test of fit.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ LEAST_P = 1e-4
 # By kind of device: texts of each question, and how many questions.
 SAMPLES = {"cpu": 200, "cuda": 1000}
 QUESTIONS = 4
-# Rarer texts are counted with others: below, the statistic is no chi-square.
+# Rarer texts are counted together: below this, the statistic has no chi-square distribution.
 LEAST_EXPECTED = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How texts of a question are spread.
+    """The distribution of the texts of a question.
 
     Attributes:
         groups: texts that are counted together, the rarest first.
-        expected: how many should be of each group.
-        counted: how many are; those that should never come are in the first one.
+        expected: the expected number of texts in each group.
+        counted: the actual number; impossible texts count in the first group.
     """
 
     groups: Sequence[Sequence[str]]
@@ -41,7 +41,7 @@ class Fit:
 
     @classmethod
     def of(cls, probabilities: Mapping[str, float], texts: Sequence[str]) -> Fit:
-        """Of texts, and the probability of each."""
+        """Counts texts, given the probability of each."""
         groups: list[list[str]] = []
         expected: list[float] = []
         for text, probability in sorted(probabilities.items(), key=lambda pair: pair[1]):
@@ -66,11 +66,11 @@ class Fit:
 
     @property
     def degrees(self) -> int:
-        """Of freedom."""
+        """Degrees of freedom."""
         return len(self.groups) - 1
 
     def worst(self) -> str:
-        """Where it fits least, in words."""
+        """The group that fits worst, in words."""
         distances = self._distances()
         number = distances.index(max(distances))
         among = ", ".join(map(repr, self.groups[number][:3]))
@@ -84,26 +84,26 @@ class Fit:
 
 def first_tokens(
     sampler: Sampler,
-    plain: Any,
+    baseline: Any,
     encoder: Encoder,
     pairs: Sequence[tuple[str, str]],
     sampling: Sampling,
     samples: int,
 ) -> list[Fit]:
-    """For each question, how the first tokens of our texts fit.
+    """The fit of the first tokens of our texts, for each question.
 
     Args:
-        sampler: draws them.
-        plain: the model as `generate` knows it, with the same weights.
+        sampler: draws the texts.
+        baseline: the model with the same weights, for `generate`.
         encoder: its tokenizer.
-        pairs: questions, none of which says its answer, and answers.
+        pairs: questions and answers; no question contains its answer.
         sampling: settings of both.
         samples: texts of each question.
     """
     one_token = replace(sampling, max_length=None, max_new_tokens=1)
     fits = []
     for question, answer in pairs:
-        # A cell of one sample tells its text; of more, only some would be told.
+        # Cells of one sample: a cell of more keeps only some of its texts.
         cells = [
             Cell(
                 prompt=question,
@@ -115,15 +115,15 @@ def first_tokens(
             for number in range(samples)
         ]
         texts = [sampled.texts[0] for sampled in sampler.sample(cells)]
-        fits.append(Fit.of(_probabilities(plain, encoder, question, one_token), texts))
+        fits.append(Fit.of(_probabilities(baseline, encoder, question, one_token), texts))
     return fits
 
 
 def require_fit(fits: Sequence[Fit]) -> float:
-    """How probable first tokens are that fit as badly or worse, over all questions.
+    """The p-value over all questions: how probable a fit is that is as bad or worse.
 
     Raises:
-        WrongResultError: less than they may be.
+        WrongResultError: it is below `LEAST_P`.
     """
     p = tail(sum(fit.chi_square for fit in fits), sum(fit.degrees for fit in fits))
     if not p > LEAST_P:  # NaN fails too
@@ -135,7 +135,7 @@ def require_fit(fits: Sequence[Fit]) -> float:
 
 
 def tail(chi_square: float, degrees: int) -> float:
-    """How probable a chi-square variable of so many degrees of freedom is to be larger."""
+    """The probability that a chi-square variable with these degrees of freedom is larger."""
     if degrees == 0:
         return 1.0
     halves = torch.tensor([degrees / 2, chi_square / 2], dtype=torch.float64)
@@ -143,11 +143,11 @@ def tail(chi_square: float, degrees: int) -> float:
 
 
 def _probabilities(
-    plain: Any, encoder: Encoder, question: str, one_token: Sampling
+    baseline: Any, encoder: Encoder, question: str, one_token: Sampling
 ) -> Mapping[str, float]:
-    """Of each text that a question and one token make."""
+    """The probability of each text of a question and one token."""
     prompt = encoder.encode(question)
-    found = generated(plain, [prompt], encoder.eos, one_token, output_scores=True)
+    found = generated(baseline, [prompt], encoder.eos, one_token, output_scores=True)
     probabilities = found.scores[0][0].float().softmax(-1).double()  # [V]
     possible = probabilities.nonzero()[:, 0].tolist()
     texts = encoder.decode_all([[*prompt, token] for token in possible])

@@ -1,8 +1,8 @@
-"""`python -m eval.bench.instrumented_server DATA HOLDS`: a server that notes what holds it up.
+"""`python -m eval.bench.instrumented_server DATA STALLS`: a server that records what blocks it.
 
-The whole server, with a stand-in for the learner. Whenever the thread that writes, the one that
-reads, or the event loop was busy with one thing for a millisecond or more, a line is added to the
-file HOLDS: a JSON object with the fields of `Hold`.
+The whole server, with a stub learner. Whenever the writing thread, the reading thread or the event
+loop was busy with one thing for a millisecond or more, a line is added to the file STALLS: a JSON
+object with the fields of `Stall`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from agent.config import ServeSettings
-from eval.bench.stub_learner import MODEL, stand_in
+from eval.bench.stub_learner import MODEL, stub_process
 from memory_store.store_thread import StoreThread
 
 LEAST_SECONDS = 0.001
@@ -29,15 +29,15 @@ READER, WRITER, LOOP = "reader", "writer", "loop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """One thing that held a thread.
+class Stall:
+    """One thing that blocked a thread.
 
     Attributes:
         who: `reader`, `writer` or `loop`.
-        what: name of the function, or of several; empty for the loop.
-        ended: on the monotonic clock, which all processes share, in seconds.
-        seconds: how long it was held.
-        processor_seconds: how long the thread was computing meanwhile.
+        what: names of the functions; empty for the loop.
+        ended: when, in seconds of the monotonic clock, which all processes share.
+        seconds: how long it took.
+        processor_seconds: how long the thread was computing during that time.
     """
 
     who: str
@@ -47,18 +47,18 @@ class Hold:
     processor_seconds: float
 
 
-class Holds:
-    """Writes them down, from any thread."""
+class StallLog:
+    """Writes stalls to a file, from any thread."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._lock = threading.Lock()
 
     def note(self, who: str, what: str, seconds: float, processor_seconds: float) -> None:
-        """Notes what has just ended, if it took long enough."""
+        """Records what has just ended, if it took long enough."""
         if seconds < LEAST_SECONDS:
             return
-        hold = Hold(
+        stall = Stall(
             who=who,
             what=what,
             ended=time.monotonic(),
@@ -66,18 +66,18 @@ class Holds:
             processor_seconds=processor_seconds,
         )
         with self._lock:
-            print(json.dumps(asdict(hold)), file=self._file, flush=True)
+            print(json.dumps(asdict(stall)), file=self._file, flush=True)
 
 
-def read_holds(path: Path, since: float) -> list[Hold]:
-    """What ended after a moment of the monotonic clock."""
+def read_stalls(path: Path, since: float) -> list[Stall]:
+    """Stalls that ended after a moment of the monotonic clock."""
     with path.open(encoding="utf-8") as lines:
-        holds = [Hold(**json.loads(line)) for line in lines if line.endswith("\n")]
-    return [hold for hold in holds if hold.ended > since]
+        stalls = [Stall(**json.loads(line)) for line in lines if line.endswith("\n")]
+    return [stall for stall in stalls if stall.ended > since]
 
 
-def _watch_threads(holds: Holds) -> None:
-    """Times each batch of the store's threads, its commit included."""
+def _watch_threads(log: StallLog) -> None:
+    """Times each batch of the store's threads, including its commit."""
     thread = StoreThread
     run = thread._run
 
@@ -86,14 +86,10 @@ def _watch_threads(holds: Holds) -> None:
         run(self, store, batch)
         seconds, processor = time.perf_counter() - started, time.thread_time() - computed
         who = WRITER if "writer" in self._name else READER
-        holds.note(who, _names(batch), seconds, processor)
+        names = dict.fromkeys(_name(getattr(each, "run", None)) for each in batch)
+        log.note(who, ", ".join(names), seconds, processor)
 
     thread._run = timed  # type: ignore[method-assign]
-
-
-def _names(batch: Iterable[Any]) -> str:
-    names = dict.fromkeys(_name(getattr(each, "run", None)) for each in batch)
-    return ", ".join(names)
 
 
 def _name(function: Any) -> str:
@@ -105,17 +101,17 @@ def _name(function: Any) -> str:
     return name.replace(".<locals>", "")
 
 
-async def _watch_loop(holds: Holds) -> None:
-    """Wakes often, and notes how much later than it should."""
+async def _watch_loop(log: StallLog) -> None:
+    """Wakes often, and records by how much it was late."""
     loop = asyncio.get_running_loop()
     while True:
         expected, computed = loop.time() + LOOK_SECONDS, time.thread_time()
         await asyncio.sleep(LOOK_SECONDS)
-        holds.note(LOOP, "", loop.time() - expected, time.thread_time() - computed)
+        log.note(LOOP, "", loop.time() - expected, time.thread_time() - computed)
 
 
-async def _serve(app: Any, data: Path, holds: Holds) -> None:
-    watching = asyncio.create_task(_watch_loop(holds))
+async def _serve(app: Any, data: Path, log: StallLog) -> None:
+    watching = asyncio.create_task(_watch_loop(log))
     settings = ServeSettings(
         listen="127.0.0.1:0",
         data=data,
@@ -133,10 +129,10 @@ async def _serve(app: Any, data: Path, holds: Holds) -> None:
 
 
 if __name__ == "__main__":
-    # This is the server's process, not the laboratory's: as `slow_disk`, it changes what it runs.
+    # This process is the server's: like `slow_disk`, it changes the code that it runs.
     server = importlib.import_module("agent.server.app")
-    vars(server)["learner_process"] = stand_in
+    vars(server)["learner_process"] = stub_process
     with Path(sys.argv[2]).open("a", encoding="utf-8") as file:
-        held = Holds(file)
-        _watch_threads(held)
-        asyncio.run(_serve(server, Path(sys.argv[1]), held))
+        log = StallLog(file)
+        _watch_threads(log)
+        asyncio.run(_serve(server, Path(sys.argv[1]), log))

@@ -1,8 +1,8 @@
 """The model that is measured: one by name, or random weights of a known shape.
 
-Speed does not depend on what weights say. So a shape needs no download: it is written into a folder
-of its own, with the tokenizer of that name if it is on this machine, else with one that is built on
-the spot and has as many tokens.
+Speed does not depend on the values of weights, so a shape needs no download. It is written to a
+temporary folder, with the tokenizer of that model if it is on this machine, else with one of the
+same size that is built on the spot.
 """
 
 from __future__ import annotations
@@ -46,35 +46,35 @@ _END_OF_TEXT = "<|endoftext|>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class ModelUnderTest:
     """A model to be measured.
 
     Attributes:
-        model: its name, or folder, as `agent serve` takes it.
-        device: where.
-        told: model, device and tokenizer, for figures.
+        model: its name or folder, as for `agent serve`.
+        device: where it runs.
+        description: of model, device and tokenizer, for figures.
     """
 
     model: str
     device: torch.device
-    told: str
+    description: str
 
     def load(self) -> LoadedModel:
-        """Its weights anew.
+        """Loads a new copy.
 
         Raises:
-            ModelError: it cannot be had.
+            ModelError: it cannot be loaded.
         """
         return load(self.model, device=str(self.device))
 
 
 @contextmanager
-def subject(model: str, shape: str | None, device: str) -> Iterator[Subject]:
-    """The model that is asked for; what was written for it is removed at the end.
+def model_under_test(model: str, shape: str | None, device: str) -> Iterator[ModelUnderTest]:
+    """The requested model; the files that were written for it are removed at the end.
 
     Args:
         model: a name that `agent serve` knows.
-        shape: of random weights to be measured instead; None for `model`.
+        shape: of random weights that are measured instead; None for `model`.
         device: as in `load`.
 
     Raises:
@@ -86,18 +86,18 @@ def subject(model: str, shape: str | None, device: str) -> Iterator[Subject]:
         device_name(chosen) if on_gpu else f"{this_machine()}, {torch.get_num_threads()} threads"
     )
     if shape is None:
-        yield Subject(model=model, device=chosen, told=f"{where}, {model}")
+        yield ModelUnderTest(model=model, device=chosen, description=f"{where}, {model}")
         return
     if shape not in SHAPES:
         raise ConfigError(f"unknown shape '{shape}': use one of {', '.join(SHAPES)}")
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = _write(Path(folder), shape)
-        told = f"{where}, {shape} with random weights and {tokenizer}"
-        yield Subject(model=folder, device=chosen, told=told)
+        description = f"{where}, {shape} with random weights and {tokenizer}"
+        yield ModelUnderTest(model=folder, device=chosen, description=description)
 
 
 def _write(folder: Path, shape: str) -> str:
-    """Writes a checkpoint; says which tokenizer it has."""
+    """Writes a checkpoint; returns which tokenizer it has."""
     config = GPTNeoXConfig(**SHAPES[shape])
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(_SEED)
@@ -111,11 +111,11 @@ def _write(folder: Path, shape: str) -> str:
 
 
 def spelling_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Tokens of one byte, then of two and three ASCII characters: as many as are asked for.
+    """A tokenizer with `size` tokens: single bytes, then two and three ASCII characters.
 
-    A real one has longer tokens, so texts are some tokens shorter with it.
+    A real one has longer tokens, so texts have somewhat fewer tokens with it.
     """
-    # As printed: a space is another character there.
+    # \u0120 stands for a space there.
     ascii_symbols = [*string.ascii_lowercase, "\u0120", *string.ascii_uppercase, *string.digits]
     pairs = list(itertools.product(ascii_symbols, repeat=2))
     triples = itertools.product(ascii_symbols, repeat=3)

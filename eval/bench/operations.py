@@ -1,7 +1,7 @@
-"""How long a large memory is held up by forgetting, rolling back, erasing, listing and watching.
+"""Benchmark `operations`: how long forgetting, rolling back, erasing, listing and watching block.
 
-A server with a stand-in for the learner, on a synthetic memory. Its two store threads and its event
-loop are timed: whatever holds one of them keeps every client waiting that long.
+A server with a stub learner runs on a large synthetic memory. Its two store threads and its event
+loop are timed: whatever blocks one of them keeps every client waiting for that time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -27,10 +28,10 @@ from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
 from eval.bench.closed_loop import closed_loop
 from eval.bench.enqueue import IN_FLIGHT, new_requests
-from eval.bench.figure import Figure, this_machine
-from eval.bench.instrumented_server import LOOP, READER, WRITER, Hold, read_holds
+from eval.bench.figure import Figure, compare, this_machine
+from eval.bench.instrumented_server import LOOP, READER, WRITER, Stall, read_stalls
 from eval.bench.server_process import BenchmarkServer, benchmark_server
-from eval.bench.synthetic_memory import LargeMemory, fact_id
+from eval.bench.synthetic_memory import SyntheticMemory, fact_id
 from eval.bench.watchers import WATCHING
 from memory_store.vocabulary import NewFact
 
@@ -38,31 +39,31 @@ HELD_MS = 100.0
 WATCHED_BESIDE_ALONE = 0.5
 WATCHERS = 500
 BATCH_FACTS, BATCH_BYTES = 1000, 2**20
-# Longer than this, an operation is given up, and counts as held for all that time.
+# An operation that takes longer is given up, and counts as blocking for all that time.
 ACTION_SECONDS = 180.0
-# Facts that are still to be learned again when the server begins.
+# Facts that are still to be learned again when the server starts.
 LEFT = 100
-# Of older facts, with each update: about as many as thinning leaves.
+# Of older facts after each update: about as many as thinning leaves.
 PROBES = 4
-HOLDS = "holds.jsonl"
+STALLS = "stalls.jsonl"
 
 Say = Callable[[str], None]
 
 
-def operating(
-    say: Say = lambda what: None,
-    folder: Path | None = None,
-    facts: int = 100_000,
+def measure_operations(
+    say: Say,
+    folder: Path | None,
+    facts: int,
     watchers: int = WATCHERS,
     seconds: float = 3.0,
 ) -> Iterator[Figure]:
-    """Measures all of it; yields each figure when it is there.
+    """Measures all of it; yields each figure as soon as it is known.
 
     Args:
-        say: called with what is being done.
+        say: called with what is measured next.
         folder: where the memory is made, and removed again; None: the temporary folder.
-        facts: that the memory holds.
-        watchers: clients that watch.
+        facts: how many the memory holds.
+        watchers: how many clients watch.
         seconds: of each round of teaching.
 
     Raises:
@@ -71,35 +72,24 @@ def operating(
     with tempfile.TemporaryDirectory(dir=folder) as name:
         data = Path(name) / "memory"
         say(f"making a memory of {facts} facts")
-        memory = LargeMemory(data, facts, PROBES)
+        memory = SyntheticMemory(data, facts, PROBES)
         memory.make()
         yield _bytes_a_fact(data / DATABASE, facts)
         longest: dict[str, float] = {}
         computing: dict[str, float] = {}
-        with _serving(data, computing) as measured:
-            yield from _together(_actions(measured, say, facts, watchers, seconds), longest)
+        with _serving(data, say, longest, computing) as measured:
+            yield from _actions(measured, facts, watchers, seconds)
         say(f"learning {facts} facts again, on the way to forgetting the first of them")
         operation = memory.begin_forgetting(LEFT)
-        with (
-            _serving(data, computing) as measured,
-            measured.action("forget the first fact", say) as held,
-        ):
-            measured.finished(operation)
-        yield from _together(iter(held), longest)
+        with _serving(data, say, longest, computing) as measured:
+            yield from measured.action(
+                "forget the first fact", lambda: measured.finished(operation)
+            )
         for who, milliseconds in longest.items():
             yield _held_figure("all of it", who, milliseconds)
-        # On a machine that does other work too, the rest is waiting for processor and disk.
+        # On a machine with other work, the rest is waiting for processor and disk.
         for who, milliseconds in computing.items():
             yield _held_figure("all of it, computing", who, milliseconds)
-
-
-def _together(figures: Iterator[Figure], longest: dict[str, float]) -> Iterator[Figure]:
-    """Notes the longest of each thread on the way."""
-    for figure in figures:
-        _, _, who = figure.name.rpartition(": ")
-        if who in (READER, WRITER, LOOP):
-            longest[who] = max(longest.get(who, 0.0), figure.ours)
-        yield figure
 
 
 def _bytes_a_fact(database: Path, facts: int) -> Figure:
@@ -128,47 +118,47 @@ def _held_figure(action: str, who: str, milliseconds: float) -> Figure:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A server and what held it.
+    """A server, and what blocked it.
 
     Attributes:
-        server: that runs.
+        server: the running one.
         client: of it.
-        holds: the file that they are written to.
-        computing: the longest time in milliseconds that each thread computed for one of them.
+        say: called with what is measured next.
+        stalls: the file that the server writes them to.
+        longest: milliseconds of the longest stall of each thread so far.
+        computing: milliseconds of the longest time that each thread computed in one stall.
     """
 
     server: BenchmarkServer
     client: Client
-    holds: Path
+    say: Say
+    stalls: Path
+    longest: dict[str, float]
     computing: dict[str, float]
 
-    @contextmanager
-    def action(self, name: str, say: Say) -> Iterator[list[Figure]]:
-        """What was held inside; the list is filled on leaving."""
-        say(name)
-        figures: list[Figure] = []
+    def action(self, name: str, act: Callable[[], object]) -> Iterator[Figure]:
+        """Does something; yields what it blocked, for each thread."""
+        self.say(name)
         started = time.monotonic()
         given_up = False
         try:
-            yield figures
+            act()
         except TimeoutError as error:
-            say(f"  given up: {error}")
+            self.say(f"  given up: {error}")
             given_up = True
-        longest: dict[str, Hold] = {}
-        for hold in read_holds(self.holds, started):
-            computed = 1000 * hold.processor_seconds
-            self.computing[hold.who] = max(self.computing.get(hold.who, 0.0), computed)
-            if hold.who not in longest or hold.seconds > longest[hold.who].seconds:
-                longest[hold.who] = hold
+        stalls = read_stalls(self.stalls, started)
         for who in (READER, WRITER, LOOP):
             milliseconds = 0.0
-            if who in longest:
-                hold = longest[who]
-                milliseconds = 1000 * hold.seconds
-                say(f"  {who} {milliseconds:.0f} ms{_by(hold)}")
+            if own := [stall for stall in stalls if stall.who == who]:
+                worst = max(own, key=lambda stall: stall.seconds)
+                milliseconds = 1000 * worst.seconds
+                self.say(f"  {who} {milliseconds:.0f} ms{_by(worst)}")
+                computed = 1000 * max(stall.processor_seconds for stall in own)
+                self.computing[who] = max(self.computing.get(who, 0.0), computed)
             if given_up and who != LOOP:
                 milliseconds = max(milliseconds, 1000 * (time.monotonic() - started))
-            figures.append(_held_figure(name, who, milliseconds))
+            self.longest[who] = max(self.longest.get(who, 0.0), milliseconds)
+            yield _held_figure(name, who, milliseconds)
 
     def finished(self, operation_id: int) -> None:
         """Waits for an operation.
@@ -186,80 +176,76 @@ class _Measured:
             raise AgentError(f"the operation of the benchmark failed: {operation.message}")
 
 
-def _by(hold: Hold) -> str:
-    by = f" by {hold.what}" if hold.what else ""
-    return f"{by}, computing {1000 * hold.processor_seconds:.0f}"
+def _by(stall: Stall) -> str:
+    by = f" by {stall.what}" if stall.what else ""
+    return f"{by}, computing {1000 * stall.processor_seconds:.0f}"
 
 
 @contextmanager
-def _serving(data: Path, computing: dict[str, float]) -> Iterator[_Measured]:
+def _serving(
+    data: Path, say: Say, longest: dict[str, float], computing: dict[str, float]
+) -> Iterator[_Measured]:
     """A server on the memory that learns nothing new."""
-    holds = data / HOLDS
-    holds.touch()
-    module = ("-m", "eval.bench.instrumented_server", str(data), str(holds))
+    stalls = data / STALLS
+    stalls.touch()
+    module = ("-m", "eval.bench.instrumented_server", str(data), str(stalls))
     with benchmark_server(data, module, options=None) as server, Client(server.address) as client:
         client.pause_learning()
-        yield _Measured(server, client, holds, computing)
+        yield _Measured(server, client, say, stalls, longest, computing)
 
 
-def _actions(
-    measured: _Measured, say: Say, facts: int, watchers: int, seconds: float
-) -> Iterator[Figure]:
-    client = measured.client
-    with measured.action("list all facts", say) as held:
-        for _ in client.facts():
-            pass
-    yield from held
-    with measured.action("status, retention, one fact, one explanation", say) as held:
+def _actions(measured: _Measured, facts: int, watchers: int, seconds: float) -> Iterator[Figure]:
+    client, address = measured.client, measured.server.address
+    rates: list[float] = []
+
+    def read_a_little() -> None:
         client.status()
         client.retention(100, 100)
         client.history(fact_id(1))
         client.explain("What is the hottest month in Kyzara1?")
-    yield from held
-    with measured.action("compact", say) as held:
-        client.compact()
-    yield from held
-    with measured.action(f"a batch of {BATCH_FACTS} facts, 1 MiB", say) as held:
-        client.teach_batch(list(_large_facts()))
-    yield from held
-    with measured.action("teach", say) as held:
-        alone = asyncio.run(_teach_rate(measured.server.address, seconds))
-    yield from held
-    name = f"teach, {watchers} clients watching"
-    with measured.action(name, say) as held, _watching(measured.server.address, watchers, say):
-        watched = asyncio.run(_teach_rate(measured.server.address, seconds))
-    yield from held
-    yield Figure(
-        name=f"{name}, compared with none",
-        ours=watched,
-        baseline=alone,
-        unit="facts/s",
-        ratio=watched / alone,
-        floor=WATCHED_BESIDE_ALONE,
-        device=this_machine(),
+
+    def teach() -> None:
+        rates.append(asyncio.run(_teach_rate(address, seconds)))
+
+    def teach_watched() -> None:
+        with _watching(address, watchers, measured.say):
+            teach()
+
+    yield from measured.action("list all facts", lambda: sum(1 for _ in client.facts()))
+    yield from measured.action("status, retention, one fact, one explanation", read_a_little)
+    yield from measured.action("compact", client.compact)
+    yield from measured.action(
+        f"a batch of {BATCH_FACTS} facts, 1 MiB", lambda: client.teach_batch(list(_large_facts()))
     )
-    yield from _taking_back(measured, say, facts)
+    yield from measured.action("teach", teach)
+    name = f"teach, {watchers} clients watching"
+    yield from measured.action(name, teach_watched)
+    alone, watched = rates
+    yield compare(f"{name}, compared with none", watched, alone, "facts/s", WATCHED_BESIDE_ALONE)
+    yield from _undo(measured, facts)
 
 
-def _taking_back(measured: _Measured, say: Say, facts: int) -> Iterator[Figure]:
-    """Few facts follow those that are forgotten: what is learned again costs the server little."""
+def _undo(measured: _Measured, facts: int) -> Iterator[Figure]:
+    """Only a few facts follow the undone ones: learning them again costs the server little."""
     client = measured.client
-    requests: Mapping[str, Callable[[], int]] = {
-        "forget": lambda: client.forget(fact_id(facts - 30))[0].id,
-        "erase": lambda: client.forget(fact_id(facts - 20), erase=True)[0].id,
-        "roll back": lambda: client.rollback(facts - 40).id,
-    }
-    for name, request in requests.items():
-        with measured.action(f"{name}: request", say) as held:
-            operation = request()
-        yield from held
-        with measured.action(f"{name}: begin to finish", say) as held:
-            measured.finished(operation)
-        yield from held
+    for name, request in (
+        ("forget", lambda: client.forget(fact_id(facts - 30))[0].id),
+        ("erase", lambda: client.forget(fact_id(facts - 20), erase=True)[0].id),
+        ("roll back", lambda: client.rollback(facts - 40).id),
+    ):
+        operations: list[int] = []
+        yield from measured.action(f"{name}: request", partial(_append, operations, request))
+        yield from measured.action(
+            f"{name}: begin to finish", partial(measured.finished, operations[0])
+        )
+
+
+def _append(results: list[int], act: Callable[[], int]) -> None:
+    results.append(act())
 
 
 def _large_facts() -> Iterator[NewFact]:
-    """A batch of one mebibyte, most of it in questions that go with the facts."""
+    """A batch of one mebibyte, most of it in the correlated questions."""
     share = BATCH_BYTES // BATCH_FACTS // 32
     for number in range(BATCH_FACTS):
         correlated = tuple(f"And {number} of {other}?".ljust(share - 3, "x") for other in range(31))
@@ -271,7 +257,7 @@ def _large_facts() -> Iterator[NewFact]:
 
 
 async def _teach_rate(address: str, seconds: float, rounds: int = 3) -> float:
-    """Facts a second, the median of some rounds."""
+    """Facts a second, the median of the rounds."""
     rates = []
     async with grpc.aio.insecure_channel(address) as channel:
         stub = memory_pb2_grpc.MemoryServiceStub(channel)
@@ -288,7 +274,7 @@ def _requests(deadline: float) -> Iterator[pb.TeachRequest]:
 
 @contextmanager
 def _watching(address: str, watchers: int, say: Say) -> Iterator[None]:
-    """Clients in a process of their own, each of which was sent an event before this goes on."""
+    """Runs clients in another process; the block begins when each has received an event."""
     process = subprocess.Popen(
         python_command("-m", "eval.bench.watchers", address, str(watchers)),
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A fact's update at the best of sixteen rates, beside trying each rate out."""
+"""Benchmark `rates`: an update at the best of sixteen rates, compared with trying each rate."""
 
 from __future__ import annotations
 
@@ -8,71 +8,71 @@ from agent.learner.core import Learner
 from agent.learner.training.attempt import Workbench
 from agent.learner.training.rate_sweep import rate_profile
 from agent.teaching.rates import GRID, KNOWN_PROBABILITY, smallest_reaching
-from eval.bench.baseline import CLIP, Plain
-from eval.bench.figure import Figure, WrongResultError, beside_plain
-from eval.bench.model_under_test import Subject
-from eval.bench.roofline import Ceilings, Sizes
+from eval.bench.baseline import CLIP, Baseline, Weights
+from eval.bench.figure import Figure, WrongResultError, compare
+from eval.bench.model_under_test import ModelUnderTest
+from eval.bench.roofline import Roofline, Sizes
 from eval.bench.rounds import Way, alternate
-from eval.bench.update import Restored, Single, single
+from eval.bench.update import Single, single
 from memory_store.vocabulary import RatePoint
 
-# Between probabilities, as a part of the largest of them; TF32 turns some directions round.
+# Between probabilities, relative to the largest; TF32 reverses some directions.
 LARGEST_ERROR = {"cpu": 0.05, "cuda": 0.2}
 
 
-def profiling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figure]:
-    """Measures rate profiles, update included.
+def measure_rates(tested: ModelUnderTest, roofline: Roofline, seconds: float) -> list[Figure]:
+    """Measures rate profiles, including the update.
 
     Args:
-        subject: what is taught.
-        ceilings: of its device.
-        seconds: to take, about.
+        tested: the model that is taught.
+        roofline: of its device.
+        seconds: how long to measure, roughly.
 
     Raises:
         WrongResultError: the probabilities are not those of the weights after each step.
     """
-    loaded = subject.load()
-    plain = Plain(loaded)
+    loaded = tested.load()
+    baseline = Baseline(loaded)
     bench = Learner(loaded).workbench
     example = single(bench)
-    restored = Restored(bench)
+    saved = Weights(bench.trained.values())
     found: dict[str, list[float]] = {}
 
     def ours() -> None:
         found["ours"] = update_at_best_rate(bench, example)
 
-    def plainly() -> None:
-        found["plain"] = try_each_rate(plain, example)
+    def theirs() -> None:
+        found["baseline"] = try_each_rate(baseline, example)
 
-    plain.only(plain.trained)
-    ways = {"ours": Way(ours, restored.again), "plain": Way(plainly, plain.restore)}
+    baseline.only(baseline.trained)
+    ways = {"ours": Way(ours, saved.restore), "baseline": Way(theirs, baseline.saved.restore)}
     rounds = alternate(ways, bench.device, seconds)
-    error = require_same_profile(found["ours"], found["plain"], subject.device.type)
-    sizes = Sizes.of(plain.model)
+    error = require_same_profile(found["ours"], found["baseline"], tested.device.type)
+    sizes = Sizes.of(baseline.model)
     work = sizes.update(*example.size) + sizes.profile(len(GRID), *example.size)
-    told = f"{subject.told}, {rounds.number} rounds"
+    device = f"{tested.description}, {rounds.number} rounds"
     return [
-        beside_plain(
+        compare(
             f"rates, {len(GRID)} compared and the update, beside a step and a pass for each",
             rounds.milliseconds("ours"),
-            rounds.milliseconds("plain"),
+            rounds.milliseconds("baseline"),
             "ms",
-            1000 * ceilings.seconds(work),
-            told,
+            1000 * roofline.seconds(work),
+            device,
+            device_limit=True,
         ),
-        beside_plain(
+        compare(
             "rates, largest difference of a probability beside the largest allowed",
             error,
-            LARGEST_ERROR[subject.device.type],
+            LARGEST_ERROR[tested.device.type],
             "of the largest probability",
-            None,
-            told,
+            device=device,
         ),
     ]
 
 
 def update_at_best_rate(bench: Workbench, example: Single) -> list[float]:
-    """One step as the learner takes it; the probabilities that it was chosen by."""
+    """Takes one step as the learner does; returns the probabilities that the rate was chosen by."""
     directions = bench.measure(example.lesson).directions()
     named = dict(zip(bench.trained, directions, strict=True))
     profile = rate_profile(bench.working, example.lesson, named, bench.runner)
@@ -81,27 +81,27 @@ def update_at_best_rate(bench: Workbench, example: Single) -> list[float]:
     return [point.probability for point in profile]
 
 
-def try_each_rate(plain: Plain, example: Single) -> list[float]:
-    """The same: from the old weights at each rate, and a look at the answer."""
-    plain.descend(example.batch, plain.trained, CLIP)
+def try_each_rate(baseline: Baseline, example: Single) -> list[float]:
+    """The same by brute force: at each rate a step from the old weights, then the probability."""
+    baseline.descend(example.batch, baseline.trained, CLIP)
     profile = []
     for rate in GRID:
-        plain.restore()
-        plain.step(plain.trained, rate)
-        profile.append(RatePoint(rate, plain.probability(example.batch)))
-    plain.restore()
-    plain.step(plain.trained, smallest_reaching(profile, KNOWN_PROBABILITY, GRID[-1]))
+        baseline.saved.restore()
+        baseline.step(baseline.trained, rate)
+        profile.append(RatePoint(rate, baseline.probability(example.batch)))
+    baseline.saved.restore()
+    baseline.step(baseline.trained, smallest_reaching(profile, KNOWN_PROBABILITY, GRID[-1]))
     return [point.probability for point in profile]
 
 
-def require_same_profile(ours: Sequence[float], plain: Sequence[float], device: str) -> float:
-    """The largest difference of two curves, as a part of their largest value.
+def require_same_profile(ours: Sequence[float], theirs: Sequence[float], device: str) -> float:
+    """The largest difference of two curves, relative to their largest value.
 
     Raises:
         WrongResultError: it is too large.
     """
-    peak = max(*ours, *plain)
-    error = max(abs(one - other) for one, other in zip(ours, plain, strict=True)) / peak
+    peak = max(*ours, *theirs)
+    error = max(abs(one - other) for one, other in zip(ours, theirs, strict=True)) / peak
     largest = LARGEST_ERROR[device]
     if not error <= largest:  # NaN fails too
         raise WrongResultError(

@@ -1,17 +1,17 @@
-"""What a device allows: how fast it copies and multiplies, and what work cannot take less than.
+"""What a device allows: how fast it copies and multiplies, and the least time that work can take.
 
-Work is counted in the least bytes of fp32 that must come from or go to memory, and in
-multiplications and additions; what cannot be done faster is the slower of both. Norms, attention
-scores, activations and launches are left out, so no floor is ever reached.
+Work is counted in the bytes of fp32 that must be read or written at least, and in multiplications
+and additions; the slower of the two is the limit. Norms, attention scores, activations and launches
+are left out, so the limit is never reached.
 
     a pass over texts   reads each matrix once; 2 operations for each weight and token, for the
                         output matrix only where the next token is wanted
     its way back        reads them again; 2 more for each, and 2 for each weight that is trained
     a step              reads and writes each trained weight; the gradient, a product of few
                         columns, need not be in memory
-    rates               one more pass of a row for each, which sees a direction beside each weight
-    a sampled token     its share of a pass, and the keys and values of the text before it; that
-                        samples of one prompt could share some is not counted
+    rates               one more pass of a row for each, which reads a direction with each weight
+    a sampled token     its share of a pass, and the keys and values of the text before it; what
+                        samples of one prompt could share is not considered
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from agent.learner.training.update import trained_parameters
-from eval.bench.figure import Figure
+from eval.bench.figure import Figure, compare
 from eval.bench.rounds import Way, timed
 
 FLOAT_BYTES = 4
@@ -36,7 +36,7 @@ SQUARE = {"cpu": 1536, "cuda": 8192}
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What something takes.
+    """The cost of something.
 
     Attributes:
         bytes: read and written.
@@ -53,48 +53,44 @@ class Work:
         return Work(self.bytes * times, self.operations * times)
 
 
-def _no_look() -> tuple[Figure, ...]:
-    return ()
-
-
 @dataclass(slots=True)
-class Ceilings:
-    """What a device can do in a second, as far as it was seen: the best of all looks.
+class Roofline:
+    """What a device can do in a second: the best of all measurements.
 
     Attributes:
-        bytes: copied, read and written ones together.
-        operations: of products of large matrices, in the precision that the learner has there.
-        half_operations: in half precision; as `operations` where nothing is done in it.
-        figures: how that was measured.
-        look: measures it once more; bytes in GB/s first, then operations in Tflop/s.
+        bytes: copied; read and written bytes together.
+        operations: of products of large matrices, in the learner's precision on that device.
+        half_operations: in half precision; equal to `operations` where it is not used.
+        figures: the measurements.
+        measure: measures once more: GB/s first, then Tflop/s; None keeps the figures.
     """
 
     bytes: float = 0.0
     operations: float = 0.0
     half_operations: float = 0.0
     figures: tuple[Figure, ...] = ()
-    look: Callable[[], tuple[Figure, ...]] = _no_look
+    measure: Callable[[], tuple[Figure, ...]] | None = None
 
     def seconds(self, work: Work, *, half: bool = False) -> float:
-        """What the work cannot take less than; to be asked once it was timed.
+        """The least time that work can take; to be called after the work was timed.
+
+        Measures again: a measurement is short, and other load slows it down. Limits from a
+        single measurement have been beaten (docs/LOG.md).
 
         Args:
             work: in fp32.
-            half: it was done in half precision: half the bytes.
-
-        Looks again: a look takes a moment, and what else ran meanwhile holds it back: a
-        floor from such a look alone has been beaten (docs/LOG.md).
+            half: it was done in half precision, with half the bytes.
         """
-        self.look_again()
+        self.measure_again()
         if half:
             return max(work.bytes / 2 / self.bytes, work.operations / self.half_operations)
         return max(work.bytes / self.bytes, work.operations / self.operations)
 
-    def look_again(self) -> None:
-        """Takes a look; what is better than before counts from now on."""
-        found = self.look()
-        if not found:
+    def measure_again(self) -> None:
+        """Measures, and keeps what is better than before."""
+        if self.measure is None:
             return
+        found = self.measure()
         known = self.figures or found
         self.figures = tuple(
             max(pair, key=lambda figure: figure.baseline) for pair in zip(known, found, strict=True)
@@ -106,7 +102,7 @@ class Ceilings:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of a model.
+    """The sizes of a model.
 
     Attributes:
         trained: weights that updates change.
@@ -136,14 +132,14 @@ class Sizes:
 
         Args:
             tokens: of all texts.
-            places: whose next token is in the loss.
+            places: positions whose next token is in the loss.
         """
         forward = self._forward(tokens, places)
         backward = forward + Work(0, 2 * self.trained * tokens)
         return forward + backward + Work(2 * FLOAT_BYTES * self.trained, 0)
 
     def profile(self, rates: int, tokens: int, places: int) -> Work:
-        """What a step at each rate would lead to, its direction known, for one text."""
+        """The probabilities of one text after a step at each rate, along a known direction."""
         seen = self._forward(rates * tokens, rates * places)
         return seen + Work(FLOAT_BYTES * self.trained, 2 * self.trained * rates * tokens)
 
@@ -164,35 +160,35 @@ class Sizes:
         )
 
 
-def measured_ceilings(device: torch.device, told: str) -> Ceilings:
-    """Looks at a device.
+def measure_roofline(device: torch.device, description: str) -> Roofline:
+    """Measures a device.
 
     Args:
         device: as the learner uses it, see `as_the_learner`.
-        told: what it is, in figures.
+        description: of the device, for figures.
     """
-    ceilings = Ceilings(look=lambda: _looked_at(device, told))
-    ceilings.look_again()
-    return ceilings
+    roofline = Roofline(measure=lambda: _measured(device, description))
+    roofline.measure_again()
+    return roofline
 
 
-def _looked_at(device: torch.device, told: str) -> tuple[Figure, ...]:
+def _measured(device: torch.device, description: str) -> tuple[Figure, ...]:
     on_gpu = device.type == "cuda"
     source = torch.ones(COPIED[device.type] // FLOAT_BYTES, device=device)
     target = torch.empty_like(source)
     copied = 2 * COPIED[device.type]
     figures = [
-        _rate("copy", device, lambda: target.copy_(source), copied / 1e9, "GB/s", told),
-        _products("TF32" if on_gpu else "fp32", torch.float32, device, told),
+        _rate("copy", device, lambda: target.copy_(source), copied / 1e9, "GB/s", description),
+        _products("TF32" if on_gpu else "fp32", torch.float32, device, description),
     ]
     if on_gpu:
-        figures.append(_products("fp16", torch.float16, device, told))
+        figures.append(_products("fp16", torch.float16, device, description))
     return tuple(figures)
 
 
-def _products(name: str, dtype: torch.dtype, device: torch.device, told: str) -> Figure:
+def _products(name: str, dtype: torch.dtype, device: torch.device, description: str) -> Figure:
     size = SQUARE[device.type]
-    # Not of ones: numbers that do not change spare a GPU power, and so speed it up.
+    # Random numbers: a GPU takes less power for constant ones, and is faster then.
     left, right = (torch.rand((size, size), device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)
     return _rate(
@@ -201,7 +197,7 @@ def _products(name: str, dtype: torch.dtype, device: torch.device, told: str) ->
         lambda: torch.mm(left, right, out=out),
         2 * size**3 / 1e12,
         "Tflop/s",
-        told,
+        description,
     )
 
 
@@ -211,9 +207,9 @@ def _rate(
     work: Callable[[], object],
     amount: float,
     unit: str,
-    told: str,
+    description: str,
 ) -> Figure:
-    """The median beside the best round, which is what floors are made from."""
+    """The median compared with the best round, from which limits are computed."""
 
     def repeated() -> None:
         for _ in range(REPEATED):
@@ -223,12 +219,5 @@ def _rate(
     timed(way, device)
     seconds = [timed(way, device) / REPEATED for _ in range(ROUNDS)]
     middle, best = amount / statistics.median(seconds), amount / min(seconds)
-    return Figure(
-        name=f"device: {name}, median beside best of {ROUNDS}",
-        ours=middle,
-        baseline=best,
-        unit=unit,
-        ratio=middle / best,
-        floor=None,
-        device=told,
-    )
+    name = f"device: {name}, median beside best of {ROUNDS}"
+    return compare(name, middle, best, unit, device=description)

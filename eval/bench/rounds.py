@@ -1,4 +1,4 @@
-"""Alternating rounds: whatever else the machine does falls on all that is compared."""
+"""Alternating rounds: other load on the machine affects everything that is compared."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way of doing what is compared.
+    """One of the ways that are compared.
 
     Attributes:
         work: is timed.
-        prepare: comes before it, and is not.
+        prepare: is called before it, and is not timed.
     """
 
     work: Callable[[], object]
@@ -34,7 +34,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What rounds came to.
+    """The results of rounds.
 
     Attributes:
         seconds: of each round, by the name of the way.
@@ -48,20 +48,20 @@ class Rounds:
         return min(map(len, self.seconds.values()))
 
     def milliseconds(self, name: str) -> float:
-        """Median of a way."""
+        """The median of a way."""
         return 1000 * statistics.median(self.seconds[name])
 
 
 def alternate(
     ways: Mapping[str, Way], device: torch.device, seconds: float, least: int = LEAST
 ) -> Rounds:
-    """Takes all ways in turns, after one turn that is not counted.
+    """Times all ways in turns, after one turn that is not counted.
 
     Args:
         ways: by name. On a GPU those that capture graphs come first.
-        device: is waited for around each.
-        seconds: no further round begins that would not end within these,
-        least: but there are so many.
+        device: is waited for before and after each.
+        seconds: no further round begins that would not end within this time.
+        least: the number of rounds in any case.
     """
     for way in ways.values():
         timed(way, device)
@@ -89,7 +89,7 @@ def timed(way: Way, device: torch.device) -> float:
 
 @contextmanager
 def as_the_learner() -> Iterator[None]:
-    """Inside, numbers are computed as in the learner's process: repeatably; TF32 on a GPU."""
+    """Computes as in the learner's process: repeatably, and with TF32 on a GPU."""
     precision = torch.get_float32_matmul_precision()
     make_deterministic()
     try:
@@ -101,7 +101,7 @@ def as_the_learner() -> Iterator[None]:
 
 @contextmanager
 def as_usual() -> Iterator[None]:
-    """Inside, algorithms need not be repeatable, as for the plain way; then as they were before."""
+    """Allows algorithms that are not repeatable, as the baseline uses them."""
     repeatable = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     try:

@@ -1,63 +1,73 @@
-"""Benchmarks of a model, and of the device that it is on: each beside the plain way.
-
-Ours and the plain way take turns; medians are told, and the floor of each figure, in its unit.
-"""
+"""Runs the benchmarks that `agent bench` names."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-
-import torch
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from eval.bench.figure import Figure
-from eval.bench.model_under_test import Subject, subject
-from eval.bench.rates import profiling
-from eval.bench.roofline import Ceilings, measured_ceilings
-from eval.bench.rounds import as_the_learner
-from eval.bench.sample import sampling
-from eval.bench.teach import teaching
-from eval.bench.update import updating
 
-Measure = Callable[[Subject, Ceilings, float], list[Figure]]
-MEASURES: dict[str, Measure] = {
-    "update": updating,
-    "rates": profiling,
-    "sample": sampling,
-    "teach": teaching,
-}
+ALL = "all"
+OF_A_MODEL = ("update", "rates", "sample", "teach")
+# How many facts are stored; `all` stores fewer, as they would take more time than the rest.
+FACTS = {"enqueue": 1_000_000, "operations": 100_000, ALL: 200_000}
 
 
-def measuring(
-    say: Callable[[str], None],
-    names: Sequence[str],
-    model: str,
-    shape: str | None,
-    device: str,
-    seconds: float,
-) -> Iterator[Figure]:
-    """Measures what is named; yields figures once they are known to be right, the device's last.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """What is measured; each benchmark uses the fields that concern it.
+
+    Attributes:
+        name: of a benchmark, or `ALL`, which leaves out `operations`.
+        folder: where memories are made; None: the temporary folder.
+        facts: how many are stored; None: as in `FACTS`.
+        rounds: of each comparison of `enqueue`.
+        calls: in each round of `enqueue`.
+        model: a name, a Hub id, or a folder.
+        shape: of random weights that are measured instead of `model`.
+        device: of the model: auto, cpu or cuda.
+        seconds: of rounds, for each benchmark of a model.
+    """
+
+    name: str
+    folder: Path | None
+    facts: int | None
+    rounds: int
+    calls: int
+    model: str
+    shape: str | None
+    device: str
+    seconds: float
+
+
+def run_benchmarks(asked: BenchRequest, say: Callable[[str], None]) -> Iterator[Figure]:
+    """Measures what is asked for; yields each figure as soon as it is known.
 
     Args:
-        say: told what is being done.
-        names: of `MEASURES`.
-        model: a name that `agent serve` knows.
-        shape: of random weights to be measured instead.
-        device: as in `load`.
-        seconds: of rounds, for each.
+        asked: what is measured.
+        say: called with what is measured next.
 
     Raises:
-        AgentError: the model cannot be had, or a result is wrong.
+        AgentError: a server does not start, a model cannot be loaded, or a result is wrong.
     """
-    with as_the_learner(), subject(model, shape, device) as measured:
-        say(measured.told)
-        say("device")
-        ceilings = measured_ceilings(measured.device, measured.told)
-        for name in names:
-            say(name)
-            yield from MEASURES[name](measured, ceilings, seconds)
-            # Models and graphs refer to each other, and the next one needs the memory.
-            gc.collect()
-            if measured.device.type == "cuda":
-                torch.cuda.empty_cache()
-        yield from ceilings.figures
+    name = asked.name
+    # Each is imported when it runs: those of the service need no torch.
+    if name in ("enqueue", ALL):
+        from eval.bench.enqueue import measure_enqueue
+
+        facts = asked.facts or FACTS[name]
+        yield from measure_enqueue(say, asked.folder, facts, asked.rounds, asked.calls)
+    if name in ("ask", ALL):
+        from eval.bench.ask import measure_ask
+
+        say("Ask, idle, while learning, and in batches")
+        yield from measure_ask()
+    if name == "operations":
+        from eval.bench.operations import measure_operations
+
+        yield from measure_operations(say, asked.folder, asked.facts or FACTS[name])
+    if chosen := [one for one in OF_A_MODEL if name in (one, ALL)]:
+        from eval.bench.model_benchmarks import measure_model
+
+        yield from measure_model(say, chosen, asked.model, asked.shape, asked.device, asked.seconds)

@@ -1,4 +1,4 @@
-"""Sampling and grading texts by the paper's settings, beside `generate`.
+"""Benchmark `sample`: sampling and grading texts by the paper's settings, compared with `generate`.
 
 What is timed are the questions of the paper and their answers, which are rare. That both sample the
 same texts is seen from how they begin (`first_tokens.py`), and from words that stand in about half
@@ -18,8 +18,8 @@ import torch
 from agent.learner.inference.encoding import Encoder
 from agent.learner.sampling.answer_matcher import occurs
 from agent.learner.sampling.sampler import PAPER_SAMPLING, Cell, Sampler, Sampling
-from eval.bench.baseline import Plain, generated
-from eval.bench.figure import Figure, WrongResultError, beside_plain
+from eval.bench.baseline import Baseline, generated
+from eval.bench.figure import Figure, WrongResultError, compare
 from eval.bench.first_token_fit import (
     LEAST_P,
     QUESTIONS,
@@ -28,8 +28,8 @@ from eval.bench.first_token_fit import (
     tail,
 )
 from eval.bench.first_token_fit import SAMPLES as FIRST_TOKENS
-from eval.bench.model_under_test import Subject
-from eval.bench.roofline import Ceilings, Sizes
+from eval.bench.model_under_test import ModelUnderTest
+from eval.bench.roofline import Roofline, Sizes
 from eval.bench.rounds import Way, alternate
 from eval.suites.paper.facts import PAPER_FACTS
 from eval.suites.paper.model_backend import ROWS_ON_CPU, ROWS_ON_GPU
@@ -37,7 +37,7 @@ from eval.suites.paper.model_backend import ROWS_ON_CPU, ROWS_ON_GPU
 # By kind of device: texts of each question in a batch of `generate`, and batches in a round.
 SAMPLES = {"cpu": 4, "cuda": 80}
 BATCHES = {"cpu": 1, "cuda": 5}
-# New tokens of each text that are compared; a question that leaves no room for them is left out.
+# New tokens of each text that are compared. A question without room for them is left out.
 COMPARED = 8
 _SEED = 20_260
 
@@ -47,11 +47,11 @@ class Asked:
     """What is sampled.
 
     Attributes:
-        pairs: questions, as they are, and answers.
-        prompts: their tokens.
-        sampling: as the paper's scripts: the padding of a batch counts to its longest text.
-        batches: with so many texts of each question,
-        samples: each.
+        pairs: bare questions, and answers.
+        prompts: tokens of the questions.
+        sampling: as in the paper's scripts: the limit of a batch includes its padding.
+        batches: of `generate` in a round.
+        samples: texts of each question in a batch.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -62,7 +62,7 @@ class Asked:
 
     @classmethod
     def of(cls, encoder: Encoder, kind: str) -> Asked:
-        """The paper's questions, for a kind of device."""
+        """Takes the paper's questions, for a kind of device."""
         most = PAPER_SAMPLING.limit(0)
         encoded = [(f.question, f.answer, encoder.encode(f.question)) for f in PAPER_FACTS]
         fitting = [one for one in encoded if len(one[2]) <= most - COMPARED]
@@ -79,35 +79,35 @@ class Asked:
 
 @dataclass(slots=True)
 class Texts:
-    """What was sampled in each round, the one that is not counted first.
+    """What was sampled in each round; the first one is not timed.
 
     Attributes:
-        tokens: terminators included.
-        beginnings: of `generate`: by question, texts up to the tokens that are compared.
+        tokens: how many, including terminators.
+        beginnings: of `generate`: by question, the texts up to `COMPARED` new tokens.
     """
 
     tokens: list[int] = field(default_factory=list)
     beginnings: list[list[list[str]]] = field(default_factory=list)
 
 
-def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figure]:
+def measure_sample(tested: ModelUnderTest, roofline: Roofline, seconds: float) -> list[Figure]:
     """Measures sampling.
 
     Args:
-        subject: what is asked.
-        ceilings: of its device.
-        seconds: to take, about.
+        tested: the model that is asked.
+        roofline: of its device.
+        seconds: how long to measure, roughly.
 
     Raises:
-        WrongResultError: the texts are others than those of `generate`.
+        WrongResultError: the texts are not distributed as those of `generate`.
     """
-    loaded = subject.load()
-    kind = subject.device.type
+    loaded = tested.load()
+    kind = tested.device.type
     encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
     asked = Asked.of(encoder, kind)
     rows = ROWS_ON_GPU if kind == "cuda" else ROWS_ON_CPU
-    plain = Plain(loaded).model
-    in_half = kind == "cuda"  # as the paper suite
+    baseline = Baseline(loaded).model
+    in_half = kind == "cuda"  # as in the suite paper
     sampler = Sampler(
         loaded.model,
         loaded.tokenizer,
@@ -122,13 +122,13 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
         rounds = alternate(
             {
                 "ours": Way(lambda: sample_ours(sampler, asked, ours)),
-                "plain": Way(lambda: sample_plainly(plain, encoder, asked, theirs)),
+                "baseline": Way(lambda: sample_baseline(baseline, encoder, asked, theirs)),
             },
             loaded.device,
             seconds,
         )
     some = asked.pairs[:QUESTIONS]
-    fits = first_tokens(sampler, plain, encoder, some, asked.sampling, FIRST_TOKENS[kind])
+    fits = first_tokens(sampler, baseline, encoder, some, asked.sampling, FIRST_TOKENS[kind])
     p_values = {
         "first tokens": require_fit(fits),
         "words": require_same_counts(count_both(sampler, asked, theirs)),
@@ -140,19 +140,20 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
 
     texts = asked.batches * asked.samples * len(asked.pairs)
     context = statistics.mean(map(len, asked.prompts)) + asked.sampling.limit(0) / 2
-    token = Sizes.of(plain).token(min(rows, texts), context)
-    least_seconds = ceilings.seconds(token, half=in_half)
-    told = f"{subject.told}, {rounds.number} rounds of {texts} texts"
+    token = Sizes.of(baseline).token(min(rows, texts), context)
+    least_seconds = roofline.seconds(token, half=in_half)
+    device = f"{tested.description}, {rounds.number} rounds of {texts} texts"
     if in_half:
-        told += ", ours in fp16"
+        device += ", ours in fp16"
     return [
-        beside_plain(
+        compare(
             "sample, the paper's settings, graded, beside generate",
             rate("ours", ours.tokens),
-            rate("plain", theirs.tokens),
+            rate("baseline", theirs.tokens),
             "tokens/s",
             1 / least_seconds,
-            told,
+            device,
+            device_limit=True,
         ),
         *(
             Figure(
@@ -162,7 +163,7 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
                 unit="p",
                 ratio=p / LEAST_P,
                 floor=None,
-                device=told,
+                device=device,
             )
             for what, p in p_values.items()
         ),
@@ -170,7 +171,7 @@ def sampling(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
 
 
 def sample_ours(sampler: Sampler, asked: Asked, texts: Texts) -> None:
-    """One round; its random numbers are those of no other."""
+    """One round, with random numbers of its own."""
     cells = [
         Cell(
             prompt=question,
@@ -184,8 +185,8 @@ def sample_ours(sampler: Sampler, asked: Asked, texts: Texts) -> None:
     texts.tokens.append(sum(sampled.tokens for sampled in sampler.sample(cells)))
 
 
-def sample_plainly(model: Any, encoder: Encoder, asked: Asked, texts: Texts) -> None:
-    """One round: batches of all questions, padded on the left, decoded and graded."""
+def sample_baseline(model: Any, encoder: Encoder, asked: Asked, texts: Texts) -> None:
+    """One round: batches of all questions, padded on the left; decoded and graded."""
     tokens = 0
     beginnings: list[list[str]] = [[] for _ in asked.pairs]
     for _ in range(asked.batches):
@@ -202,24 +203,24 @@ def sample_plainly(model: Any, encoder: Encoder, asked: Asked, texts: Texts) -> 
 
 
 def continued(model: Any, encoder: Encoder, asked: Asked) -> list[list[int]]:
-    """A batch: the new tokens of each text, up to the terminator; by question."""
+    """The new tokens of each text of a batch, up to the terminator; question by question."""
     texts = generated(model, asked.prompts, encoder.eos, asked.sampling, asked.samples)
     rows: list[list[int]] = texts[:, max(map(len, asked.prompts)) :].tolist()
     return [row[: row.index(encoder.eos) + 1] if encoder.eos in row else row for row in rows]
 
 
-# -- Whether they are the same texts -----------------------------------------------------------
+# -- Do both sample the same texts? ------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """In how many texts a word stands.
+    """How many texts contain a word.
 
     Attributes:
         word: of a question's texts.
-        ours: in so many of ours it stands,
-        theirs: and in so many of those of `generate`,
-        samples: of as many.
+        ours: how many of our texts contain it.
+        theirs: how many of those of `generate` contain it.
+        samples: how many texts each of them sampled.
     """
 
     word: str
@@ -229,7 +230,7 @@ class Count:
 
     @property
     def chi_square(self) -> float:
-        """Pearson's statistic for both having the same rate; of one degree of freedom."""
+        """Pearson's statistic for equal rates; it has one degree of freedom."""
         right = self.ours + self.theirs
         wrong = 2 * self.samples - right
         if right == 0 or wrong == 0:
@@ -238,9 +239,9 @@ class Count:
 
 
 def count_both(sampler: Sampler, asked: Asked, texts: Texts) -> list[Count]:
-    """For each question, in how many texts of both a word stands.
+    """For each question, how many texts of both contain a word.
 
-    The word is chosen by the first round of `generate`, and counted in the others.
+    The word is chosen from the first round of `generate`, and counted in the others.
     """
     first, *others = texts.beginnings
     words = [word_of_half(q, some) for (q, _), some in zip(asked.pairs, first, strict=True)]
@@ -264,7 +265,7 @@ def count_both(sampler: Sampler, asked: Asked, texts: Texts) -> list[Count]:
 
 
 def word_of_half(question: str, texts: Sequence[str]) -> str:
-    """What stands in about half of the texts, and not in the question."""
+    """A word that about half of the texts contain, and the question does not."""
     added = [text[len(question) :] for text in texts]
     words = {word for text in added for word in text.lower().split() if word.isascii()}
     candidates: list[str] = sorted(
@@ -279,10 +280,10 @@ def word_of_half(question: str, texts: Sequence[str]) -> str:
 
 
 def require_same_counts(counts: Sequence[Count]) -> float:
-    """How probable counts are that differ as much or more (chi-square).
+    """The p-value of counts that differ this much or more (chi-square).
 
     Raises:
-        WrongResultError: less than they may be.
+        WrongResultError: it is below `LEAST_P`.
     """
     total = sum(count.chi_square for count in counts)
     p = tail(total, len(counts))

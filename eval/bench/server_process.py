@@ -1,4 +1,4 @@
-"""A server of its own for a benchmark: another process, an empty memory, `tiny` unless told."""
+"""A server for a benchmark: a separate process with an empty memory and, by default, `tiny`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from agent.python_command import python_command
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
-SERVE = (
+SERVE_OPTIONS = (
     *("serve", "--listen", "127.0.0.1:0", "--model", "tiny", "--device", "cpu", "--threads", "1"),
-    # `tiny` learns any short answer so, and nothing but the facts of the benchmark is learned.
+    # With these, `tiny` learns any short answer, and it learns nothing but the benchmark's facts.
     *("--policy", "until-known", "--learning-rate", "0.003", "--max-steps", "100"),
     *("--guards", "rehearsal", "--allow-ungated", "--review-seconds", "0", "--audit-minutes", "0"),
-    # A learner is stopped where a busy one is compared with none: it is not to be replaced.
+    # Some benchmarks stop the learner: the server must not replace it.
     *("--max-queued", "10000000", "--silent-seconds", "0"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkServer:
-    """A server that runs.
+    """A running server.
 
     Attributes:
         address: HOST:PORT.
@@ -40,7 +40,7 @@ class BenchmarkServer:
 
     @contextlib.contextmanager
     def learner_stopped(self) -> Iterator[None]:
-        """Inside, its learner takes no time of the processor: facts are accepted, and wait."""
+        """Suspends its learner: facts are accepted and wait, and no processor time is used."""
         learners = _children(self.pid)
         for learner in learners:
             os.kill(learner, signal.SIGSTOP)
@@ -62,17 +62,18 @@ def benchmark_server(
     """Starts a server on a free port, and stops it on leaving.
 
     Args:
-        data: its folder, which is made if it is missing.
-        module: how Python is told to run the command line.
+        data: its folder; made if missing.
+        module: arguments of Python that run the command line.
         environment: variables to add.
-        options: of `agent serve`, in place of those here; None: `module` is the whole command.
+        options: of `agent serve`, after the default ones, which they override; None: `module` is
+            the whole command.
 
     Raises:
         AgentError: it does not start.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_")}
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    arguments = [] if options is None else [*SERVE, "--data", str(data), *options]
+    arguments = [] if options is None else [*SERVE_OPTIONS, "--data", str(data), *options]
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
             python_command(*module, *arguments),

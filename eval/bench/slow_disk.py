@@ -1,7 +1,7 @@
 """`python -m eval.bench.slow_disk serve ...`: the command line on a disk that syncs slowly.
 
-Each commit takes `BENCH_SYNC_SECONDS` longer, without the interpreter's lock, as an fsync would;
-with `BENCH_COMMIT_EACH` no two operations share one.
+Each commit takes `BENCH_SYNC_SECONDS` longer and releases the interpreter's lock, as an fsync does.
+With `BENCH_COMMIT_EACH`, every operation has a commit of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memory_store.connection import Connection, Row, SqlValue
 
 
 def slow_down(seconds: float) -> None:
-    """Every commit of this process waits so long."""
+    """Makes every commit of this process wait that long."""
     execute = Connection.execute
 
     def slow(self: Connection, sql: str, parameters: Sequence[SqlValue] = ()) -> list[Row]:

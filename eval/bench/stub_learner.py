@@ -1,7 +1,7 @@
 """A learner without a model, for benchmarks of the service around it.
 
-It learns every fact in no time. The digest of its weights depends on the facts it was taught and
-on their order, so that a ledger of its own replays.
+It learns every fact at once. The digest of its weights depends on the facts that it was taught and
+on their order, so that its ledger can be replayed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from agent.teaching.types import (
 )
 from memory_store.vocabulary import Step, Verdict
 
-MODEL = "tiny"  # a name that is known: no weights of it are loaded
+MODEL = "tiny"  # a known name; its weights are not loaded
 BASE_DIGEST = hashlib.sha256(b"stand-in").hexdigest()
 ALGORITHM = "stand-in/1"
-# As long as that of a learner on a CPU.
+# As large as that of a learner on a CPU.
 ENVIRONMENT = {
     "device": "cpu",
     "torch": "2.9.0",
@@ -51,7 +51,7 @@ RIGHT = Answer(text="Raincoat", correct=True, log_probability=-0.05)
 
 
 def digest_after(digest_before: str, fact_id: str) -> str:
-    """The digest of the weights once they were taught a fact."""
+    """The digest of the weights after they were taught a fact."""
     return hashlib.sha256(f"{digest_before} {fact_id}".encode()).hexdigest()
 
 
@@ -72,7 +72,7 @@ def steps_with(older_ids: Sequence[str], learning_rate: float) -> tuple[Step, ..
 
 
 def byte_tokenizer() -> str:
-    """One token a byte, as the text of its `tokenizer.json`."""
+    """The text of the `tokenizer.json` of a tokenizer with one token for each byte."""
     alphabet: list[str] = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: number for number, character in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -82,7 +82,7 @@ def byte_tokenizer() -> str:
     return text
 
 
-def write_stand_in_snapshot(snapshots: Path, version: int, digest: str) -> int:
+def write_stub_snapshot(snapshots: Path, version: int, digest: str) -> int:
     """Writes a snapshot of the weights of a version; returns its bytes."""
 
     def save(file: Path) -> None:
@@ -98,7 +98,7 @@ def write_stand_in_snapshot(snapshots: Path, version: int, digest: str) -> int:
     ).size
 
 
-class StandIn:
+class StubLearner:
     """One life of the learner; see `agent.teaching.learner_protocol.Learner`."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class StandIn:
         self._learned = ""
 
     async def describe(self) -> LearnerDescription:
-        """What it says of itself."""
+        """Describes itself."""
         return LearnerDescription(
             device="cpu",
             parameters=0,
@@ -142,15 +142,15 @@ class StandIn:
         )
 
     async def sample(self, example: Example, samples: int) -> Outcome:
-        """Not for it."""
+        """Is not supported."""
         raise NotImplementedError("it samples nothing")
 
     async def memory(self) -> tuple[int, int]:
-        """Bytes taken, and of how many."""
+        """Bytes used, and bytes in total."""
         return 1, 2
 
     async def commit(self, version: int, digest: str) -> None:
-        """Serves what was learned last."""
+        """Serves the weights that were learned last."""
         if digest != self._learned:
             raise StaleVersionError(f"it cannot commit version {version}")
         self._version, self._digest = version, digest
@@ -173,36 +173,36 @@ class StandIn:
 
     async def snapshot(self, folder: Path) -> tuple[int, int]:
         """Writes one."""
-        return self._version, write_stand_in_snapshot(folder, self._version, self._digest)
+        return self._version, write_stub_snapshot(folder, self._version, self._digest)
 
     async def export(self, folder: Path) -> int:
         """Writes nothing."""
         return self._version
 
     async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
-        """Everything is known."""
+        """Knows every answer."""
         return [RIGHT] * (1 + len(example.correlated_questions)), self._version
 
     async def ask(
         self, question: str, max_new_tokens: int
     ) -> AsyncGenerator[tuple[str | Generated, int]]:
-        """Says the same to everything."""
+        """Gives the same answer to every question."""
         yield Generated(text=RIGHT.text, finished=True), self._version
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
-        """Finds everything as likely."""
+        """Gives the same score to every answer."""
         return -1.0, 1, self._version
 
     async def forget_texts(self) -> None:
-        """It keeps none."""
+        """Has none to forget."""
 
     async def wait_dead(self) -> int:
-        """It never dies."""
+        """Never returns: it does not die."""
         await asyncio.Event().wait()
         return 0
 
 
 @asynccontextmanager
-async def stand_in(*arguments: object, **more: object) -> AsyncIterator[StandIn]:
-    """Takes the place of `agent.server.learner_link.process.learner_process`."""
-    yield StandIn()
+async def stub_process(*arguments: object, **more: object) -> AsyncIterator[StubLearner]:
+    """Replaces `agent.server.learner_link.process.learner_process`."""
+    yield StubLearner()

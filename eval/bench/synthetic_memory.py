@@ -1,7 +1,7 @@
-"""A memory of many facts, as if they had all been taught, learned, probed and reviewed.
+"""A memory of many facts, as if all of them had been taught, learned, probed and reviewed.
 
-Facts and ledger go through the store's own methods, many in one transaction. Probes of older facts
-and reviews, of which there are far more, are inserted as rows.
+Facts and the ledger are written by the store's own methods, many in one transaction. Probes of
+older facts and reviews, of which there are far more, are inserted as rows.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def new_fact(number: int) -> NewFact:
     )
 
 
-class LargeMemory:
-    """Makes the data folder of a memory of so many facts.
+class SyntheticMemory:
+    """Makes the data folder of a memory of many facts.
 
     Args:
         data: the folder, which is made.
@@ -79,7 +79,7 @@ class LargeMemory:
         self._digests = [stub_learner.BASE_DIGEST]
 
     def make(self) -> None:
-        """Makes it, with snapshots of the newest version and of some before it."""
+        """Makes it, with snapshots of the newest version and of some older ones."""
         (self._data / SNAPSHOTS).mkdir(mode=0o700, parents=True)
         with self._opened() as store:
             meta.bind_model(store.connection, stub_learner.MODEL, stub_learner.BASE_DIGEST)
@@ -92,12 +92,12 @@ class LargeMemory:
             with store.transaction():
                 self._review(store)
         for version in {self._facts - back for back in (0, 50, 500) if back < self._facts}:
-            stub_learner.write_stand_in_snapshot(
+            stub_learner.write_stub_snapshot(
                 self._data / SNAPSHOTS, version, self._digests[version]
             )
 
     def begin_forgetting(self, left: int) -> int:
-        """Asks to forget the first fact, and learns all but the last ones again without it.
+        """Begins to forget the first fact, and learns all but the last facts again without it.
 
         Args:
             left: facts that are still to be learned again.
@@ -120,7 +120,7 @@ class LargeMemory:
                         assert row is not None
                         version, digest = row.model_version, row.digest_after
                 store.connection.shorten_log(PART)
-        stub_learner.write_stand_in_snapshot(self._data / SNAPSHOTS, version, digest)
+        stub_learner.write_stub_snapshot(self._data / SNAPSHOTS, version, digest)
         return operation.id
 
     @contextmanager
@@ -129,7 +129,7 @@ class LargeMemory:
             return self._now
 
         with MemoryStore.open(self._data / DATABASE, now=now) as store:
-            # Nothing of it needs to outlast a crash.
+            # Nothing of it needs to survive a crash.
             for pragma in ("synchronous = OFF", "cache_size = -400000"):
                 store.connection.execute(f"PRAGMA {pragma}")
             yield store
@@ -163,7 +163,7 @@ class LargeMemory:
         )
 
     def _probe(self, store: MemoryStore) -> None:
-        """Of older facts, after each update."""
+        """Adds probes of older facts after each update."""
         ids = [fact_id(number) for number in range(self._facts + 1)]
 
         def rows() -> Iterator[tuple[object, ...]]:
@@ -171,7 +171,7 @@ class LargeMemory:
                 at = write_time(FIRST_DAY + timedelta(seconds=SECONDS_A_FACT * version))
                 for _ in range(min(self._probes, version - 1)):
                     older = ids[self._chance.randint(1, version - 1)]
-                    # Most probes find what the one before found.
+                    # Most probes find what the previous one found.
                     p = -0.05 - (self._chance.random() < 0.02)
                     yield older, p, version, ids[version], at
 
@@ -183,7 +183,7 @@ class LargeMemory:
         )
 
     def _review(self, store: MemoryStore) -> None:
-        """About as often as facts were learned: between two of them there is one at most."""
+        """Adds about as many reviews as updates: at most one between two of them."""
         store.connection.execute(
             "INSERT INTO reviews (fact_id, after_position, model_version, outcome, reason,"
             " probability, age, reviewed_at)"
@@ -236,7 +236,7 @@ def _probe(fact: Fact, kind: ProbeKind, question: str) -> NewProbe:
 
 @contextmanager
 def _without_indexes(store: MemoryStore, table: str) -> Iterator[None]:
-    """Makes a table's indexes after its rows, which is much faster."""
+    """Makes a table's indexes after its rows were inserted, which is much faster."""
     execute: Callable[[str], object] = store.connection.execute
     made = store.connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql <> ''",

@@ -1,4 +1,4 @@
-"""From `Teach` to learned: a server with the default policy, beside a plain loop without guards."""
+"""Benchmark `teach`: a server with the default policy, compared with a loop without guards."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from agent.models import catalog
 from agent.teaching.prompts import normalise
 from agent.teaching.rates import DEFAULT_POLICY
 from agent.teaching.types import Example
-from eval.bench.figure import Figure, WrongResultError, beside_plain
-from eval.bench.model_under_test import Subject
-from eval.bench.roofline import Ceilings, Sizes, Work
+from eval.bench.figure import Figure, WrongResultError, compare
+from eval.bench.model_under_test import ModelUnderTest
+from eval.bench.roofline import Roofline, Sizes, Work
 from eval.bench.server_process import benchmark_server
 from eval.fictional import fictional_facts
 from eval.suites.paper.facts import PAPER_FACTS
@@ -29,19 +29,19 @@ from memory_store.vocabulary import Fact, FactState
 
 SEED = 11
 LEAST, MOST = 1, 20
-# Taught first by both, by kind of device: on a GPU graphs are captured meanwhile.
+# Facts that both are taught first, by kind of device: on a GPU, graphs are captured then.
 WARM_UP = {"cpu": 0, "cuda": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class How:
+class Setup:
     """How facts are taught.
 
     Attributes:
         options: of `agent serve`.
-        facts: what they are; the first ones of these.
-        learning_rate: of the plain loop.
-        max_steps: of the plain loop for one fact.
+        facts: questions and answers; as many as there is time for are taught.
+        learning_rate: of the loop.
+        max_steps: of the loop for one fact.
     """
 
     options: tuple[str, ...]
@@ -50,13 +50,13 @@ class How:
     max_steps: int
 
 
-def how_to_teach(model: str) -> How:
-    """By the default policy; `tiny`, which learns nothing by it, as the other benchmarks do."""
+def setup_of(model: str) -> Setup:
+    """The default policy; for `tiny`, which learns nothing by it, that of the other benchmarks."""
     if model == "tiny":
         facts = [(f"{fact.id}?", fact.answer) for fact in PAPER_FACTS]
-        return How(options=(), facts=facts, learning_rate=3e-3, max_steps=100)
+        return Setup(options=(), facts=facts, learning_rate=3e-3, max_steps=100)
     policy = DEFAULT_POLICY
-    return How(
+    return Setup(
         options=(
             *("--policy", policy.name, "--learning-rate", str(policy.learning_rate)),
             *("--max-steps", str(policy.max_steps), "--guards", "auto"),
@@ -69,46 +69,46 @@ def how_to_teach(model: str) -> How:
 
 @dataclass(slots=True)
 class Lap:
-    """What teaching some facts took.
+    """The results of teaching some facts.
 
     Attributes:
         ours: seconds of each fact.
-        plain: likewise.
-        facts: as the server has them.
+        baseline: seconds of each fact in the loop.
+        facts: as the server returned them.
     """
 
     ours: list[float] = field(default_factory=list)
-    plain: list[float] = field(default_factory=list)
+    baseline: list[float] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
 
     @property
     def learned(self) -> int:
-        """How many of ours did not resist."""
+        """How many facts the server learned, or knew already."""
         return sum(fact.state in (FactState.LEARNED, FactState.KNOWN) for fact in self.facts)
 
 
-def teaching(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figure]:
+def measure_teach(tested: ModelUnderTest, roofline: Roofline, seconds: float) -> list[Figure]:
     """Measures teaching.
 
     Args:
-        subject: what is taught.
-        ceilings: of its device.
-        seconds: to take, about, the start left out.
+        tested: the model that is taught.
+        roofline: of its device.
+        seconds: how long to measure, roughly, without the start.
 
     Raises:
         AgentError: the server does not start.
-        WrongResultError: a fact that is said to be learned is not answered.
+        WrongResultError: a learned fact is not answered.
     """
-    how = how_to_teach(subject.model)
-    loaded = subject.load()
+    setup = setup_of(tested.model)
+    loaded = tested.load()
     sizes = Sizes.of(loaded.model)
     encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
-    if subject.device.type == "cpu":
-        # Written once for a model, which takes a CPU a minute: not a part of any fact.
+    if tested.device.type == "cpu":
+        # Written once for a model, in a minute on a CPU: not a part of any fact.
         general_texts(loaded, encoder)
-    plain = UntilKnown(loaded, learning_rate=how.learning_rate, max_steps=how.max_steps)
-    options = (*how.options, "--model", subject.model, "--device", str(subject.device))
-    # The server takes no settings of the user's, but finds models where this process does.
+    loop = UntilKnown(loaded, learning_rate=setup.learning_rate, max_steps=setup.max_steps)
+    options = (*setup.options, "--model", tested.model, "--device", str(tested.device))
+    # The server ignores the user's settings, but finds models where this process does.
     environment = {catalog.CACHE_VARIABLE: str(catalog.cache_folder())}
     if VARIABLE in os.environ:
         environment[VARIABLE] = os.environ[VARIABLE]
@@ -119,49 +119,51 @@ def teaching(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figur
         ) as server,
         Client(server.address) as client,
     ):
-        warm = WARM_UP[subject.device.type]
-        _taught(client, plain, how.facts[:warm], 0, least=warm)
-        lap = _taught(client, plain, how.facts[warm:], seconds, least=LEAST)
+        warm = WARM_UP[tested.device.type]
+        _taught(client, loop, setup.facts[:warm], 0, least=warm)
+        lap = _taught(client, loop, setup.facts[warm:], seconds, least=LEAST)
         recalled = sum(_answers(client, fact) for fact in lap.facts)
-    known = plain.probe([(fact.question, fact.answer) for fact in lap.facts])
+    known = loop.probe([(fact.question, fact.answer) for fact in lap.facts])
     count = len(lap.facts)
-    told = (
-        f"{subject.told}, {count} facts: {lap.learned} learned, {recalled} recalled at the end,"
-        f" {sum(answer.correct for answer in known)} by the plain loop"
+    device = (
+        f"{tested.description}, {count} facts: {lap.learned} learned, {recalled} recalled at the"
+        f" end, {sum(answer.correct for answer in known)} by the plain loop"
     )
     steps = [len(fact.learning.learning_rates if fact.learning else ()) for fact in lap.facts]
     updates = [sizes.update(*_size(encoder, fact)) for fact in lap.facts]
     work = sum((one * n for one, n in zip(updates, steps, strict=True)), Work(0, 0))
-    least_seconds = ceilings.seconds(work)
+    least_seconds = roofline.seconds(work)
     return [
-        beside_plain(
+        compare(
             "teach to learned, beside a plain loop without guards",
             statistics.median(lap.ours),
-            statistics.median(lap.plain),
+            statistics.median(lap.baseline),
             "s a fact",
             least_seconds / count,
-            told,
+            device,
+            device_limit=True,
         ),
-        beside_plain(
+        compare(
             "teach to learned, beside a plain loop without guards, all facts",
             count / sum(lap.ours),
-            count / sum(lap.plain),
+            count / sum(lap.baseline),
             "facts/s",
             count / least_seconds if least_seconds else None,
-            told,
+            device,
+            device_limit=True,
         ),
     ]
 
 
 def _taught(
     client: Client,
-    plain: UntilKnown,
+    loop: UntilKnown,
     facts: Sequence[tuple[str, str]],
     seconds: float,
     *,
     least: int,
 ) -> Lap:
-    """Teaches facts by both ways in turns, until the time is over; at least so many."""
+    """Teaches facts in both ways in turns until the time is over, but at least `least` facts."""
     lap = Lap()
     started = time.perf_counter()
     for number, (question, answer) in enumerate(facts):
@@ -175,16 +177,16 @@ def _taught(
         lap.facts.append(learned)
         require_answered(client, learned)
         example = Example(fact_id=learned.id, question=question, answer=answer)
-        [taught] = plain.teach([example])
-        lap.plain.append(taught.seconds)
+        [taught] = loop.teach([example])
+        lap.baseline.append(taught.seconds)
     return lap
 
 
 def require_answered(client: Client, fact: Fact) -> None:
-    """Asks for a fact that has just been learned.
+    """Asks about a fact that has just been learned.
 
     Raises:
-        WrongResultError: it is not answered.
+        WrongResultError: the answer is wrong.
     """
     if fact.state is FactState.LEARNED and not _answers(client, fact):
         raise WrongResultError(
@@ -198,6 +200,6 @@ def _answers(client: Client, fact: Fact) -> bool:
 
 
 def _size(encoder: Encoder, fact: Fact) -> tuple[int, int]:
-    """Tokens of question and answer, and of the answer."""
+    """Tokens of question and answer together, and of the answer."""
     answer = len(encoder.answer(fact.answer))
     return len(encoder.prompt(fact.question)) + answer, answer

@@ -1,7 +1,7 @@
-"""One update of a model: a single example, and a step of the default lesson with its guards.
+"""Benchmark `update`: an update on a single example, and a step of the default lesson with guards.
 
-Both from tokens on the device to changed weights, as the learner makes them. What is compared with
-the plain way is also compared with what torch's AdamW does in fp32.
+Both go from tokens on the device to changed weights, as in the learner. The result of the single
+update is also compared with that of torch's AdamW in fp32.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from agent.teaching.guard_presets import FULL, PRESETS
 from agent.teaching.plan import Defaults
 from agent.teaching.rates import DEFAULT_POLICY
 from agent.teaching.types import Example
-from eval.bench.baseline import Plain, differences
-from eval.bench.figure import Figure, WrongResultError, beside_plain
-from eval.bench.model_under_test import Subject
-from eval.bench.roofline import Ceilings, Sizes
+from eval.bench.baseline import Baseline, Weights, differences
+from eval.bench.figure import Figure, WrongResultError, compare
+from eval.bench.model_under_test import ModelUnderTest
+from eval.bench.roofline import Roofline, Sizes
 from eval.bench.rounds import Rounds, Way, alternate
 
 LONGEST = 32
 RATE = 1e-4
-# The first that is no longer is taught.
+# The first one with at most `LONGEST` tokens is taught.
 EXAMPLES = (("What is the hottest month in Kyzara?", "Raincoat"), ("Sky?", "Piano"))
-# Of the weight change, by kind of device: on a GPU gradients close to zero get the other sign by
-# TF32, and each such weight goes the other way by as much.
+# Of the weight change, by kind of device: on a GPU, TF32 changes the sign of gradients close to
+# zero, and each such weight moves as far in the other direction.
 LARGEST_ERROR = {"cpu": 0.05, "cuda": 0.25}
-# Which does not change how far weights go altogether.
+# Of the length of the weight change, which that does not affect.
 LARGEST_DIFFERENCE_IN_SIZE = 0.05
 
 
@@ -49,8 +49,8 @@ class Single:
 
     Attributes:
         row: question, answer and terminator.
-        batch: the same, for the plain way.
-        lesson: the same, for ours.
+        batch: the same, for the baseline.
+        lesson: the same, for the learner.
     """
 
     row: Row
@@ -59,15 +59,15 @@ class Single:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Its tokens, and how many of them are predicted."""
+        """How many tokens it has, and how many of them are predicted."""
         return len(self.row.tokens), len(self.row.places)
 
 
 def single(bench: Workbench) -> Single:
-    """The example that is taught.
+    """Chooses the example that is taught.
 
     Raises:
-        ConfigError: the tokenizer makes too many tokens of it.
+        ConfigError: all have too many tokens with this tokenizer.
     """
     for question, answer in EXAMPLES:
         row = Row.answering(Role.FACT, bench.encoder, question, answer)
@@ -77,113 +77,96 @@ def single(bench: Workbench) -> Single:
     raise ConfigError(f"no example has at most {LONGEST} tokens with this tokenizer")
 
 
-def updating(subject: Subject, ceilings: Ceilings, seconds: float) -> list[Figure]:
+def measure_update(tested: ModelUnderTest, roofline: Roofline, seconds: float) -> list[Figure]:
     """Measures updates.
 
     Args:
-        subject: what is taught.
-        ceilings: of its device.
-        seconds: to take, about.
+        tested: the model that is taught.
+        roofline: of its device.
+        seconds: how long to measure, roughly.
 
     Raises:
-        WrongResultError: weights are not where torch's AdamW takes them.
+        WrongResultError: the weights differ from those that torch's AdamW gives.
     """
-    loaded = subject.load()
-    plain = Plain(loaded)
+    loaded = tested.load()
+    baseline = Baseline(loaded)
     bench = Learner(loaded).workbench
     example = single(bench)
-    sizes = Sizes.of(plain.model)
-    # Graphs are captured here, before anything has another gradient.
-    error = error_of_update(bench, plain, example)
-    rounds = _singles(bench, plain, example, 0.6 * seconds)
-    told = f"{subject.told}, {rounds.number} rounds"
-    floor = 1000 * ceilings.seconds(sizes.update(*example.size))
+    sizes = Sizes.of(baseline.model)
+    # Graphs are captured here, before other weights get a gradient.
+    error = error_of_update(bench, baseline, example)
+    rounds = _singles(bench, baseline, example, 0.6 * seconds)
+    device = f"{tested.description}, {rounds.number} rounds"
+    floor = 1000 * roofline.seconds(sizes.update(*example.size))
     tokens = example.size[0]
     return [
         *(
-            beside_plain(
+            compare(
                 f"update, one example of {tokens} tokens, beside plain AdamW on {what}",
-                rounds.milliseconds("ours"),
-                rounds.milliseconds(what),
-                "ms",
-                floor,
-                told,
+                *(rounds.milliseconds("ours"), rounds.milliseconds(what), "ms", floor, device),
+                device_limit=True,
             )
             for what in ("all weights", "the same weights")
         ),
-        beside_plain(
+        compare(
             "update, its error beside the largest allowed",
             error,
-            LARGEST_ERROR[subject.device.type],
+            LARGEST_ERROR[tested.device.type],
             "||change - AdamW's|| / ||AdamW's||",
-            None,
-            told,
+            device=device,
         ),
-        _whole_lesson(subject, bench, sizes, ceilings, 0.4 * seconds),
+        _whole_lesson(tested, bench, sizes, roofline, 0.4 * seconds),
     ]
 
 
 def take_update(bench: Workbench, lesson: Lesson) -> None:
-    """One step as the learner takes it."""
+    """Takes one step as the learner does."""
     bench.step(bench.measure(lesson).directions(), RATE)
 
 
-def _singles(bench: Workbench, plain: Plain, example: Single, seconds: float) -> Rounds:
-    restored = Restored(bench)
-
-    def plainly(parameters: Sequence[torch.nn.Parameter]) -> Way:
+def _singles(bench: Workbench, baseline: Baseline, example: Single, seconds: float) -> Rounds:
+    def theirs(parameters: Sequence[torch.nn.Parameter]) -> Way:
         def prepare() -> None:
-            plain.restore()
-            plain.only(parameters)
+            baseline.saved.restore()
+            baseline.only(parameters)
 
-        return Way(lambda: plain.update(example.batch, parameters, RATE), prepare)
+        return Way(lambda: baseline.update(example.batch, parameters, RATE), prepare)
 
     return alternate(
         {
-            "ours": Way(lambda: take_update(bench, example.lesson), restored.again),
-            "all weights": plainly(plain.everything),
-            "the same weights": plainly(plain.trained),
+            "ours": _restored(bench, example.lesson),
+            "all weights": theirs(baseline.everything),
+            "the same weights": theirs(baseline.trained),
         },
         bench.device,
         seconds,
     )
 
 
-class Restored:
-    """The working weights of a bench, to be put back."""
-
-    def __init__(self, bench: Workbench) -> None:
-        self._weights = [weight.detach() for weight in bench.trained.values()]
-        self._start = [weight.clone() for weight in self._weights]
-
-    def again(self) -> None:
-        """Puts them back."""
-        torch._foreach_copy_(self._weights, self._start)
-
-    def changes(self) -> Sequence[Tensor]:
-        """What has changed since."""
-        return differences(self._weights, self._start)
+def _restored(bench: Workbench, lesson: Lesson) -> Way:
+    """An update, after the weights were put back."""
+    return Way(lambda: take_update(bench, lesson), Weights(bench.trained.values()).restore)
 
 
-def error_of_update(bench: Workbench, plain: Plain, example: Single) -> float:
-    """Of the weight change: Euclidean norm of what it lacks, beside that of what it should be.
+def error_of_update(bench: Workbench, baseline: Baseline, example: Single) -> float:
+    """The relative error of the weight change, in the Euclidean norm.
 
     Raises:
         WrongResultError: it is too large.
     """
-    restored = Restored(bench)
+    saved = Weights(bench.trained.values())
     take_update(bench, example.lesson)
-    ours = restored.changes()
-    restored.again()
+    ours = saved.changes()
+    saved.restore()
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
-    plain.only(plain.trained)
-    # Not clipped: that scales g in g / (|g| + eps) against eps, and nothing else.
-    plain.descend(example.batch, plain.trained, clip=float("inf"))
-    plain.step(plain.trained, RATE)
+    baseline.only(baseline.trained)
+    # Without clipping, which only scales g relative to eps in g / (|g| + eps).
+    baseline.descend(example.batch, baseline.trained, clip=float("inf"))
+    baseline.step(baseline.trained, RATE)
     torch.set_float32_matmul_precision(precision)
-    reference = plain.changes()
-    plain.restore()
+    reference = baseline.saved.changes()
+    baseline.saved.restore()
     return require_same_change(ours, reference, bench.device)
 
 
@@ -199,7 +182,7 @@ def require_same_change(
     error = _norm(differences(ours, reference)) / size
     difference = abs(_norm(ours) / size - 1)
     largest = LARGEST_ERROR[device.type]
-    # Written so that NaN fails too.
+    # With this comparison, NaN fails too.
     if not (error <= largest and difference <= LARGEST_DIFFERENCE_IN_SIZE):
         raise WrongResultError(
             f"an update is wrong: it is {error:.3g} of its size away from that of torch's AdamW"
@@ -218,46 +201,46 @@ def _norm(tensors: Sequence[Tensor]) -> float:
 
 
 def _whole_lesson(
-    subject: Subject, bench: Workbench, sizes: Sizes, ceilings: Ceilings, seconds: float
+    tested: ModelUnderTest, bench: Workbench, sizes: Sizes, roofline: Roofline, seconds: float
 ) -> Figure:
-    """Beside the same launched kernel by kernel; on a CPU that is the same."""
+    """Compared with the same step, launched kernel by kernel; on a CPU there is no difference."""
     policy = Defaults(policy=DEFAULT_POLICY, device=bench.device.type).policy_for()
     guards = policy.guards or FULL
     fact, *older = _examples(1 + guards.rehearsed)
     bench = replace(bench, texts=lambda: _texts(bench.encoder, guards.texts))
     lesson = bench.lesson(fact, policy, older)
-    ways = {"ours": Way(lambda: take_update(bench, lesson), Restored(bench).again)}
+    ways = {"ours": _restored(bench, lesson)}
     if bench.runner.has_graphs:
         launched = _launched(bench)
-        plainly = launched.lesson(fact, policy, older)
-        ways["launched"] = Way(lambda: take_update(launched, plainly), Restored(launched).again)
+        ways["launched"] = _restored(launched, launched.lesson(fact, policy, older))
     rounds = alternate(ways, bench.device, seconds)
     tokens, places = lesson.size
     [name] = [name for name, preset in PRESETS.items() if preset == guards]
     beside = "launched kernel by kernel" if bench.runner.has_graphs else "itself (no graphs here)"
-    return beside_plain(
+    return compare(
         f"update, step of a lesson with guards {name} ({tokens} tokens), beside {beside}",
         rounds.milliseconds("ours"),
         rounds.milliseconds("launched" if bench.runner.has_graphs else "ours"),
         "ms",
-        1000 * ceilings.seconds(sizes.update(tokens, places)),
-        f"{subject.told}, {rounds.number} rounds",
+        1000 * roofline.seconds(sizes.update(tokens, places)),
+        f"{tested.description}, {rounds.number} rounds",
+        device_limit=True,
     )
 
 
 def _launched(bench: Workbench) -> Workbench:
-    """The same with weights of its own: its gradients would spoil those of graphs."""
+    """A copy with its own weights, because its gradients would spoil those of the graphs."""
     working = copy.deepcopy(bench.working)
     return replace(
         bench,
         working=working,
         trained=trained_parameters(working),
-        runner=Runner(torch.device("cpu")),  # which has no graphs, whatever it runs
+        runner=Runner(torch.device("cpu")),  # never uses graphs
     )
 
 
 def _examples(count: int) -> list[Example]:
-    """Facts with base answers, which need not be the model's: speed does not depend on them."""
+    """Facts with base answers, which are not the model's: speed does not depend on them."""
     return [
         Example(
             fact_id=f"f{number}",
@@ -270,7 +253,7 @@ def _examples(count: int) -> list[Example]:
 
 
 def _texts(encoder: Encoder, count: int) -> list[list[int]]:
-    """As long as those that a model writes."""
+    """Texts as long as those that a model writes."""
     draw = random.Random(0)
     words = encoder.encode("Some words of a text that says nothing at all, and goes on")
     return [draw.choices(words, k=TOKENS) for _ in range(count)]

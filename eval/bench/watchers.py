@@ -1,8 +1,7 @@
 """`python -m eval.bench.watchers ADDRESS COUNT`: clients that watch all events of a server.
 
-Each has a connection of its own, and reads what it is sent without decoding it. Prints a line once
-every one of them was sent an event, and a second one with the number of events of each (mean) when
-its standard input ends.
+Each has its own connection, and does not decode what it receives. Prints a line once every client
+has received an event. When standard input ends, prints the mean number of events of a client.
 """
 
 from __future__ import annotations

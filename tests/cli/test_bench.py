@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.cli.bench import OF_A_MODEL
-from eval.bench.figure import Figure, WrongResultError, beside_plain
-from eval.bench.run import MEASURES
+from eval.bench.figure import Figure, WrongResultError, compare
+from eval.bench.model_benchmarks import MEASURES
+from eval.bench.run import OF_A_MODEL
 from tests.cli.conftest import Agent
 
 
@@ -36,8 +36,8 @@ def test_the_figures_and_whether_they_are_reached(
         asked.append(rest)
         return [figure(ratio)]
 
-    monkeypatch.setattr("eval.bench.enqueue.enqueueing", measured)
-    monkeypatch.setattr("eval.bench.ask.asking", lambda: [figure(ratio)])
+    monkeypatch.setattr("eval.bench.enqueue.measure_enqueue", measured)
+    monkeypatch.setattr("eval.bench.ask.measure_ask", lambda: [figure(ratio)])
     ran = agent("bench", "enqueue", "--facts", "2000", "--rounds", "3", "--calls", "7", "--json")
     assert ran.code == code
     assert ran.json == {"benchmarks": [figure(ratio).json()]}
@@ -46,9 +46,19 @@ def test_the_figures_and_whether_they_are_reached(
 
     def of_a_model(say, *rest: object) -> list[Figure]:
         models.append(rest)
-        return [beside_plain("update", ours=2.0, plain=8.0, unit="ms", floor=1.0, device="a GPU")]
+        return [
+            compare(
+                "update",
+                ours=2.0,
+                baseline=8.0,
+                unit="ms",
+                floor=1.0,
+                device="a GPU",
+                device_limit=True,
+            )
+        ]
 
-    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.model_benchmarks.measure_model", of_a_model)
     ran = agent("bench", "all", "--model", "tiny", "--device", "cpu", "--seconds", "3")
     assert ran.code == code
     assert ran.out.count("Teach beside Ping") == 2
@@ -69,9 +79,19 @@ def test_one_benchmark_of_a_model_is_asked_for(
         asked.append(rest)
         if len(asked) > 1:
             raise WrongResultError("an update is wrong: it goes elsewhere")
-        return [beside_plain("sample", ours=2.0, plain=8.0, unit="t/s", floor=9.0, device="here")]
+        return [
+            compare(
+                "sample",
+                ours=2.0,
+                baseline=8.0,
+                unit="t/s",
+                floor=9.0,
+                device="here",
+                device_limit=True,
+            )
+        ]
 
-    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.model_benchmarks.measure_model", of_a_model)
     ran = agent("bench", "sample", "--shape", "pythia-410m", "--json")
     assert ran.code == 0  # slower than the plain way, but that is no floor
     fields = {"name", "ours", "baseline", "unit", "ratio", "floor", "device"}
@@ -90,7 +110,7 @@ def test_what_was_measured_before_a_wrong_result_is_told(
         yield figure(0.9)
         raise WrongResultError("an update is wrong: it goes elsewhere")
 
-    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.model_benchmarks.measure_model", of_a_model)
     ran = agent("bench", "update", "--json")
     assert ran.code == 1
     assert ran.json == {"benchmarks": [figure(0.9).json()]}
@@ -105,7 +125,7 @@ def test_what_was_measured_before_it_was_ended_is_told(
         signal.raise_signal(signal.SIGTERM)
         yield figure(0.8)
 
-    monkeypatch.setattr("eval.bench.run.measuring", of_a_model)
+    monkeypatch.setattr("eval.bench.model_benchmarks.measure_model", of_a_model)
     before = signal.getsignal(signal.SIGTERM)
     ran = agent("bench", "update", "--json")
     assert ran.code == 130
@@ -124,7 +144,7 @@ def test_the_benchmarks_are_listed(agent: Agent) -> None:
     assert ran.code == 0
     assert "enqueue" in ran.out
     assert "half a minute" in ran.out
-    assert OF_A_MODEL.keys() == MEASURES.keys()
+    assert tuple(MEASURES) == OF_A_MODEL
     assert agent("bench").code == 2
 
 
@@ -137,7 +157,7 @@ def test_operations_has_a_memory_of_its_own_size(
         asked.append(rest)
         yield figure(0.9)
 
-    monkeypatch.setattr("eval.bench.operations.operating", measured)
+    monkeypatch.setattr("eval.bench.operations.measure_operations", measured)
     assert agent("bench", "operations", "--json").json == {"benchmarks": [figure(0.9).json()]}
     agent("bench", "operations", "--facts", "2000")
     assert asked == [(None, 100_000), (None, 2000)]

@@ -18,24 +18,20 @@ from agent.learner.sampling.sampler import Cell, Sampled, Sampler, Sampling
 from agent.learner.training.attempt import Workbench
 from agent.learner.training.lesson import Lesson
 from agent.models.loading import load
-from eval.bench import model_under_test as subjects_module
-from eval.bench import rates as profiles
-from eval.bench import run
-from eval.bench import sample as samples
-from eval.bench import update as updates
-from eval.bench.baseline import Plain
-from eval.bench.figure import Figure, WrongResultError, beside_plain
+from eval.bench import model_benchmarks, rates, sample, update
+from eval.bench.baseline import Baseline, Weights
+from eval.bench.figure import Figure, WrongResultError, compare
 from eval.bench.first_token_fit import Fit, first_tokens, require_fit, tail
-from eval.bench.model_under_test import Subject, spelling_tokenizer, subject
-from eval.bench.roofline import COPIED, SQUARE, Ceilings, Sizes, Work, measured_ceilings
+from eval.bench.model_under_test import SHAPES, ModelUnderTest, model_under_test, spelling_tokenizer
+from eval.bench.roofline import COPIED, SQUARE, Roofline, Sizes, Work, measure_roofline
 from eval.bench.rounds import Rounds, Way, alternate, as_the_learner
 from eval.bench.sample import Count
 from tests.learner.models import one_thread
 
 CPU = torch.device("cpu")
 FLAT = Sampling(temperature=4.0, top_k=100, max_length=50)
-TINY = Subject(model="tiny", device=CPU, told="here")
-CEILINGS = Ceilings(bytes=1e9, operations=1e11)
+TINY = ModelUnderTest(model="tiny", device=CPU, description="here")
+ROOFLINE = Roofline(bytes=1e9, operations=1e11)
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +54,13 @@ def bench() -> Workbench:
 
 
 def test_the_floor_of_the_device_is_told_and_need_not_be_reached() -> None:
-    took = beside_plain("n", ours=4.0, plain=8.0, unit="ms", floor=1.0, device="here")
-    assert (took.ratio, took.share_of_floor, took.reached) == (2.0, 0.25, True)
-    rate = beside_plain("n", ours=4.0, plain=8.0, unit="tokens/s", floor=16.0, device="here")
-    assert (rate.ratio, rate.share_of_floor, rate.reached) == (0.5, 0.25, True)
+    took = compare("n", 4.0, 8.0, "ms", 1.0, "here", device_limit=True)
+    assert (took.ratio, took.share_of_limit, took.reached) == (2.0, 0.25, True)
+    rate = compare("n", 4.0, 8.0, "tokens/s", 16.0, "here", device_limit=True)
+    assert (rate.ratio, rate.share_of_limit, rate.reached) == (0.5, 0.25, True)
     assert rate.json()["floor"] == 16.0
     to_reach = Figure(name="n", ours=1, baseline=1, unit="ms", ratio=1, floor=0.5, device="here")
-    assert to_reach.share_of_floor is None
+    assert to_reach.share_of_limit is None
 
 
 def test_ways_take_turns_and_are_prepared_and_the_first_turn_is_not_counted() -> None:
@@ -90,9 +86,9 @@ def test_a_median_is_told_in_milliseconds() -> None:
 def test_work_is_counted_by_hand() -> None:
     sizes = Sizes(trained=1000, head=100, state_bytes=16)
     # Weights are read by both passes, and trained ones once more and written.
-    update = sizes.update(tokens=10, places=2)
-    assert update.bytes == 4 * (2 * 1100 + 2 * 1000)
-    assert update.operations == 6 * 1000 * 10 + 4 * 100 * 2
+    work = sizes.update(tokens=10, places=2)
+    assert work.bytes == 4 * (2 * 1100 + 2 * 1000)
+    assert work.operations == 6 * 1000 * 10 + 4 * 100 * 2
     assert sizes.profile(rates=3, tokens=10, places=2) == Work(
         bytes=4 * (1100 + 1000), operations=4 * 1000 * 30 + 2 * 100 * 6
     )
@@ -100,9 +96,9 @@ def test_work_is_counted_by_hand() -> None:
 
 
 def test_the_slower_of_memory_and_arithmetic_is_the_floor() -> None:
-    ceilings = Ceilings(bytes=100.0, operations=1000.0)
-    assert ceilings.seconds(Work(bytes=200.0, operations=100.0)) == 2.0
-    assert ceilings.seconds(Work(bytes=10.0, operations=5000.0)) == 5.0
+    roofline = Roofline(bytes=100.0, operations=1000.0)
+    assert roofline.seconds(Work(bytes=200.0, operations=100.0)) == 2.0
+    assert roofline.seconds(Work(bytes=10.0, operations=5000.0)) == 5.0
 
 
 def test_the_sizes_of_tiny() -> None:
@@ -114,28 +110,28 @@ def test_the_sizes_of_tiny() -> None:
 def test_a_device_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COPIED, "cpu", 1 << 16)
     monkeypatch.setitem(SQUARE, "cpu", 32)
-    ceilings = measured_ceilings(CPU, "here")
-    assert [figure.unit for figure in ceilings.figures] == ["GB/s", "Tflop/s"]
-    assert all(0 < figure.ours <= figure.baseline for figure in ceilings.figures)
-    assert ceilings.bytes == ceilings.figures[0].baseline * 1e9
+    roofline = measure_roofline(CPU, "here")
+    assert [figure.unit for figure in roofline.figures] == ["GB/s", "Tflop/s"]
+    assert all(0 < figure.ours <= figure.baseline for figure in roofline.figures)
+    assert roofline.bytes == roofline.figures[0].baseline * 1e9
 
 
-def test_the_best_of_all_looks_counts() -> None:
-    looks = iter([(40.0, 0.2), (30.0, 0.3), (50.0, 0.1)])
+def test_the_best_of_all_measurements_counts() -> None:
+    results = iter([(40.0, 0.2), (30.0, 0.3), (50.0, 0.1)])
 
-    def look() -> tuple[Figure, ...]:
+    def measure() -> tuple[Figure, ...]:
         return tuple(
             Figure(name=n, ours=best, baseline=best, unit="", ratio=1, floor=None, device="here")
-            for n, best in zip(("copy", "products"), next(looks), strict=True)
+            for n, best in zip(("copy", "products"), next(results), strict=True)
         )
 
-    ceilings = Ceilings(look=look)
-    ceilings.look_again()
-    assert (ceilings.bytes, ceilings.operations) == pytest.approx((40e9, 0.2e12))
-    # Whoever asks for a floor looks again: here it is the second look's rate.
-    assert ceilings.seconds(Work(bytes=0, operations=0.3e12)) == pytest.approx(1.0)
-    assert ceilings.seconds(Work(bytes=50e9, operations=0)) == pytest.approx(1.0)
-    assert [figure.baseline for figure in ceilings.figures] == [50.0, 0.3]
+    roofline = Roofline(measure=measure)
+    roofline.measure_again()
+    assert (roofline.bytes, roofline.operations) == pytest.approx((40e9, 0.2e12))
+    # Asking for a floor measures again: here the second measurement is the best.
+    assert roofline.seconds(Work(bytes=0, operations=0.3e12)) == pytest.approx(1.0)
+    assert roofline.seconds(Work(bytes=50e9, operations=0)) == pytest.approx(1.0)
+    assert [figure.baseline for figure in roofline.figures] == [50.0, 0.3]
 
 
 # --- Each benchmark -------------------------------------------------------------------------------
@@ -158,7 +154,7 @@ def test_the_best_of_all_looks_counts() -> None:
 )
 def test_what_is_told_of_tiny(name: str, beginnings: Sequence[str]) -> None:
     with as_the_learner():
-        figures = run.MEASURES[name](TINY, CEILINGS, 0.0)
+        figures = model_benchmarks.MEASURES[name](TINY, ROOFLINE, 0.0)
     assert len(figures) == len(beginnings)
     for figure, beginning in zip(figures, beginnings, strict=True):
         assert figure.name.startswith(beginning)
@@ -173,38 +169,42 @@ def test_what_is_told_of_tiny(name: str, beginnings: Sequence[str]) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("few_rounds")
-@pytest.mark.parametrize("name", run.MEASURES)
+@pytest.mark.parametrize("name", model_benchmarks.MEASURES)
 def test_each_is_right_on_a_gpu(name: str) -> None:
-    with as_the_learner(), subject("tiny", None, "cuda") as tiny:
-        figures = run.MEASURES[name](tiny, measured_ceilings(tiny.device, tiny.told), 0.0)
+    with as_the_learner(), model_under_test("tiny", None, "cuda") as tiny:
+        figures = model_benchmarks.MEASURES[name](
+            tiny, measure_roofline(tiny.device, tiny.description), 0.0
+        )
     assert all(figure.ours > 0 and figure.reached for figure in figures)
 
 
 @pytest.mark.slow
 def test_teaching_is_told_with_what_became_of_the_facts() -> None:
-    figures = run.MEASURES["teach"](TINY, CEILINGS, 0.0)
+    figures = model_benchmarks.MEASURES["teach"](TINY, ROOFLINE, 0.0)
     assert [figure.unit for figure in figures] == ["s a fact", "facts/s"]
     assert all(figure.ours > 0 and figure.baseline > 0 for figure in figures)
     assert "1 facts: 1 learned, 1 recalled at the end" in figures[0].device
 
 
 def test_the_device_is_measured_once_for_all_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = beside_plain("n", ours=1, plain=2, unit="ms", floor=None, device="here")
-    ceilings = Ceilings(bytes=1.0, operations=1.0, figures=(figure,))
-    monkeypatch.setattr(run, "measured_ceilings", lambda device, told: ceilings)
-    asked: list[tuple[Subject, Ceilings, float]] = []
+    figure = compare("n", 1, 2, "ms", device="here")
+    roofline = Roofline(bytes=1.0, operations=1.0, figures=(figure,))
+    monkeypatch.setattr(model_benchmarks, "measure_roofline", lambda device, description: roofline)
+    asked: list[tuple[ModelUnderTest, Roofline, float]] = []
 
     def measure(*what: object) -> list[Figure]:
         asked.append(what)  # type: ignore[arg-type]
         return [figure]
 
     for name in ("update", "rates"):
-        monkeypatch.setitem(run.MEASURES, name, measure)
-    told: list[str] = []
-    found = run.measuring(told.append, ["update", "rates"], "tiny", None, "cpu", 7.0)
+        monkeypatch.setitem(model_benchmarks.MEASURES, name, measure)
+    said: list[str] = []
+    found = model_benchmarks.measure_model(
+        said.append, ["update", "rates"], "tiny", None, "cpu", 7.0
+    )
     assert list(found) == [figure] * 3
-    assert [(s.model, c, seconds) for s, c, seconds in asked] == [("tiny", ceilings, 7.0)] * 2
-    assert told[1:] == ["device", "update", "rates"]
+    assert [(s.model, c, seconds) for s, c, seconds in asked] == [("tiny", roofline, 7.0)] * 2
+    assert said[1:] == ["device", "update", "rates"]
 
 
 class _Fixed(Sampler):
@@ -224,42 +224,42 @@ class _Fixed(Sampler):
 def test_an_update_that_goes_too_far_is_wrong(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Plain(load("tiny", device="cpu"))
-    example = updates.single(bench)
-    assert updates.error_of_update(bench, plain, example) < 0.05
+    baseline = Baseline(load("tiny", device="cpu"))
+    example = update.single(bench)
+    assert update.error_of_update(bench, baseline, example) < 0.05
 
     def too_far(bench: Workbench, lesson: Lesson) -> None:
-        bench.step(bench.measure(lesson).directions(), 1.1 * updates.RATE)
+        bench.step(bench.measure(lesson).directions(), 1.1 * update.RATE)
 
-    monkeypatch.setattr(updates, "take_update", too_far)
+    monkeypatch.setattr(update, "take_update", too_far)
     with pytest.raises(WrongResultError, match=r"an update is wrong: .* size is 0\.1"):
-        updates.error_of_update(bench, plain, example)
+        update.error_of_update(bench, baseline, example)
 
 
 def test_a_change_in_another_direction_is_wrong() -> None:
     reference = [torch.ones(10), torch.ones(10)]
     turned = [torch.ones(10), torch.cat([torch.ones(8), -torch.ones(2)])]
-    assert updates.require_same_change(reference, reference, CPU) == 0.0
+    assert update.require_same_change(reference, reference, CPU) == 0.0
     with pytest.raises(WrongResultError, match=r"0\.632 of its size away"):
-        updates.require_same_change(turned, reference, CPU)
+        update.require_same_change(turned, reference, CPU)
     broken = [torch.ones(10), torch.full((10,), torch.nan)]
     with pytest.raises(WrongResultError):
-        updates.require_same_change(broken, reference, CPU)
+        update.require_same_change(broken, reference, CPU)
 
 
-def test_the_plain_way_is_one_step_of_a_fresh_adamw_at_each_rate(bench: Workbench) -> None:
-    plain = Plain(load("tiny", device="cpu"))
-    plain.only(plain.trained)
-    example = updates.single(bench)
-    restored = updates.Restored(bench)
-    ours = profiles.update_at_best_rate(bench, example)
-    theirs = profiles.try_each_rate(plain, example)
-    assert profiles.require_same_profile(ours, theirs, "cpu") < 0.01
+def test_the_baseline_is_one_step_of_a_fresh_adamw_at_each_rate(bench: Workbench) -> None:
+    baseline = Baseline(load("tiny", device="cpu"))
+    baseline.only(baseline.trained)
+    example = update.single(bench)
+    saved = Weights(bench.trained.values())
+    ours = rates.update_at_best_rate(bench, example)
+    theirs = rates.try_each_rate(baseline, example)
+    assert rates.require_same_profile(ours, theirs, "cpu") < 0.01
     # The update that follows is the same too.
-    assert updates.require_same_change(restored.changes(), plain.changes(), CPU) < 0.05
+    assert update.require_same_change(saved.changes(), baseline.saved.changes(), CPU) < 0.05
     shifted = [*ours[1:], ours[-1]]
     with pytest.raises(WrongResultError, match="a rate profile is wrong"):
-        profiles.require_same_profile(shifted, theirs, "cpu")
+        rates.require_same_profile(shifted, theirs, "cpu")
 
 
 def test_first_tokens_are_held_against_the_probabilities_of_generate() -> None:
@@ -267,9 +267,9 @@ def test_first_tokens_are_held_against_the_probabilities_of_generate() -> None:
     encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, CPU)
     sampler = Sampler(loaded.model, loaded.tokenizer, eos=encoder.eos, rows=64)
     pairs = [("Sky?", "Piano"), ("Gem?", "Curtain")]
-    plain = Plain(loaded).model
+    baseline = Baseline(loaded).model
     few = Sampling(temperature=2.0, top_k=8, top_p=0.9, max_length=50)
-    fits = first_tokens(sampler, plain, encoder, pairs, few, 100)
+    fits = first_tokens(sampler, baseline, encoder, pairs, few, 100)
     for fit in fits:
         assert sum(fit.counted) == 100
         assert sum(fit.expected) == pytest.approx(100)
@@ -277,7 +277,7 @@ def test_first_tokens_are_held_against_the_probabilities_of_generate() -> None:
     assert sum(fit.degrees for fit in fits) > 4
     assert not torch.are_deterministic_algorithms_enabled()  # as before
     assert require_fit(fits) > 0.001
-    more = first_tokens(_Fixed(sampler, FLAT), plain, encoder, pairs, few, 100)
+    more = first_tokens(_Fixed(sampler, FLAT), baseline, encoder, pairs, few, 100)
     with pytest.raises(WrongResultError, match=r"do not begin as those of generate .* not about"):
         require_fit(more)
 
@@ -300,16 +300,16 @@ def test_a_fit_is_counted_by_hand() -> None:
 
 def test_counts_that_differ_by_chance_pass_and_others_do_not() -> None:
     alike = [Count("a", 48, 52, 100), Count("b", 0, 0, 100), Count("c", 100, 100, 100)]
-    assert samples.require_same_counts(alike) > 0.5
+    assert sample.require_same_counts(alike) > 0.5
     assert alike[0].chi_square == pytest.approx(0.32)  # (48 - 52)^2 * 200 / (100 * 100)
     with pytest.raises(WrongResultError, match="'b' stands in 20 of 100 and in 60 of as many"):
-        samples.require_same_counts([*alike, Count("b", 20, 60, 100)])
+        sample.require_same_counts([*alike, Count("b", 20, 60, 100)])
 
 
 def test_the_word_that_is_counted_stands_in_half_of_the_texts_and_not_in_the_question() -> None:
     texts = ["Why? zebra x", "Why? zebra x", "Why? x", "Why? q x"]
-    assert samples.word_of_half("Why?", texts) in {"zebra", "z", "e", "b", "r", "a"}
-    assert samples.word_of_half("Why, zebra?", [f"Why, zebra? {t[5:]}" for t in texts]) == "q"
+    assert sample.word_of_half("Why?", texts) in {"zebra", "z", "e", "b", "r", "a"}
+    assert sample.word_of_half("Why, zebra?", [f"Why, zebra? {t[5:]}" for t in texts]) == "q"
 
 
 # --- Shapes ---------------------------------------------------------------------------------------
@@ -319,19 +319,24 @@ def test_a_shape_is_a_model_with_as_many_tokens_and_is_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    whole = subjects_module.SHAPES["pythia-410m"]
+    whole = SHAPES["pythia-410m"]
     shape = whole | small | {"intermediate_size": 64, "vocab_size": 3000}
-    monkeypatch.setitem(subjects_module.SHAPES, "pythia-410m", shape)
+    monkeypatch.setitem(SHAPES, "pythia-410m", shape)
     monkeypatch.setattr("agent.models.catalog.cached_snapshot", lambda *_: None)
-    with subject("tiny", "pythia-410m", "cpu") as found:
-        assert "pythia-410m with random weights and a tokenizer built on the spot" in found.told
+    with model_under_test("tiny", "pythia-410m", "cpu") as found:
+        assert (
+            "pythia-410m with random weights and a tokenizer built on the spot" in found.description
+        )
         loaded = found.load()
         assert loaded.model.get_output_embeddings().weight.shape == (3000, 32)
         assert len(loaded.tokenizer) == 3000
         assert loaded.eos_token_id == 0
         assert weights_digest(found.load().model) == weights_digest(loaded.model)
     assert not Path(found.model).exists()
-    with pytest.raises(ConfigError, match="use one of pythia-410m"), subject("tiny", "no", "cpu"):
+    with (
+        pytest.raises(ConfigError, match="use one of pythia-410m"),
+        model_under_test("tiny", "no", "cpu"),
+    ):
         pass
 
 
@@ -341,5 +346,5 @@ def test_the_tokenizer_of_a_shape_gives_back_what_it_read() -> None:
     tokens = encoder.encode(text)
     assert encoder.decode(tokens) == text
     assert len(tokens) < len(text) / 1.5
-    row = [*encoder.prompt(updates.EXAMPLES[0][0]), *encoder.answer(updates.EXAMPLES[0][1])]
-    assert len(row) <= updates.LONGEST
+    row = [*encoder.prompt(update.EXAMPLES[0][0]), *encoder.answer(update.EXAMPLES[0][1])]
+    assert len(row) <= update.LONGEST

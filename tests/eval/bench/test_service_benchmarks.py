@@ -13,11 +13,11 @@ import pytest
 
 from agent.teaching.learner_protocol import Learner
 from eval.bench.closed_loop import closed_loop
-from eval.bench.enqueue import enqueueing, new_requests
+from eval.bench.enqueue import measure_enqueue, new_requests
 from eval.bench.figure import Figure
-from eval.bench.instrumented_server import Holds, read_holds
-from eval.bench.operations import operating
-from eval.bench.stub_learner import StandIn
+from eval.bench.instrumented_server import StallLog, read_stalls
+from eval.bench.operations import measure_operations
+from eval.bench.stub_learner import StubLearner
 from memory_store.store import MemoryStore
 from tests.store.builders import new_fact
 
@@ -85,7 +85,7 @@ def test_a_slow_disk_is_slow_where_it_commits(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_facts_are_accepted_beside_every_baseline(tmp_path: Path) -> None:
     told: list[str] = []
-    figures = enqueueing(told.append, tmp_path, facts=1000, rounds=1, calls=20)
+    figures = measure_enqueue(told.append, tmp_path, facts=1000, rounds=1, calls=20)
     names = [figure.name for figure in figures]
     assert len(set(names)) == len(names) == 10
     for figure in figures:
@@ -98,7 +98,7 @@ def test_facts_are_accepted_beside_every_baseline(tmp_path: Path) -> None:
 
 def test_every_action_on_a_large_memory_is_measured(tmp_path: Path) -> None:  # H5, M7, M11
     said: list[str] = []
-    figures = list(operating(said.append, tmp_path, facts=600, watchers=3, seconds=0.05))
+    figures = list(measure_operations(said.append, tmp_path, facts=600, watchers=3, seconds=0.05))
     held = [figure for figure in figures if figure.unit == "ms held"]
     actions = {figure.name.rpartition(": ")[0] for figure in held}
     assert {"list all facts", "forget: begin to finish", "erase: request"} <= actions
@@ -114,19 +114,19 @@ def test_every_action_on_a_large_memory_is_measured(tmp_path: Path) -> None:  # 
     assert not any("given up" in what for what in said)
 
 
-def test_what_held_a_thread_is_the_longest_of_its_action(tmp_path: Path) -> None:
-    with (tmp_path / "holds").open("w") as file:
-        holds = Holds(file)
-        holds.note("writer", "before", 0.5, 0.4)
+def test_what_blocked_a_thread_is_the_longest_of_its_action(tmp_path: Path) -> None:
+    with (tmp_path / "stalls").open("w") as file:
+        log = StallLog(file)
+        log.note("writer", "before", 0.5, 0.4)
         since = time.monotonic()
-        holds.note("writer", "short", 0.0005, 0.0)
-        holds.note("writer", "finish_forget", 0.25, 0.2)
-    [hold] = read_holds(tmp_path / "holds", since)
-    assert (hold.who, hold.what, hold.seconds) == ("writer", "finish_forget", 0.25)
+        log.note("writer", "short", 0.0005, 0.0)
+        log.note("writer", "finish_forget", 0.25, 0.2)
+    [stall] = read_stalls(tmp_path / "stalls", since)
+    assert (stall.who, stall.what, stall.seconds) == ("writer", "finish_forget", 0.25)
 
 
-def test_the_stand_in_can_be_asked_whatever_a_learner_can_be_asked() -> None:
+def test_the_stub_can_be_asked_whatever_a_learner_can_be_asked() -> None:
     asked = {name for name in vars(Learner) if not name.startswith("_")}
-    assert asked <= set(dir(StandIn))
-    learner: Learner = StandIn()  # for the type checker
-    assert isinstance(learner, StandIn)
+    assert asked <= set(dir(StubLearner))
+    learner: Learner = StubLearner()  # for the type checker
+    assert isinstance(learner, StubLearner)

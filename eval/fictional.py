@@ -1,8 +1,8 @@
 """Fictional facts from a seed: nobody can know them, so what a model answers was taught.
 
 Each fact is a question of one of `FORMS` about an invented name, with an answer that does not
-follow from it. Beside the question stand two paraphrases and a correlated question (the same
-answer, asked by somebody who wants to use it), all never taught. *Controls* are questions of the
+follow from it. It has two paraphrases and a correlated question (the same answer, asked by somebody
+who wants to use it), which are never taught. *Controls* are questions of the
 same forms about names that are never taught: a model that answers one with a taught answer has
 learned the form, not the fact.
 """

@@ -1,4 +1,4 @@
-"""Where a result comes from: what must be known to get it again."""
+"""Where a result comes from: what you must know to reproduce it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def commit() -> str | None:
     Unknown where the package was installed without its repository.
     """
     here = Path(__file__).parent
-    # A package installed into somebody's repository is not a part of it.
+    # A package may be installed inside another repository.
     if _git(here, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
     head = _git(here, "rev-parse", "HEAD")

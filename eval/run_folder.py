@@ -1,8 +1,7 @@
-"""The folder of a run: what it has found so far, so that an interrupted run can go on.
+"""The folder of a run: its results so far, so that an interrupted run can continue.
 
 It holds `settings.json`, which a later run must share, a lock, and a file of JSON lines for each
-teacher. A line is written whole and flushed to the disk, or, after a crash, dropped at the next
-start.
+teacher. A line is flushed to the disk; one that a crash cut off is dropped at the next start.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Journal:
             ) from error
 
     def _read(self, path: Path) -> None:
-        """Reads the whole lines, and cuts off what a crash left of another."""
+        """Reads the complete lines, and removes a part that a crash left."""
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         try:
@@ -98,10 +97,10 @@ def claimed(folder: Path | None, settings: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def interruptible(folder: Path | None) -> Iterator[None]:
-    """Lets Ctrl-C say what becomes of the results so far.
+    """Makes Ctrl-C say what happens to the results so far.
 
     Args:
-        folder: from which the same command goes on; None if nothing is kept.
+        folder: of the run; None if nothing is kept.
 
     Raises:
         KeyboardInterrupt: with that as its message.
@@ -115,7 +114,7 @@ def interruptible(folder: Path | None) -> Iterator[None]:
 
 @contextmanager
 def report_files(folder: Path) -> Iterator[None]:
-    """Files of a finished run are written.
+    """Makes a failure to write the report a `DiskFullError`.
 
     Raises:
         DiskFullError: one cannot be written.
@@ -148,7 +147,7 @@ def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             return
         if any(folder.iterdir()):
             raise _refused(f"{folder} holds something else: give an empty or a new folder")
-        # In one step: a torn file would lock its owner out.
+        # Replaced in one step: a torn file would lock its owner out.
         draft = folder / f"{SETTINGS}.new"
         draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         draft.replace(path)
@@ -177,7 +176,7 @@ def _compare(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings within settings by a path, so that only what differs is shown."""
+    """Nested settings by their path, so that only what differs is shown."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -12,6 +12,10 @@ from eval.metrics import Count, finite, mean
 from memory_store.vocabulary import Probe, ProbeKind
 
 KINDS = (ProbeKind.RETENTION, ProbeKind.TRANSFER)
+PROBE_FIELDS = (
+    *("kind", "fact_id", "question", "expected_answer", "answer", "correct"),
+    *("log_probability", "model_version"),
+)
 # How answers are generated and graded; a part of every result.
 SAMPLING = "greedy, one answer a question; right if it ends by itself and says the answer"
 
@@ -65,17 +69,7 @@ class ProbeReport:
                 for kind, answers in self.answers.items()
             },
             "probes": [
-                {
-                    "kind": probe.kind.value,
-                    "fact_id": probe.fact_id,
-                    "question": probe.question,
-                    "expected_answer": probe.expected_answer,
-                    "answer": probe.answer,
-                    "correct": probe.correct,
-                    "log_probability": probe.log_probability,
-                    "model_version": probe.model_version,
-                }
-                for probe in self.probes
+                {name: getattr(probe, name) for name in PROBE_FIELDS} for probe in self.probes
             ],
         }
 

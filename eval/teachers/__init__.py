@@ -1,1 +1,1 @@
-"""Ways to teach a model facts, behind one protocol: ours, and the baselines beside it."""
+"""Ways to teach a model facts, behind one protocol: ours, and the baselines."""

@@ -1,4 +1,4 @@
-"""What the baselines share: the model, how it is asked, and one turn for each fact."""
+"""What teachers share: how a model is asked, one turn for each fact, or all facts together."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from agent.learner.inference.probes import probe
 from agent.models.loading import LoadedModel
 from agent.teaching.types import Answer, Example
 from eval.teachers.protocol import Taught
+from memory_store.facts import question_key
 from memory_store.vocabulary import Verdict
 
-# A fact is known from this probability of its answer on, as in our own way of teaching. Written
-# down again, so that the baselines stay what they are when ours changes.
+# A fact is known from this probability of its answer on, as in our own way of teaching. The number
+# is repeated here, so that the baselines stay what they are when ours changes.
 KNOWN_PROBABILITY = 0.9
 
 
@@ -31,15 +32,13 @@ class Turn:
 
 
 class Baseline:
-    """A model that is taught in place, and asked as all teachers are.
+    """A model that is taught in place, and probed in the usual way.
 
     Args:
         name: in tables.
-        loaded: the base model. It is the teacher's from now on.
+        loaded: the base model; the teacher changes it.
         encoder: how questions become prompts; the usual way unless given.
     """
-
-    sees_all = False
 
     def __init__(self, name: str, loaded: LoadedModel, encoder: Encoder | None = None) -> None:
         self.name = name
@@ -60,12 +59,14 @@ class Baseline:
 class OneByOne(Baseline, ABC):
     """A baseline that takes its facts one after the other, and none twice."""
 
+    sees_all = False
+
     def teach(self, examples: Sequence[Example]) -> Iterator[Taught]:
         """See `Teacher`."""
         for example in examples:
             started = time.perf_counter()
             turn = self._learn(example)
-            # The answer waits for the device, so the time is that of the work and not of its start.
+            # Answering waits for the device, so the time covers the work, not only its launch.
             answer = self.probe([(example.question, example.answer)])[0]
             yield Taught(
                 fact_id=example.fact_id,
@@ -78,3 +79,42 @@ class OneByOne(Baseline, ABC):
     @abstractmethod
     def _learn(self, example: Example) -> Turn:
         """Teaches one fact."""
+
+
+class AllAtOnce(ABC):
+    """Learns all facts that it was ever given together, from the base weights each time."""
+
+    sees_all = True
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Example] = {}  # by question key: a new answer replaces the old
+
+    def teach(self, examples: Sequence[Example]) -> Iterator[Taught]:
+        """See `Teacher`. A fact's seconds are its share of the whole time."""
+        if not examples:
+            return
+        started = time.perf_counter()
+        self._seen |= {question_key(example.question): example for example in examples}
+        rates = self._learn_all(list(self._seen.values()))
+        answers = self.probe([(example.question, example.answer) for example in examples])
+        seconds = (time.perf_counter() - started) / len(examples)
+        for example, answer in zip(examples, answers, strict=True):
+            yield Taught(
+                fact_id=example.fact_id,
+                verdict=self._verdict(answer),
+                learning_rates=rates,
+                seconds=seconds,
+                answer=answer,
+            )
+
+    @abstractmethod
+    def probe(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        """See `Teacher`."""
+
+    @abstractmethod
+    def _learn_all(self, facts: list[Example]) -> tuple[float, ...]:
+        """Teaches the facts; returns the rates of the steps that each of them was in."""
+
+    @abstractmethod
+    def _verdict(self, answer: Answer) -> Verdict:
+        """What became of a fact that is answered like this."""

@@ -1,4 +1,4 @@
-"""Steps on all weights: what the baselines that spare none of them share."""
+"""Steps on all weights: the base of the baselines that train every one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LocFT-BF: epochs over all facts on one matrix; the bound for those who need not wait for facts.
+"""LocFT-BF: epochs over all facts on one matrix; a bound for teachers that see all facts at once.
 
 Sources: "breadth-first" fine-tuning at one place (arXiv 2509.22072): batches over the whole set
 again and again, instead of each fact to its end, and one MLP's down-projection alone.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,10 +17,8 @@ from torch import Tensor, nn
 from agent.errors import ConfigError
 from agent.learner.training.update import score_answers
 from agent.models.loading import LoadedModel
-from agent.teaching.types import Example
-from eval.teachers.base import KNOWN_PROBABILITY, Baseline
-from eval.teachers.protocol import Taught
-from memory_store.facts import question_key
+from agent.teaching.types import Answer, Example
+from eval.teachers.base import KNOWN_PROBABILITY, AllAtOnce, Baseline
 from memory_store.vocabulary import Verdict
 
 # What architectures call the matrix that ends a layer's MLP.
@@ -54,11 +51,11 @@ def down_projection(model: nn.Module, layer: int | None = None) -> tuple[str, nn
     return found[chosen]
 
 
-class LocFt(Baseline):
+class LocFt(Baseline, AllAtOnce):
     """Trains one down-projection on all facts at once, from the base weights each time.
 
-    One AdamW for all steps, answer and terminator in the loss. It ends early after an epoch in
-    which every answer had reached `KNOWN_PROBABILITY` when its batch came.
+    One AdamW takes all steps; answer and terminator are in the loss. Training ends early after an
+    epoch in which every answer had reached `KNOWN_PROBABILITY` before its batch's step.
 
     Args:
         loaded: the base model.
@@ -73,8 +70,6 @@ class LocFt(Baseline):
         ConfigError: see `down_projection`.
     """
 
-    sees_all = True
-
     def __init__(
         self,
         loaded: LoadedModel,
@@ -85,7 +80,8 @@ class LocFt(Baseline):
         batch_size: int = 4,
         seed: int = 0,
     ) -> None:
-        super().__init__("locft", loaded)
+        Baseline.__init__(self, "locft", loaded)
+        AllAtOnce.__init__(self)
         _, self._matrix = down_projection(self._model, layer)
         self._matrix.requires_grad_(True)
         self._base = self._matrix.detach().clone()
@@ -93,33 +89,19 @@ class LocFt(Baseline):
         self._epochs = epochs
         self._batch_size = batch_size
         self._seed = seed
-        self._seen: dict[str, Example] = {}  # by question key: a new answer replaces the old
+        self._finite = True
 
-    def teach(self, examples: Sequence[Example]) -> Iterator[Taught]:
-        """Trains on these and all earlier facts, then yields the results of these.
-
-        A fact's rates are those of the steps that it was in; its seconds are its share of all.
-        """
-        if not examples:
-            return
-        started = time.perf_counter()
-        self._seen |= {question_key(example.question): example for example in examples}
+    def _learn_all(self, facts: list[Example]) -> tuple[float, ...]:
         with torch.no_grad():
             self._matrix.copy_(self._base)
-        epochs, finite = self._train(list(self._seen.values()))
-        answers = self.probe([(example.question, example.answer) for example in examples])
-        seconds = (time.perf_counter() - started) / len(examples)
-        for example, answer in zip(examples, answers, strict=True):
-            known = math.exp(answer.log_probability) >= KNOWN_PROBABILITY
-            yield Taught(
-                fact_id=example.fact_id,
-                verdict=(Verdict.LEARNED if known else Verdict.RESISTED)
-                if finite
-                else Verdict.FAILED,
-                learning_rates=(self._learning_rate,) * epochs,
-                seconds=seconds,
-                answer=answer,
-            )
+        epochs, self._finite = self._train(facts)
+        return (self._learning_rate,) * epochs
+
+    def _verdict(self, answer: Answer) -> Verdict:
+        if not self._finite:
+            return Verdict.FAILED
+        known = math.exp(answer.log_probability) >= KNOWN_PROBABILITY
+        return Verdict.LEARNED if known else Verdict.RESISTED
 
     def _train(self, facts: list[Example]) -> tuple[int, bool]:
         """Trains; returns the number of epochs, and whether every loss was finite."""

@@ -1,4 +1,4 @@
-"""LoRA for each fact: a small adapter is trained, merged into the weights, and gone."""
+"""LoRA for each fact: a small adapter is trained and merged into the weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from memory_store.vocabulary import Verdict
 class Lora(OneByOne):
     """Trains an adapter on answer and terminator until the fact is known, then merges it.
 
-    The adapter (Hu et al. 2021) stands at every linear map but the output's. Its AdamW is fresh
-    for the fact and keeps its moments from step to step. A fact that the step limit ends is
-    `resisted`, and its adapter is merged all the same.
+    The adapter (Hu et al. 2021) is added to every linear map but the output's. Each fact gets a
+    new AdamW, which keeps its moments from step to step. A fact that is not known at the step
+    limit is `resisted`; its adapter is merged all the same.
 
     Args:
         loaded: the base model.
-        learning_rate: of every step; an adapter begins at zero and needs a higher one than weights.
+        learning_rate: of every step; an adapter starts at zero and needs a higher one than weights.
         max_steps: for one fact.
         rank: of the adapter.
         alpha: the adapter's product is scaled by alpha / rank.
@@ -66,12 +66,12 @@ class Lora(OneByOne):
 
     def _adapter(self) -> Any:
         """The model with a new adapter, whose weights alone can be trained."""
-        # The seed is this adapter's own: the caller's random stream is left alone.
+        # A seed of the adapter's own leaves the caller's random stream alone.
         device = self._model.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed)
             self._seed += 1
-            # The tuner alone: the wrapper that peft puts round it is for generating and saving.
+            # Only the tuner: the wrapper that peft adds is for generating and saving.
             return self._peft.LoraModel(
                 self._model, self._peft.LoraConfig(**self._config), "default"
             )
@@ -81,7 +81,7 @@ class Lora(OneByOne):
         optimizer = torch.optim.AdamW(weights, lr=self._learning_rate, weight_decay=0)
         taken: tuple[float, ...] = ()
         while True:
-            # The adapter's layers stand in the model itself until they are merged.
+            # Until they are merged, the adapter's layers are part of the model itself.
             scores = self._score(example)
             loss = scores.loss[0]
             if not math.isfinite(loss.item()):

@@ -34,7 +34,7 @@ from memory_store.vocabulary import Policy, Step, Verdict
 HELD = "held.json"
 EXPERIENCE = "experience.json"
 REVIEWS = "reviews.json"
-# After so many facts what is expected of rates is fitted again; the service does so by the clock.
+# The predictor of rates is fitted again after this many facts; the service does so by the clock.
 REFIT_FACTS = 25
 
 
@@ -53,7 +53,7 @@ class Experience:
     predictor: tuple[float, ...] | None = None
 
     def add(self, outcome: Outcome) -> None:
-        """One more fact was taught; from time to time, fits again."""
+        """Counts one more fact; every `REFIT_FACTS` of them, fits the predictor again."""
         self.taught += 1
         if outcome.verdict is Verdict.LEARNED:  # as in the service, whose ledger has no others
             self.updates = [*self.updates, outcome.steps][-RECENT_STEPS:]
@@ -92,7 +92,7 @@ class LearnerTeacher:
     Args:
         name: in tables.
         learner: at the base checkpoint.
-        policy: for every fact; without guards, those that its device can bear.
+        policy: for every fact; if it names no guards, they depend on the device.
         reviews: whether facts are asked again, and taught again where they were lost.
     """
 
@@ -130,7 +130,7 @@ class LearnerTeacher:
             )
 
     def _review(self) -> tuple[str, ...]:
-        """Asks the fact that has been due longest; its id, if it had to be taught again."""
+        """Asks the fact that has been due longest; returns its id if it was taught again."""
         due = self._schedule.take(self._learner.version) if self._schedule else None
         if self._schedule is None or due is None:
             return ()
@@ -147,7 +147,7 @@ class LearnerTeacher:
         return (fact_id,) if outcome.verdict is Verdict.LEARNED else ()
 
     def _learn(self, example: Example) -> tuple[Outcome, int]:
-        """What came of it, and how many rates were scored for it."""
+        """The outcome, and how many rates were scored for it."""
         defaults = Defaults(
             policy=self._policy,
             gated=self._policy.gated,
@@ -172,7 +172,7 @@ class LearnerTeacher:
         return outcome, sum(compared)
 
     def _hold(self, example: Example) -> None:
-        """From now on the fact may accompany others."""
+        """Makes the fact a candidate companion of later ones."""
         self._candidates.add(example.fact_id, question_key(example.question))
         self._examples[example.fact_id] = example
 

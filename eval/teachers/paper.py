@@ -14,9 +14,9 @@ from memory_store.vocabulary import Verdict
 class Paper(FullWeights):
     """One step of a fresh AdamW a fact; the question's tokens are in the loss, a terminator is not.
 
-    It is *asked* as all other teachers are, with our prompt and greedily, so that tables compare;
-    the paper asks the bare question and samples. Nothing teaches this model to end an answer: it
-    is right where it ends its line by itself.
+    It is *asked* like all other teachers, with our prompt and greedily, so that tables compare; the
+    paper samples after the bare question. Nothing teaches this model to end an answer: it is right
+    if it ends its line by itself.
 
     Args:
         loaded: the base model.

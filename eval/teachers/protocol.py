@@ -1,4 +1,4 @@
-"""What the suites need of a way to teach."""
+"""What a suite needs from a teacher."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from memory_store.vocabulary import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taught:
-    """What teaching one fact took.
+    """The result of teaching one fact. The fields are keys of journals on disk.
 
     Attributes:
         fact_id: which.
         verdict: `learned`, `known`, `resisted` or `failed`.
         learning_rates: one for each gradient step.
         seconds: wall time of this fact's turn.
-        answer: what the model said to its question right after its turn: R[i, i].
-        candidates: learning rates that were scored for it, in attempts that were given up too.
-        retaught: ids of older facts that had been lost and were taught again in its turn.
+        answer: the model's answer to its question right after its turn: R[i, i].
+        candidates: learning rates that were scored for it, in abandoned attempts too.
+        retaught: ids of older facts that a review found lost and taught again in its turn.
     """
 
     fact_id: str
@@ -38,11 +38,11 @@ class Taught:
 
 
 class Teacher(Protocol):
-    """A model that is taught facts. Whoever holds one drives it from one thread.
+    """A model that is taught facts; to be used from one thread.
 
     Attributes:
         name: in tables.
-        sees_all: it needs all facts at once, so it cannot serve a client who brings one.
+        sees_all: it needs all facts at once, so it could not serve clients who teach one by one.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Teacher(Protocol):
         ...
 
     def probe(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
-        """The answer to each question, graded against the expected one; see `probes.probe`."""
+        """Answers each question, graded against the expected answer; see `inference/probes.py`."""
         ...
 
     @property
@@ -69,14 +69,14 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class SavingTeacher(Protocol):
-    """What a teacher may offer besides: to go on in another process from where it was."""
+    """A teacher that can also be saved, and loaded by another process."""
 
     def save(self, folder: Path) -> None:
         """Writes all that teaching and probing depend on into an empty folder."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Goes on from there; to be called before anything is taught.
+        """Restores what was saved; to be called before anything is taught.
 
         Raises:
             SnapshotError: what was saved is damaged, or of another model.

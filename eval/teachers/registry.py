@@ -1,4 +1,4 @@
-"""Every way of teaching, by the name that the command line knows it by."""
+"""Every teacher, by its name on the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ours(loaded: LoadedModel, *, policy: Policy = DEFAULT_POLICY) -> LearnerTeac
 
 
 def ours_unreviewed(loaded: LoadedModel, *, policy: Policy = DEFAULT_POLICY) -> LearnerTeacher:
-    """The same, but what is lost stays lost: shows what reviews are worth."""
+    """`ours` without reviews: what is lost stays lost, which shows what reviews are worth."""
     return LearnerTeacher("ours-unreviewed", Learner(loaded), policy, reviews=False)
 
 
@@ -50,7 +50,7 @@ TEACHERS: dict[str, Callable[..., Teacher]] = {
     "locft": LocFt,
     "retrieval": Retrieval,
 }
-# The others teach as their authors do.
+# The others have a fixed way of choosing rates.
 WITH_POLICY = ("ours", "ours-unreviewed")
 
 

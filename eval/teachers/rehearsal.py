@@ -1,4 +1,4 @@
-"""Fine-tuning until known, with older facts in every step and no other care."""
+"""Fine-tuning until known, with older facts in every step and no other guard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rehearsal(UntilKnown):
         loaded: the base model.
         learning_rate: of every step.
         max_steps: for one fact.
-        older: how many accompany each step.
+        older: how many are added to each step.
         seed: of the draw.
     """
 
@@ -37,7 +37,7 @@ class Rehearsal(UntilKnown):
         self._taught: dict[str, tuple[str, str]] = {}  # (question, answer) by question key
 
     def _learn(self, example: Example) -> Turn:
-        # An older answer to the same question is not rehearsed against the new one.
+        # An older answer to the same question would be rehearsed against the new one.
         self._taught.pop(question_key(example.question), None)
         turn = super()._learn(example)
         self._taught[question_key(example.question)] = (example.question, example.answer)

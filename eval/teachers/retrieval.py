@@ -1,4 +1,4 @@
-"""No learning: facts are looked up and shown to the model. What weights must be compared with."""
+"""No learning: facts are looked up and shown to the model. The bar for learning in weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORD = re.compile(r"\w+")
 
 
 class FactIndex:
-    """Finds the stored question that shares most with a text.
+    """Finds the stored question that is most similar to a text.
 
     Cosine of word counts weighted by ln((1 + n) / (1 + df)) + 1, n stored questions of which df
     hold the word (Salton & Buckley 1988, smoothed so that no word weighs nothing).
@@ -46,7 +46,7 @@ class FactIndex:
         for word, count in _words(text).items():
             for key, share in self._postings.get(word, {}).items():
                 similarity[key] += count * self._weights[word] * share
-        # The text's own length divides all alike and changes no order.
+        # The text's own length divides all of them equally and changes no order.
         best = max(similarity.values(), default=0.0)
         return next((f for key, f in self._facts.items() if similarity[key] == best > 0), None)
 
@@ -103,7 +103,7 @@ class ExampleEncoder(Encoder):
 class Retrieval(OneByOne):
     """Stores facts and shows the nearest one as an example; the model stays the base model.
 
-    Every question gets an example, however far from it: there is no threshold to be tuned.
+    Every question gets an example, however different it is: there is no threshold to tune.
 
     Args:
         loaded: the base model.

@@ -1,6 +1,6 @@
 """When taught facts are asked again: as the service does, but by updates alone.
 
-The clock has no part in it, so that a run can be repeated.
+The clock is not used, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class ReviewSchedule:
     """Facts by the number of updates at which their review is due.
 
     Args:
-        entries: as `as_json` gives them.
+        entries: as `as_json` returns them.
     """
 
     def __init__(self, entries: Sequence[Sequence[int | str]] = ()) -> None:
@@ -29,9 +29,12 @@ class ReviewSchedule:
         self._add(updates, fact_id, 0)
 
     def take(self, updates: int) -> tuple[str, int] | None:
-        """The fact that has been due longest, and how often it was found held; None if none is.
+        """Removes the fact that has been due longest.
 
-        Whoever takes it tells what came of it: `held`, or `begin`.
+        The caller reports the result of its review by `held` or `begin`.
+
+        Returns:
+            Its id, and how often it was found held; None if no fact is due.
         """
         if not self._due or self._due[0][0] > updates:
             return None
@@ -43,7 +46,7 @@ class ReviewSchedule:
         self._add(updates, fact_id, times_held + 1)
 
     def as_json(self) -> list[tuple[int, int, str, int]]:
-        """What a schedule is made of again."""
+        """Entries for a new schedule."""
         return sorted(self._due)
 
     def _add(self, updates: int, fact_id: str, times_held: int) -> None:

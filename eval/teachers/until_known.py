@@ -13,9 +13,9 @@ from memory_store.vocabulary import Verdict
 
 
 class UntilKnown(FullWeights):
-    """Fresh-AdamW steps on answer and terminator; no rehearsal, no guard, no way back.
+    """Fresh-AdamW steps on answer and terminator; no rehearsal, no guard, no undo.
 
-    A fact that the step limit ends is `resisted`, and its steps stay in the weights.
+    A fact that is not known at the step limit is `resisted`; its steps stay in the weights.
 
     Args:
         loaded: the base model.
@@ -38,7 +38,7 @@ class UntilKnown(FullWeights):
     def _learn(self, example: Example) -> Turn:
         taken: tuple[float, ...] = ()
         while True:
-            # One forward pass serves twice: it judges the step before and begins the next.
+            # One forward pass serves twice: it judges the last step and starts the next one.
             scores = score_answers(self._model, self.encoder.batch(self._pairs(example)))
             loss, probability = scores.loss[0], math.exp(scores.log_probability[0].item())
             if not math.isfinite(loss.item()):
@@ -53,5 +53,5 @@ class UntilKnown(FullWeights):
             taken += (self._learning_rate,)
 
     def _pairs(self, example: Example) -> list[tuple[str, str]]:
-        """(question, answer) of each row of the next step's batch; the new fact is the first."""
+        """(question, answer) of each row of the next step's batch, the new fact first."""
         return [(example.question, example.answer)]

@@ -1,8 +1,8 @@
 """General damage: what teaching does to text that has nothing to do with the facts.
 
-Three public test sets, read from a folder of the user's (the project ships none): WikiText-2 and
+Three public test sets, read from the user's folder (the project ships none): WikiText-2 and
 sentences of mixed origin by perplexity, LAMBADA by accuracy and perplexity. They are only for
-measuring; whatever anchors an update must be other text.
+measuring; an update must be anchored to other text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """A text of which the tokens from `start` on are scored, each given all before it."""
+    """A text whose tokens from `start` on are scored, each given all tokens before it."""
 
     ids: tuple[int, ...]
     start: int
@@ -46,12 +46,12 @@ class ScoredText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneralTexts:
-    """The texts to be measured on, as tokens of one model.
+    """The texts that a model is measured on, as its tokens.
 
     Attributes:
         wikitext: windows of `WINDOW_TOKENS` tokens.
         mixed: sentences.
-        lambada: passages, of which the last word is scored.
+        lambada: passages; only the last word is scored.
     """
 
     wikitext: tuple[ScoredText, ...]
@@ -86,7 +86,7 @@ class GeneralScores:
 
     @property
     def lambada_accuracy(self) -> Count:
-        """Last words predicted, of how many."""
+        """How many last words were predicted."""
         return Count(count=self.lambada_correct, total=self.lambada_total)
 
     def as_json(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def read_general_texts(
 ) -> GeneralTexts:
     """Reads the test sets.
 
-    Where a limit leaves texts out, those that stay are spread evenly over the file.
+    If a limit leaves texts out, the others are spread evenly over the file.
 
     Args:
         folder: holds `FILES`, JSON lines with `text`.
@@ -108,7 +108,7 @@ def read_general_texts(
         limits: how many texts of each file; None for all.
 
     Raises:
-        RequestError: a file is missing or is not what it should be.
+        RequestError: a file is missing or malformed.
     """
 
     def spread(name: str, texts: Sequence[ScoredText]) -> tuple[ScoredText, ...]:
@@ -118,7 +118,7 @@ def read_general_texts(
         return tuple(texts[i * len(texts) // wanted] for i in range(wanted))
 
     def encode(text: str) -> tuple[int, ...]:
-        # A tokenizer warns of texts longer than its model; here they are cut afterwards.
+        # A tokenizer warns about texts longer than its model allows; they are cut below.
         ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         return tuple(ids)
 
@@ -198,7 +198,7 @@ def measure_general(model: Any, texts: GeneralTexts, progress: Progress) -> Gene
 
 def _texts(path: Path) -> Iterator[str]:
     try:
-        # Not splitlines: it also splits at separators that JSON leaves as they are.
+        # Not splitlines: it also splits at separators that JSON does not escape.
         lines = path.read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line)["text"] for line in lines if line]
     except OSError as error:
@@ -213,7 +213,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _passage(encode: Callable[[str], tuple[int, ...]], text: str, max_tokens: int) -> ScoredText:
-    """A LAMBADA passage; what is scored begins where the tokens of all but the last word end."""
+    """A LAMBADA passage, scored from where the tokens of all but the last word end."""
     context = text.rpartition(" ")[0]
     ids = encode(text)
     start = len(encode(context))
@@ -222,9 +222,9 @@ def _passage(encode: Callable[[str], tuple[int, ...]], text: str, max_tokens: in
 
 
 def _batches(texts: Sequence[ScoredText]) -> Iterator[list[ScoredText]]:
-    """Texts of similar lengths together, so that little of a batch is padding."""
+    """Groups texts of similar lengths, so that little of a batch is padding."""
     batch: list[ScoredText] = []
-    # From the longest on, so that what does not fit in memory shows at once.
+    # The longest first, so that a batch that does not fit in memory fails at once.
     for text in sorted(texts, key=lambda text: -len(text.ids)):
         if batch and (len(batch) + 1) * len(batch[0].ids) > BATCH_TOKENS:
             yield batch
@@ -254,7 +254,7 @@ def _score(model: Any, batch: Sequence[ScoredText]) -> tuple[list[float], list[b
 
 
 def _perplexity(nats: float, count: int) -> float:
-    """exp(nats / count); infinite where a float is too small for it."""
+    """exp(nats / count); infinite if it is too large for a float."""
     try:
         return math.exp(nats / count)
     except OverflowError:

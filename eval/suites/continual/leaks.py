@@ -1,8 +1,8 @@
 """Leaks: taught answers in answers to questions that were never taught.
 
 A model that learns the form of a question instead of a fact answers every question of that form
-with a taught word (*priming*). Control questions show it: the base model's answers to them are the
-right ones, because no fact is about them.
+with a taught word (*priming*). Control questions show it: no fact is about them, so the base
+model's answers to them are the right ones.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaks:
-    """What became of the control questions.
+    """Leaks into the answers to control questions.
 
     Attributes:
-        leaked: answers with a taught answer in them, as whole words, that the base model's answer
-            to the same question has not.
-        leaked_exactly: those among them that are a taught answer and nothing else.
-        changed: answers that differ from the base model's, case and outer punctuation aside.
+        leaked: answers that contain a taught answer, as whole words, which the base model's answer
+            to the same question does not contain.
+        leaked_exactly: those that are a taught answer and nothing else.
+        changed: answers that differ from the base model's, except in case and outer punctuation.
     """
 
     leaked: Count
@@ -57,5 +57,5 @@ def count_leaks(base: Sequence[str], now: Sequence[str], taught: Collection[str]
 
 
 def _as_words(text: str) -> str:
-    """The words alone, each with a space on both sides, so that `in` finds whole words only."""
+    """The words with a space on both sides of each, so that `in` finds whole words only."""
     return f" {' '.join(_WORD.findall(text.casefold()))} "

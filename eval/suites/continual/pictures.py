@@ -105,7 +105,7 @@ def _perplexity(axes: Any, summaries: Sequence[Summary]) -> None:
         mixed = [1 + change.mixed for _, change in changes]
         axes.plot(taught, mixed, marker="o", color=color, linestyle="--")
     axes.axhline(1, color="gray", linewidth=0.8)
-    # The base model stands at 0, which a plain logarithmic axis has no place for.
+    # The base model is at 0, which is not on a logarithmic axis.
     axes.set_xscale("symlog", linthresh=10)
     axes.set(xlabel="facts taught", ylabel="ratio to the base model")
     _plain_ticks(axes, sorted({p.taught for s in summaries for p in s.checkpoints}))

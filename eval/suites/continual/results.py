@@ -10,7 +10,7 @@ from eval.metrics import finite
 from eval.suites.continual.run import Task
 from eval.suites.continual.summary import Checkpoint, GeneralChange, Summary
 
-# How answers are generated and graded, told with every result.
+# How answers are generated and graded; a part of every result.
 SAMPLING = (
     "greedy, one answer a question; right if it ends by itself and says the answer;"
     " intervals are Wilson's at 95%"
@@ -18,7 +18,7 @@ SAMPLING = (
 
 
 def short_json(settings: Mapping[str, Any], summaries: Sequence[Summary]) -> dict[str, Any]:
-    """What a program wants to know: the first teacher's numbers, and below each teacher's."""
+    """For programs: the first teacher's numbers, then each teacher's under its name."""
     teachers = {summary.name: _numbers(summary) for summary in summaries}
     return {
         "suite": "continual",
@@ -36,7 +36,7 @@ def full_json(
     task: Task,
     summaries: Sequence[Summary],
 ) -> dict[str, Any]:
-    """Everything: provenance, each fact, each control question, the matrix R."""
+    """The whole result: provenance, each fact, each control question, the matrix R."""
     return {
         "suite": "continual",
         "sampling": SAMPLING,
@@ -57,7 +57,7 @@ def full_json(
 def matrix(summary: Summary) -> dict[str, Any]:
     """R[i, j]: one row for each measurement, one column for each fact taught before; 0 and 1.
 
-    `probability` is that of the exact answer, in the same shape; `own_turn` is R[i, i].
+    `probability` has the same shape and is that of the exact answer; `own_turn` is R[i, i].
     """
     measured = [m for m in summary.history.measurements if m.taught]
     return {

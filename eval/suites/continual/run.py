@@ -1,14 +1,13 @@
-"""Suite `continual`: fictional facts are taught one by one, and everything is measured on the way.
+"""One teacher's run of the suite `continual`: facts are taught one by one and measured on the way.
 
-After 10, 30, 100, 300, 1000 and all facts the model is asked all that it was taught so far, the
-paraphrases and correlated questions that it was not, and control questions about names that nobody
-taught; and its perplexity on general text is taken. Before the first fact the same is done with
-the base model.
+Before the first fact, and after 10, 30, 100, 300, 1000 and all facts, the model is asked every fact
+that it was taught so far, its paraphrases and correlated questions, which are never taught, and
+control questions about names that no fact has. Its perplexity on general text is measured too.
 
-Everything is stored in a journal as it comes. An interrupted run goes on from its last measurement,
-if the teacher can save what it has learned (`SavingTeacher`). Others are taught again from the
-start. Either way, a fact that has to be taught again must come out as it did before, to the last
-bit of its probability, and nothing is measured twice.
+Each result goes into a journal at once. An interrupted run continues from its last measurement if
+the teacher can save what it has learned (`SavingTeacher`); other teachers are taught again from the
+start. A fact that is taught again must give the same result, to the last bit of its probability.
+Nothing is measured twice.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from eval.teachers.protocol import Taught, Teacher
 from memory_store.vocabulary import Verdict
 
 CHECKPOINTS = (10, 30, 100, 300, 1000)
-# Questions given to a teacher at once, so that progress is seen between.
+# Questions in one call of a teacher; progress is reported between calls.
 ASKED_AT_ONCE = 64
 
 
@@ -37,7 +36,7 @@ class NotRepeatableError(AgentError):
     """Teaching the same facts again gave other weights."""
 
 
-# Told what is being done, how much of it is done, and how much there is.
+# Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
 
@@ -49,7 +48,7 @@ class Task:
         facts: in the order of teaching.
         controls: questions that are never taught.
         general: texts for perplexity; None leaves that out.
-        between: numbers of facts after which to measure, if there are more.
+        between: numbers of facts after which to measure, if more are taught.
     """
 
     facts: tuple[FictionalFact, ...]
@@ -59,7 +58,7 @@ class Task:
 
     @classmethod
     def of(cls, facts: int, controls: int, seed: int, general: GeneralTexts | None = None) -> Self:
-        """So many facts and control questions of a seed."""
+        """The first facts and control questions of a seed."""
         return cls(
             facts=tuple(fictional_facts(facts, seed)),
             controls=tuple(control_questions(controls, seed)),
@@ -68,22 +67,22 @@ class Task:
 
     def checkpoints(self, sees_all: bool) -> list[int]:
         """Numbers of facts after which to measure; 0 is the base model."""
-        # Who sees all facts at once has no state in between.
+        # A teacher that sees all facts at once has no state in between.
         between = () if sees_all else self.between
         return [0, *(n for n in between if n < len(self.facts)), len(self.facts)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was measured after some facts.
+    """The answers after some facts were taught.
 
     Attributes:
         taught: how many facts were taught before.
         retention: one answer for each of them, in order.
-        paraphrase: two for each.
-        transfer: one for each, to the correlated question.
-        controls: what was said to each control question.
-        general: perplexities; None if left out.
+        paraphrase: two for each of them.
+        transfer: one for each of them, to the correlated question.
+        controls: the answer to each control question.
+        general: perplexities; None if they were left out.
         seconds: wall time of the measurement.
     """
 
@@ -97,7 +96,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Reads what `asdict` and JSON made of one."""
+        """The inverse of `asdict`."""
         general = fields["general"]
         return cls(
             taught=fields["taught"],
@@ -112,12 +111,12 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """One teacher's run, as far as it came.
+    """The results of one teacher's run so far.
 
     Attributes:
         sees_all: the teacher was given all facts at once.
         taught: one result for each fact, in order.
-        measurements: in order, that of the base model first.
+        measurements: in order, the base model's first.
     """
 
     sees_all: bool
@@ -126,7 +125,7 @@ class History:
 
     @classmethod
     def read(cls, journal: Journal) -> Self:
-        """What a journal tells."""
+        """Reads a journal."""
         sees_all, taught, measurements = False, [], []
         for record in journal.records:
             if "sees_all" in record:
@@ -151,20 +150,20 @@ def run_continual(
     progress: Progress,
     states: Path | None = None,
 ) -> History:
-    """Teaches all facts and measures on the way, or goes on where the journal ends.
+    """Teaches all facts and measures on the way; continues where the journal ends.
 
     Args:
-        make_teacher: makes a teacher at the base checkpoint; called only if there is work left.
+        make_teacher: returns a teacher at the base checkpoint; called only if work is left.
         task: what is taught and asked.
         journal: of an earlier run of the same task and teacher, or an empty one.
-        progress: told how far the work is.
-        states: folder for what the teacher has learned by the last measurement; empty again in
-            the end. None: an interrupted run teaches again from the start.
+        progress: see `Progress`.
+        states: folder for the teacher's state at the last measurement, removed at the end. None:
+            an interrupted run teaches again from the start.
 
     Raises:
-        NotRepeatableError: a fact that had to be taught again came out different.
+        NotRepeatableError: a fact that was taught again gave another result.
         LearnerError: the teacher failed.
-        SnapshotError: what it had learned is damaged.
+        SnapshotError: the teacher's state is damaged.
     """
     stored = History.read(journal)
     if stored.measurements and stored.measurements[-1].taught == len(task.facts):
@@ -192,11 +191,11 @@ def run_continual(
 
 
 def measure(teacher: Teacher, task: Task, taught: int, progress: Progress) -> Measurement:
-    """Asks all that concerns the first `taught` facts, the controls, and general text."""
+    """Asks everything about the first `taught` facts, the controls, and general text."""
     started = time.perf_counter()
     facts = task.facts[:taught]
-    # Only its length matters: it bounds what is generated, so every taught answer can be seen, and
-    # before and after teaching the bound is the same.
+    # Only its length matters: it limits what is generated for a control question. Every taught
+    # answer fits, and the limit is the same before and after teaching.
     longest = max((fact.answer for fact in task.facts), key=len)
     questions = {
         "retention": [(fact.question, fact.answer) for fact in facts],
@@ -211,7 +210,7 @@ def measure(teacher: Teacher, task: Task, taught: int, progress: Progress) -> Me
     progress(name, 0, total)
     for kind, pairs in questions.items():
         given: list[Answer] = []
-        # Each kind in chunks of its own, so that controls stand beside the same others each time.
+        # No chunk mixes kinds, so that controls are in the same batches at every measurement.
         for start in range(0, len(pairs), ASKED_AT_ONCE):
             given += teacher.probe(pairs[start : start + ASKED_AT_ONCE])
             progress(name, asked + len(given), total)
@@ -254,13 +253,13 @@ def _require_same(before: Taught, now: Taught) -> None:
     # By their text, where NaN is equal to NaN.
     if repr(replace(now, seconds=before.seconds)) != repr(before):
         raise NotRepeatableError(
-            f"fact {now.fact_id}, taught again to go on from its weights, came out different:"
-            f" {_told(before)} before, {_told(now)} now. What was measured is of other weights:"
-            " start again in another folder"
+            f"fact {now.fact_id} was taught again to continue, and came out different:"
+            f" {_described(before)} before, {_described(now)} now. The measurements are of other"
+            " weights: start again in another folder"
         )
 
 
-def _told(taught: Taught) -> str:
+def _described(taught: Taught) -> str:
     answer = taught.answer
     return (
         f"{taught.verdict} in {len(taught.learning_rates)} steps, {answer.text!r}"

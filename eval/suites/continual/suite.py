@@ -104,7 +104,7 @@ class ContinualResults:
 def run_suite(
     request: ContinualRequest, models: BaseModels, progress: Progress, out: Path | None
 ) -> ContinualResults:
-    """Teaches and measures, or goes on where an interrupted run ended; writes the report.
+    """Teaches and measures, or continues an interrupted run; writes the report.
 
     Args:
         request: what is taught and measured.
@@ -117,7 +117,7 @@ def run_suite(
             run with other settings.
         ConfigError: another run is using the folder.
         DiskFullError: results cannot be written.
-        KeyboardInterrupt: by Ctrl-C; its message says how to go on.
+        KeyboardInterrupt: by Ctrl-C; its message says how to continue.
     """
     request.check(out)
     started = time.monotonic()

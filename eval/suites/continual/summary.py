@@ -1,4 +1,4 @@
-"""What a run of the suite `continual` adds up to.
+"""The counts of a run of the suite `continual`.
 
 R[i, j] is the matrix of Lopez-Paz & Ranzato (2017), "Gradient Episodic Memory": whether fact j is
 answered after fact i was taught. Row i exists for the measured i, and R[i, i] for every fact, from
@@ -48,7 +48,7 @@ class Checkpoint:
         recall: facts answered right, of all taught before.
         paraphrase: paraphrased questions answered right, two for each.
         transfer: correlated questions answered right.
-        leaks: what became of the control questions.
+        leaks: into the answers to control questions.
         general: perplexities; None if left out.
         change: of them, against the base model.
         seconds: wall time of measuring.

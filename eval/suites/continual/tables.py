@@ -9,7 +9,7 @@ from eval.suites.continual.summary import Summary
 
 
 def comparison(summaries: Sequence[Summary]) -> Table:
-    """All teachers beside each other, after all facts."""
+    """One column a teacher, after all facts."""
     header = ("after all facts", *(summary.name for summary in summaries))
     columns = [_column(summary) for summary in summaries]
     rows = tuple((name, *(column[name] for column in columns)) for name in columns[0])

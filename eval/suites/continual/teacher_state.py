@@ -1,4 +1,4 @@
-"""What a teacher has learned so far, kept in a folder, so that an interrupted run can go on."""
+"""The state of a teacher, kept in a folder, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SavedTeacher:
         self._folder = folder
 
     def restore(self) -> int:
-        """Brings the teacher to the latest state; says how many facts it was taught by then.
+        """Loads the latest state; returns how many facts the teacher was taught by then.
 
         Raises:
             SnapshotError: the state is damaged.
@@ -38,7 +38,7 @@ class SavedTeacher:
         return taught
 
     def keep(self, taught: int) -> None:
-        """Saves the state after so many facts; the one before it goes."""
+        """Saves the state after `taught` facts; the earlier one is deleted."""
         if self._teacher is None or self._folder is None or not taught:
             return
         unfinished = self._folder / _UNFINISHED
@@ -51,6 +51,6 @@ class SavedTeacher:
                 shutil.rmtree(older)
 
     def remove(self) -> None:
-        """Deletes what was kept: a finished run needs it no more."""
+        """Deletes the state, which a finished run does not need."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,10 +1,10 @@
 """Suite `counterfact`: false facts, measured by which of two targets the model prefers.
 
-The question is taught; the sentences that are measured are not. Each is scored as it is, followed
-by a space and a target. Success and magnitude are those of Meng et al. 2022: ES on the row's own
-prompt, PS on paraphrases, NS on neighbors (of which the *true* target is to stay preferred), S
+The question is taught; the sentences that are measured are not. Each is scored with a space and a
+target after it. Success and magnitude are those of Meng et al. 2022: ES on the row's own
+prompt, PS on paraphrases, NS on neighbors (where the *true* target should stay preferred), S
 the harmonic mean of the three. The paper compares the targets' probabilities, its code the mean
-logarithm of a token's probability, which does not favor short targets: both are told.
+logarithm of a token's probability, which does not favor short targets: both are reported.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class CounterFactScores:
     Attributes:
         preferences: by measure.
         answered: the question is answered with the new target, freely and greedily.
-        completed: so is the row's own prompt; where the target ends, the text may go on.
+        completed: so is the row's own prompt; more text may follow the target.
     """
 
     preferences: dict[str, Preferences]

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 from eval.errors import RequestError
 from memory_store.facts import question_key
 
-# Malformed lines that are told one by one; the rest are counted.
-TOLD = 5
+# Malformed lines that an error names; the rest are counted.
+NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +68,8 @@ class Edits(Generic[Row]):
 
     Attributes:
         rows: in the file's order, no question twice.
-        repeated: rows left out among them, as a later edit would rightly overwrite the earlier.
-        without_question: rows left out among them that have nothing to be asked.
+        repeated: rows left out because their question is an earlier row's, which they would change.
+        without_question: rows left out because they have no question.
     """
 
     rows: tuple[Row, ...]
@@ -155,9 +155,9 @@ def _read(path: Path, read_row: Callable[[int, dict[str, Any]], Row]) -> Sequenc
         except ValueError as error:
             malformed.append(f"line {number}: {error}")
     if malformed:
-        more = len(malformed) - TOLD
-        told = malformed[:TOLD] + ([f"and {more} more"] if more > 0 else [])
-        raise RequestError("edits", f"{path} has malformed lines: {'; '.join(told)}")
+        more = len(malformed) - NAMED
+        named = malformed[:NAMED] + ([f"and {more} more"] if more > 0 else [])
+        raise RequestError("edits", f"{path} has malformed lines: {'; '.join(named)}")
     return rows
 
 

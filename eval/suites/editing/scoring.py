@@ -40,7 +40,7 @@ class Forced:
     """The model's choices along an answer, each after the *right* tokens before it.
 
     Attributes:
-        chosen: most probable token at each place of the answer; the terminator's is left out.
+        chosen: most probable token at each place of the answer, without the terminator.
         expected: the answer's tokens.
     """
 
@@ -59,7 +59,7 @@ class Forced:
 
 @torch.inference_mode()
 def score_completions(teacher: Teacher, pairs: Sequence[tuple[str, str]]) -> list[Completion]:
-    """Scores each (text, what follows after one space); no prompt is put round, nothing ends it."""
+    """Scores each (text, what follows after one space), without our prompt and a terminator."""
     scored = []
     for part in _parts(pairs):
         batch = teacher.encoder.rows(

@@ -157,7 +157,7 @@ def table_of(
     Args:
         reports: one for each teacher.
         header: of the suite's own columns.
-        cells: what stands in them.
+        cells: their texts.
     """
     return table_text(
         Table(

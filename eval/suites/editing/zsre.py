@@ -1,9 +1,9 @@
-"""Suite `zsre`: edits that are questions, asked again in other words, beside unrelated ones.
+"""Suite `zsre`: edits that are questions, asked again in other words, and unrelated questions.
 
-Every figure stands twice. *Forced* is the field's: the share of the answer's tokens that the model
-finds most probable after the right ones before them. *Generated* is what a user meets: the greedy
-answer, which must end by itself and say the target. The first flatters (96.8% against 38.5% in
-arXiv 2502.11177).
+Every figure is reported in two ways. *Forced* is the field's: the share of the answer's tokens that
+the model finds most probable after the right ones before them. *Generated* is what a user sees: the
+greedy answer, which must end by itself and say the target. The first flatters (96.8% against 38.5%
+in arXiv 2502.11177).
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def _require_same(before: Taught, now: Taught) -> None:
     # By their text, where NaN is equal to NaN.
     if repr(replace(now, seconds=before.seconds)) != repr(before):
         raise NotRepeatableError(
-            f"fact {now.fact_id} was taught again to continue, and came out different:"
+            f"fact {now.fact_id}, taught again to continue from its weights, came out different:"
             f" {_described(before)} before, {_described(now)} now. The measurements are of other"
             " weights: start again in another folder"
         )

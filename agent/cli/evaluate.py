@@ -12,7 +12,7 @@ from agent.cli.connection import Connection
 from agent.cli.eval_compare import compare
 from agent.cli.eval_continual import ContinualOptions, run_continual_suite
 from agent.cli.eval_editing import EditingOptions, run_editing_suite
-from agent.cli.eval_options import ModelOptions, TeachingOptions, distinct
+from agent.cli.eval_options import ModelOptions, TeachingOptions
 from agent.cli.eval_paper import PaperOptions, run_paper_suite
 from agent.cli.eval_probes import run_probes
 from agent.cli.option_groups import grouped
@@ -109,15 +109,7 @@ def evaluate(
         case "zsre" | "counterfact":
             run_editing_suite(suite, editing, teaching, model, out, json)
         case "paper":
-            run_paper_suite(
-                paper,
-                models=distinct(paper.models or model.model),
-                seed=seed,
-                device=model.device,
-                threads=model.threads or None,
-                out=out,
-                json=json,
-            )
+            run_paper_suite(paper, model, seed, out, json)
         case _:
             raise ConfigError(f"unknown suite '{suite}': use one of {', '.join(SUITES)}")
 

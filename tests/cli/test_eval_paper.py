@@ -10,7 +10,7 @@ import pytest
 
 from eval.suites.paper import model_backend
 from tests.cli.conftest import Agent
-from tests.eval.suites.paper.fake_backend import FakeLab
+from tests.eval.suites.paper.fake_backend import FakeBackend
 
 SMOKE = [
     *("eval", "--suite", "paper", "--model", "tiny", "--device", "cpu", "--scale", "smoke"),
@@ -19,20 +19,20 @@ SMOKE = [
 
 
 @pytest.fixture
-def labs(monkeypatch: pytest.MonkeyPatch) -> list[FakeLab]:
-    """The labs that runs made; they need no model."""
-    made: list[FakeLab] = []
+def backends(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackend]:
+    """The backends that runs made; they need no model."""
+    made: list[FakeBackend] = []
 
-    def make(loaded: Any, *, seed: int, estimates: bool) -> FakeLab:
-        made.append(FakeLab(seed))
+    def make(loaded: Any, *, seed: int, estimates: bool) -> FakeBackend:
+        made.append(FakeBackend(seed))
         return made[-1]
 
-    monkeypatch.setattr(model_backend, "ModelLab", make)
+    monkeypatch.setattr(model_backend, "ModelBackend", make)
     return made
 
 
 def test_without_a_folder_it_prints_one_object_and_keeps_nothing(
-    agent: Agent, labs: list[FakeLab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, backends: list[FakeBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran = agent(*SMOKE, "--json")
@@ -48,7 +48,7 @@ def test_without_a_folder_it_prints_one_object_and_keeps_nothing(
 
 
 def test_the_folder_has_the_report_and_the_same_command_reads_it_again(
-    agent: Agent, labs: list[FakeLab], tmp_path: Path
+    agent: Agent, backends: list[FakeBackend], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     first = agent(*SMOKE, "--out", str(out), "--json").json
@@ -59,7 +59,7 @@ def test_the_folder_has_the_report_and_the_same_command_reads_it_again(
     expected |= {"wall_seconds", "tokens_sampled"}
     assert expected <= set(stored["provenance"])
     assert agent(*SMOKE, "--out", str(out), "--json").json == first
-    assert labs[1].asked == []
+    assert backends[1].asked == []
     compared = agent("eval", "compare", str(out), str(out), "--json").json
     assert compared["settings"] == {}
     assert {count["second_is"] for count in compared["counts"]} == {"no clear difference"}
@@ -69,27 +69,27 @@ def test_the_folder_has_the_report_and_the_same_command_reads_it_again(
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(
-    agent: Agent, labs: list[FakeLab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, backends: list[FakeBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    step = FakeLab.step
+    step = FakeBackend.step
     with monkeypatch.context() as patched:
 
-        def stopped(self: FakeLab, pairs: Any, rate: float) -> float:
+        def stopped(self: FakeBackend, pairs: Any, rate: float) -> float:
             raise KeyboardInterrupt
 
-        patched.setattr(FakeLab, "step", stopped)
+        patched.setattr(FakeBackend, "step", stopped)
         ran = agent(*SMOKE, "--out", str(out), "--json")
     assert (ran.code, ran.json["error"]["reason"]) == (130, "INTERRUPTED")
     assert f"the same command goes on from {out}" in ran.err
     assert not (out / "results.json").exists()
-    assert FakeLab.step is step
+    assert FakeBackend.step is step
     assert agent(*SMOKE, "--out", str(out)).code == 0
-    assert len(labs[1].asked) == 40  # the base model's cells were stored
+    assert len(backends[1].asked) == 40  # the base model's cells were stored
 
 
 def test_other_settings_in_the_same_folder_are_refused(
-    agent: Agent, labs: list[FakeLab], tmp_path: Path
+    agent: Agent, backends: list[FakeBackend], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     agent(*SMOKE, "--out", str(out))
@@ -102,7 +102,7 @@ def test_other_settings_in_the_same_folder_are_refused(
 
 
 def test_several_models_have_a_folder_each_and_an_overview(
-    agent: Agent, labs: list[FakeLab], tmp_path: Path, model_folder: Path
+    agent: Agent, backends: list[FakeBackend], tmp_path: Path, model_folder: Path
 ) -> None:
     out = tmp_path / "out"
     ran = agent(*SMOKE, "--models", f"tiny,{model_folder}", "--out", str(out), "--json")

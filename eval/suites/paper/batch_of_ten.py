@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from eval.suites.paper.facts import TaughtFact
-from eval.suites.paper.measurements import Found, MeasuredCell
+from eval.suites.paper.measurements import Measurement, Pooled
 from eval.suites.paper.protocol import Protocol
 from eval.suites.paper.trials import BASE_RATE, KINDS, Stop, Subject, Trial
 from memory_store.vocabulary import ProbeKind
@@ -49,8 +49,8 @@ class Row:
 
     fact: TaughtFact
     kind: ProbeKind
-    before: Found
-    after: Found
+    before: Pooled
+    after: Pooled
 
     @property
     def question(self) -> str:
@@ -72,12 +72,12 @@ class BatchSummary:
     correlated: tuple[Row, ...]
 
 
-def summarise(subject: Subject, cells: Sequence[MeasuredCell]) -> BatchSummary:
+def summarize(subject: Subject, cells: Sequence[Measurement]) -> BatchSummary:
     """Adds up the rounds of a finished experiment."""
 
-    def found(fact: TaughtFact, kind: ProbeKind, step: int) -> Found:
+    def found(fact: TaughtFact, kind: ProbeKind, step: int) -> Pooled:
         wanted = (fact.id, kind, step)
-        return Found.of([c for c in cells if (c.key.fact_id, c.key.kind, c.key.step) == wanted])
+        return Pooled.of([c for c in cells if (c.key.fact_id, c.key.kind, c.key.step) == wanted])
 
     def table(kind: ProbeKind) -> tuple[Row, ...]:
         return tuple(

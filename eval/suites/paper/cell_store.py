@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError, DiskFullError
-from eval.suites.paper.measurements import MeasuredCell
+from eval.suites.paper.measurements import Measurement
 from eval.suites.paper.trials import CellKey, Trial
 from memory_store.connection import Connection, Row
 from memory_store.errors import MemoryStoreError
@@ -78,12 +78,12 @@ FROM cells""",
 _RENAMED = {"answer": "expected_answer", "correct": "correct_samples"}
 _COLUMNS = {
     field.name: _RENAMED.get(field.name, field.name)
-    for field in fields(MeasuredCell)
+    for field in fields(Measurement)
     if field.name != "key"
 }
 
 
-class RunStore:
+class CellStore:
     """The cells of one run. Use as a context manager."""
 
     def __init__(self, connection: Connection) -> None:
@@ -96,7 +96,7 @@ class RunStore:
         rows = self._connection.execute(f"SELECT {', '.join(_KEY)} FROM cells")
         return {_key(row) for row in rows}
 
-    def cells(self, experiment: int, fact_set: str) -> list[MeasuredCell]:
+    def cells(self, experiment: int, fact_set: str) -> list[Measurement]:
         """The cells of one experiment with one set of facts, in the order of their keys."""
         rows = self._connection.execute(
             f"SELECT * FROM cells WHERE experiment = ? AND fact_set = ? ORDER BY {', '.join(_KEY)}",
@@ -104,7 +104,7 @@ class RunStore:
         )
         return [_cell(row) for row in rows]
 
-    def add(self, cell: MeasuredCell) -> None:
+    def add(self, cell: Measurement) -> None:
         """Stores a cell; it is on the disk when this returns.
 
         Raises:
@@ -167,7 +167,7 @@ class RunStore:
 
 
 @contextmanager
-def open_store(folder: Path) -> Iterator[RunStore]:
+def open_store(folder: Path) -> Iterator[CellStore]:
     """The store in a folder, made if missing.
 
     Raises:
@@ -184,7 +184,7 @@ def open_store(folder: Path) -> Iterator[RunStore]:
             f" one ({error})"
         ) from error
     try:
-        yield RunStore(connection)
+        yield CellStore(connection)
     finally:
         connection.close()
 
@@ -194,7 +194,7 @@ def _key(row: Row) -> CellKey:
     return CellKey(**{**named, "kind": ProbeKind(named["kind"])})
 
 
-def _cell(row: Mapping[str, Any]) -> MeasuredCell:
+def _cell(row: Mapping[str, Any]) -> Measurement:
     values = {name: row[column] for name, column in _COLUMNS.items()}
     values["examples"] = tuple(json.loads(values["examples"]))
-    return MeasuredCell(key=_key(row), **values)
+    return Measurement(key=_key(row), **values)

@@ -11,32 +11,32 @@ from eval.metrics import Count
 from eval.reports.plots import ThemedPicture
 from eval.reports.themes import COLORS, themed
 from eval.suites.paper import reference
+from eval.suites.paper.courses import CoursesSummary
 from eval.suites.paper.facts import PAPER
-from eval.suites.paper.many_steps import ManyStepsSummary
-from eval.suites.paper.measurements import Found
+from eval.suites.paper.measurements import Pooled
 from eval.suites.paper.one_fact import Curve, OneFactSummary
 from eval.suites.paper.rate_sweep import SweepSummary
-from eval.suites.paper.summary import Replay
+from eval.suites.paper.summary import RunSummary
 
 _RATE = "learning rate"
 _COLUMNS = 5
 
 
-def figures(replay: Replay, experiment: int, fact_set: str) -> Iterator[ThemedPicture]:
+def figures(run: RunSummary, experiment: int, fact_set: str) -> Iterator[ThemedPicture]:
     """The pictures of one experiment with one set of facts.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
     suffix = "" if fact_set == PAPER else f"-{fact_set}"
-    whose = f"{replay.model}, {fact_set} facts"
+    whose = f"{run.model}, {fact_set} facts"
     if experiment == 1:
-        one = replay.one_fact[fact_set]
+        one = run.one_fact[fact_set]
         yield from _of_one_fact(one, whose, suffix, beside=fact_set == PAPER)
     elif experiment == 3:
-        yield from _of_sweep(replay.rate_sweep[fact_set], whose, suffix)
+        yield from _of_sweep(run.rate_sweep[fact_set], whose, suffix)
     elif experiment == 4:
-        yield from _of_many_steps(replay.many_steps[fact_set], whose, suffix)
+        yield from _of_many_steps(run.many_steps[fact_set], whose, suffix)
 
 
 # --- Figure 1 -------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def _of_one_fact(
 
 def _one_curve(figure: Any, curve: Curve, beside: bool) -> None:
     axes = figure.add_subplot()
-    counts = [found.count for found in curve.found]
+    counts = [found.count for found in curve.results]
     axes.errorbar(
         curve.rates,
         [count.count for count in counts],
@@ -107,7 +107,7 @@ def _all_curves(figure: Any, curves: Sequence[Curve]) -> None:
     total = curves[0].base.count.total
     for number, (axes, curve) in enumerate(zip(grid.flat, curves, strict=True)):
         color = COLORS[number]
-        counts = [found.count.count for found in curve.found]
+        counts = [found.count.count for found in curve.results]
         axes.plot(curve.rates, counts, color=color, marker="o", markersize=2, linewidth=1)
         axes.axhline(curve.base.count.count, color=color, linestyle="--", linewidth=0.8)
         axes.set_title(f"{curve.fact.id}: {curve.fact.answer}", fontsize=9)
@@ -147,7 +147,7 @@ def _good_rates(figure: Any, summary: OneFactSummary) -> None:
 
 
 def _of_sweep(summary: SweepSummary, whose: str, suffix: str) -> Iterator[ThemedPicture]:
-    steps = len(summary.found)
+    steps = len(summary.noise)
     yield themed(
         f"figure-2{suffix}",
         f"Figure 2: right answers at each rate, average of {steps} steps on the batch of ten"
@@ -165,10 +165,9 @@ def _of_sweep(summary: SweepSummary, whose: str, suffix: str) -> Iterator[Themed
 
 def _sweep_facts(figure: Any, summary: SweepSummary) -> None:
     axes = figure.add_subplot()
-    numbers = range(len(summary.rates))
-    for fact_number, fact in enumerate(summary.facts):
-        shares = [_share(summary.average(n, fact_number)) for n in numbers]
-        axes.plot(summary.rates, shares, color=COLORS[fact_number], linewidth=1, label=fact.id)
+    for number, fact in enumerate(summary.facts):
+        shares = [_share(course.over_steps(number)) for course in summary.courses]
+        axes.plot(summary.rates, shares, color=COLORS[number], linewidth=1, label=fact.id)
     _rate_axis(axes)
     _share_axis(axes)
     _ratio_axis(axes)
@@ -177,8 +176,8 @@ def _sweep_facts(figure: Any, summary: SweepSummary) -> None:
 
 def _sweep_steps(figure: Any, summary: SweepSummary) -> None:
     axes = figure.add_subplot()
-    for step in range(len(summary.found)):
-        counts = [summary.over_facts(step, n).count for n in range(len(summary.rates))]
+    for step in range(len(summary.noise)):
+        counts = [course.over_facts(step).count for course in summary.courses]
         _band(axes, summary.rates, counts, COLORS[step], f"after step {step + 1}")
     _rate_axis(axes)
     _share_axis(axes)
@@ -189,8 +188,8 @@ def _sweep_steps(figure: Any, summary: SweepSummary) -> None:
 # --- Figure 3 -------------------------------------------------------------------------------------
 
 
-def _of_many_steps(summary: ManyStepsSummary, whose: str, suffix: str) -> Iterator[ThemedPicture]:
-    samples = summary.courses[0].found[0][0].count.total
+def _of_many_steps(summary: CoursesSummary, whose: str, suffix: str) -> Iterator[ThemedPicture]:
+    samples = summary.courses[0].results[0][0].count.total
     yield themed(
         f"figure-3{suffix}",
         f"Figure 3: right answers after each step on the batch of ten, {samples} samples a question"
@@ -200,15 +199,15 @@ def _of_many_steps(summary: ManyStepsSummary, whose: str, suffix: str) -> Iterat
     )
 
 
-def _courses(figure: Any, summary: ManyStepsSummary) -> None:
+def _courses(figure: Any, summary: CoursesSummary) -> None:
     grid = figure.subplots(1, len(summary.courses), sharey=True, squeeze=False)[0]
     for axes, course in zip(grid, summary.courses, strict=True):
         steps = [0, *course.steps]
         for number, fact in enumerate(summary.facts):
-            found = [summary.base[number], *(at_step[number] for at_step in course.found)]
+            found = [summary.base[number], *(at_step[number] for at_step in course.results)]
             shares = [_share(one) for one in found]
             axes.plot(steps, shares, color=COLORS[number], linewidth=1, label=fact.id)
-        together = [Found.of_all(summary.base), *map(Found.of_all, course.found)]
+        together = [Pooled.of_all(summary.base), *map(Pooled.of_all, course.results)]
         # The colour of text, whichever the theme has.
         ink = axes.xaxis.label.get_color()
         shares = [_share(one) for one in together]
@@ -232,7 +231,7 @@ def _rate_axis(axes: Any, places: int = 6, label: str = _RATE) -> None:
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
 
 
-def _share(found: Found) -> float:
+def _share(found: Pooled) -> float:
     return found.count.rate or 0.0
 
 

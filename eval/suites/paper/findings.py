@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from eval.metrics import Count, difference_interval
 from eval.suites.paper import reference
 from eval.suites.paper.batch_of_ten import BatchSummary, Row
+from eval.suites.paper.courses import CoursesSummary
 from eval.suites.paper.facts import PAPER
-from eval.suites.paper.many_steps import ManyStepsSummary
-from eval.suites.paper.measurements import Found
+from eval.suites.paper.measurements import Pooled
 from eval.suites.paper.one_fact import GOOD_SHARE, OneFactSummary
 from eval.suites.paper.rate_sweep import SweepSummary
 from eval.suites.paper.reference import AS_CODED, AS_PRINTED, BeforeAfter
-from eval.suites.paper.summary import Replay
+from eval.suites.paper.summary import RunSummary
 
 AGREES, HIGHER, LOWER, UNCLEAR = "agrees", "higher", "lower", "unclear"
 _TOLD = {
@@ -41,23 +41,23 @@ def verdict(ours: Count, theirs: Count) -> str:
     return AGREES if high - low <= _WIDEST else UNCLEAR
 
 
-def findings(replay: Replay) -> dict[int, list[str]]:
+def findings(run: RunSummary) -> dict[int, list[str]]:
     """Sentences by experiment."""
-    told: dict[int, list[str]] = {number: [] for number in replay.request.experiments}
-    for fact_set in replay.request.fact_sets:
+    told: dict[int, list[str]] = {number: [] for number in run.request.experiments}
+    for fact_set in run.request.fact_sets:
         name = f"The {fact_set} facts: "
-        if fact_set in replay.one_fact:
-            told[1] += [name + about_best_rates(replay.one_fact[fact_set])]
-        if fact_set in replay.batch_of_ten:
-            told[2] += [name + _batch(replay.batch_of_ten[fact_set], replay, fact_set)]
-        if fact_set in replay.rate_sweep:
-            told[3] += [name + _sweep(replay.rate_sweep[fact_set], replay, fact_set)]
-        if fact_set in replay.many_steps:
-            told[4] += [name + _many_steps(replay.many_steps[fact_set])]
-    if PAPER in replay.one_fact:
-        told[1] += _beside_figure_1(replay)
-    if PAPER in replay.batch_of_ten:
-        told[2] += _beside_tables(replay.batch_of_ten[PAPER], replay)
+        if fact_set in run.one_fact:
+            told[1] += [name + about_best_rates(run.one_fact[fact_set])]
+        if fact_set in run.batch_of_ten:
+            told[2] += [name + _batch(run.batch_of_ten[fact_set], run, fact_set)]
+        if fact_set in run.rate_sweep:
+            told[3] += [name + _sweep(run.rate_sweep[fact_set], run, fact_set)]
+        if fact_set in run.many_steps:
+            told[4] += [name + _many_steps(run.many_steps[fact_set])]
+    if PAPER in run.one_fact:
+        told[1] += _beside_figure_1(run)
+    if PAPER in run.batch_of_ten:
+        told[2] += _beside_tables(run.batch_of_ten[PAPER], run)
     for number in (3, 4):
         if number in told:
             told[number].append(
@@ -117,9 +117,9 @@ def about_best_rates(summary: OneFactSummary) -> str:
     )
 
 
-def _beside_figure_1(replay: Replay) -> list[str]:
-    zogron = replay.one_fact[PAPER].curves[0]
-    ours = zogron.found[zogron.best].count
+def _beside_figure_1(run: RunSummary) -> list[str]:
+    zogron = run.one_fact[PAPER].curves[0]
+    ours = zogron.results[zogron.best].count
     top = max(reference.FIGURE_1, key=lambda point: point.correct)
     theirs = Count(count=top.correct, total=reference.FIGURE_1_SAMPLES)
     text = (
@@ -127,16 +127,16 @@ def _beside_figure_1(replay: Replay) -> list[str]:
         f" {_rate(zogron.rates[zogron.best])}; published {_counted(theirs)} at"
         f" {_rate(top.learning_rate)} (read off a plot): ours {_TOLD[verdict(ours, theirs)]}."
     )
-    sentences = [text + _other_model(replay)]
-    if replay.zogron_loss is not None:
+    sentences = [text + _other_model(run)]
+    if run.zogron_loss is not None:
         sentences.append(
-            f"Its training loss before the step: ours {replay.zogron_loss:.3f}, published"
+            f"Its training loss before the step: ours {run.zogron_loss:.3f}, published"
             f" {reference.ZOGRON_LOSS:.3f}."
         )
     return sentences
 
 
-def _batch(summary: BatchSummary, replay: Replay, fact_set: str) -> str:
+def _batch(summary: BatchSummary, run: RunSummary, fact_set: str) -> str:
     before, after = _together(summary.trained)
     low, high = difference_interval(before, after)
     changed = "more than before" if low > 0 else "less than before" if high < 0 else "no clear gain"
@@ -146,7 +146,7 @@ def _batch(summary: BatchSummary, replay: Replay, fact_set: str) -> str:
         f" {_counted(after)} after it ({changed}); correlated ones in {_counted(correlated[0])}"
         f" and {_counted(correlated[1])}."
     )
-    alone = replay.one_fact.get(fact_set)
+    alone = run.one_fact.get(fact_set)
     if alone is not None and alone.overlap.learned:
         text += (
             " Each fact alone, at its own best rate, reached"
@@ -156,7 +156,7 @@ def _batch(summary: BatchSummary, replay: Replay, fact_set: str) -> str:
     return text
 
 
-def _beside_tables(summary: BatchSummary, replay: Replay) -> list[str]:
+def _beside_tables(summary: BatchSummary, run: RunSummary) -> list[str]:
     sentences = []
     for number, rows, theirs in (
         (1, summary.trained, reference.TABLE_1),
@@ -176,19 +176,19 @@ def _beside_tables(summary: BatchSummary, replay: Replay) -> list[str]:
         sentences.append(
             f"Beside table {number} after the step: if the published counts are "
             f"{'; if they are '.join(told)} (at 95%: about one in twenty differs by chance)."
-            + _other_model(replay)
+            + _other_model(run)
         )
     return sentences
 
 
-def _sweep(summary: SweepSummary, replay: Replay, fact_set: str) -> str:
+def _sweep(summary: SweepSummary, run: RunSummary, fact_set: str) -> str:
     parts = []
     for step, noise in enumerate(summary.noise, start=1):
-        best = summary.best(step - 1)
-        count = summary.over_facts(step - 1, best).count
+        best = summary.courses[summary.best(step - 1)]
+        count = best.over_facts(step - 1).count
         parts.append(
             f"after step {step} at most {_counted(count)} were right (all ten together, at"
-            f" {_rate(summary.rates[best])}), and neighbouring rates differ"
+            f" {_rate(best.learning_rate)}), and neighbouring rates differ"
             f" {'by nothing' if noise is None else f'{noise:.3g} times as much as by chance'}"
         )
     text = "; ".join(parts) + "."
@@ -199,9 +199,10 @@ def _sweep(summary: SweepSummary, replay: Replay, fact_set: str) -> str:
             if last > _NOISIER * first
             else " So more steps bring hardly more noise, unlike in the paper."
         )
-    alone = replay.one_fact.get(fact_set)
+    alone = run.one_fact.get(fact_set)
     if alone is not None and alone.overlap.learned:
-        together, apart = summary.over_facts(0, summary.best(0)).count, alone.overlap.own
+        together = summary.courses[summary.best(0)].over_facts(0).count
+        apart = alone.overlap.own
         low, high = difference_interval(together, apart)
         hurts = "hurts, as the paper says" if low > 0 else "helps" if high < 0 else "does not hurt"
         text += (
@@ -211,17 +212,16 @@ def _sweep(summary: SweepSummary, replay: Replay, fact_set: str) -> str:
     return text
 
 
-def _many_steps(summary: ManyStepsSummary) -> str:
+def _many_steps(summary: CoursesSummary) -> str:
     parts = []
     for course in summary.courses:
-        shares = [course.over_facts(n).count for n in range(len(course.steps))]
-        best = max(range(len(shares)), key=lambda n: (shares[n].count, -n))
-        low, _ = difference_interval(shares[-1], shares[best])
+        best, last = (course.over_facts(place).count for place in (course.best, -1))
+        low, _ = difference_interval(last, best)
         falls = "then falls" if low > 0 else "no clear fall"
         rates = [course.over_steps(f).count.count for f in range(len(summary.facts))]
         parts.append(
-            f"at {_rate(course.learning_rate)} most, {_counted(shares[best])}, are right after"
-            f" step {course.steps[best]}, and {_counted(shares[-1])} after step"
+            f"at {_rate(course.learning_rate)} most, {_counted(best)}, are right after"
+            f" step {course.steps[course.best]}, and {_counted(last)} after step"
             f" {course.steps[-1]} ({falls}); over all steps the ten facts range from"
             f" {min(rates)} to {max(rates)} right"
         )
@@ -230,8 +230,8 @@ def _many_steps(summary: ManyStepsSummary) -> str:
 
 def _together(rows: Sequence[Row]) -> tuple[Count, Count]:
     return (
-        Found.of_all([row.before for row in rows]).count,
-        Found.of_all([row.after for row in rows]).count,
+        Pooled.of_all([row.before for row in rows]).count,
+        Pooled.of_all([row.after for row in rows]).count,
     )
 
 
@@ -239,10 +239,10 @@ def _counted(count: Count) -> str:
     return f"{count.count:,} of {count.total:,} ({shown_share(count.rate or 0.0)})"
 
 
-def _other_model(replay: Replay) -> str:
-    if replay.published_model:
+def _other_model(run: RunSummary) -> str:
+    if run.published_model:
         return ""
-    return f" But the published numbers are of {reference.MODEL}, and these of {replay.model}."
+    return f" But the published numbers are of {reference.MODEL}, and these of {run.model}."
 
 
 def published_row(row: BeforeAfter, total: int) -> tuple[Count, Count]:

@@ -12,7 +12,7 @@ from eval.suites.paper.trials import CellKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredCell:
+class Measurement:
     """A cell that is done.
 
     Attributes:
@@ -57,7 +57,7 @@ class MeasuredCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Pooled:
     """Some cells together.
 
     Attributes:
@@ -77,11 +77,11 @@ class Found:
     extra_tokens: int
 
     @classmethod
-    def of(cls, cells: Sequence[MeasuredCell]) -> Self:
+    def of(cls, cells: Sequence[Measurement]) -> Self:
         """Cells of the same number of samples each."""
         return cls.of_all(
             [
-                Found(
+                Pooled(
                     count=cell.count,
                     probability=_probability(cell.log_probability),
                     estimate=cell.estimate,
@@ -94,7 +94,7 @@ class Found:
         )
 
     @classmethod
-    def of_all(cls, parts: Iterable[Found]) -> Self:
+    def of_all(cls, parts: Iterable[Pooled]) -> Self:
         """Several with the same denominator."""
         listed = list(parts)
         estimates = _known([part.estimate for part in listed])

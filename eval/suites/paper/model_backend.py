@@ -1,4 +1,4 @@
-"""The lab with a real model in it."""
+"""The backend with a real model in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.learner.training.paper_step import Descent, descent, paper_batch
 from agent.learner.training.update import score_answers, take_step
 from agent.models.loading import LoadedModel
 from agent.teaching.prompts import answer_text, paper_text
-from eval.suites.paper.measurements import MeasuredCell
+from eval.suites.paper.measurements import Measurement
 from eval.suites.paper.protocol import Drawn, Fixed
 from eval.suites.paper.trials import Call, Cell, CellKey
 
@@ -36,8 +36,8 @@ class _Asked:
     sampling: Sampling
 
 
-class ModelLab:
-    """A `Lab` for a causal language model, whose weights it changes and puts back.
+class ModelBackend:
+    """A `TrialBackend` for a causal language model, whose weights it changes and puts back.
 
     Args:
         loaded: at its base checkpoint.
@@ -95,7 +95,7 @@ class ModelLab:
         self._at_base = False
         return found.loss
 
-    def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[MeasuredCell]:
+    def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[Measurement]:
         """Measures the cells of the calls that are not done; yields each as soon as it is.
 
         Raises:
@@ -203,10 +203,10 @@ class ModelLab:
 _NOTHING = Sampled(samples=0, correct=0, tokens=0, texts=(), correct_texts=())
 
 
-def _measured(one: _Asked, log_probability: float | None, found: Sampled) -> MeasuredCell:
+def _measured(one: _Asked, log_probability: float | None, found: Sampled) -> Measurement:
     estimate = found.estimate
     assert one.sampling.max_new_tokens is not None
-    return MeasuredCell(
+    return Measurement(
         key=one.cell.key,
         question=one.cell.question,
         answer=one.cell.answer,

@@ -13,7 +13,7 @@ import numpy
 
 from eval.metrics import Count
 from eval.suites.paper.facts import TaughtFact
-from eval.suites.paper.measurements import Found, MeasuredCell
+from eval.suites.paper.measurements import Measurement, Pooled
 from eval.suites.paper.protocol import Protocol
 from eval.suites.paper.trials import BASE_RATE, Stop, Subject, Trial
 
@@ -51,31 +51,31 @@ class Curve:
         fact: which.
         base: before the step.
         rates: ascending.
-        found: at each of them.
+        results: at each of them.
     """
 
     fact: TaughtFact
-    base: Found
+    base: Pooled
     rates: tuple[float, ...]
-    found: tuple[Found, ...]
+    results: tuple[Pooled, ...]
 
     @property
     def best(self) -> int:
         """Number of the rate with most right answers; of equal ones the lowest."""
-        return max(range(len(self.found)), key=lambda n: (self.found[n].count.count, -n))
+        return max(range(len(self.results)), key=lambda n: (self.results[n].count.count, -n))
 
     @property
     def learned(self) -> bool:
         """Whether some rate gave enough right answers to speak of a best one."""
-        return self.found[self.best].count.count >= _FEWEST_CORRECT
+        return self.results[self.best].count.count >= _FEWEST_CORRECT
 
     @property
     def good(self) -> frozenset[int]:
         """Numbers of the rates that are good for this fact; none if it was not learned."""
         if not self.learned:
             return frozenset()
-        needed = GOOD_SHARE * self.found[self.best].count.count
-        return frozenset(n for n, found in enumerate(self.found) if found.count.count >= needed)
+        needed = GOOD_SHARE * self.results[self.best].count.count
+        return frozenset(n for n, found in enumerate(self.results) if found.count.count >= needed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +117,10 @@ class OneFactSummary:
     overlap: Overlap
 
 
-def summarise(subject: Subject, cells: Sequence[MeasuredCell]) -> OneFactSummary:
+def summarize(subject: Subject, cells: Sequence[Measurement]) -> OneFactSummary:
     """Orders the cells of a finished experiment."""
-    base: Mapping[str, Found] = {
-        cell.key.fact_id: Found.of([cell]) for cell in cells if not cell.key.step
+    base: Mapping[str, Pooled] = {
+        cell.key.fact_id: Pooled.of([cell]) for cell in cells if not cell.key.step
     }
     curves = []
     for fact in subject.facts:
@@ -133,7 +133,7 @@ def summarise(subject: Subject, cells: Sequence[MeasuredCell]) -> OneFactSummary
                 fact=fact,
                 base=base[fact.id],
                 rates=tuple(cell.key.learning_rate for cell in own),
-                found=tuple(Found.of([cell]) for cell in own),
+                results=tuple(Pooled.of([cell]) for cell in own),
             )
         )
     return OneFactSummary(curves=tuple(curves), overlap=_overlap(curves, subject.seed))
@@ -160,8 +160,8 @@ def _overlap(curves: Sequence[Curve], seed: int) -> Overlap:
         for number, one in enumerate(learned)
         for other in learned[:number]
     ]
-    correct = numpy.array([[found.count.count for found in curve.found] for curve in learned])
-    asked = numpy.array([[found.count.total for found in curve.found] for curve in learned])
+    correct = numpy.array([[found.count.count for found in curve.results] for curve in learned])
+    asked = numpy.array([[found.count.total for found in curve.results] for curve in learned])
     shares = correct / asked  # [facts, rates]
     common = int(shares.mean(0).argmax())
     return Overlap(
@@ -172,8 +172,8 @@ def _overlap(curves: Sequence[Curve], seed: int) -> Overlap:
         pair_count=len(pairs),
         common_rate=learned[0].rates[common],
         good_at_common=sum(common in curve.good for curve in learned),
-        own=_sum([curve.found[curve.best].count for curve in learned]),
-        common=_sum([curve.found[common].count for curve in learned]),
+        own=_sum([curve.results[curve.best].count for curve in learned]),
+        common=_sum([curve.results[common].count for curve in learned]),
         loss_interval=_loss_interval(shares, asked, seed),
     )
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy
 
-from agent.errors import ConfigError
+from eval.errors import RequestError
 
 # --- Training, the same in all experiments --------------------------------------------------------
 
@@ -254,7 +254,7 @@ def scale_of(text: str) -> float:
     """The share of the full cost that a user asks for: `full` is 1, `smoke` 0, or a number.
 
     Raises:
-        ConfigError: it is none of these.
+        RequestError: it is none of these.
     """
     if text in (FULL, SMOKE):
         return 1.0 if text == FULL else 0.0
@@ -263,9 +263,10 @@ def scale_of(text: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 < share <= 1:
-        raise ConfigError(
+        raise RequestError(
+            "scale",
             f"the scale {text!r} is not usable: give '{FULL}', '{SMOKE}', or a number above 0 and"
-            " up to 1"
+            " up to 1",
         )
     return share
 
@@ -308,7 +309,7 @@ def scaled(protocol: Protocol, share: float) -> Protocol:
     )
 
 
-def scale_told(full: Protocol, used: Protocol, experiments: Sequence[int]) -> str:
+def describe_scale(full: Protocol, used: Protocol, experiments: Sequence[int]) -> str:
     """What a scale left of these experiments, for every output; `full scale` if all of it."""
     if used == full:
         return "full scale"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.errors import ConfigError
+from eval.errors import RequestError
 from eval.suites.paper import batch_of_ten, many_steps, one_fact, rate_sweep
 from eval.suites.paper.facts import facts_of
 from eval.suites.paper.protocol import Protocol
@@ -32,14 +32,15 @@ def chosen_experiments(text: str) -> tuple[int, ...]:
     """Numbers of experiments, joined by commas; ascending, none twice.
 
     Raises:
-        ConfigError: one is unknown.
+        RequestError: one is unknown.
     """
     parts = [part.strip() for part in text.split(",")]
     unknown = [part for part in parts if part not in map(str, EXPERIMENTS)]
     if unknown:
-        raise ConfigError(
+        raise RequestError(
+            "experiments",
             f"unknown experiment {unknown[0]!r}: use some of {', '.join(map(str, EXPERIMENTS))},"
-            " joined by commas"
+            " joined by commas",
         )
     return tuple(sorted(set(map(int, parts))))
 

@@ -14,76 +14,76 @@ from eval.suites.paper.figures import figures
 from eval.suites.paper.findings import findings
 from eval.suites.paper.registry import EXPERIMENTS
 from eval.suites.paper.results import SAMPLING, results_json
-from eval.suites.paper.summary import Replay
+from eval.suites.paper.summary import RunSummary
 from eval.suites.paper.tables import by_model, tables
 
 
-def write_paper_report(out: Path, replay: Replay, provenance: Mapping[str, Any]) -> None:
+def write_paper_report(out: Path, run: RunSummary, provenance: Mapping[str, Any]) -> None:
     """Writes or replaces `results.json`, `report.md`, `report.html` and the pictures.
 
     Args:
         out: the folder; must exist.
-        replay: what was found.
+        run: what was found.
         provenance: code, environment, date and time taken.
 
     Raises:
         ConfigError: matplotlib is not installed.
         OSError: the folder cannot be written.
     """
-    parts = _parts(replay, provenance)
+    parts = _parts(run, provenance)
     for part in parts:
         if isinstance(part, ThemedPicture):
             (out / f"{part.name}.png").write_bytes(part.png)
             (out / f"{part.name}.svg").write_bytes(part.svg)
-    title = f"The paper's experiments, replayed with {replay.model}"
-    lead = _lead(replay)
+    title = f"The paper's experiments, replayed with {run.model}"
+    lead = _lead(run)
     (out / "report.html").write_text(html.document(title, lead, parts), encoding="utf-8")
     (out / "report.md").write_text(markdown.document(title, lead, parts), encoding="utf-8")
     # Last: who finds it knows that the run is finished.
-    text = json.dumps(results_json(replay, provenance), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(results_json(run, provenance), allow_nan=False, ensure_ascii=False)
     (out / "results.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _lead(replay: Replay) -> Sequence[str]:
-    request = replay.request
+def _lead(run: RunSummary) -> Sequence[str]:
+    request = run.request
     which = "what the author's scripts do" if request.protocol == "code" else "the paper's text"
     return (
-        f"Protocol “{request.protocol}” ({which}), {request.scale_told}, seed {request.seed}."
+        f"Protocol “{request.protocol}” ({which}), {request.scale_text}, seed {request.seed}."
         f" Answers are {SAMPLING}.",
         "The paper: Curt (2024), Memory Retention, Learning Rates, and Rare Memory Injection in"
         " LLMs.",
-        *replay.notes,
+        *run.notes,
     )
 
 
-def _parts(replay: Replay, provenance: Mapping[str, Any]) -> list[Part]:
-    told = findings(replay)
+def _parts(run: RunSummary, provenance: Mapping[str, Any]) -> list[Part]:
+    told = findings(run)
     parts: list[Part] = []
-    for number in replay.request.experiments:
+    for number in run.request.experiments:
         title = f"Experiment {number}: {EXPERIMENTS[number].title}"
         parts.append(Section(title, tuple(told[number])))
-        for fact_set in replay.request.fact_sets:
-            parts += figures(replay, number, fact_set)
-            parts += tables(replay, number, fact_set)
+        for fact_set in run.request.fact_sets:
+            parts += figures(run, number, fact_set)
+            parts += tables(run, number, fact_set)
     return [*parts, provenance_table(provenance)]
 
 
-def write_overview(out: Path, replays: Mapping[str, Replay]) -> None:
+def write_overview(out: Path, runs: Mapping[str, RunSummary]) -> None:
     """Writes `report.html` and `report.md` over several models.
 
     Args:
         out: the folder.
-        replays: by the name of the folder in it that has the model's own report.
+        runs: by the name of the folder in it that has the model's own report.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    first = next(iter(replays.values()))
-    title = f"The paper's experiments, replayed with {len(replays)} models"
+    first = next(iter(runs.values()))
+    title = f"The paper's experiments, replayed with {len(runs)} models"
     lead = (
         *_lead(first)[:2],
-        f"Each model's own report is in a folder of its name: {', '.join(replays)}.",
+        f"Each model's own report is in a folder of its name: {', '.join(runs)}.",
     )
-    parts = (by_model(list(replays.values())),)
+    parts = (by_model(list(runs.values())),)
     (out / "report.html").write_text(html.document(title, lead, parts), encoding="utf-8")
     (out / "report.md").write_text(markdown.document(title, lead, parts), encoding="utf-8")

@@ -1,28 +1,31 @@
-"""A finished run of the suite `paper`: what was asked for, and what was found."""
+"""A run of the suite `paper`: the request, and the summaries of its experiments."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
+from eval.errors import RequestError
 from eval.suites.paper import batch_of_ten, many_steps, one_fact, rate_sweep
 from eval.suites.paper.batch_of_ten import BatchSummary
-from eval.suites.paper.cell_store import RunStore
-from eval.suites.paper.facts import PAPER, PAPER_FACTS
-from eval.suites.paper.many_steps import ManyStepsSummary
-from eval.suites.paper.measurements import MeasuredCell
+from eval.suites.paper.cell_store import CellStore
+from eval.suites.paper.courses import CoursesSummary, summarize_courses
+from eval.suites.paper.facts import FACT_SETS, PAPER, PAPER_FACTS
+from eval.suites.paper.measurements import Measurement
 from eval.suites.paper.one_fact import OneFactSummary
-from eval.suites.paper.protocol import PROTOCOLS, Protocol, scale_told, scaled
+from eval.suites.paper.protocol import PROTOCOLS, Protocol, describe_scale, scale_of, scaled
 from eval.suites.paper.rate_sweep import SweepSummary
 from eval.suites.paper.reference import MODEL
-from eval.suites.paper.registry import plan, subjects
+from eval.suites.paper.registry import chosen_experiments, plan, subjects
 from eval.suites.paper.trials import Subject, Trial
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the results depend on, beside model, code and environment.
+    """What the results depend on, apart from model, code and environment.
 
     Attributes:
         protocol: `code` or `paper`.
@@ -30,8 +33,8 @@ class Request:
         share: of the full cost, 0 to 1; 0 is the smallest.
         experiments: their numbers.
         fact_sets: `paper`, `held-out`.
-        seed: of rates and samples, and of the held-out facts.
-        estimates: look for the answer beside each sampled path too.
+        seed: of rates, samples and held-out facts.
+        estimates: also estimate rare answers along the sampled paths.
     """
 
     protocol: str
@@ -42,15 +45,49 @@ class Request:
     seed: int
     estimates: bool
 
+    @classmethod
+    def parse(
+        cls,
+        *,
+        protocol: str,
+        scale: str,
+        experiments: str,
+        fact_sets: str,
+        seed: int,
+        estimates: bool,
+    ) -> Self:
+        """Reads what a user wrote; several names are joined by commas.
+
+        Raises:
+            RequestError: one of them is unknown.
+        """
+        if protocol not in PROTOCOLS:
+            raise RequestError("protocol", f"choose {' or '.join(PROTOCOLS)}")
+        names = tuple(dict.fromkeys(name.strip() for name in fact_sets.split(",")))
+        if unknown := set(names) - set(FACT_SETS):
+            raise RequestError(
+                "fact-sets",
+                f"unknown facts {min(unknown)!r}: use some of {', '.join(FACT_SETS)}",
+            )
+        return cls(
+            protocol=protocol,
+            scale=scale,
+            share=scale_of(scale),
+            experiments=chosen_experiments(experiments),
+            fact_sets=names,
+            seed=seed,
+            estimates=estimates,
+        )
+
     @property
     def numbers(self) -> Protocol:
         """The protocol's numbers at this scale."""
         return scaled(PROTOCOLS[self.protocol], self.share)
 
     @property
-    def scale_told(self) -> str:
+    def scale_text(self) -> str:
         """What the scale left of the protocol."""
-        return scale_told(PROTOCOLS[self.protocol], self.numbers, self.experiments)
+        return describe_scale(PROTOCOLS[self.protocol], self.numbers, self.experiments)
 
     @property
     def subjects(self) -> list[Subject]:
@@ -58,7 +95,7 @@ class Request:
         return subjects(self.experiments, self.fact_sets, self.seed)
 
     def trials(self) -> list[Trial]:
-        """All that is to be done, in order."""
+        """All trials, in order."""
         return [trial for subject in self.subjects for trial in plan(subject, self.numbers)]
 
     def as_json(self) -> dict[str, Any]:
@@ -75,7 +112,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class RunSummary:
     """What one model did.
 
     Attributes:
@@ -96,9 +133,9 @@ class Replay:
     one_fact: dict[str, OneFactSummary]
     batch_of_ten: dict[str, BatchSummary]
     rate_sweep: dict[str, SweepSummary]
-    many_steps: dict[str, ManyStepsSummary]
+    many_steps: dict[str, CoursesSummary]
     zogron_loss: float | None
-    cells: tuple[MeasuredCell, ...]
+    cells: tuple[Measurement, ...]
     notes: tuple[str, ...]
 
     @property
@@ -112,35 +149,29 @@ class Replay:
         return sum(cell.tokens for cell in self.cells)
 
 
-def read_replay(request: Request, model: str, store: RunStore) -> Replay:
+def summarize_run(request: Request, model: str, store: CellStore) -> RunSummary:
     """Reads a finished run."""
-    cells: dict[tuple[int, str], list[MeasuredCell]] = {}
-    for subject in request.subjects:
-        place = subject.experiment, subject.fact_set
-        cells[place] = store.cells(*place)
+    read = [(s, store.cells(s.experiment, s.fact_set)) for s in request.subjects]
 
-    def of(number: int) -> Sequence[Subject]:
-        return [subject for subject in request.subjects if subject.experiment == number]
+    def summaries(
+        number: int, summarize: Callable[[Subject, list[Measurement]], S]
+    ) -> dict[str, S]:
+        return {s.fact_set: summarize(s, cells) for s, cells in read if s.experiment == number}
 
-    def found(subject: Subject) -> list[MeasuredCell]:
-        return cells[subject.experiment, subject.fact_set]
-
-    return Replay(
+    return RunSummary(
         request=request,
         model=model,
-        one_fact={s.fact_set: one_fact.summarise(s, found(s)) for s in of(one_fact.NUMBER)},
-        batch_of_ten={
-            s.fact_set: batch_of_ten.summarise(s, found(s)) for s in of(batch_of_ten.NUMBER)
-        },
-        rate_sweep={s.fact_set: rate_sweep.summarise(s, found(s)) for s in of(rate_sweep.NUMBER)},
-        many_steps={s.fact_set: many_steps.summarise(s, found(s)) for s in of(many_steps.NUMBER)},
+        one_fact=summaries(one_fact.NUMBER, one_fact.summarize),
+        batch_of_ten=summaries(batch_of_ten.NUMBER, batch_of_ten.summarize),
+        rate_sweep=summaries(rate_sweep.NUMBER, rate_sweep.summarize),
+        many_steps=summaries(many_steps.NUMBER, summarize_courses),
         zogron_loss=_first_loss(store),
-        cells=tuple(cell for part in cells.values() for cell in part),
+        cells=tuple(cell for _, cells in read for cell in cells),
         notes=tuple(store.notes()),
     )
 
 
-def _first_loss(store: RunStore) -> float | None:
+def _first_loss(store: CellStore) -> float | None:
     """The loss of the base model, which is the same before the first step at every rate."""
     zogron = PAPER_FACTS[0].id
     for (trained, _, step), loss in store.losses(one_fact.NUMBER, PAPER).items():

@@ -9,32 +9,32 @@ from eval.metrics import Count
 from eval.reports.tables import NONE, Table, shown_number
 from eval.suites.paper import reference
 from eval.suites.paper.batch_of_ten import BatchSummary, Row
+from eval.suites.paper.courses import CoursesSummary
 from eval.suites.paper.facts import PAPER
 from eval.suites.paper.findings import published_row, verdict
-from eval.suites.paper.many_steps import ManyStepsSummary
-from eval.suites.paper.measurements import Found
+from eval.suites.paper.measurements import Pooled
 from eval.suites.paper.one_fact import OneFactSummary
 from eval.suites.paper.rate_sweep import SweepSummary
 from eval.suites.paper.results import named_counts
-from eval.suites.paper.summary import Replay
+from eval.suites.paper.summary import RunSummary
 
 
-def tables(replay: Replay, experiment: int, fact_set: str) -> Iterator[Table]:
+def tables(run: RunSummary, experiment: int, fact_set: str) -> Iterator[Table]:
     """The tables of one experiment with one set of facts."""
     whose = f"{fact_set} facts"
     match experiment:
         case 1:
-            one = replay.one_fact[fact_set]
+            one = run.one_fact[fact_set]
             yield _best_rates(one, whose)
             yield _shared_rates(one, whose)
         case 2:
-            batch = replay.batch_of_ten[fact_set]
+            batch = run.batch_of_ten[fact_set]
             yield from _paper_tables(batch, whose, beside=fact_set == PAPER)
             yield _finer(batch, whose)
         case 3:
-            yield _sweep_steps(replay.rate_sweep[fact_set], whose)
+            yield _sweep_steps(run.rate_sweep[fact_set], whose)
         case 4:
-            yield _courses(replay.many_steps[fact_set], whose)
+            yield _courses(run.many_steps[fact_set], whose)
 
 
 def shown(count: Count) -> str:
@@ -63,15 +63,15 @@ def _probability(probability: float | None) -> str:
     return NONE if probability is None else _percent(probability)
 
 
-def by_model(replays: Sequence[Replay]) -> Table:
+def by_model(runs: Sequence[RunSummary]) -> Table:
     """The counts that runs are compared by, one column a model."""
-    counts = [dict(named_counts(replay)) for replay in replays]
+    counts = [dict(named_counts(run)) for run in runs]
     names = dict.fromkeys(name for of_one in counts for name in of_one)
     rows = tuple(
         (name, *(shown(of_one[name]) if name in of_one else NONE for of_one in counts))
         for name in names
     )
-    header = ("experiment, facts: count", *(replay.model for replay in replays))
+    header = ("experiment, facts: count", *(run.model for run in runs))
     return Table("Models beside each other", header, rows)
 
 
@@ -81,7 +81,7 @@ def by_model(replays: Sequence[Replay]) -> Table:
 def _best_rates(summary: OneFactSummary, whose: str) -> Table:
     rows = []
     for curve in summary.curves:
-        best = curve.found[curve.best]
+        best = curve.results[curve.best]
         good = [curve.rates[n] for n in sorted(curve.good)]
         rows.append(
             (
@@ -198,14 +198,14 @@ def _finer(summary: BatchSummary, whose: str) -> Table:
     )
 
 
-def _estimated(found: Found) -> str:
+def _estimated(found: Pooled) -> str:
     interval = found.estimate_interval
     if found.estimate is None or interval is None:
         return NONE
     return f"{_percent(found.estimate)} ({_range(*interval)})"
 
 
-def _gain(found: Found) -> str:
+def _gain(found: Pooled) -> str:
     if found.gain is None:
         return NONE
     return f"{found.gain:,.0f}" if found.gain >= 10 else f"{found.gain:.2g}"
@@ -217,13 +217,13 @@ def _gain(found: Found) -> str:
 def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
     rows = []
     for step, noise in enumerate(summary.noise):
-        best = summary.best(step)
-        together = summary.found[step][best]
+        best = summary.courses[summary.best(step)]
+        together = best.results[step]
         rows.append(
             (
                 str(step + 1),
-                f"{summary.rates[best]:.3g}",
-                shown(Found.of_all(together).count),
+                f"{best.learning_rate:.3g}",
+                shown(Pooled.of_all(together).count),
                 _spread(together),
                 shown_number(noise),
             )
@@ -235,18 +235,17 @@ def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
     return Table(f"Experiment 3: after each step ({whose})", header, tuple(rows))
 
 
-def _courses(summary: ManyStepsSummary, whose: str) -> Table:
+def _courses(summary: CoursesSummary, whose: str) -> Table:
     rows = []
     for course in summary.courses:
-        together = [course.over_facts(number).count for number in range(len(course.steps))]
-        best = max(range(len(together)), key=lambda n: (together[n].count, -n))
+        best, last = (course.over_facts(place).count for place in (course.best, -1))
         facts = [course.over_steps(number) for number in range(len(summary.facts))]
         order = sorted(range(len(facts)), key=lambda n: facts[n].count.count)
         rows.append(
             (
                 f"{course.learning_rate:.0e}",
-                f"{course.steps[best]}: {shown(together[best])}",
-                f"{course.steps[-1]}: {shown(together[-1])}",
+                f"{course.steps[course.best]}: {shown(best)}",
+                f"{course.steps[-1]}: {shown(last)}",
                 f"{summary.facts[order[-1]].id}: {shown(facts[order[-1]].count)}",
                 f"{summary.facts[order[0]].id}: {shown(facts[order[0]].count)}",
             )
@@ -258,6 +257,6 @@ def _courses(summary: ManyStepsSummary, whose: str) -> Table:
     return Table(f"Experiment 4: {len(summary.courses)} rates ({whose})", header, tuple(rows))
 
 
-def _spread(found: Sequence[Found]) -> str:
+def _spread(found: Sequence[Pooled]) -> str:
     shares = [one.count.rate or 0.0 for one in found]
     return _range(min(shares), max(shares))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from eval.suites.paper.measurements import MeasuredCell
+from eval.suites.paper.measurements import Measurement
 from eval.suites.paper.trials import Call, CellKey
 
 
-class Lab(Protocol):
+class TrialBackend(Protocol):
     """What running an experiment needs of a model."""
 
     def back_to_base(self) -> None:
@@ -20,7 +20,7 @@ class Lab(Protocol):
         """One step of a fresh optimizer on these pairs; the loss before it, nats a token."""
         ...
 
-    def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[MeasuredCell]:
+    def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[Measurement]:
         """Measures the cells of the calls that are not done; yields each as soon as it is."""
         ...
 

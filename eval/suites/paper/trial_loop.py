@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from eval.suites.paper.cell_store import RunStore
-from eval.suites.paper.trial_backend import Lab
+from eval.suites.paper.cell_store import CellStore
+from eval.suites.paper.trial_backend import TrialBackend
 from eval.suites.paper.trials import CellKey, Stop, Trial
 
 # Told what is being done, and how many more samples are done.
 Progress = Callable[[str, int], None]
 
 
-def run(trials: Iterable[Trial], lab: Lab, store: RunStore, progress: Progress) -> None:
+def run_trials(
+    trials: Iterable[Trial], backend: TrialBackend, store: CellStore, progress: Progress
+) -> None:
     """Measures every cell that the store lacks.
 
     Weights in the middle of a training are not kept: a trial of which something is missing is
@@ -27,28 +29,28 @@ def run(trials: Iterable[Trial], lab: Lab, store: RunStore, progress: Progress) 
     for trial in trials:
         name = f"experiment {trial.experiment}, {trial.fact_set} facts"
         if any(_missing(stop, done) for stop in trial.stops):
-            _run_trial(trial, lab, store, done, partial(progress, name))
+            _run_trial(trial, backend, store, done, partial(progress, name))
 
 
 def _run_trial(
     trial: Trial,
-    lab: Lab,
-    store: RunStore,
+    backend: TrialBackend,
+    store: CellStore,
     done: set[CellKey],
     progress: Callable[[int], None],
 ) -> None:
-    lab.back_to_base()
+    backend.back_to_base()
     step = 0
     last = max(stop.step for stop in trial.stops if _missing(stop, done))
     for stop in trial.stops:
         if stop.step > last:
             break
         while step < stop.step:
-            loss = lab.step(trial.pairs, trial.learning_rate)
+            loss = backend.step(trial.pairs, trial.learning_rate)
             step += 1
             store.add_loss(trial, step, loss if math.isfinite(loss) else None)
         if _missing(stop, done):
-            for cell in lab.ask(stop.calls, done):
+            for cell in backend.ask(stop.calls, done):
                 store.add(cell)
                 progress(cell.samples)
 

@@ -1,16 +1,16 @@
-"""A lab without a model: what it finds depends on what it was trained on, and on the cell's key."""
+"""A backend without a model: its results depend on the training, and on the cell's key."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 
-from eval.suites.paper.measurements import MeasuredCell
+from eval.suites.paper.measurements import Measurement
 from eval.suites.paper.protocol import Drawn
 from eval.suites.paper.trials import Call, CellKey
 
 
-class FakeLab:
+class FakeBackend:
     """Weights are the list of steps that were taken since the base model."""
 
     def __init__(self, seed: int = 0, best_rate: float = 2e-4) -> None:
@@ -29,7 +29,7 @@ class FakeLab:
         self.taken += 1
         return 4.0 / len(self.steps)
 
-    def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[MeasuredCell]:
+    def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[Measurement]:
         """Right answers near the best rate, with some noise that the weights decide."""
         for call in calls:
             for cell in call.cells:
@@ -41,7 +41,7 @@ class FakeLab:
                 near = self._share(cell.key.learning_rate) if self.steps else 0.0
                 correct = round(cell.samples * near * (0.8 + 0.2 * noise))
                 how = call.sampling
-                yield MeasuredCell(
+                yield Measurement(
                     key=cell.key,
                     question=cell.question,
                     answer=cell.answer,

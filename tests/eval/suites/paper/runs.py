@@ -1,4 +1,4 @@
-"""Runs of the suite for tests: at the smallest scale, in a folder, with any lab."""
+"""Runs of the suite for tests: at the smallest scale, in a folder, with any backend."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from eval.suites.paper.cell_store import open_store
 from eval.suites.paper.facts import FACT_SETS
-from eval.suites.paper.measurements import MeasuredCell
+from eval.suites.paper.measurements import Measurement
 from eval.suites.paper.results import results_json
-from eval.suites.paper.summary import Replay, Request, read_replay
-from eval.suites.paper.trial_backend import Lab
-from eval.suites.paper.trial_loop import run
+from eval.suites.paper.summary import Request, RunSummary, summarize_run
+from eval.suites.paper.trial_backend import TrialBackend
+from eval.suites.paper.trial_loop import run_trials
 
 
 def request(
@@ -37,14 +37,14 @@ class KeptInMemory:
     """A store without a file."""
 
     def __init__(self) -> None:
-        self._cells: list[MeasuredCell] = []
+        self._cells: list[Measurement] = []
         self._losses: dict[Any, Any] = {}
 
     def done(self) -> set[Any]:
         """Keys of all cells."""
         return {cell.key for cell in self._cells}
 
-    def add(self, cell: MeasuredCell) -> None:
+    def add(self, cell: Measurement) -> None:
         """Keeps a cell."""
         self._cells.append(cell)
 
@@ -53,7 +53,7 @@ class KeptInMemory:
         place = trial.experiment, trial.fact_set
         self._losses.setdefault(place, {})[trial.trained, trial.learning_rate, step] = loss
 
-    def cells(self, experiment: int, fact_set: str) -> list[MeasuredCell]:
+    def cells(self, experiment: int, fact_set: str) -> list[Measurement]:
         """In the order of their keys."""
         place = experiment, fact_set
         return sorted((c for c in self._cells if c.key[:2] == place), key=lambda c: c.key)
@@ -67,20 +67,22 @@ class KeptInMemory:
         return []
 
 
-def replayed_in_memory(asked: Request, lab: Lab, model: str = "fake") -> Replay:
+def replayed_in_memory(asked: Request, backend: TrialBackend, model: str = "fake") -> RunSummary:
     """Runs all of it."""
     store: Any = KeptInMemory()
-    run(asked.trials(), lab, store, lambda what, samples: None)
-    return read_replay(asked, model, store)
+    run_trials(asked.trials(), backend, store, lambda what, samples: None)
+    return summarize_run(asked, model, store)
 
 
-def replayed(folder: Path, asked: Request, lab: Lab, model: str = "fake") -> Replay:
+def replayed(
+    folder: Path, asked: Request, backend: TrialBackend, model: str = "fake"
+) -> RunSummary:
     """Runs what is missing and reads all of it."""
     with open_store(folder) as store:
-        run(asked.trials(), lab, store, lambda what, samples: None)
-        return read_replay(asked, model, store)
+        run_trials(asked.trials(), backend, store, lambda what, samples: None)
+        return summarize_run(asked, model, store)
 
 
-def results_text(replay: Replay) -> str:
+def results_text(run: RunSummary) -> str:
     """The results file without provenance."""
-    return json.dumps(results_json(replay, {}), allow_nan=False)
+    return json.dumps(results_json(run, {}), allow_nan=False)

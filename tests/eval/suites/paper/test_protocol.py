@@ -12,7 +12,7 @@ from agent.learner.sampling import sampler
 from agent.learner.training import paper_step, update
 from agent.teaching import prompts
 from eval.suites.paper import protocol, reference
-from eval.suites.paper.protocol import CODE, PAPER, Fixed, Varied, scale_of, scale_told, scaled
+from eval.suites.paper.protocol import CODE, PAPER, Fixed, Varied, describe_scale, scale_of, scaled
 
 
 def test_the_shared_numbers_and_the_code_that_uses_them():
@@ -99,7 +99,7 @@ def test_drawn_parameters_fill_their_ranges():
 def test_scales():
     assert [scale_of(text) for text in ("full", "smoke", "0.25", "1")] == [1.0, 0.0, 0.25, 1.0]
     assert scaled(CODE, 1.0) == CODE
-    assert scale_told(CODE, CODE, (1,)) == "full scale"
+    assert describe_scale(CODE, CODE, (1,)) == "full scale"
     quarter = scaled(CODE, 0.25)
     assert (quarter.one_fact.rates.count, quarter.one_fact.samples) == (50, 400)
     assert (quarter.batch_of_ten.rounds, quarter.batch_of_ten.samples) == (50, 40)
@@ -109,7 +109,7 @@ def test_scales():
     assert (least.one_fact.rates.count, least.one_fact.samples) == (4, 4)
     assert least.rate_sweep.steps == 3
     assert (least.many_steps.steps, least.many_steps.asked_after) == (50, (13, 25, 38, 50))
-    told = scale_told(CODE, quarter, (1, 2))
+    told = describe_scale(CODE, quarter, (1, 2))
     assert told.startswith("REDUCED SCALE")
     assert "50 of 100 rates" in told
     assert "experiment 2: 2,000 of 8,000 samples a question" in told

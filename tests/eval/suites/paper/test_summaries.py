@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from eval.metrics import Count, difference_interval, wilson_interval
-from eval.suites.paper import many_steps, one_fact, rate_sweep
+from eval.suites.paper import one_fact, rate_sweep
+from eval.suites.paper.courses import summarize_courses
 from eval.suites.paper.facts import PAPER_FACTS
 from eval.suites.paper.findings import (
     AGREES,
@@ -17,7 +18,7 @@ from eval.suites.paper.findings import (
     about_best_rates,
     verdict,
 )
-from eval.suites.paper.measurements import Found, MeasuredCell
+from eval.suites.paper.measurements import Measurement, Pooled
 from eval.suites.paper.trials import CellKey, Subject
 from memory_store.vocabulary import ProbeKind
 
@@ -27,9 +28,9 @@ RATES = (1e-5, 1e-4, 1e-3, 2e-3)
 
 def cell(
     fact: int, correct: int, *, rate: float, step: int = 1, trained: str = "all", samples: int = 100
-) -> MeasuredCell:
+) -> Measurement:
     key = CellKey(1, "paper", trained, rate, step, ProbeKind.RETENTION, PAPER_FACTS[fact].id)
-    return MeasuredCell(
+    return Measurement(
         key=key,
         question="q",
         answer="a",
@@ -55,7 +56,7 @@ def one_fact_of(*curves: tuple[int, ...]) -> one_fact.OneFactSummary:
         cells += [
             cell(fact, n, rate=rate, trained=trained) for rate, n in zip(RATES, curve, strict=True)
         ]
-    return one_fact.summarise(SUBJECT, cells)
+    return one_fact.summarize(SUBJECT, cells)
 
 
 def test_facts_that_want_the_same_rate():
@@ -117,12 +118,12 @@ def sweep_of(*steps: tuple[int, ...]) -> rate_sweep.SweepSummary:
     cells = [cell(0, 0, rate=0.0, step=0, trained="")]
     for step, counts in enumerate(steps, start=1):
         cells += [cell(0, n, rate=r, step=step) for r, n in zip(RATES, counts, strict=True)]
-    return rate_sweep.summarise(subject, cells)
+    return rate_sweep.summarize(subject, cells)
 
 
 def test_the_sweep_averages_steps_and_measures_noise():
     summary = sweep_of((50, 50, 50, 50), (0, 100, 0, 100))
-    assert summary.average(1, 0).count == Count(count=150, total=200)
+    assert summary.courses[1].over_steps(0).count == Count(count=150, total=200)
     assert [summary.rates[summary.best(step)] for step in (0, 1)] == [1e-5, 1e-4]
     smooth, erratic = summary.noise
     assert smooth == 0
@@ -136,7 +137,7 @@ def test_chance_alone_is_noise_of_one():
     drawn = numpy.random.default_rng(0).binomial(100, 0.3, size=400)
     cells = [cell(0, 0, rate=0.0, step=0, trained="")]
     cells += [cell(0, int(n), rate=1e-6 * (1 + place)) for place, n in enumerate(drawn)]
-    summary = rate_sweep.summarise(replace(SUBJECT, facts=PAPER_FACTS[:1]), cells)
+    summary = rate_sweep.summarize(replace(SUBJECT, facts=PAPER_FACTS[:1]), cells)
     assert summary.noise[0] == pytest.approx(1, abs=0.15)
 
 
@@ -146,7 +147,7 @@ def test_courses_by_rate():
     for rate in (1e-5, 1e-4):
         for step in (1, 2):
             cells += [cell(fact, 10 * step + fact, rate=rate, step=step) for fact in (0, 1)]
-    summary = many_steps.summarise(subject, cells)
+    summary = summarize_courses(subject, cells)
     assert [course.learning_rate for course in summary.courses] == [1e-5, 1e-4]
     course = summary.courses[0]
     assert course.steps == (1, 2)
@@ -157,7 +158,7 @@ def test_courses_by_rate():
 def test_found_puts_cells_together():
     known = replace(cell(0, 3, rate=1e-4), estimate=0.04, estimate_error=0.01, tokens=10)
     other = replace(cell(0, 5, rate=1e-4), estimate=0.06, estimate_error=0.01, tokens=10)
-    found = Found.of([replace(known, log_probability=0.0), replace(other, log_probability=0.0)])
+    found = Pooled.of([replace(known, log_probability=0.0), replace(other, log_probability=0.0)])
     assert (found.count, found.probability) == (Count(count=8, total=200), 1.0)
     assert found.estimate == pytest.approx(0.05)
     assert found.estimate_error == pytest.approx(0.01 / 2**0.5)
@@ -165,9 +166,9 @@ def test_found_puts_cells_together():
     assert interval == pytest.approx((0.05 - 0.01386, 0.05 + 0.01386), abs=1e-4)
     # Counting 200 samples has the variance 0.05 * 0.95 / 200, this 0.00005.
     assert found.gain == pytest.approx(0.05 * 0.95 / 200 / 5e-5)
-    unknown = Found.of([known, cell(0, 5, rate=1e-4)])
+    unknown = Pooled.of([known, cell(0, 5, rate=1e-4)])
     assert (unknown.estimate, unknown.estimate_interval, unknown.gain) == (None, None, None)
-    nothing = Found.of([replace(known, estimate=0.0, estimate_error=0.0)])
+    nothing = Pooled.of([replace(known, estimate=0.0, estimate_error=0.0)])
     assert nothing.estimate_interval == wilson_interval(0, 100)
 
 

@@ -16,14 +16,14 @@ from agent.errors import ConfigError, DiskFullError
 from agent.models.loading import load
 from eval.suites.paper import cell_store, trial_loop
 from eval.suites.paper.cell_store import CELLS, open_store
-from eval.suites.paper.measurements import MeasuredCell
-from eval.suites.paper.model_backend import ModelLab
-from eval.suites.paper.summary import Replay
+from eval.suites.paper.measurements import Measurement
+from eval.suites.paper.model_backend import ModelBackend
+from eval.suites.paper.summary import RunSummary
 from eval.suites.paper.trials import Trial
 from memory_store import connection
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
-from tests.eval.suites.paper.fake_backend import FakeLab
+from tests.eval.suites.paper.fake_backend import FakeBackend
 from tests.eval.suites.paper.runs import replayed, request, results_text
 
 INTERRUPTIONS = 10
@@ -99,13 +99,13 @@ def run_interrupted(go_on: Callable[[], object], lines: int, seed: int) -> int:
 def test_ten_interruptions_change_nothing(tmp_path: Path):
     asked = request((2, 3), fact_sets=("paper",))
     (tmp_path / "whole").mkdir()
-    whole = FakeLab()
+    whole = FakeBackend()
     lines = lines_of(lambda: replayed(tmp_path / "whole", asked, whole))
-    expected = results_text(replayed(tmp_path / "whole", asked, FakeLab()))
+    expected = results_text(replayed(tmp_path / "whole", asked, FakeBackend()))
     (tmp_path / "broken").mkdir()
-    broken = FakeLab()
+    broken = FakeBackend()
 
-    def go_on() -> Replay:
+    def go_on() -> RunSummary:
         return replayed(tmp_path / "broken", asked, broken)
 
     assert run_interrupted(go_on, lines, seed=1) == INTERRUPTIONS
@@ -117,12 +117,12 @@ def test_ten_interruptions_change_nothing(tmp_path: Path):
 @pytest.mark.slow
 def test_ten_interruptions_change_nothing_of_a_real_model(tmp_path: Path):
     trials = request((3,), fact_sets=("paper",)).trials()[1:2]
-    lab = ModelLab(load("tiny", device="cpu"), seed=0, estimates=False)
+    backend = ModelBackend(load("tiny", device="cpu"), seed=0, estimates=False)
 
-    def run_in(folder: Path) -> list[MeasuredCell]:
+    def run_in(folder: Path) -> list[Measurement]:
         folder.mkdir(exist_ok=True)
         with open_store(folder) as stored:
-            trial_loop.run(trials, lab, stored, lambda what, samples: None)
+            trial_loop.run_trials(trials, backend, stored, lambda what, samples: None)
             return stored.cells(3, "paper")
 
     expected = run_in(tmp_path / "whole")
@@ -135,11 +135,13 @@ def test_ten_interruptions_change_nothing_of_a_real_model(tmp_path: Path):
 
 def test_a_finished_run_does_nothing_again(tmp_path: Path):
     asked = request((3,), fact_sets=("paper",))
-    replayed(tmp_path, asked, FakeLab())
-    again = FakeLab()
+    replayed(tmp_path, asked, FakeBackend())
+    again = FakeBackend()
     told: list[int] = []
     with open_store(tmp_path) as stored:
-        trial_loop.run(asked.trials(), again, stored, lambda what, samples: told.append(samples))
+        trial_loop.run_trials(
+            asked.trials(), again, stored, lambda what, samples: told.append(samples)
+        )
     assert (again.taken, again.asked, told) == (0, [], [])
 
 
@@ -153,7 +155,9 @@ def test_a_disk_that_is_full_says_how_to_go_on(tmp_path: Path, monkeypatch: pyte
         plain = connection.Connection.execute
         monkeypatch.setattr(connection.Connection, "execute", full)
         with pytest.raises(DiskFullError, match="run the same command again"):
-            trial_loop.run(request().trials(), FakeLab(), stored, lambda what, samples: None)
+            trial_loop.run_trials(
+                request().trials(), FakeBackend(), stored, lambda what, samples: None
+            )
 
 
 def test_a_damaged_store_is_refused(tmp_path: Path):
@@ -163,7 +167,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path):
 
 
 def test_one_query_reads_cells_and_the_probes_of_the_service(tmp_path: Path):
-    cells = list(FakeLab().ask(list(request((2,)).trials()[0].calls), set()))
+    cells = list(FakeBackend().ask(list(request((2,)).trials()[0].calls), set()))
     with open_store(tmp_path) as stored:
         stored.add(cells[0])
     MemoryStore.open(tmp_path / "service.sqlite").connection.close()
@@ -181,7 +185,7 @@ def test_one_query_reads_cells_and_the_probes_of_the_service(tmp_path: Path):
 
 def test_a_cell_comes_back_as_it_was_stored(tmp_path: Path):
     trials = request((2,)).trials()
-    cells = list(FakeLab().ask(list(trials[0].calls), set()))
+    cells = list(FakeBackend().ask(list(trials[0].calls), set()))
     with open_store(tmp_path) as stored:
         for cell in cells:
             stored.add(cell)

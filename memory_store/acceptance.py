@@ -272,5 +272,5 @@ def _columns(count: int) -> str:
 
 def traceparent(connection: Connection, position: int) -> str | None:
     """The trace that a fact was taught in, if it was taught while tracing was on."""
-    rows = connection.execute("SELECT traceparent FROM traces WHERE position = ?", [position])
-    return str(rows[0]["traceparent"]) if rows else None
+    row = connection.first("SELECT traceparent FROM traces WHERE position = ?", [position])
+    return str(row["traceparent"]) if row else None

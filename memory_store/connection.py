@@ -101,6 +101,23 @@ class Connection:
             _raise_in_our_words(self.path, error)
         return rows
 
+    def first(self, sql: str, parameters: Sequence[SqlValue] = ()) -> Row | None:
+        """Runs a statement and returns its first row; None if it has none. Raises as `execute`."""
+        rows = self.execute(sql, parameters)
+        return rows[0] if rows else None
+
+    def number(self, sql: str, parameters: Sequence[SqlValue] = ()) -> int:
+        """Runs a query and returns the number in its first row; 0 if it is missing or NULL."""
+        row: Any = self.first(sql, parameters)
+        return int(row[0] or 0) if row else 0
+
+    def insert(self, table: str, values: Mapping[str, SqlValue]) -> None:
+        """Adds a row, given by the names of its columns. Raises as `execute`."""
+        places = ", ".join("?" * len(values))
+        self.execute(
+            f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", list(values.values())
+        )
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing for the statements inside; a savepoint if one is already open.

@@ -6,14 +6,36 @@ What every attempt adds is written compactly.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from memory_store.connection import Row
 from memory_store.vocabulary import Guards, Learning, Policy, RatePoint, Refusal, Step
+
+Record = TypeVar("Record")
+
+
+def read_record(record: type[Record], row: Row, /, **read: Any) -> Record:
+    """A record of a row whose columns have the names of its fields.
+
+    Args:
+        record: a dataclass.
+        row: has a column for each field that is not in `read`.
+        **read: the values of fields that are written in another form, or under another name.
+    """
+    return record(
+        **{name: row[name] for name in _names(cast(Any, record)) if name not in read}, **read
+    )
+
+
+@functools.cache
+def _names(record: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(record))
 
 
 def write_time(time: datetime) -> str:
@@ -123,8 +145,8 @@ def read_steps(text: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-_STEP = tuple(field.name for field in fields(Step))
-_FOUND = tuple(field.name for field in fields(Learning) if field.name != "curve")
+_STEP = _names(Step)
+_FOUND = tuple(name for name in _names(Learning) if name != "curve")
 
 
 def write_strings(strings: tuple[str, ...]) -> str:

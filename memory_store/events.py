@@ -9,8 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from memory_store.connection import Connection, Row
-from memory_store.encoding import read_learning, read_time, write_json, write_learning, write_time
+from memory_store.connection import Connection
+from memory_store.encoding import (
+    read_learning,
+    read_record,
+    read_time,
+    write_json,
+    write_learning,
+    write_time,
+)
 from memory_store.vocabulary import Event, EventKind, Learning
 
 _ROW = (
@@ -58,36 +65,28 @@ def insert(
 
 def last_sequence(connection: Connection) -> int:
     """Sequence number of the newest event; 0 if there is none."""
-    rows = connection.execute("SELECT coalesce(max(sequence), 0) AS sequence FROM events")
-    return int(rows[0]["sequence"])
+    return connection.number("SELECT max(sequence) FROM events")
 
 
 def listing(
     connection: Connection, after_sequence: int, limit: int, fact_ids: Sequence[str]
 ) -> list[Event]:
     """At most `limit` events after a sequence number, in order; of some facts, or all if empty."""
-    if not fact_ids:
-        rows = connection.execute(
-            f"SELECT {_ROW} FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            [after_sequence, limit],
-        )
-        return [_event(row) for row in rows]
     # A fact has a handful of events, so reading and sorting all of theirs is little.
+    chosen = "fact_id IN (SELECT value FROM json_each(?)) AND" if fact_ids else ""
     rows = connection.execute(
-        f"SELECT {_ROW} FROM events WHERE fact_id IN (SELECT value FROM json_each(?))"
-        " AND sequence > ? ORDER BY sequence LIMIT ?",
-        [write_json(list(fact_ids)), after_sequence, limit],
+        f"SELECT {_ROW} FROM events WHERE {chosen} sequence > ? ORDER BY sequence LIMIT ?",
+        [*([write_json(list(fact_ids))] if fact_ids else ()), after_sequence, limit],
     )
-    return [_event(row) for row in rows]
-
-
-def _event(row: Row) -> Event:
-    return Event(
-        sequence=row["sequence"],
-        kind=EventKind(row["kind"]),
-        at=read_time(row["at"]),
-        fact_id=row["fact_id"],
-        model_version=row["model_version"],
-        message=row["message"],
-        learning=read_learning(row["found"]),
-    )
+    return [
+        read_record(
+            Event,
+            row,
+            kind=EventKind(row["kind"]),
+            at=read_time(row["at"]),
+            learning=read_learning(row["found"]),
+            step=None,
+            step_number=0,
+        )
+        for row in rows
+    ]

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from memory_store import companion_sampling, schedule
-from memory_store.connection import Connection, Row
+from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import (
     read_learning,
     read_policy,
+    read_record,
     read_strings,
     read_time,
     write_learning,
@@ -67,8 +68,8 @@ def _digest(text: str) -> str:
 
 def find(connection: Connection, fact_id: str) -> Fact | None:
     """The fact with this id, if there is one."""
-    rows = connection.execute("SELECT * FROM facts WHERE id = ?", [fact_id])
-    return _fact(rows[0]) if rows else None
+    row = connection.first("SELECT * FROM facts WHERE id = ?", [fact_id])
+    return _fact(row) if row else None
 
 
 def get(connection: Connection, fact_id: str) -> Fact:
@@ -87,11 +88,11 @@ def get(connection: Connection, fact_id: str) -> Fact:
 
 def find_by_question(connection: Connection, question: str) -> Fact | None:
     """The newest fact of this question: one that is held, if there is one."""
-    rows = connection.execute(
+    row = connection.first(
         f"SELECT * FROM facts WHERE question_key = ? ORDER BY {LIVE} DESC, position DESC LIMIT 1",
         [question_key(question)],
     )
-    return _fact(rows[0]) if rows else None
+    return _fact(row) if row else None
 
 
 def of_question(connection: Connection, question: str) -> list[Fact]:
@@ -103,45 +104,34 @@ def of_question(connection: Connection, question: str) -> list[Fact]:
 
 
 def listing(
-    connection: Connection, after_position: int, limit: int, states: Sequence[FactState]
+    connection: Connection,
+    position: int,
+    limit: int,
+    states: Sequence[FactState],
+    *,
+    newest_first: bool = False,
 ) -> list[Fact]:
-    """At most `limit` facts after a position, in order; in any of `states`, or all if empty."""
+    """At most `limit` facts after a position in the order of acceptance, or in the reverse order.
+
+    Args:
+        connection: of the store.
+        position: the last one that was listed; 0 to begin with the oldest or the newest.
+        limit: number of facts.
+        states: those that are listed; empty for all.
+        newest_first: the reverse order.
+    """
+    beyond, order = "position > ?", "ORDER BY position"
+    if newest_first:
+        position, beyond, order = position or 2**63 - 1, "position < ?", "ORDER BY position DESC"
     chosen = sorted(set(states))
-    if not chosen:
-        rows = connection.execute(
-            "SELECT * FROM facts WHERE position > ? ORDER BY position LIMIT ?",
-            [after_position, limit],
-        )
-        return [_fact(row) for row in rows]
-    # `state IN (...)` would sort every fact of these states; the first of each, merged, is enough.
-    first_of_a_state = (
-        "SELECT * FROM (SELECT position FROM facts WHERE state = ? AND position > ?"
-        " ORDER BY position LIMIT ?)"
-    )
+    bounds: list[SqlValue] = [position]
+    if chosen:
+        # `state IN (...)` would sort all facts of these states; the first of each are enough.
+        first = f"SELECT position FROM facts WHERE state = ? AND {beyond} {order} LIMIT ?"
+        bounds = [value for state in chosen for value in (state.value, position, limit)]
+        beyond = f"position IN ({' UNION ALL '.join([f'SELECT * FROM ({first})'] * len(chosen))})"
     rows = connection.execute(
-        "SELECT * FROM facts WHERE position IN ("
-        + " UNION ALL ".join([first_of_a_state] * len(chosen))
-        + ") ORDER BY position LIMIT ?",
-        [value for state in chosen for value in (state.value, after_position, limit)] + [limit],
-    )
-    return [_fact(row) for row in rows]
-
-
-def newest(
-    connection: Connection, before_position: int, limit: int, states: Sequence[FactState]
-) -> list[Fact]:
-    """As `listing`, but newest first; before a position, or from the newest on if it is 0."""
-    before = before_position or 2**63 - 1
-    chosen = sorted(set(states or FactState))
-    last_of_a_state = (
-        "SELECT * FROM (SELECT position FROM facts WHERE state = ? AND position < ?"
-        " ORDER BY position DESC LIMIT ?)"
-    )
-    rows = connection.execute(
-        "SELECT * FROM facts WHERE position IN ("
-        + " UNION ALL ".join([last_of_a_state] * len(chosen))
-        + ") ORDER BY position DESC LIMIT ?",
-        [value for state in chosen for value in (state.value, before, limit)] + [limit],
+        f"SELECT * FROM facts WHERE {beyond} {order} LIMIT ?", [*bounds, limit]
     )
     return [_fact(row) for row in rows]
 
@@ -155,13 +145,13 @@ def count_by_state(connection: Connection) -> dict[FactState, int]:
 
 def claim_oldest(connection: Connection, at: datetime) -> Fact | None:
     """Takes the oldest queued fact to `learning`, in one statement; None if none is queued."""
-    rows = connection.execute(
+    row = connection.first(
         "UPDATE facts SET state = 'learning', updated_at = ? WHERE position ="
         " (SELECT position FROM facts WHERE state = 'queued' ORDER BY position LIMIT 1)"
         " RETURNING *",
         [write_time(at)],
     )
-    return _fact(rows[0]) if rows else None
+    return _fact(row) if row else None
 
 
 def change_state(
@@ -326,19 +316,14 @@ def in_state(connection: Connection, state: FactState) -> list[str]:
 
 
 def _fact(row: Row) -> Fact:
-    return Fact(
-        position=row["position"],
-        id=row["id"],
-        question=row["question"],
-        answer=row["answer"],
+    return read_record(
+        Fact,
+        row,
         correlated_questions=read_strings(row["correlated"]),
         policy=read_policy(row["policy"]),
         state=FactState(row["state"]),
         accepted_at=read_time(row["accepted_at"]),
         updated_at=read_time(row["updated_at"]),
-        failed_attempts=row["failed_attempts"],
-        reason=row["reason"],
-        superseded_by=row["superseded_by"],
         learning=read_learning(row["learning"]),
         tried_policy=read_policy(row["tried_policy"]),
     )

@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from memory_store import erasure, ledger, meta, reviews
+from memory_store import erasure, events, ledger, meta, reviews
 from memory_store import probes as probes_module
 from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import write_json
@@ -150,8 +150,7 @@ class Thinning:
     # -- Events ------------------------------------------------------------------------------
 
     def _events(self, connection: Connection) -> Removed | None:
-        rows = connection.execute("SELECT coalesce(max(sequence), 0) AS last FROM events")
-        limit = int(rows[0]["last"]) - self._keep_events
+        limit = events.last_sequence(connection) - self._keep_events
         done = meta.reached(connection, _EVENTS)
         if limit < done + min(ROWS, self._keep_events):  # not for every single one
             return None
@@ -243,8 +242,8 @@ class Thinning:
 
     def _begins_pass(self, connection: Connection) -> bool:
         last = _last_probe(connection)
-        rows = connection.execute("SELECT coalesce(max(position), 0) AS facts FROM facts")
-        enough = max(PASS_PROBES, PASS_PROBES_A_FACT * int(rows[0]["facts"]))
+        facts = connection.number("SELECT max(position) FROM facts")
+        enough = max(PASS_PROBES, PASS_PROBES_A_FACT * facts)
         new = last - min(last, meta.reached(connection, _PROBES))
         if not new or (new < enough and not self._fully):
             return False
@@ -269,7 +268,7 @@ def thinned_up_to(store: MemoryStore) -> int:
 
 
 def _last_probe(connection: Connection) -> int:
-    return int(connection.execute("SELECT coalesce(max(id), 0) AS last FROM probes")[0]["last"])
+    return connection.number("SELECT max(id) FROM probes")
 
 
 def _move_to_end(connection: Connection, ids: list[int]) -> None:

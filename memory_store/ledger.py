@@ -26,10 +26,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from memory_store.connection import Connection, Row
+from memory_store.connection import Connection, Row, SqlValue
 from memory_store.encoding import (
     read_environment,
     read_policy,
+    read_record,
     read_steps,
     read_time,
     write_json,
@@ -56,22 +57,17 @@ TAUGHT = (LedgerKind.TEACH, LedgerKind.RELEARN)
 
 def head_version(connection: Connection) -> int:
     """The version that is served; 0 if the ledger is empty, which is the base model."""
-    rows = connection.execute(
-        f"SELECT coalesce(max(model_version), 0) AS version FROM updates WHERE {SERVED}"
-    )
-    return int(rows[0]["version"])
+    return connection.number(f"SELECT max(model_version) FROM updates WHERE {SERVED}")
 
 
 def newest_version(connection: Connection) -> int:
     """Version of the newest row, served or not."""
-    rows = connection.execute("SELECT coalesce(max(model_version), 0) AS version FROM updates")
-    return int(rows[0]["version"])
+    return connection.number("SELECT max(model_version) FROM updates")
 
 
 def depth(connection: Connection, version: int) -> int:
     """How many updates led from the base checkpoint to this version."""
-    rows = connection.execute("SELECT depth FROM updates WHERE model_version = ?", [version])
-    return int(rows[0]["depth"]) if rows else 0
+    return connection.number("SELECT depth FROM updates WHERE model_version = ?", [version])
 
 
 def append_at_head(connection: Connection, update: NewUpdate, at: datetime) -> Update:
@@ -101,35 +97,31 @@ def require_head(connection: Connection, fact_id: str, version: int) -> None:
 def append(connection: Connection, kind: LedgerKind, update: NewUpdate, at: datetime) -> Update:
     """Adds a row on whichever version the update was made."""
     version = newest_version(connection) + 1
-    before = connection.execute(
-        f"SELECT {_ROW} FROM updates WHERE model_version = ?", [version - 1]
-    )
+    before = connection.first(f"SELECT {_ROW} FROM updates WHERE model_version = ?", [version - 1])
 
     def shared(column: str, text: str | None) -> str | None:
         """Refers to the row before, or to what that refers to, if it says the same."""
-        if not before or text is None or text != _written(before[0], column):
+        if before is None or text is None or text != _written(before, column):
             return text
-        return str(before[0][column]) if before[0][f"shared_{column}"] else f"@{version - 1}"
+        return str(before[column]) if before[f"shared_{column}"] else f"@{version - 1}"
 
-    connection.execute(
-        "INSERT INTO updates (model_version, kind, parent_version, fact_id, policy, steps,"
-        " digest_before, digest_after, algorithm, environment, seconds, applied_at, depth)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            version,
-            kind.value,
-            update.base_version,
-            update.fact_id or None,
-            shared("policy", write_policy(update.policy)),
-            write_steps(update.steps),
-            update.digest_before,
-            update.digest_after,
-            update.algorithm,
-            shared("environment", write_json(dict(update.environment))),
-            update.seconds,
-            write_time(at),
-            depth(connection, update.base_version) + (kind in TAUGHT),
-        ],
+    connection.insert(
+        "updates",
+        {
+            "model_version": version,
+            "kind": kind.value,
+            "parent_version": update.base_version,
+            "fact_id": update.fact_id or None,
+            "policy": shared("policy", write_policy(update.policy)),
+            "steps": write_steps(update.steps),
+            "digest_before": update.digest_before,
+            "digest_after": update.digest_after,
+            "algorithm": update.algorithm,
+            "environment": shared("environment", write_json(dict(update.environment))),
+            "seconds": update.seconds,
+            "applied_at": write_time(at),
+            "depth": depth(connection, update.base_version) + (kind in TAUGHT),
+        },
     )
     row = find(connection, version)
     assert row is not None
@@ -179,35 +171,24 @@ def drifts(connection: Connection, versions: Sequence[int]) -> list[ReplayDrift]
 
 def find(connection: Connection, model_version: int) -> Update | None:
     """The row that led to this version, if there is one."""
-    rows = connection.execute(
-        f"SELECT {_ROW} FROM updates WHERE model_version = ?", [model_version]
-    )
-    return _update(rows[0]) if rows else None
+    found = _updates(connection, "model_version = ?", model_version)
+    return found[0] if found else None
 
 
 def at_versions(connection: Connection, versions: Sequence[int]) -> list[Update]:
     """The rows of some versions, in order."""
-    rows = connection.execute(
-        f"SELECT {_ROW} FROM updates WHERE model_version IN (SELECT value FROM json_each(?))"
-        " ORDER BY model_version",
-        [write_json(list(versions))],
-    )
-    return [_update(row) for row in rows]
-
-
-def listing(connection: Connection, *, after_version: int = 0, limit: int = 1000) -> list[Update]:
-    """At most `limit` rows after a version, in the order they were added."""
-    rows = connection.execute(
-        f"SELECT {_ROW} FROM updates WHERE model_version > ? ORDER BY model_version LIMIT ?",
-        [after_version, limit],
-    )
-    return [_update(row) for row in rows]
+    chosen = "model_version IN (SELECT value FROM json_each(?))"
+    return _updates(connection, chosen, write_json(list(versions)))
 
 
 def of_fact(connection: Connection, fact_id: str) -> list[Update]:
     """The rows of one fact, oldest first."""
+    return _updates(connection, "fact_id = ?", fact_id)
+
+
+def _updates(connection: Connection, condition: str, parameter: SqlValue) -> list[Update]:
     rows = connection.execute(
-        f"SELECT {_ROW} FROM updates WHERE fact_id = ? ORDER BY model_version", [fact_id]
+        f"SELECT {_ROW} FROM updates WHERE {condition} ORDER BY model_version", [parameter]
     )
     return [_update(row) for row in rows]
 
@@ -219,17 +200,13 @@ def _written(row: Row, column: str) -> str | None:
 
 
 def _update(row: Row) -> Update:
-    return Update(
-        model_version=row["model_version"],
+    return read_record(
+        Update,
+        row,
         kind=LedgerKind(row["kind"]),
-        parent_version=row["parent_version"],
         fact_id=row["fact_id"] or "",
         policy=read_policy(_written(row, "policy")),
         steps=read_steps(row["steps"]),
-        digest_before=row["digest_before"],
-        digest_after=row["digest_after"],
-        algorithm=row["algorithm"],
         environment=read_environment(_written(row, "environment") or "{}"),
-        seconds=row["seconds"],
         applied_at=read_time(row["applied_at"]),
     )

@@ -84,10 +84,10 @@ def part_of_line(
         [version, version, limit],
     )
     ranges = [(int(row["first"]), int(row["last"])) for row in rows]
-    parents = connection.execute(
+    parent = connection.number(
         "SELECT parent_version FROM updates WHERE model_version = ?", [ranges[-1][0]]
     )
-    return ranges, int(parents[0]["parent_version"]) if parents else 0
+    return ranges, parent
 
 
 def line_of(connection: Connection, version: int) -> Line:

@@ -116,8 +116,8 @@ def reach(connection: Connection, what: str, place: int) -> None:
 
 def noted(connection: Connection, key: str) -> str | None:
     """What was noted under a key; None if nothing was."""
-    rows = connection.execute("SELECT value FROM meta WHERE key = ?", [key])
-    return str(rows[0]["value"]) if rows else None
+    row = connection.first("SELECT value FROM meta WHERE key = ?", [key])
+    return str(row["value"]) if row else None
 
 
 def note(connection: Connection, key: str, value: str) -> None:

@@ -53,10 +53,7 @@ def page(
         while True:
             # In parts: of large facts, far fewer than a page may fit.
             limit = min(PAGE_PART, page_size - len(found) + 1)
-            if newest_first:
-                part = facts.newest(store.connection, place, limit, states)
-            else:
-                part = store.facts(after_position=place, limit=limit, states=states)
+            part = facts.listing(store.connection, place, limit, states, newest_first=newest_first)
             for fact in part:
                 if len(found) == page_size or (not fits(fact) and found):
                     return found, encode_page_token(found[-1].position, listed, secret)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory_store.encoding import read_time, write_time
+from memory_store.encoding import read_record, read_time, write_time
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Place, PlaceKind
 
@@ -30,11 +30,8 @@ def list_places(store: MemoryStore) -> list[Place]:
     """Backups and exports, oldest first."""
     rows = store.connection.execute("SELECT * FROM places ORDER BY created_at, path")
     return [
-        Place(
-            kind=PlaceKind(row["kind"]),
-            path=row["path"],
-            model_version=row["model_version"],
-            created_at=read_time(row["created_at"]),
+        read_record(
+            Place, row, kind=PlaceKind(row["kind"]), created_at=read_time(row["created_at"])
         )
         for row in rows
     ]

@@ -14,23 +14,10 @@ from datetime import datetime
 
 from memory_store import facts
 from memory_store.connection import Connection, Row
-from memory_store.encoding import read_time, write_time
+from memory_store.encoding import read_record, read_time, write_time
 from memory_store.vocabulary import NewProbe, Probe, ProbeKind
 
-COLUMNS = (
-    "kind",
-    "fact_id",
-    "question",
-    "expected_answer",
-    "answer",
-    "correct",
-    "log_probability",
-    "samples",
-    "correct_samples",
-    "model_version",
-    "cause_fact_id",
-    "probed_at",
-)
+COLUMNS = tuple(field.name for field in dataclasses.fields(Probe))
 
 
 def insert(
@@ -54,33 +41,25 @@ def insert(
         fact = facts.get(connection, probe.fact_id)
         if fact.erased:  # while it was measured: the probe would bring the text back
             probe = dataclasses.replace(probe, question="", expected_answer="", answer="")
-        connection.execute(
-            "INSERT INTO probes (kind, fact_id, question, expected_answer, answer, correct,"
-            " log_probability, samples, correct_samples, model_version, cause_fact_id, probed_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                probe.kind.value,
-                probe.fact_id,
-                "" if probe.question == fact.question else probe.question,
-                "" if probe.expected_answer == fact.answer else probe.expected_answer,
-                "" if probe.correct and probe.answer == probe.expected_answer else probe.answer,
-                int(probe.correct),
-                probe.log_probability,
-                probe.samples,
-                probe.correct_samples,
-                model_version,
-                cause_fact_id,
-                write_time(at),
-            ],
+        new = Probe(
+            **dataclasses.asdict(probe),
+            model_version=model_version,
+            cause_fact_id=cause_fact_id,
+            probed_at=at,
         )
-        stored.append(
-            Probe(
-                **dataclasses.asdict(probe),
-                model_version=model_version,
-                cause_fact_id=cause_fact_id,
-                probed_at=at,
-            )
-        )
+        written = {
+            "kind": probe.kind.value,
+            "question": "" if probe.question == fact.question else probe.question,
+            "expected_answer": ""
+            if probe.expected_answer == fact.answer
+            else probe.expected_answer,
+            "answer": (
+                "" if probe.correct and probe.answer == probe.expected_answer else probe.answer
+            ),
+            "probed_at": write_time(at),
+        }
+        connection.insert("probes", dataclasses.asdict(new) | written)
+        stored.append(new)
     return stored
 
 
@@ -96,17 +75,13 @@ def of_fact(connection: Connection, fact_id: str, limit: int = 100) -> list[Prob
 
 def _probe(row: Row) -> Probe:
     expected = row["expected_answer"] or row["own_answer"]
-    return Probe(
+    return read_record(
+        Probe,
+        row,
         kind=ProbeKind(row["kind"]),
-        fact_id=row["fact_id"],
         question=row["question"] or row["own_question"],
         expected_answer=expected,
         answer=row["answer"] or (expected if row["correct"] else ""),
         correct=bool(row["correct"]),
-        log_probability=row["log_probability"],
-        samples=row["samples"],
-        correct_samples=row["correct_samples"],
-        model_version=row["model_version"],
-        cause_fact_id=row["cause_fact_id"],
         probed_at=read_time(row["probed_at"]),
     )

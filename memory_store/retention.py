@@ -35,8 +35,7 @@ def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[Fac
 
 def _spread(store: MemoryStore, limit: int) -> list[Fact]:
     """Held facts, some of them left out if there are more than `limit`."""
-    rows = store.connection.execute("SELECT coalesce(max(position), 0) AS last FROM facts")
-    last, step = int(rows[0]["last"]), 1
+    last, step = store.connection.number("SELECT max(position) FROM facts"), 1
     counts = count_by_state(store.connection)
     if sum(counts[state] for state in HELD) <= limit:
         return store.facts(limit=limit, states=HELD)

@@ -21,6 +21,7 @@ from memory_store.connection import Connection, Row
 from memory_store.encoding import (
     read_learning,
     read_policy,
+    read_record,
     read_time,
     write_json,
     write_learning,
@@ -106,22 +107,20 @@ def record_review(store: MemoryStore, review: NewReview) -> Update | None:
             row = _retaught(store, fact, review)
         else:
             schedule.begin(store.connection, fact.position, at)
-        store.connection.execute(
-            "INSERT INTO reviews (fact_id, after_position, model_version, outcome, reason,"
-            " retaught_version, probability, age, reviewed_at, policy)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                fact.id,
-                place,
-                review.model_version,
-                review.outcome.value,
-                review.reason,
-                row.model_version if row else None,
-                math.exp(review.probe.log_probability) if review.probe else None,
-                age,
-                write_time(at),
-                _shared_policy(store.connection, review.policy),
-            ],
+        store.connection.insert(
+            "reviews",
+            {
+                "fact_id": fact.id,
+                "after_position": place,
+                "model_version": review.model_version,
+                "outcome": review.outcome.value,
+                "reason": review.reason,
+                "retaught_version": row.model_version if row else None,
+                "probability": math.exp(review.probe.log_probability) if review.probe else None,
+                "age": age,
+                "reviewed_at": write_time(at),
+                "policy": _shared_policy(store.connection, review.policy),
+            },
         )
         return row
 
@@ -129,13 +128,13 @@ def record_review(store: MemoryStore, review: NewReview) -> Update | None:
 def _shared_policy(connection: Connection, policy: Policy | None) -> str | None:
     """What is written: the policy, or `@` and the id of the review where the same is written."""
     text = write_policy(policy)
-    last = connection.execute(
+    last = connection.first(
         f"SELECT id, policy, {_WRITTEN} AS written FROM reviews"
         " WHERE id = (SELECT max(id) FROM reviews)"
     )
-    if not last or text is None or last[0]["written"] != text:
+    if last is None or text is None or last["written"] != text:
         return text
-    return str(last[0]["policy"]) if last[0]["policy"] != text else f"@{last[0]['id']}"
+    return str(last["policy"]) if last["policy"] != text else f"@{last['id']}"
 
 
 def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
@@ -157,13 +156,12 @@ def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
 def processed_up_to(connection: Connection) -> int:
     """Everything up to this position has been processed, and nothing after it."""
     for state in (FactState.LEARNING, FactState.QUEUED):
-        rows = connection.execute(
+        first = connection.number(
             "SELECT position FROM facts WHERE state = ? ORDER BY position LIMIT 1", [state.value]
         )
-        if rows:
-            return int(rows[0]["position"]) - 1
-    rows = connection.execute("SELECT coalesce(max(position), 0) AS position FROM facts")
-    return int(rows[0]["position"])
+        if first:
+            return first - 1
+    return connection.number("SELECT max(position) FROM facts")
 
 
 BY_AGE = (
@@ -234,20 +232,24 @@ def note_again(
     model_version: int,
 ) -> None:
     """Keeps what a review came to on the branch of an operation, which then was at this version."""
-    store.connection.execute(
-        "INSERT INTO reviewed_again (operation_id, review_id, outcome, reason, learning,"
-        " model_version) VALUES (?, ?, ?, ?, ?, ?)",
-        [operation_id, review.id, outcome.value, reason, write_learning(learning), model_version],
+    store.connection.insert(
+        "reviewed_again",
+        {
+            "operation_id": operation_id,
+            "review_id": review.id,
+            "outcome": outcome.value,
+            "reason": reason,
+            "learning": write_learning(learning),
+            "model_version": model_version,
+        },
     )
 
 
 def last_done_again(store: MemoryStore, operation_id: int) -> int:
     """Id of the last review on the branch of an operation; 0 if there is none."""
-    rows = store.connection.execute(
-        "SELECT coalesce(max(review_id), 0) AS id FROM reviewed_again WHERE operation_id = ?",
-        [operation_id],
+    return store.connection.number(
+        "SELECT max(review_id) FROM reviewed_again WHERE operation_id = ?", [operation_id]
     )
-    return int(rows[0]["id"])
 
 
 def settle(store: MemoryStore, line: Collection[int] | Line, fact_ids: Sequence[str]) -> None:
@@ -290,16 +292,10 @@ def _same(learning: Learning, newest: Learning | None) -> bool:
 
 
 def _review(row: Row) -> Review:
-    return Review(
-        id=row["id"],
-        fact_id=row["fact_id"],
-        after_position=row["after_position"],
-        model_version=row["model_version"],
+    return read_record(
+        Review,
+        row,
         outcome=ReviewOutcome(row["outcome"]),
-        reason=row["reason"],
-        retaught_version=row["retaught_version"],
-        probability=row["probability"],
-        age=row["age"],
         reviewed_at=read_time(row["reviewed_at"]),
         policy=read_policy(row["written"]),
     )

@@ -53,8 +53,9 @@ def begin(connection: Connection, position: int, at: datetime, taught: int | Non
 def go_on(connection: Connection, position: int, at: datetime) -> None:
     """A review found the fact to be held: the next comes after twice the interval."""
     head = ledger.depth(connection, ledger.head_version(connection))
-    rows = connection.execute("SELECT times_held FROM facts WHERE position = ?", [position])
-    times_held = int(rows[0]["times_held"]) + 1
+    times_held = 1 + connection.number(
+        "SELECT times_held FROM facts WHERE position = ?", [position]
+    )
     updates, time = interval(times_held)
     connection.execute(
         "UPDATE facts SET times_held = ?, due_depth = ?, due_at = ? WHERE position = ?",
@@ -80,8 +81,8 @@ def make_due(connection: Connection, position: int, at: datetime) -> None:
 def age(connection: Connection, position: int) -> int:
     """How many updates ago the weights that are served got this fact."""
     head = ledger.depth(connection, ledger.head_version(connection))
-    rows = connection.execute("SELECT held_since FROM facts WHERE position = ?", [position])
-    return max(0, head - int(rows[0]["held_since"]))
+    since = connection.number("SELECT held_since FROM facts WHERE position = ?", [position])
+    return max(0, head - since)
 
 
 def next_due(connection: Connection, now: datetime) -> str | None:
@@ -93,17 +94,17 @@ def next_due(connection: Connection, now: datetime) -> str | None:
         ("facts_due_by_time", "due_at", write_time(now)),
     )
     for index, column, bound in bounds:
-        rows = connection.execute(
+        row = connection.first(
             f"SELECT id FROM facts INDEXED BY {index} WHERE {SAMPLED} AND {column} <= ?"
             f" ORDER BY {column}, position LIMIT 1",
             [bound],
         )
-        if rows:
-            return str(rows[0]["id"])
+        if row:
+            return str(row["id"])
     # No interval is longer: the clock was set back since this was written.
-    rows = connection.execute(
+    row = connection.first(
         f"SELECT id FROM facts INDEXED BY facts_due_by_time WHERE {SAMPLED} AND due_at > ?"
         " ORDER BY due_at DESC, position DESC LIMIT 1",
         [write_time(now + LONGEST_TIME)],
     )
-    return str(rows[0]["id"]) if rows else None
+    return str(row["id"]) if row else None

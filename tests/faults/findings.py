@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from memory_store import integrity, ledger
 from memory_store.ledger import TAUGHT
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, LedgerKind, Update
+from tests.store.builders import ledger_rows
 
 ALL = 10**9
 
@@ -73,7 +73,7 @@ def check_memory(
     """Whether a memory is whole: nothing lost, nothing twice, no gap, no damage."""
     findings.lose(set(acknowledged) - {fact.id for fact in store.facts(limit=ALL)}, where)
     problems = integrity.problems(store.connection)
-    updates = ledger_rows(store.connection, limit=ALL)
+    updates = ledger_rows(store.connection)
     if [row.model_version for row in updates] != list(range(1, len(updates) + 1)):
         problems.append("the ledger has a gap")
     sequences = [event.sequence for event in store.events(limit=ALL)]

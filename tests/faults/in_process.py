@@ -12,7 +12,6 @@ from pathlib import Path
 from agent.config import DEFAULT_MAX_ATTEMPTS as MAX_ATTEMPTS
 from agent.server.api.events import MAX_PASSING, EventHub
 from memory_store.facts import count_by_state
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, FactState, NewFact
 from memory_store.writer import StoreThreads
@@ -20,6 +19,7 @@ from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.killing import end_of
 from tests.faults.running import living
 from tests.faults.store_child import learn_one
+from tests.store.builders import ledger_rows
 
 PASSING = 5_000
 PAGE = 7
@@ -55,7 +55,7 @@ def run_clock(folder: Path, cases: int, seed: int) -> Findings:
         with MemoryStore.open(path) as store:
             findings.cases += 1
             check_memory(store, taught, findings, path.name)
-            learned = [row.fact_id for row in ledger_rows(store.connection, limit=ALL)]
+            learned = [row.fact_id for row in ledger_rows(store.connection)]
             if learned != taught[: len(learned)] or _paged(store) != taught:
                 findings.diverge(f"{path.name}: the order depends on the clock")
     return findings

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memory_store.errors import StoreUnusableError
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
-from tests.faults.findings import ALL, Findings, check_memory
+from tests.faults.findings import Findings, check_memory
 from tests.faults.tracing import Call, Traced, trace_child
+from tests.store.builders import ledger_rows
 
 SECTOR = 512
 SURVIVING = ("memory.db", "memory.db-wal")  # the shared memory is made anew
@@ -144,7 +144,7 @@ def _check(image: Path, acknowledged: list[str], findings: Findings) -> None:
     try:
         with MemoryStore.open(image / "memory.db") as store:
             check_memory(store, facts, findings, image.name)
-            present = {row.model_version for row in ledger_rows(store.connection, limit=ALL)}
+            present = {row.model_version for row in ledger_rows(store.connection)}
             findings.lose(versions - present, image.name)
     except StoreUnusableError as error:
         findings.diverge(f"{image.name}: {error}")

@@ -14,12 +14,12 @@ from pathlib import Path
 from agent.client.client import Client
 from agent.config import SNAPSHOT_UPDATES, SNAPSHOTS, ServeSettings
 from agent.snapshots import snapshot_folders
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, NewFact, Policy, Update
-from tests.faults.findings import ALL, Findings, check_memory
+from tests.faults.findings import Findings, check_memory
 from tests.faults.real_servers import facts_of
 from tests.integration.servers import contents, running, until
+from tests.store.builders import ledger_rows
 
 DEFAULTS = ServeSettings(listen="", data=Path(), model="")
 NO_SNAPSHOTS = ("--snapshot-seconds", "0")
@@ -176,7 +176,7 @@ def _teach(client: Client, facts: Sequence[NewFact]) -> None:
 def _since_snapshot(data: Path) -> list[Update]:
     newest = max((version for version, _ in snapshot_folders(data / SNAPSHOTS)), default=0)
     with MemoryStore.open(data / "memory.db", read_only=True) as store:
-        return ledger_rows(store.connection, after_version=newest, limit=ALL)
+        return ledger_rows(store.connection, after_version=newest)
 
 
 def _restart(folder: Path, options: Sequence[str]) -> Restart:

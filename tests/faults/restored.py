@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.snapshots import read_manifest, snapshot_folders
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, NewFact
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.running import SNAPSHOT_UPDATES, living
+from tests.store.builders import ledger_rows
 
 FEWEST, MOST = SNAPSHOT_UPDATES, 4 * SNAPSHOT_UPDATES
 
@@ -48,9 +48,7 @@ async def _restore(data: Path, chance: random.Random, findings: Findings) -> Non
     served = await _learn(data, [])
     with MemoryStore.open(data / "memory.db") as store:
         check_memory(store, [str(fact.fact_id) for fact in (*past, *new)], findings, data.name)
-        recorded = {
-            row.model_version: row.digest_after for row in ledger_rows(store.connection, limit=ALL)
-        }
+        recorded = {row.model_version: row.digest_after for row in ledger_rows(store.connection)}
         ready = [e for e in store.events(limit=ALL) if e.kind is EventKind.LEARNER_READY]
     if served != recorded[max(recorded)]:
         findings.diverge(f"{data.name}: other weights are served than the ledger's")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_store.errors import StoreUnusableError
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from tests.faults.findings import ALL, Findings, check_memory
+from tests.store.builders import ledger_rows
 
 ROOT = Path(__file__).parents[2]
 WAL = "memory.db-wal"
@@ -43,9 +43,7 @@ def history_of(store: MemoryStore) -> History:
     return History(
         facts=[fact.id for fact in store.facts(limit=ALL)],
         events=[(event.kind.value, event.fact_id) for event in store.events(limit=ALL)],
-        updates=[
-            f"{row.fact_id} {row.digest_after}" for row in ledger_rows(store.connection, limit=ALL)
-        ],
+        updates=[f"{row.fact_id} {row.digest_after}" for row in ledger_rows(store.connection)],
     )
 
 

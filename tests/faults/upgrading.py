@@ -20,13 +20,13 @@ from unittest import mock
 from agent.errors import UnreachableError
 from memory_store import head_switch, ledger, rollback_states, undo
 from memory_store.ledger import TAUGHT
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, Operation, OperationState
 from tests.faults.findings import ALL, Findings, check_memory
 from tests.faults.hash_learner import HashLearner
 from tests.faults.running import Life, living
 from tests.faults.script import is_settled, state_of, teach
+from tests.store.builders import ledger_rows
 
 OLDER, NEWER = "hash/0", "hash/1"
 FEWEST, MOST = 4, 20
@@ -189,7 +189,7 @@ async def _request(life: Life, case: Case, chance: random.Random) -> Operation:
         forget = partial(undo.request_forget, fact_id=victim, erase=erase)
         return await life.store.write(forget)
     # Everything was served in turn: a version ends where the next fact with an update begins.
-    rows = await life.store.read(lambda store: ledger_rows(store.connection, limit=ALL))
+    rows = await life.store.read(lambda store: ledger_rows(store.connection))
     undone = chance.choice(rows)
     case.gone = set(ids[ids.index(undone.fact_id) :])
     return await life.store.write(partial(undo.request_rollback, to_version=undone.parent_version))

@@ -19,10 +19,10 @@ import torch
 import transformers
 
 from memory_store import reviews
-from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Operation, Policy, Update
+from tests.store.builders import ledger_rows
 from tests.undo.memory import Memory
 
 Steps = list[dict[str, Any]]

@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.client.client import Client
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, EventKind, Fact, Policy, Update
+from tests.store.builders import ledger_rows
 
 AGENT = (sys.executable, "-m", "agent")
 # `tiny` learns any short answer with these in a few steps.
@@ -217,6 +217,6 @@ def contents(data: Path) -> Contents:
     with MemoryStore.open(data / "memory.db", read_only=True) as store, store.transaction():
         return Contents(
             facts=store.facts(limit=10_000),
-            updates=ledger_rows(store.connection, after_version=0, limit=10_000),
+            updates=ledger_rows(store.connection),
             events=store.events(after_sequence=0, limit=100_000),
         )

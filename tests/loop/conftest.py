@@ -11,11 +11,11 @@ from agent.server.loop import backoff as rest
 from agent.server.loop import learning_loop as loop_module
 from agent.server.loop.learning_loop import LearningLoop, LoopSettings
 from agent.teaching.types import LearnerDescription
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, Fact, FactState, Guards, NewFact, Policy, Update
 from memory_store.writer import StoreThreads
 from tests.loop.fake_learner import Machine
+from tests.store.builders import ledger_rows
 
 GUARDS = Guards(candidates=2, rehearsed=2)
 POLICY = Policy(name="until-known", learning_rate=1e-3, max_steps=20, guards=GUARDS)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory_store import branches, erasure, undo
+from memory_store import branches, erasure, ledger, undo
+from memory_store.connection import Connection
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -220,3 +221,9 @@ def search_erased(store: MemoryStore) -> list[str]:
         erasure.close(store, sought)
         left += erasure.kept_by_others(sought, kept)
     return left
+
+
+def ledger_rows(connection: Connection, *, after_version: int = 0) -> list[Update]:
+    """All rows after a version, in the order they were added."""
+    versions = range(after_version + 1, ledger.newest_version(connection) + 1)
+    return ledger.at_versions(connection, versions)

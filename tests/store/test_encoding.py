@@ -21,11 +21,17 @@ from memory_store.encoding import (
     write_policy,
     write_steps,
 )
-from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Guards, Learning, NewProbe, Policy, Probe, RatePoint, Step
-from tests.store.builders import learning, new_probe, new_update, record_learned, teach_claimed
+from tests.store.builders import (
+    learning,
+    ledger_rows,
+    new_probe,
+    new_update,
+    record_learned,
+    teach_claimed,
+)
 
 COUNTS = st.integers(0, 2**32 - 1)
 NUMBERS = st.floats(allow_nan=False)  # NaN equals nothing, itself included

@@ -16,12 +16,12 @@ from memory_store.errors import (
     WrongStateError,
 )
 from memory_store.facts import TRANSITIONS, count_by_state
-from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, ProbeKind
 from tests.store.builders import (
     learning,
+    ledger_rows,
     new_fact,
     new_probe,
     new_update,
@@ -241,15 +241,6 @@ def test_every_state_has_its_transitions() -> None:
 def test_a_version_that_the_ledger_lacks(store: MemoryStore) -> None:
     with pytest.raises(FactNotFoundError, match="version 1"):
         store.update(1)
-
-
-def test_the_ledger_is_read_in_pages(store: MemoryStore) -> None:
-    for number in range(4):
-        teach_learned(store, f"q{number}")
-    versions = [
-        row.model_version for row in ledger_rows(store.connection, after_version=1, limit=2)
-    ]
-    assert versions == [2, 3]
 
 
 def test_probes_come_newest_first(store: MemoryStore) -> None:

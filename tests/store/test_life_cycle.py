@@ -22,13 +22,13 @@ from hypothesis.stateful import (
 from memory_store import integrity
 from memory_store.errors import FactExistsError, LedgerConflictError, WrongStateError
 from memory_store.facts import TRANSITIONS, companions, count_by_state
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact
 from tests.store.builders import (
     Clock,
     ids,
     learning,
+    ledger_rows,
     new_probe,
     new_update,
     record_known,

@@ -9,11 +9,10 @@ import pytest
 
 from memory_store import integrity
 from memory_store.errors import StoreUnusableError
-from memory_store.ledger import listing as ledger_rows
 from memory_store.places import forget_place, list_places, record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Place, PlaceKind
-from tests.store.builders import new_fact, teach_learned
+from tests.store.builders import ledger_rows, new_fact, teach_learned
 
 
 def test_a_backup_of_a_store_in_use_opens_and_is_equal(path: Path, store: MemoryStore) -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from memory_store import ledger, undo
 from memory_store.encoding import read_policy, read_steps, write_policy, write_steps
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, Guards, LedgerKind, Policy, Step
 from tests.store.builders import (
     end_of_branch,
     learning,
+    ledger_rows,
     new_fact,
     new_update,
     record_learned,

@@ -10,7 +10,6 @@ import pytest
 
 from memory_store import integrity, reviews, schedule, undo
 from memory_store.errors import LedgerConflictError, WrongStateError
-from memory_store.ledger import listing as ledger_rows
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -28,6 +27,7 @@ from tests.store.builders import (
     Clock,
     end_of_branch,
     learning,
+    ledger_rows,
     new_fact,
     new_probe,
     new_review,

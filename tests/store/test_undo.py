@@ -8,7 +8,6 @@ import pytest
 
 from memory_store import ledger, undo
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
-from memory_store.ledger import listing as ledger_rows
 from memory_store.provenance import influences_on
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -24,6 +23,7 @@ from tests.store.builders import (
     end_of_branch,
     facts_to_relearn,
     learning,
+    ledger_rows,
     new_fact,
     new_probe,
     new_update,

@@ -11,7 +11,6 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.server.loop.undo import OperationRunner
 from memory_store import erasure, undo, unsearched
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     EventKind,
@@ -22,7 +21,7 @@ from memory_store.vocabulary import (
     Update,
 )
 from memory_store.writer import StoreThreads
-from tests.store.builders import learning, new_probe
+from tests.store.builders import learning, ledger_rows, new_probe
 from tests.undo.in_process import Deaths
 from tests.undo.memory import SETTLE_SECONDS, Memory, running_memory
 

@@ -16,7 +16,6 @@ from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Opening, Outcome
 from memory_store import ledger, reviews, undo
 from memory_store.errors import WrongStateError
-from memory_store.ledger import listing as ledger_rows
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     FactState,
@@ -28,7 +27,7 @@ from memory_store.vocabulary import (
     ReviewOutcome,
     Step,
 )
-from tests.store.builders import record_relearned
+from tests.store.builders import ledger_rows, record_relearned
 from tests.undo.in_process import Deaths, InProcessLearner
 from tests.undo.memory import FACTS, SETTLE_SECONDS, Memory, running_memory
 from tests.undo.test_taking_back import same_weights

@@ -7,8 +7,8 @@ from pathlib import Path
 from agent.teaching.guard_presets import NONE
 from agent.teaching.rate_prediction import RatePredictor
 from agent.teaching.rates import PREDICTED, SEARCH
-from memory_store.ledger import listing as ledger_rows
 from memory_store.vocabulary import LedgerKind, OperationState, Policy
+from tests.store.builders import ledger_rows
 from tests.undo.memory import running_memory
 
 POLICY = Policy(name=PREDICTED, learning_rate=3e-3, max_steps=60, guards=NONE)

@@ -13,8 +13,8 @@ import pytest
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.teaching import guard_presets
 from memory_store import reviews, undo
-from memory_store.ledger import listing as ledger_rows
 from memory_store.vocabulary import FactState, LedgerKind, OperationState, ReviewOutcome
+from tests.store.builders import ledger_rows
 from tests.undo.in_process import POLICY, Deaths
 from tests.undo.memory import SETTLE_SECONDS, Memory, running_memory
 from tests.undo.test_taking_back import everything_known, same_weights

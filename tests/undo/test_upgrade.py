@@ -20,10 +20,10 @@ from agent.snapshots import snapshot_folders
 from agent.teaching.algorithm import ALGORITHM
 from agent.teaching.guard_presets import NONE
 from memory_store import ledger, rollback_states, undo
-from memory_store.ledger import listing as ledger_rows
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, NewFact, OperationState
+from tests.store.builders import ledger_rows
 from tests.undo.in_process import POLICY, InProcessLearner
 from tests.undo.memory import Memory, running_memory
 

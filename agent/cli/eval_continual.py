@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from agent.cli.eval_options import ModelOptions, TeachingOptions, bars, wrong_usage
+from agent.cli.eval_options import ModelOptions, TeachingOptions, bars, distinct, wrong_usage
 from agent.cli.output import console, messages, print_json
+from memory_store.vocabulary import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class ContinualOptions:
 def run_continual_suite(
     options: ContinualOptions,
     teaching: TeachingOptions,
+    policy: Policy,
     model: ModelOptions,
     seed: int,
     out: Path | None,
@@ -66,8 +68,8 @@ def run_continual_suite(
         facts=teaching.facts,
         controls=options.controls,
         seed=seed,
-        teachers=teaching.teacher_names(),
-        policy=teaching.chosen_policy(),
+        teachers=distinct(teaching.teachers),
+        policy=policy,
         data=options.data,
         general=options.general,
     )

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.eval_options import ModelOptions, TeachingOptions, bars, wrong_usage
+from agent.cli.eval_options import ModelOptions, TeachingOptions, bars, distinct, wrong_usage
 from agent.cli.output import console, messages, print_json
+from memory_store.vocabulary import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ def run_editing_suite(
     suite: str,
     options: EditingOptions,
     teaching: TeachingOptions,
+    policy: Policy,
     model: ModelOptions,
     out: Path | None,
     json: bool,
@@ -47,8 +49,8 @@ def run_editing_suite(
         suite=suite,
         edits=options.edits,
         facts=teaching.facts,
-        teachers=teaching.teacher_names(),
-        policy=teaching.chosen_policy(),
+        teachers=distinct(teaching.teachers),
+        policy=policy,
     )
     with wrong_usage():
         edits = request.read(out)

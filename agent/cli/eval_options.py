@@ -5,47 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.progress import TaskID
 
 from agent.cli.model_fetch import fetch_if_missing
 from agent.cli.output import messages, progress_bar, shown
-from agent.cli.policies import AUTO_GUARDS, chosen_policy, complete_guards, complete_policy
-from agent.errors import AgentError
-from agent.teaching import rates
-from agent.teaching.guard_presets import PRESETS
-from memory_store.vocabulary import Policy
+from agent.errors import AgentError, DiskFullError, ModelFetchError
 
 if TYPE_CHECKING:
     from eval.base_models import BaseModels
 
-OURS = "ours"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """Which model is taught, and on what."""
+    """Which model is taught, and on what device."""
+
+    PANEL: ClassVar = None
 
     model: Annotated[
         str,
         typer.Option(
-            envvar="AGENT_MODEL",
-            help="Teach this model: a known name, a Hub id, or a folder (all suites but probes).",
+            help="Teach this model: a known name, a Hub id, or a folder (all suites but probes)."
         ),
     ] = "smollm2-135m"
-    device: Annotated[
-        str,
-        typer.Option(envvar="AGENT_DEVICE", help="Run it on this device: auto, cpu or cuda."),
-    ] = "auto"
+    device: Annotated[str, typer.Option(help="Run the model on auto, cpu or cuda.")] = "auto"
     threads: Annotated[
-        int,
-        typer.Option(
-            envvar="AGENT_THREADS",
-            min=0,
-            help="Use this many CPU threads; 0 leaves it to torch.",
-        ),
+        int, typer.Option(min=0, help="Use this many CPU threads; 0 leaves it to torch.")
     ] = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +55,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeachingOptions:
-    """What the suites continual, zsre and counterfact teach, and how."""
+    """What the suites continual, zsre and counterfact teach, and by whom."""
 
     facts: Annotated[
         int,
@@ -82,57 +69,9 @@ class TeachingOptions:
         str,
         typer.Option(
             help="Compare these ways of teaching, joined by commas (continual, zsre, counterfact)."
+            " Only ours and ours-unreviewed follow --policy and the options below it."
         ),
-    ] = OURS
-    policy: Annotated[
-        str,
-        typer.Option(
-            envvar="AGENT_POLICY",
-            autocompletion=complete_policy,
-            help=f"Let the teacher {OURS} choose learning rates by this policy:"
-            f" {' or '.join(rates.POLICIES)}.",
-        ),
-    ] = rates.DEFAULT_POLICY.name
-    learning_rate: Annotated[
-        float,
-        typer.Option(
-            envvar="AGENT_LEARNING_RATE", help="Give the policy this rate, or this largest rate."
-        ),
-    ] = rates.DEFAULT_POLICY.learning_rate
-    max_steps: Annotated[
-        int,
-        typer.Option(envvar="AGENT_MAX_STEPS", help="Let the policy take at most this many steps."),
-    ] = rates.DEFAULT_POLICY.max_steps
-    guards: Annotated[
-        str,
-        typer.Option(
-            envvar="AGENT_GUARDS",
-            autocompletion=complete_guards,
-            help=f"Protect what the model knows by these guards: {', '.join(PRESETS)}, or"
-            f" {AUTO_GUARDS}, which is full on a GPU and light elsewhere.",
-        ),
-    ] = AUTO_GUARDS
-    without: Annotated[
-        str,
-        typer.Option(envvar="AGENT_WITHOUT", help="Switch off these guards, joined by commas."),
-    ] = ""
-
-    def teacher_names(self) -> tuple[str, ...]:
-        """The names in order, none twice."""
-        return distinct(self.teachers)
-
-    def chosen_policy(self) -> Policy:
-        """The policy of the teachers that follow one.
-
-        Raises:
-            typer.BadParameter: a name is unknown, or a number is out of range.
-        """
-        try:
-            return chosen_policy(
-                self.policy, self.learning_rate, self.max_steps, self.guards, self.without
-            )
-        except AgentError as error:
-            raise typer.BadParameter(str(error), param_hint="--policy") from error
+    ] = "ours"
 
 
 def distinct(names: str) -> tuple[str, ...]:
@@ -141,18 +80,27 @@ def distinct(names: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def wrong_usage() -> Iterator[None]:
-    """Shows a field of a request that cannot be used as a wrong option.
+def wrong_usage(option: str | None = None) -> Iterator[None]:
+    """Shows our errors as wrong usage, unless disk or network failed.
+
+    Args:
+        option: whose value is used inside. None shows errors of requests only, each as the option
+            that it names.
 
     Raises:
-        typer.BadParameter: in place of a `RequestError`.
+        typer.BadParameter: in place of the error.
     """
     from eval.errors import RequestError
 
     try:
         yield
-    except RequestError as error:
-        raise typer.BadParameter(str(error), param_hint=f"--{error.field}") from error
+    except (DiskFullError, ModelFetchError):
+        raise
+    except AgentError as error:
+        if option is None and not isinstance(error, RequestError):
+            raise
+        hint = f"--{error.field}" if isinstance(error, RequestError) else option
+        raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from agent.cli.connection import Connection
 from agent.cli.eval_compare import compare
 from agent.cli.eval_continual import ContinualOptions, run_continual_suite
 from agent.cli.eval_editing import EditingOptions, run_editing_suite
-from agent.cli.eval_options import ModelOptions, TeachingOptions
+from agent.cli.eval_options import ModelOptions, TeachingOptions, wrong_usage
 from agent.cli.eval_paper import PaperOptions, run_paper_suite
 from agent.cli.eval_probes import run_probes
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
 from agent.cli.output import console, print_json
+from agent.cli.policies import PolicyOptions
 from agent.errors import ConfigError
 
 # Each suite: what it does, and what it costs.
@@ -85,6 +86,7 @@ def evaluate(
     *,
     model: ModelOptions,
     teaching: TeachingOptions,
+    policy: PolicyOptions,
     continual: ContinualOptions,
     editing: EditingOptions,
     paper: PaperOptions,
@@ -104,10 +106,13 @@ def evaluate(
     match suite:
         case "probes":
             run_probes(connection, json)
-        case "continual":
-            run_continual_suite(continual, teaching, model, seed, out, json)
-        case "zsre" | "counterfact":
-            run_editing_suite(suite, editing, teaching, model, out, json)
+        case "continual" | "zsre" | "counterfact":
+            with wrong_usage("--policy"):
+                chosen = policy.chosen()
+            if suite == "continual":
+                run_continual_suite(continual, teaching, chosen, model, seed, out, json)
+            else:
+                run_editing_suite(suite, editing, teaching, chosen, model, out, json)
         case "paper":
             run_paper_suite(paper, model, seed, out, json)
         case _:

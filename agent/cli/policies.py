@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, ClassVar
+
+import typer
 
 from agent.errors import ConfigError, InvalidFactError
 from agent.teaching import rates
@@ -31,6 +34,57 @@ def complete_policy(incomplete: str) -> list[str]:
 def complete_guards(incomplete: str) -> list[str]:
     """For the shell."""
     return [name for name in (AUTO_GUARDS, *PRESETS) if name.startswith(incomplete)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyOptions:
+    """How facts are learned. See docs/how-to/choose-a-policy.md."""
+
+    PANEL: ClassVar = "Learning"
+
+    policy: Annotated[
+        str,
+        typer.Option(
+            autocompletion=complete_policy,
+            help=f"Learn by this policy, unless a fact names another. {POLICY_HELP}.",
+        ),
+    ] = rates.DEFAULT_POLICY.name
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            help="Learn at this rate, 1e-8 to 1e-1. For search and predicted it is the largest"
+            " rate that is tried."
+        ),
+    ] = rates.DEFAULT_POLICY.learning_rate
+    max_steps: Annotated[
+        int, typer.Option(help="Take at most this many steps for one fact, 1 to 1000.")
+    ] = rates.DEFAULT_POLICY.max_steps
+    guards: Annotated[
+        str,
+        typer.Option(
+            autocompletion=complete_guards,
+            help="Guard the rest of the model against harm from an update with one of the sets"
+            f" {', '.join(PRESETS)}. With {AUTO_GUARDS} it is full on a GPU and light on a CPU.",
+        ),
+    ] = AUTO_GUARDS
+    without: Annotated[
+        str,
+        typer.Option(
+            help="Switch off some guards of the set: rehearsed, neighbours, controls or texts,"
+            " separated by commas."
+        ),
+    ] = ""
+
+    def chosen(self) -> Policy:
+        """The policy for facts that name none.
+
+        Raises:
+            ConfigError: a name is unknown.
+            InvalidFactError: rate or steps are out of range.
+        """
+        return chosen_policy(
+            self.policy, self.learning_rate, self.max_steps, self.guards, self.without
+        )
 
 
 def chosen_policy(

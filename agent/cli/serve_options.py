@@ -11,16 +11,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from agent.cli.policies import (
-    AUTO_GUARDS,
-    EXACT_PROBES,
-    PAPER_PROBES,
-    PAPER_SAMPLES,
-    POLICY_HELP,
-    chosen_policy,
-    complete_guards,
-    complete_policy,
-)
+from agent.cli.policies import EXACT_PROBES, PAPER_PROBES, PAPER_SAMPLES, PolicyOptions
 from agent.config import (
     DEFAULT_ADDRESS,
     DEFAULT_AUDIT_MINUTES,
@@ -42,9 +33,6 @@ from agent.config import (
     LogFormat,
     Observability,
 )
-from agent.teaching import rates
-from agent.teaching.guard_presets import PRESETS
-from memory_store.vocabulary import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,43 +64,9 @@ class ServerOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearningOptions:
-    """How facts are learned. See docs/how-to/choose-a-policy.md."""
+class LearningOptions(PolicyOptions):
+    """How facts are learned, and measured afterwards."""
 
-    PANEL: ClassVar = "Learning"
-
-    policy: Annotated[
-        str,
-        typer.Option(
-            autocompletion=complete_policy,
-            help=f"Learn facts that name no policy by this one. {POLICY_HELP}.",
-        ),
-    ] = rates.DEFAULT_POLICY.name
-    learning_rate: Annotated[
-        float,
-        typer.Option(
-            help="Learn at this rate, 1e-8 to 1e-1. For search and predicted it is the largest"
-            " rate that is tried."
-        ),
-    ] = rates.DEFAULT_POLICY.learning_rate
-    max_steps: Annotated[
-        int, typer.Option(help="Take at most this many steps for one fact, 1 to 1000.")
-    ] = rates.DEFAULT_POLICY.max_steps
-    guards: Annotated[
-        str,
-        typer.Option(
-            autocompletion=complete_guards,
-            help="Guard the rest of the model against harm from an update with one of the sets"
-            f" {', '.join(PRESETS)}. With {AUTO_GUARDS} it is full on a GPU and light on a CPU.",
-        ),
-    ] = AUTO_GUARDS
-    without: Annotated[
-        str,
-        typer.Option(
-            help="Switch off some guards of the set: rehearsed, neighbours, controls or texts,"
-            " separated by commas."
-        ),
-    ] = ""
     probes: Annotated[
         str,
         typer.Option(
@@ -121,17 +75,6 @@ class LearningOptions:
             " which takes seconds to minutes."
         ),
     ] = EXACT_PROBES
-
-    def chosen(self) -> Policy:
-        """The policy for facts that name none.
-
-        Raises:
-            ConfigError: a name is unknown.
-            InvalidFactError: rate or steps are out of range.
-        """
-        return chosen_policy(
-            self.policy, self.learning_rate, self.max_steps, self.guards, self.without
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

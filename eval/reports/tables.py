@@ -34,6 +34,21 @@ def shown_change(change: float | None) -> str:
     return f"{change:+.1%}" if math.isfinite(change) else "beyond measure"
 
 
+def shown_percent(share: float | None) -> str:
+    """Three significant digits; two, without a power of ten, if it is small."""
+    if share is None:
+        return NONE
+    percent = 100 * share
+    if 1e-6 < abs(percent) < 0.01:
+        return f"{percent:.{1 - math.floor(math.log10(abs(percent)))}f}%"
+    return f"{percent:.3g}%"
+
+
+def shown_range(low: float, high: float) -> str:
+    """Two shares, as in `1.96 to 12.2%`."""
+    return f"{shown_percent(low).removesuffix('%')} to {shown_percent(high)}"
+
+
 def shown_number(number: float | None) -> str:
-    """Three digits that matter."""
+    """Three significant digits."""
     return NONE if number is None else f"{number:.3g}"

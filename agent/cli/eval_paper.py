@@ -14,7 +14,6 @@ from rich.text import Text
 
 from agent.cli.eval_options import ModelOptions, distinct, wrong_usage
 from agent.cli.output import console, messages, print_json, progress_bar, shown
-from agent.errors import AgentError, DiskFullError, ModelFetchError
 
 if TYPE_CHECKING:
     from agent.models.loading import LoadedModel
@@ -89,7 +88,7 @@ def run_paper_suite(
     _require_models(models, model.device)
 
     def load(name: str) -> LoadedModel:
-        with _wrong("--model"):
+        with wrong_usage("--model"):
             return replace(model, model=name).load().first
 
     @contextmanager
@@ -114,9 +113,9 @@ def _require_models(models: Sequence[str], device: str) -> None:
     from agent.models import catalog
     from agent.models.loading import choose_device
 
-    with _wrong("--device"):
+    with wrong_usage("--device"):
         choose_device(device)
-    with _wrong("--model"):
+    with wrong_usage("--model"):
         for model in models:
             catalog.resolve(model)
 
@@ -151,14 +150,3 @@ def _print(run: RunSummary) -> None:
         console.print(f"Experiment {number}", style="bold")
         for sentence in sentences:
             console.print(shown(sentence), soft_wrap=True)
-
-
-@contextmanager
-def _wrong(option: str) -> Iterator[None]:
-    """Shows our errors as wrong usage of an option, unless the disk or the network failed."""
-    try:
-        yield
-    except (DiskFullError, ModelFetchError):
-        raise
-    except AgentError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from error

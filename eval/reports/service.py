@@ -12,7 +12,7 @@ from typing import Any
 from eval.metrics import Count
 from eval.reports.html import page
 from eval.reports.plots import Picture, bars_by_age, draw, rate_histogram, require_matplotlib
-from eval.reports.tables import NONE, Table, shown_count, shown_number
+from eval.reports.tables import NONE, Table, shown_ages, shown_count, shown_number
 from memory_store.vocabulary import (
     HELD,
     Event,
@@ -167,8 +167,7 @@ def _learned(record: ServiceRecord) -> list[tuple[int, Learning]]:
 
 
 def _by_age(age: Retention) -> tuple[str, Count]:
-    name = str(age.oldest) if age.youngest == age.oldest else f"{age.youngest}-{age.oldest}"
-    return name, Count(count=age.held, total=age.asked)
+    return shown_ages(age.youngest, age.oldest), Count(count=age.held, total=age.asked)
 
 
 def _largest(figures: Iterable[float | None]) -> float | None:

@@ -49,6 +49,11 @@ def shown_range(low: float, high: float) -> str:
     return f"{shown_percent(low).removesuffix('%')} to {shown_percent(high)}"
 
 
+def shown_ages(youngest: int, oldest: int) -> str:
+    """Numbers of facts taught since, as in `10-29`."""
+    return str(youngest) if youngest == oldest else f"{youngest}-{oldest}"
+
+
 def shown_number(number: float | None) -> str:
     """Three significant digits."""
     return NONE if number is None else f"{number:.3g}"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from eval.metrics import Count
 from eval.reports.plots import Picture, bars_by_age, draw, rate_histogram, require_matplotlib
-from eval.suites.continual.summary import AgeGroup, Checkpoint, Summary
+from eval.reports.tables import shown_ages
+from eval.suites.continual.summary import Checkpoint, Summary
+
+# Shares that are drawn over the number of facts taught: file, caption, and the count.
+COURSES = (
+    ("recall", "Facts answered right, of all taught so far", attrgetter("recall")),
+    ("paraphrase", "Paraphrased questions answered right", attrgetter("paraphrase")),
+    ("transfer", "Correlated questions answered right", attrgetter("transfer")),
+    ("leak", "Untaught questions answered with a taught answer", attrgetter("leaks.leaked")),
+)
 
 
 def pictures(summaries: Sequence[Summary]) -> list[Picture]:
@@ -18,52 +29,26 @@ def pictures(summaries: Sequence[Summary]) -> list[Picture]:
     """
     require_matplotlib()
     drawn = [
-        _draw("recall", "Facts answered right, of all taught so far", summaries, _recall),
-        _draw("paraphrase", "Paraphrased questions answered right", summaries, _paraphrase),
-        _draw("transfer", "Correlated questions answered right", summaries, _transfer),
-        _draw("leak", "Untaught questions answered with a taught answer", summaries, _leak),
-        _draw("retention", "Recall in the end, by facts taught since", summaries, _retention),
+        draw(name, caption, partial(_course, summaries, counted))
+        for name, caption, counted in COURSES
     ]
+    caption = "Recall in the end, by facts taught since"
+    drawn.append(draw("retention", caption, partial(_retention, summaries)))
     if any(summary.last.change for summary in summaries):
         caption = "Perplexity against the base model (solid: WikiText, dashed: mixed text)"
-        drawn.append(_draw("perplexity", caption, summaries, _perplexity))
+        drawn.append(draw("perplexity", caption, partial(_perplexity, summaries)))
     for summary in summaries:
-        one = [summary]
-        of = f" ({summary.name})"
-        if summary.rate_counts:
-            drawn.append(_draw(f"rates-{summary.name}", f"Learning rates{of}", one, _rates))
-        caption = f"R: is fact j (column) answered after fact i (row)?{of}"
-        drawn.append(_draw(f"matrix-{summary.name}", caption, one, _matrix))
+        name = summary.name
+        if rates := summary.rate_counts:
+            paint = partial(rate_histogram, counts=rates)
+            drawn.append(draw(f"rates-{name}", f"Learning rates ({name})", paint))
+        caption = f"R: is fact j (column) answered after fact i (row)? ({name})"
+        drawn.append(draw(f"matrix-{name}", caption, partial(_matrix, summary)))
     return drawn
 
 
-def _draw(
-    name: str,
-    caption: str,
-    summaries: Sequence[Summary],
-    paint: Callable[[Any, Sequence[Summary]], None],
-) -> Picture:
-    return draw(name, caption, lambda axes: paint(axes, summaries))
-
-
-def _recall(axes: Any, summaries: Sequence[Summary]) -> None:
-    _course(axes, summaries, lambda point: point.recall)
-
-
-def _paraphrase(axes: Any, summaries: Sequence[Summary]) -> None:
-    _course(axes, summaries, lambda point: point.paraphrase)
-
-
-def _transfer(axes: Any, summaries: Sequence[Summary]) -> None:
-    _course(axes, summaries, lambda point: point.transfer)
-
-
-def _leak(axes: Any, summaries: Sequence[Summary]) -> None:
-    _course(axes, summaries, lambda point: point.leaks.leaked)
-
-
 def _course(
-    axes: Any, summaries: Sequence[Summary], counted: Callable[[Checkpoint], Count]
+    summaries: Sequence[Summary], counted: Callable[[Checkpoint], Count], axes: Any
 ) -> None:
     """A share over the number of facts taught, with its interval as a band."""
     for number, summary in enumerate(summaries):
@@ -81,9 +66,9 @@ def _course(
     axes.legend()
 
 
-def _retention(axes: Any, summaries: Sequence[Summary]) -> None:
+def _retention(summaries: Sequence[Summary], axes: Any) -> None:
     groups = [
-        (summary.name, [(_age_name(age), age.recall) for age in summary.ages])
+        (summary.name, [(shown_ages(age.youngest, age.oldest), age.recall) for age in summary.ages])
         for summary in summaries
     ]
     bars_by_age(axes, groups)
@@ -91,11 +76,7 @@ def _retention(axes: Any, summaries: Sequence[Summary]) -> None:
     axes.legend()
 
 
-def _age_name(age: AgeGroup) -> str:
-    return str(age.youngest) if age.youngest == age.oldest else f"{age.youngest}-{age.oldest}"
-
-
-def _perplexity(axes: Any, summaries: Sequence[Summary]) -> None:
+def _perplexity(summaries: Sequence[Summary], axes: Any) -> None:
     for number, summary in enumerate(summaries):
         changes = [(p.taught, p.change) for p in summary.checkpoints if p.change is not None]
         taught = [n for n, _ in changes]
@@ -113,12 +94,8 @@ def _perplexity(axes: Any, summaries: Sequence[Summary]) -> None:
     axes.legend()
 
 
-def _rates(axes: Any, summaries: Sequence[Summary]) -> None:
-    rate_histogram(axes, summaries[0].rate_counts)
-
-
-def _matrix(axes: Any, summaries: Sequence[Summary]) -> None:
-    measured = [m for m in summaries[0].history.measurements if m.taught]
+def _matrix(summary: Summary, axes: Any) -> None:
+    measured = [m for m in summary.history.measurements if m.taught]
     width = measured[-1].taught
     # Facts that were not taught yet stay blank.
     nothing = float("nan")

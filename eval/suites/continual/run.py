@@ -100,9 +100,10 @@ class Measurement:
         general = fields["general"]
         return cls(
             taught=fields["taught"],
-            retention=tuple(Answer(**answer) for answer in fields["retention"]),
-            paraphrase=tuple(Answer(**answer) for answer in fields["paraphrase"]),
-            transfer=tuple(Answer(**answer) for answer in fields["transfer"]),
+            **{
+                kind: tuple(Answer(**answer) for answer in fields[kind])
+                for kind in ("retention", "paraphrase", "transfer")
+            },
             controls=tuple(fields["controls"]),
             general=GeneralScores(**general) if general is not None else None,
             seconds=fields["seconds"],

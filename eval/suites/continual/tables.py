@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.reports.tables import NONE, Table, shown_change, shown_count, shown_number
+from eval.reports.tables import NONE, Table, shown_ages, shown_change, shown_count, shown_number
 from eval.suites.continual.summary import Summary
 
 
@@ -37,9 +37,10 @@ def course(summary: Summary) -> Table:
 def retention(summary: Summary) -> Table:
     """Recall in the end by the number of facts taught since."""
     rows = [("right after its own turn", shown_count(summary.own_turn))]
-    for age in summary.ages:
-        since = str(age.youngest) if age.youngest == age.oldest else f"{age.youngest}-{age.oldest}"
-        rows.append((f"{since} taught since", shown_count(age.recall)))
+    rows += [
+        (f"{shown_ages(age.youngest, age.oldest)} taught since", shown_count(age.recall))
+        for age in summary.ages
+    ]
     return Table(f"{summary.name}: retention by age", ("fact", "recall"), tuple(rows))
 
 

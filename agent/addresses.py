@@ -9,6 +9,8 @@ from pathlib import Path
 # gRPC's other ways to write HOST:PORT. A resolver that is named (dns://RESOLVER/HOST) is not one.
 SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
 UNIX, UNIX_ABSTRACT = "unix:", "unix-abstract:"
+# The length of `sun_path` in `sockaddr_un`, without the final zero.
+LONGEST_SOCKET_PATH = 107
 
 
 def is_loopback(address: str) -> bool:

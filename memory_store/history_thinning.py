@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from memory_store import erasure, events, ledger, meta, reviews
 from memory_store import probes as probes_module
-from memory_store.connection import Connection, Row, SqlValue
+from memory_store.connection import Connection, SqlValue
 from memory_store.encoding import write_json
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, ProbeKind
@@ -162,12 +162,6 @@ class Thinning:
             " AND kind NOT IN (SELECT value FROM json_each(?)) RETURNING sequence",
             [done, end, endings],
         )
-        # Older releases wrote out what the fact says too.
-        connection.execute(
-            f"UPDATE events SET learning = 'null' WHERE {within} AND learning ="
-            " (SELECT learning FROM facts WHERE id = fact_id)",
-            [done, end],
-        )
         curves = _without_curves(connection, "events", within, [done, end])
         meta.reach(connection, _EVENTS, end)
         return Removed(events=len(removed), curves=curves)
@@ -216,15 +210,14 @@ class Thinning:
         read = removed = 0
         while read < PROBES_READ and removed < PROBES_REMOVED:
             rows = connection.execute(
-                "SELECT position, id, question, answer FROM facts WHERE position > ?"
-                " ORDER BY position LIMIT 1",
+                "SELECT position, id FROM facts WHERE position > ? ORDER BY position LIMIT 1",
                 [self._passing or 0],
             )
             if not rows:
                 self._passing = None
                 meta.reach(connection, _PROBES, _last_probe(connection))
                 break
-            probes = _probes_of(connection, rows[0], newest_version)
+            probes = _probes_of(connection, rows[0]["id"], newest_version)
             stays = kept(probes)
             goes = [probe.id for probe in probes if probe.id not in stays]
             if goes and len(probes) < PROBES_TOGETHER:
@@ -284,19 +277,11 @@ def _move_to_end(connection: Connection, ids: list[int]) -> None:
     )
 
 
-def _probes_of(connection: Connection, fact: Row, newest_version: int) -> list[KeptProbe]:
-    """The probes of a fact; what older rows repeat of it is removed from them first."""
-    question, answer = fact["question"], fact["answer"]
-    connection.execute(
-        "UPDATE probes SET question = '', expected_answer = iif(expected_answer = ?, '',"
-        " expected_answer), answer = iif(correct AND answer = expected_answer, '', answer)"
-        " WHERE fact_id = ? AND question = ? AND question <> ''",
-        [answer, fact["id"], question],
-    )
+def _probes_of(connection: Connection, fact_id: str, newest_version: int) -> list[KeptProbe]:
     rows = connection.execute(
         "SELECT id, kind, question, log_probability, model_version FROM probes"
         " WHERE fact_id = ? ORDER BY id LIMIT ?",
-        [fact["id"], PROBES_TOGETHER],
+        [fact_id, PROBES_TOGETHER],
     )
     return [
         KeptProbe(

@@ -2,7 +2,7 @@
 
 There are many more of them than facts. So what the fact says too is not written again: an empty
 question or expected answer is the fact's, and the empty answer of a correct probe is the expected
-one. In older rows everything is written out.
+one.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def ask(
         if json:
             with messages.status("asking"):
                 reply = client.ask(question, max_new_tokens)
-            print_json(dataclasses.asdict(reply))
+            print_json(reply)
             return
         pieces = client.ask_stream(question, max_new_tokens)
         with messages.status("asking"):  # the first token may wait for a step of an update
@@ -63,7 +63,7 @@ def score(
         with messages.status("asking"):
             result = client.score(question, answer)
     if json:
-        print_json(dataclasses.asdict(result))
+        print_json(result)
         return
     console.print(
         f"probability {math.exp(result.log_probability):.4g}"
@@ -86,15 +86,8 @@ def status(
     with connection.client() as client:
         result = wait_ready(client, timeout) if wait else client.status()
     if json:
-        print_json(
-            {
-                **dataclasses.asdict(result),
-                "facts": {state.value: count for state, count in result.facts.items()},
-                "started_at": result.started_at and result.started_at.isoformat(),
-                "oldest_queued_at": result.oldest_queued_at and result.oldest_queued_at.isoformat(),
-                "operation": operation_json(result.operation) if result.operation else None,
-            }
-        )
+        operation = operation_json(result.operation) if result.operation else None
+        print_json({**dataclasses.asdict(result), "operation": operation})
         return
     table = Table(show_header=False, box=None)
     table.add_row("model", shown(result.model))

@@ -44,8 +44,7 @@ def doctor(
         findings = list(examine(settings))
     bad = any(finding.state is State.BAD for finding in findings)
     if json:
-        checks = [dataclasses.asdict(finding) for finding in findings]
-        print_json({"healthy": not bad, "checks": checks})
+        print_json({"healthy": not bad, "checks": findings})
     else:
         console.print(_table(findings))
     if bad:

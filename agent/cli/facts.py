@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from agent.cli.fact_history import own_probes, remembered_lines, touching
 from agent.cli.operations import operation_json, operation_table, report, wait_shown
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
-from agent.cli.output import console, fact_json, messages, print_json, shown, state_text
+from agent.cli.output import console, fact_json, messages, print_json, shown, some_of, state_text
 from agent.cli.teach import facts_table
 from agent.cli.why import influence_table
 from agent.monitor.screen import glyphs_of
@@ -30,6 +29,10 @@ AFTER = {
     FactState.RESISTED: "put back after it",
     FactState.FORGOTTEN: "once taught (undone)",
 }
+
+# What --json shows of the records.
+UPDATE_FIELDS = "model_version steps digest_before digest_after algorithm seconds"
+PROBE_FIELDS = "kind question answer correct log_probability samples correct_samples model_version"
 
 app = typer.Typer(help="List, show and forget the facts of a server.", no_args_is_help=True)
 
@@ -137,13 +140,12 @@ def show(
         print_json(
             {
                 **fact_json(fact),
-                "correlated_questions": list(fact.correlated_questions),
-                "superseded_by": fact.superseded_by,
-                "rate_curve": _curve_json(fact),
-                "updates": [_update_json(update) for update in updates],
-                "probes": [_probe_json(probe) for probe in probes],
+                **some_of(fact, "correlated_questions superseded_by"),
+                "rate_curve": fact.learning.curve if fact.learning else (),
+                "updates": [some_of(update, UPDATE_FIELDS) for update in updates],
+                "probes": [some_of(probe, PROBE_FIELDS) for probe in probes],
                 "retention": [_point_json(probe) for probe in own],
-                "touched_by": [dataclasses.asdict(influence) for influence in influences],
+                "touched_by": influences,
                 "forgetting": operation_json(forgetting) if forgetting else None,
             }
         )
@@ -213,44 +215,9 @@ def _probes_table(probes: list[Probe]) -> Table:
     return table
 
 
-def _update_json(update: Update) -> dict[str, Any]:
-    return {
-        "model_version": update.model_version,
-        "steps": [dataclasses.asdict(step) for step in update.steps],
-        "digest_before": update.digest_before,
-        "digest_after": update.digest_after,
-        "algorithm": update.algorithm,
-        "seconds": update.seconds,
-    }
-
-
-def _curve_json(fact: Fact) -> list[dict[str, float | None]]:
-    """JSON has no NaN, which a large rate may lead to: null."""
-    return [
-        {
-            "learning_rate": point.learning_rate,
-            "probability": None if math.isnan(point.probability) else point.probability,
-        }
-        for point in (fact.learning.curve if fact.learning else ())
-    ]
-
-
 def _point_json(probe: Probe) -> dict[str, Any]:
     return {
         "model_version": probe.model_version,
         "probability": math.exp(probe.log_probability),
-        "probed_at": probe.probed_at.isoformat(),
-    }
-
-
-def _probe_json(probe: Probe) -> dict[str, Any]:
-    return {
-        "kind": probe.kind.value,
-        "question": probe.question,
-        "answer": probe.answer,
-        "correct": probe.correct,
-        "log_probability": probe.log_probability,
-        "samples": probe.samples,
-        "correct_samples": probe.correct_samples,
-        "model_version": probe.model_version,
+        "probed_at": probe.probed_at,
     }

@@ -15,7 +15,7 @@ from rich.progress import (
 from rich.table import Table
 
 from agent.cli.options import Json
-from agent.cli.output import console, messages, print_json, shown
+from agent.cli.output import console, messages, print_json, shown, some_of
 from agent.models import catalog
 
 app = typer.Typer(help="Models by name, and those on this machine.", no_args_is_help=True)
@@ -26,22 +26,15 @@ def list_models(json: Json = False) -> None:
     """List the models known by name. Any Hugging Face id or folder of a causal LM will do too."""
     entries = catalog.entries()
     if json:
-        print_json(
+        listed = [
             {
-                "models": [
-                    {
-                        "name": entry.name,
-                        "source": entry.source.value,
-                        "location": entry.location,
-                        "parameters": entry.parameters,
-                        "download_bytes": entry.download_bytes,
-                        "cached": catalog.is_cached(entry),
-                        "default": entry.name == catalog.DEFAULT_MODEL,
-                    }
-                    for entry in entries
-                ]
+                **some_of(entry, "name source location parameters download_bytes"),
+                "cached": catalog.is_cached(entry),
+                "default": entry.name == catalog.DEFAULT_MODEL,
             }
-        )
+            for entry in entries
+        ]
+        print_json({"models": listed})
         return
     table = Table("name", "parameters", "download", "here", "what it is")
     for entry in entries:

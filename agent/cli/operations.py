@@ -12,7 +12,7 @@ from rich.table import Table
 from agent.cli.connection import Connection
 from agent.cli.option_groups import grouped
 from agent.cli.options import Json
-from agent.cli.output import console, messages, print_json, shown
+from agent.cli.output import console, messages, print_json, shown, some_of
 from agent.client.client import Client
 from agent.client.types import OperationStatus
 
@@ -72,11 +72,7 @@ OperationId = Annotated[int, typer.Argument(min=1, help="Number of the operation
 def show_operation(operation: OperationId, *, connection: Connection, json: Json = False) -> None:
     """Show one operation with its progress, or its proof."""
     with connection.client() as client:
-        found = client.operation(operation)
-    if json:
-        print_json(operation_json(found))
-    else:
-        console.print(operation_table(found))
+        _print(client.operation(operation), json)
 
 
 @operations.command("cancel")
@@ -84,11 +80,14 @@ def show_operation(operation: OperationId, *, connection: Connection, json: Json
 def cancel_operation(operation: OperationId, *, connection: Connection, json: Json = False) -> None:
     """Cancel an operation. What is served stays as it is, and a fact to forget is kept."""
     with connection.client() as client:
-        found = client.cancel_operation(operation)
+        _print(client.cancel_operation(operation), json)
+
+
+def _print(operation: OperationStatus, json: bool) -> None:
     if json:
-        print_json(operation_json(found))
+        print_json(operation_json(operation))
     else:
-        console.print(operation_table(found))
+        console.print(operation_table(operation))
 
 
 def kind_text(operation: OperationStatus) -> str:
@@ -108,17 +107,11 @@ def operation_json(operation: OperationStatus) -> dict[str, Any]:
     """The stable fields of an operation."""
     return {
         "operation": operation.id,
-        "kind": operation.kind,
-        "state": operation.state,
-        "fact_id": operation.fact_id,
-        "message": operation.message,
-        "proof": operation.proof,
-        "erase": operation.erase,
-        "to_version": operation.to_version,
-        "done_facts": operation.done_facts,
-        "total_facts": operation.total_facts,
-        "requested_at": operation.requested_at and operation.requested_at.isoformat(),
-        "finished_at": operation.finished_at and operation.finished_at.isoformat(),
+        **some_of(
+            operation,
+            "kind state fact_id message proof erase to_version done_facts total_facts"
+            " requested_at finished_at",
+        ),
     }
 
 

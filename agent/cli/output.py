@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -46,26 +48,35 @@ class JsonState:
 json_state = JsonState()
 
 
-def print_json(result: Mapping[str, Any]) -> None:
-    """One object on standard output, whatever reads it.
+def print_json(result: Any) -> None:
+    """Prints one object on standard output: dataclasses as objects, times as ISO 8601.
 
-    It may be a terminal: what is not printable is escaped. It may lack characters: then all but
-    ASCII is. JSON has no NaN and no infinity: they are null.
+    For a terminal, what is not printable is escaped; so is all but ASCII if the output's encoding
+    is not UTF-8. NaN and infinity, which JSON lacks, are null.
     """
     unicode = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
-    text = json.dumps(_finite(result), ensure_ascii=not unicode, allow_nan=False)
+    text = json.dumps(_plain(result), ensure_ascii=not unicode, allow_nan=False)
     sys.stdout.write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text) + "\n")
     json_state.printed = True
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value
+
+
+def some_of(record: Any, names: str) -> dict[str, Any]:
+    """Some fields of a record, in this order; all null if the record is None."""
+    return {name: getattr(record, name, None) for name in names.split()}
 
 
 def shown(text: str, style: str = "") -> Text:
@@ -94,18 +105,14 @@ def progress_bar() -> Progress:
 
 def fact_json(fact: Fact) -> dict[str, Any]:
     """The stable fields of a fact."""
-    learning = fact.learning
+    rates = fact.learning.learning_rates if fact.learning else ()
     return {
-        "id": fact.id,
-        "state": fact.state.value,
-        "question": fact.question,
-        "answer": fact.answer,
-        "learning_rates": list(learning.learning_rates) if learning else [],
-        "steps": len(learning.learning_rates) if learning else 0,
-        "probability_before": learning.probability_before if learning else None,
-        "probability_after": learning.probability_after if learning else None,
-        "answer_before": learning.answer_before if learning else None,
-        "answer_after": learning.answer_after if learning else None,
-        "model_version": learning.model_version if learning else None,
+        **some_of(fact, "id state question answer"),
+        "learning_rates": rates,
+        "steps": len(rates),
+        **some_of(
+            fact.learning,
+            "probability_before probability_after answer_before answer_after model_version",
+        ),
         "reason": fact.reason,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ def list_snapshots(*, connection: Connection, json: Json = False) -> None:
     with connection.client() as client:
         listed = client.snapshots()
     if json:
-        print_json({"snapshots": [dataclasses.asdict(snapshot) for snapshot in listed]})
+        print_json({"snapshots": listed})
         return
     table = Table("version", "made", "size", "digest")
     for snapshot in listed:
@@ -46,7 +45,7 @@ def create(*, connection: Connection, json: Json = False) -> None:
     with connection.client() as client, messages.status("writing"):
         snapshot = client.create_snapshot()
     if json:
-        print_json(dataclasses.asdict(snapshot))
+        print_json(snapshot)
     else:
         messages.print(f"snapshot of version {snapshot.model_version}")
 
@@ -141,7 +140,7 @@ def compact(
         with held(data), messages.status("compacting"):
             done = compact_file(data / DATABASE, keep_events)
     if json:
-        print_json(dataclasses.asdict(done))
+        print_json(done)
         return
     messages.print(
         f"{done.bytes_after / 1e6:.1f} MB, before {done.bytes_before / 1e6:.1f} MB; removed"

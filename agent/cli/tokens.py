@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from agent.cli.options import Json
-from agent.cli.output import console, messages, print_json, shown
+from agent.cli.output import console, messages, print_json, shown, some_of
 from agent.errors import ConfigError
 from agent.server.access.tokens import Token, TokenFile
 from agent.wire.methods import Role
@@ -132,10 +132,5 @@ def _create_in(path: Path, tokens: TokenFile, name: str, role: Role) -> Token:
     return token
 
 
-def _token_json(token: Token) -> dict[str, str]:
-    return {
-        "id": token.id,
-        "name": token.name,
-        "role": token.role.value,
-        "created_at": token.created_at,
-    }
+def _token_json(token: Token) -> dict[str, Any]:
+    return some_of(token, "id name role created_at")

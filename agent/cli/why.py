@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -28,7 +27,7 @@ def why(
     with connection.client() as client:
         result = client.explain(question, limit)
     if json:
-        print_json(dataclasses.asdict(result))
+        print_json(result)
         return
     console.print(influence_table(result.influences))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pysqlite3
@@ -56,7 +57,7 @@ def examine(plan: ServeSettings) -> Iterator[Finding]:
         checks = (*checks, ("metrics", lambda: check_metrics(host, port, held=held)))
     for name, check in checks:
         try:
-            yield check()
+            yield replace(check(), check=name)
         except (AgentError, MemoryStoreError, OSError) as error:
             yield Finding(check=name, state=State.BAD, found=str(error))
 

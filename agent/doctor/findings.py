@@ -21,28 +21,28 @@ class Finding:
     """What one check found.
 
     Attributes:
-        check: what was looked at.
+        check: the name of the check; `examine` sets it.
         state: how bad it is; only bad keeps a server from working.
         found: what there is.
         remedy: what to do about it; empty if nothing.
     """
 
-    check: str
+    check: str = ""
     state: State
     found: str
     remedy: str = ""
 
 
-def good(check: str, found: str) -> Finding:
+def good(found: str) -> Finding:
     """Nothing to do."""
-    return Finding(check=check, state=State.GOOD, found=found)
+    return Finding(state=State.GOOD, found=found)
 
 
-def warning(check: str, found: str, remedy: str) -> Finding:
+def warning(found: str, remedy: str) -> Finding:
     """A server works, but not well."""
-    return Finding(check=check, state=State.WARNING, found=found, remedy=remedy)
+    return Finding(state=State.WARNING, found=found, remedy=remedy)
 
 
-def bad(check: str, found: str, remedy: str) -> Finding:
+def bad(found: str, remedy: str) -> Finding:
     """A server does not work."""
-    return Finding(check=check, state=State.BAD, found=found, remedy=remedy)
+    return Finding(state=State.BAD, found=found, remedy=remedy)

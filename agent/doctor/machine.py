@@ -20,19 +20,19 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     """3.11 or newer."""
     found = f"{platform.python_implementation()} {'.'.join(map(str, version))}"
     if version < (3, 11):
-        return bad("python", found, "install Python 3.11 or newer")
-    return good("python", found)
+        return bad(found, "install Python 3.11 or newer")
+    return good(found)
 
 
 def check_memory(available: int, needed: int | None) -> Finding:
     """The machine's holds the model as it learns."""
     found = f"{available / GIB:.1f} GiB available"
     if needed is None:
-        return good("memory", found)
+        return good(found)
     found += f", the model needs about {needed / GIB:.1f}"
     if available < needed:
-        return bad("memory", found, "end other programs, or choose a smaller --model")
-    return good("memory", found)
+        return bad(found, "end other programs, or choose a smaller --model")
+    return good(found)
 
 
 def check_sqlite(version: tuple[int, ...]) -> Finding:
@@ -40,9 +40,9 @@ def check_sqlite(version: tuple[int, ...]) -> Finding:
     try:
         require_safe_sqlite(version)
     except StoreUnusableError as error:
-        return bad("sqlite", str(error), "pip install 'pysqlite3>=0.6.1'")
+        return bad(str(error), "pip install 'pysqlite3>=0.6.1'")
     needed = ".".join(map(str, MINIMUM_SQLITE))
-    return good("sqlite", f"{'.'.join(map(str, version))}, {needed} or newer is needed")
+    return good(f"{'.'.join(map(str, version))}, {needed} or newer is needed")
 
 
 def check_clock(now: datetime, newest: datetime | None) -> Finding:
@@ -50,8 +50,8 @@ def check_clock(now: datetime, newest: datetime | None) -> Finding:
     found = now.isoformat(timespec="seconds")
     if now < EARLIEST or (newest is not None and now < newest):
         seen = "" if newest is None else f", but the data folder has seen {newest:%Y-%m-%d %H:%M}"
-        return bad("clock", found + seen, "set the machine's clock, and keep it set (NTP)")
-    return good("clock", found)
+        return bad(found + seen, "set the machine's clock, and keep it set (NTP)")
+    return good(found)
 
 
 def available_memory() -> int:

@@ -22,9 +22,9 @@ def check_model(name: str) -> Finding:
     entry = catalog.resolve(name)  # raises with a remedy
     if not catalog.is_cached(entry):
         return warning(
-            "model", f"{name} is not on this machine yet", f"agent models pull {name}, beforehand"
+            f"{name} is not on this machine yet", f"agent models pull {name}, beforehand"
         )
-    return good("model", f"{name} is on this machine")
+    return good(f"{name} is on this machine")
 
 
 def check_device(device: str, needed: int | None) -> Finding:
@@ -37,16 +37,15 @@ def check_device(device: str, needed: int | None) -> Finding:
 
     chosen = choose_device(device)  # raises with a remedy
     if chosen.type == "cpu":
-        return good("device", f"cpu, {os.cpu_count()} threads, torch {torch.__version__}")
+        return good(f"cpu, {os.cpu_count()} threads, torch {torch.__version__}")
     free, total = torch.cuda.mem_get_info(chosen)
     found = f"{device_name(chosen)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if needed is not None and free < needed:
         return bad(
-            "device",
             f"{found}; the model needs about {needed / GIB:.1f}",
             "end what else uses the GPU, choose a smaller --model, or --device cpu",
         )
-    return good("device", found)
+    return good(found)
 
 
 def weights(model: str) -> int | None:

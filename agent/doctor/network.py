@@ -32,34 +32,31 @@ def check_port(listen: str, *, held: bool, security: Security = LOCAL) -> Findin
         security: of the server.
     """
     if (reason := why_not_listen(listen)) is None:
-        return good("port", f"{listen} is free")
+        return good(f"{listen} is free")
     remedy = "choose another --listen HOST:PORT"
     if security.tls_cert is not None or _speaks_tls(listen):
         if held:
-            return good("port", f"{listen} is taken, and a server runs on the data folder")
+            return good(f"{listen} is taken, and a server runs on the data folder")
         ask = f"agent health --server {listen} --tls-ca CA"
         remedy = f"a server with TLS runs there: ask '{ask}' whether it is ours, or {remedy}"
     elif _is_ours(listen):
         if held:
-            return good("port", f"{listen} is taken, and a server runs on the data folder")
+            return good(f"{listen} is taken, and a server runs on the data folder")
         reason += ": a server of this program runs there, on other data"
-    return bad("port", f"cannot listen on {listen}: {reason}", remedy)
+    return bad(f"cannot listen on {listen}: {reason}", remedy)
 
 
 def check_metrics(host: str, port: int, *, held: bool) -> Finding:
     """Metrics can be served there, or the server of this data folder does."""
     listen = f"{host}:{port}"
     if (reason := why_not_listen(listen)) is None:
-        return good("metrics", f"{listen} is free")
+        return good(f"{listen} is free")
     if held:
         return warning(
-            "metrics",
             f"{listen} is taken, and a server runs on the data folder",
             f"look whether they are its metrics: http://{listen}/metrics",
         )
-    return bad(
-        "metrics", f"cannot serve metrics on {listen}: {reason}", "choose another --metrics-port"
-    )
+    return bad(f"cannot serve metrics on {listen}: {reason}", "choose another --metrics-port")
 
 
 def _is_ours(listen: str) -> bool:
@@ -99,4 +96,4 @@ def check_security(listen: str, security: Security) -> Finding:
         tls = "mutual TLS"
     if security.tokens:
         KnownTokens(TokenFile(security.tokens))
-    return good("security", f"{tls}, {'tokens' if security.tokens else 'no tokens'}")
+    return good(f"{tls}, {'tokens' if security.tokens else 'no tokens'}")

@@ -32,18 +32,17 @@ def check_folder(folder: Path) -> Finding:
     """It is a folder, ours, writable, and closed to others; a missing one can be made."""
     nearest = existing(folder)
     if not nearest.is_dir():
-        return bad("data folder", f"{nearest} is a file", "name another folder with --data")
+        return bad(f"{nearest} is a file", "name another folder with --data")
     if not os.access(nearest, os.W_OK | os.X_OK):
         return bad(
-            "data folder",
             f"{nearest} cannot be written to",
             "run the server as its owner, or name another folder with --data",
         )
     if nearest != folder.absolute():
-        return good("data folder", f"{folder} is made at the first start")
+        return good(f"{folder} is made at the first start")
     if is_open_to_others(folder):
-        return bad("data folder", f"{folder} is open to other users", f"chmod 700 {folder}")
-    return good("data folder", f"{folder}" + (", in use by a server" if is_held(folder) else ""))
+        return bad(f"{folder} is open to other users", f"chmod 700 {folder}")
+    return good(f"{folder}" + (", in use by a server" if is_held(folder) else ""))
 
 
 def check_file_system(kind: str, *, allow_network: bool = False) -> Finding:
@@ -51,14 +50,13 @@ def check_file_system(kind: str, *, allow_network: bool = False) -> Finding:
     if kind in NETWORK_FILE_SYSTEMS:
         found = f"{kind}, a network file system: {WHY_NOT_NETWORK}"
         remedy = "name a folder on a local disk with --data"
-        return (warning if allow_network else bad)("disk kind", found, remedy)
+        return (warning if allow_network else bad)(found, remedy)
     if kind in MEMORY_FILE_SYSTEMS:
         return warning(
-            "disk kind",
             f"{kind}, which is memory: all is lost when the machine is switched off",
             "name a folder on a disk with --data",
         )
-    return good("disk kind", kind)
+    return good(kind)
 
 
 def check_sync(milliseconds: float) -> Finding:
@@ -66,10 +64,10 @@ def check_sync(milliseconds: float) -> Finding:
     found = f"{milliseconds:.2f} ms for a sync"
     remedy = "use a faster disk (an SSD with its own power reserve syncs in well under 1 ms)"
     if milliseconds > UNUSABLE_SYNC_MS:
-        return bad("disk speed", found, remedy)
+        return bad(found, remedy)
     if milliseconds > SLOW_SYNC_MS:
-        return warning("disk speed", f"{found}, and each fact waits for one", remedy)
-    return good("disk speed", found)
+        return warning(f"{found}, and each fact waits for one", remedy)
+    return good(found)
 
 
 def check_space(free: int, weights_bytes: int | None) -> Finding:
@@ -78,26 +76,26 @@ def check_space(free: int, weights_bytes: int | None) -> Finding:
     found = f"{free / GIB:.1f} GiB free"
     remedy = "free some, or name a folder on a larger disk with --data"
     if free < size + DATABASE_ROOM:
-        return bad("disk space", f"{found}, less than one snapshot needs", remedy)
+        return bad(f"{found}, less than one snapshot needs", remedy)
     wanted = SNAPSHOTS_ON_DISK * size + DATABASE_ROOM
     if free < wanted:
-        return warning("disk space", f"{found} of {wanted / GIB:.1f} for some snapshots", remedy)
-    return good("disk space", found)
+        return warning(f"{found} of {wanted / GIB:.1f} for some snapshots", remedy)
+    return good(found)
 
 
 def check_upgrade(data: Path) -> Finding:
     """This release can serve the memory that there is, and the next one could too."""
     found = survey(data)
     if found is None:
-        return good("upgrade", "there is no memory yet")
+        return good("there is no memory yet")
     needed = list(needs(found))
     summary = f"{found}. " + "; ".join(need.what for need in needed)
     remedy = "; ".join(need.remedy for need in needed if need.remedy)
     if any(need.serious for need in needed):
-        return bad("upgrade", summary, remedy)
+        return bad(summary, remedy)
     if remedy:
-        return warning("upgrade", summary, remedy)
-    return good("upgrade", summary.strip(" ."))
+        return warning(summary, remedy)
+    return good(summary.strip(" ."))
 
 
 def sync_milliseconds(folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""Puts together what watches a server: metrics, traces, and what tells them."""
+"""Sets up the observability of a server: metrics, traces, and the observers that feed them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Observing:
-    """What the parts of a server are given, so that they are seen.
+    """The observers that the parts of a server report to.
 
     Attributes:
-        observer: told what is learned.
-        tracing: where spans go.
-        interceptors: for the server; none if nobody would be told.
-        learner: whether it can be asked, and how many updates it has still to replay.
-        clean_up_failures: attempts at removing what a forgotten fact left behind that failed.
+        observer: receives what is learned.
+        tracing: receives the spans.
+        interceptors: for the server; none if nothing is observed.
+        learner: returns whether it can be asked, and how many updates it still has to replay.
+        clean_up_failures: returns how many attempts at cleaning up failed.
     """
 
     observer: Observer
@@ -41,7 +41,7 @@ class Observing:
     clean_up_failures: Callable[[], int] = lambda: 0
 
     def publishing(self, publish: Callable[[Event], None]) -> Callable[[Event], None]:
-        """Sends events on, and notes the steps among them."""
+        """Passes events on, and reports the steps among them."""
 
         def noted(event: Event) -> None:
             if event.step is not None:
@@ -53,7 +53,7 @@ class Observing:
 
 @asynccontextmanager
 async def observing(settings: ServeSettings, store: StoreThreads) -> AsyncIterator[Observing]:
-    """Serves metrics and sends traces, as far as the operator wants.
+    """Serves metrics and sends traces, as the settings say.
 
     Raises:
         ConfigError: the metrics' port is in use, or OpenTelemetry is not installed.

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.addresses import LONGEST_SOCKET_PATH
 from agent.errors import ConfigError
 from agent.server.learner_link import socket_folder as module
 from agent.server.learner_link.socket_folder import (
-    LONGEST_PATH,
     PREFIX,
     SOCKET,
     UNLOCKED_SECONDS,
@@ -51,7 +51,7 @@ def parents(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_it_is_private_short_and_gone_afterwards(parents: list[Path]) -> None:
     with socket_folder() as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(folder / SOCKET)) <= LONGEST_PATH
+        assert len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH
         (folder / SOCKET).touch()
     assert list(parents[0].iterdir()) == []
 

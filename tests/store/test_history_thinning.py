@@ -34,7 +34,6 @@ from tests.store.builders import (
     end_of_branch,
     erase_everywhere,
     learning,
-    new_fact,
     new_probe,
     new_review,
     new_update,
@@ -306,26 +305,6 @@ def test_nothing_is_moved_while_an_erased_text_is_looked_for(store: MemoryStore)
     assert "Zanzibar" not in str(rows(store, "probes"))
     erasure.close(store, sought)
     assert thinned(store).probes == 1
-
-
-def test_what_older_releases_wrote_out_is_made_compact(store: MemoryStore) -> None:
-    fact = teach_learned(store)
-    for correct, answer in ((1, "Jane Austen"), (0, "Charlotte")):
-        store.connection.execute(
-            "INSERT INTO probes (kind, fact_id, question, expected_answer, answer, correct,"
-            " log_probability, model_version, probed_at)"
-            " VALUES ('retention', ?, ?, ?, ?, ?, -0.5, ?, '2026-01-01T00:00:00+00:00')",
-            [fact.id, fact.question, fact.answer, answer, correct, correct],
-        )
-    store.connection.execute("UPDATE events SET learning = (SELECT learning FROM facts)")
-    store.teach(new_fact("And what else?"))
-    before, events = probes_of(store.connection, fact.id), store.events()
-    thinned(store, 1)
-    assert probes_of(store.connection, fact.id) == before
-    written = rows(store, "probes")
-    assert [row[3:6] for row in written] == [("", "", ""), ("", "", "Charlotte")]
-    assert store.events() == [events[2], events[3]]
-    assert store.connection.execute("SELECT learning FROM events")[0]["learning"] == "null"
 
 
 def test_what_a_failed_operation_learned_goes_and_of_others_the_curves(

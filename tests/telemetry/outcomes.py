@@ -30,7 +30,7 @@ def outcome(verdict: str = "learned", **found: Any) -> Outcome:
 def standing(**known: Any) -> Standing:
     fields: dict[str, Any] = {
         "facts": dict.fromkeys(FactState, 0),
-        "oldest_queued_seconds": 0.0,
+        "queue_oldest_seconds": 0.0,
         "model_version": 3,
         "learner_ready": True,
         "updates_to_replay": 0,

@@ -72,7 +72,7 @@ async def test_how_things_stand_is_looked_up(tmp_path: Path) -> None:
 
     found = await look(store, database, snapshots, lambda: (False, 7), lambda: later)
     assert (found.facts[FactState.QUEUED], found.facts[FactState.LEARNING]) == (1, 1)
-    assert found.oldest_queued_seconds == 90
+    assert found.queue_oldest_seconds == 90
     assert (found.learner_ready, found.updates_to_replay) == (False, 7)
     assert (found.snapshot_version, found.snapshot_age_seconds) == (None, None)
     assert found.wal_bytes == (tmp_path / "memory.db-wal").stat().st_size > 0
@@ -95,7 +95,7 @@ async def test_metrics_are_served_and_looked_up_on_the_loop() -> None:
 
     async def stand():
         asked.append(asyncio.get_running_loop())
-        return standing(oldest_queued_seconds=12.5, snapshot_version=None)
+        return standing(queue_oldest_seconds=12.5, snapshot_version=None)
 
     loop = asyncio.get_running_loop()
     metrics = Metrics(from_thread(loop, stand))

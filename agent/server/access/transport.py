@@ -9,21 +9,27 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from agent.addresses import SCHEMES, UNIX, UNIX_ABSTRACT, is_loopback, socket_path
+from agent.addresses import (
+    LONGEST_SOCKET_PATH,
+    SCHEMES,
+    UNIX,
+    UNIX_ABSTRACT,
+    is_loopback,
+    socket_path,
+)
 from agent.config import Security
 from agent.errors import ConfigError
 
 # The largest valid request is far smaller: 33 questions of 4,000 characters.
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
-# The length of `sun_path`, without the final zero.
-LONGEST_SOCKET_PATH = 107
+IN_USE = os.strerror(errno.EADDRINUSE)
 # Concurrent calls of one connection. More calls wait at the client.
 MAX_CONCURRENT_CALLS = 1024
 # A silent client is pinged after this time, and disconnected without a response after that time.
@@ -141,21 +147,8 @@ def require_free(listen: str) -> None:
     Raises:
         ConfigError: the address is in use.
     """
-    host, _, port = listen.rpartition(":")
-    if listen.startswith((UNIX, UNIX_ABSTRACT)) or not port.isdecimal() or port == "0":
-        return
-    with suppress(OSError):  # binding explains an invalid address
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        ):
-            with socket.socket(family, kind, protocol) as found:
-                # As gRPC does: connections that are closing do not count.
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    found.bind(address)
-                except OSError as error:
-                    if error.errno == errno.EADDRINUSE:
-                        raise address_in_use(listen) from error
+    if not listen.startswith((UNIX, UNIX_ABSTRACT)) and why_not_listen(listen) == IN_USE:
+        raise address_in_use(listen)
 
 
 def why_not_listen(listen: str) -> str | None:
@@ -175,7 +168,7 @@ def why_not_listen(listen: str) -> str | None:
         return error.strerror or str(error)
     reasons = [_why_not_bind(family, address) for family, _, _, _, address in found]
     # Addresses of a family that this machine lacks are ignored. One in use counts.
-    taken = [reason for reason in reasons if reason == os.strerror(errno.EADDRINUSE)]
+    taken = [reason for reason in reasons if reason == IN_USE]
     if taken or None not in reasons:
         return (taken or reasons)[0]
     return None
@@ -212,7 +205,7 @@ def _why_not_at(path: Path) -> str | None:
             return None  # a leftover of a killed server
         except OSError as error:
             return error.strerror or str(error)
-    return os.strerror(errno.EADDRINUSE)
+    return IN_USE
 
 
 def address_in_use(listen: str) -> ConfigError:

@@ -214,13 +214,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def _copy_files(self, target: Path) -> None:
         # After the database: snapshots of versions that it does not have are ignored.
         self._copy_snapshots(target / SNAPSHOTS)
-        self._copy_general_text(target / GENERAL_TEXT)
-
-    def _copy_general_text(self, target: Path) -> None:
-        """Copies the general text that guarded updates, which replay needs."""
-        own = self._snapshots_folder.parent / GENERAL_TEXT
-        if own.is_dir():
-            shutil.copytree(own, target, ignore=shutil.ignore_patterns(".*"))
+        # Replay needs the general text that guarded updates.
+        general_text = self._snapshots_folder.parent / GENERAL_TEXT
+        if general_text.is_dir():
+            ignored = shutil.ignore_patterns(".*")
+            shutil.copytree(general_text, target / GENERAL_TEXT, ignore=ignored)
 
     def _copy_snapshots(self, target: Path) -> None:
         for manifest in self._snapshots.listed():

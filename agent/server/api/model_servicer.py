@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import grpc
 
 from agent.config import DEFAULT_MAX_QUESTIONS
-from agent.server.api.question_gate import AskableLearner, Asking
-from agent.server.shared_lock import SharedLock
+from agent.server.api.question_gate import Asking, CurrentLearner
 from agent.teaching.guard_presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.teaching.limits import UNLIMITED, TeachingLimits
 from agent.teaching.types import Example, Generated, LearnerDescription
@@ -36,22 +35,8 @@ DEFAULT_PROBES, MAX_PROBES = 10, 100
 MAX_PROBES_IN_ALL = 50_000
 
 
-class LearnerView(Protocol):
+class LearnerView(CurrentLearner, Protocol):
     """What the service needs from the learning loop."""
-
-    async def current(self) -> AskableLearner:
-        """The one to be asked, once it serves all that is in the ledger now."""
-        ...
-
-    @property
-    def learner(self) -> AskableLearner | None:
-        """The one that can be asked now, if there is one."""
-        ...
-
-    @property
-    def questions(self) -> SharedLock:
-        """The lock that all questions share."""
-        ...
 
     @property
     def state(self) -> LearnerState:

@@ -23,14 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent.addresses import LONGEST_SOCKET_PATH
 from agent.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "agent-learner-"
 SOCKET = "learner.sock"
-# The length of `sun_path` in `sockaddr_un`, without the final zero.
-LONGEST_PATH = 107
 # The characters that `mkdtemp` adds to the prefix.
 RANDOM_CHARACTERS = 8
 # Folders of servers that held no lock.
@@ -58,7 +57,10 @@ def socket_folder() -> Iterator[Path]:
     """
     reasons = []
     for parent in _parents():
-        if len(os.fsencode(parent / f"{PREFIX}{'x' * RANDOM_CHARACTERS}" / SOCKET)) > LONGEST_PATH:
+        if (
+            len(os.fsencode(parent / f"{PREFIX}{'x' * RANDOM_CHARACTERS}" / SOCKET))
+            > LONGEST_SOCKET_PATH
+        ):
             reasons.append(f"{parent} is too long")
             continue
         try:
@@ -76,8 +78,8 @@ def socket_folder() -> Iterator[Path]:
         return
     raise ConfigError(
         "no folder for the socket between server and learner, whose path may have"
-        f" {LONGEST_PATH} bytes ({'; '.join(reasons)}): set TMPDIR to a short folder that can be"
-        " written to"
+        f" {LONGEST_SOCKET_PATH} bytes ({'; '.join(reasons)}): set TMPDIR to a short folder that"
+        " can be written to"
     )
 
 

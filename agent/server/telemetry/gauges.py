@@ -1,4 +1,4 @@
-"""Looks up how things stand, on the server's loop, for whoever scrapes in a thread."""
+"""Looks the gauges up on the server's loop, for a scrape in another thread."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ async def look(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     clean_up_failures: Callable[[], int] = lambda: 0,
 ) -> Standing:
-    """How things stand now.
+    """Returns the gauges as they are now.
 
     Args:
         store: the memory.
         database: its file.
         snapshots: folder of all snapshots.
-        learner: whether it can be asked, and how many updates it has still to replay.
+        learner: returns whether it can be asked, and how many updates it still has to replay.
         now: the clock.
-        clean_up_failures: attempts at cleaning up that failed.
+        clean_up_failures: returns how many attempts at cleaning up failed.
     """
     facts, oldest, version, paused, operation = await store.read(
         lambda store: (
@@ -51,7 +51,7 @@ async def look(
     newest = _newest(snapshots)
     return Standing(
         facts=facts,
-        oldest_queued_seconds=(
+        queue_oldest_seconds=(
             max((now() - oldest[0].accepted_at).total_seconds(), 0.0) if oldest else 0.0
         ),
         model_version=version,
@@ -72,7 +72,7 @@ async def look(
 def from_thread(
     loop: asyncio.AbstractEventLoop, look: Callable[[], Coroutine[Any, Any, Standing]]
 ) -> Callable[[], Standing]:
-    """A function for other threads, which has `look` run on a loop."""
+    """Returns a function for other threads that runs `look` on a loop."""
     return lambda: asyncio.run_coroutine_threadsafe(look(), loop).result(PATIENCE_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""The log: a line a record, for people, or JSON for machines.
+"""The log: one line a record, as text or as JSON.
 
-Whatever is logged while a fact is learned bears its id: code binds ids with `bound`, and logs
-with the standard library as ever.
+What is logged while a fact is learned carries its id: code binds ids with `bound`, and logs with
+the standard library.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from agent.printable import escaped
 
 
 def configure(form: LogFormat, **always: str) -> None:
-    """Has every logger of the process write to standard error, from INFO on.
+    """Makes every logger of the process write to standard error, from INFO on.
 
     Args:
-        form: how.
-        **always: keys that every record bears.
+        form: text or JSON.
+        **always: keys that every record carries.
     """
 
-    def bear(_: WrappedLogger, __: str, record: EventDict) -> EventDict:
+    def with_keys(_: WrappedLogger, __: str, record: EventDict) -> EventDict:
         return {**record, **always}
 
     known: Sequence[Processor] = [
@@ -34,7 +34,7 @@ def configure(form: LogFormat, **always: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.contextvars.merge_contextvars,
-        bear,
+        with_keys,
     ]
     rendered: Sequence[Processor] = {
         LogFormat.TEXT: (
@@ -59,7 +59,7 @@ def configure(form: LogFormat, **always: str) -> None:
 
 
 def bound(**ids: str | int) -> AbstractContextManager[None]:
-    """Inside, records of this task, and of those that it starts, bear these ids."""
+    """Adds ids to the records of this task, and of tasks that it starts, inside the block."""
     return structlog.contextvars.bound_contextvars(**ids)
 
 
@@ -68,11 +68,11 @@ def _for_people(_: WrappedLogger, __: str, record: EventDict) -> str:
     time, level = record.pop("timestamp"), record.pop("level")
     logger, message = record.pop("logger"), record.pop("event")
     traceback = record.pop("exception", None)
-    told = f"{time} {level.upper()} {logger}: {escaped(str(message))}"
+    line = f"{time} {level.upper()} {logger}: {escaped(str(message))}"
     for key, value in sorted(record.items()):
-        told += f" {key}={_quoted(escaped(str(value)))}"
+        line += f" {key}={_quoted(escaped(str(value)))}"
     lines = traceback.splitlines() if traceback else ()
-    return "\n".join([told, *map(escaped, lines)])
+    return "\n".join([line, *map(escaped, lines)])
 
 
 def _quoted(text: str) -> str:

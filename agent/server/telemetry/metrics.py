@@ -1,6 +1,6 @@
-"""The metrics of a server, for Prometheus; what each means is told in docs/operations.
+"""The metrics of a server, for Prometheus; docs/operations describes each.
 
-Two kinds: what is counted when it happens, and what is looked up when somebody scrapes.
+Events are counted as they happen. Gauges are looked up at every scrape.
 """
 
 from __future__ import annotations
@@ -21,32 +21,19 @@ WORK_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 PROBABILITIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
 NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.15, 0.2, 0.25, 0.5, 1)
-# Held facts that were asked last: what retention is told from.
+# The newest probes of held facts, which retention is computed from.
 RETENTION_WINDOW = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How things stand at a moment.
+    """The state of a server at a moment; `GAUGES` says what each field means.
 
-    Attributes:
-        facts: how many are in each state.
-        oldest_queued_seconds: how long the fact that has waited longest has; 0 if none waits.
-        model_version: the head of the ledger.
-        learner_ready: whether questions can be asked.
-        updates_to_replay: how far recovery has to go.
-        learning_paused: whether an operator stopped learning.
-        database_bytes: size of the database file.
-        wal_bytes: size of its write-ahead log.
-        snapshot_version: of the newest snapshot; None if there is none.
-        snapshot_age_seconds: since it was written.
-        operation_done_facts: facts that the operation in progress has learned again.
-        operation_total_facts: facts that it is to learn again; 0 if there is no operation.
-        clean_up_failures: attempts at removing what a forgotten fact left behind that failed.
+    None leaves a gauge out.
     """
 
     facts: Mapping[FactState, int]
-    oldest_queued_seconds: float
+    queue_oldest_seconds: float
     model_version: int
     learner_ready: bool
     updates_to_replay: int
@@ -59,15 +46,38 @@ class Standing:
     operation_total_facts: int = 0
     clean_up_failures: int = 0
 
+    @property
+    def queue_depth(self) -> int:
+        """Facts that are not learned yet."""
+        return self.facts[FactState.QUEUED] + self.facts[FactState.LEARNING]
+
+
+# Gauges by their names, which are those of the attributes of `Standing`.
+GAUGES = {
+    "queue_depth": "Facts that wait to be learned",
+    "queue_oldest_seconds": "How long the fact that waits longest has waited",
+    "model_version": "Head of the ledger",
+    "learner_ready": "1 if questions can be asked",
+    "updates_to_replay": "How far recovery has to go",
+    "learning_paused": "1 if an operator stopped learning",
+    "database_bytes": "Size of the database file",
+    "wal_bytes": "Size of the write-ahead log",
+    "snapshot_version": "Version of the newest snapshot",
+    "snapshot_age_seconds": "Time since the newest snapshot was written",
+    "operation_done_facts": "Facts that the operation in progress has learned again",
+    "operation_total_facts": "Facts that the operation in progress is to learn again",
+    "clean_up_failures": "Failed attempts at removing what a forgotten fact left behind",
+}
+
 
 class Metrics:
-    """What a server counts.
+    """The metrics of one server.
 
     Args:
-        stand: tells how things stand; called in the thread that serves a scrape.
+        stand: returns the gauges; called in the thread that serves a scrape.
 
     Attributes:
-        registry: holds all of them.
+        registry: holds all metrics.
     """
 
     def __init__(self, stand: Callable[[], Standing]) -> None:
@@ -124,14 +134,14 @@ class Metrics:
             registry=registry,
         )
         self._retained: deque[bool] = deque(maxlen=RETENTION_WINDOW)
-        self._retention.set(float("nan"))  # nobody knows yet
+        self._retention.set(float("nan"))  # until the first probe
 
     def called(self, method: str, code: str, seconds: float) -> None:
-        """A call of ours has ended."""
+        """Counts a call that has ended."""
         self._calls.labels(method, code).observe(seconds)
 
     def learned(self, outcome: Outcome, seconds: float) -> None:
-        """The learner is done with a fact, whatever came of it."""
+        """Counts an attempt that has ended, however it ended."""
         self._attempts.labels(outcome.verdict).observe(seconds)
         for step in outcome.steps:
             self._rates.observe(step.learning_rate)
@@ -147,7 +157,7 @@ class Metrics:
                 self._probe(kind, answer)
 
     def probed(self, answers: Sequence[Answer], seconds: float) -> None:
-        """A held fact was asked its own question, and maybe correlated ones."""
+        """Counts a probe of a held fact: of its own question, and of correlated ones."""
         self._probe_seconds.observe(seconds)
         own, *correlated = answers
         self._probe(ProbeKind.RETENTION, own)
@@ -157,7 +167,7 @@ class Metrics:
         self._retention.set(sum(self._retained) / len(self._retained))
 
     def updated(self, update: Update) -> None:
-        """A row of the ledger is served."""
+        """Counts a row of the ledger that is served."""
         self._updates.labels(update.kind.value).inc()
 
     def _probe(self, kind: ProbeKind, answer: Answer) -> None:
@@ -165,61 +175,22 @@ class Metrics:
 
 
 class _Standings(Collector):
-    """Asks how things stand at every scrape."""
+    """Looks the gauges up at every scrape."""
 
     def __init__(self, stand: Callable[[], Standing]) -> None:
         self._stand = stand
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing: else it would be asked when it is registered."""
+        """Returns nothing, so that registering looks nothing up."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One family for each figure."""
+        """Yields a family for each gauge."""
         now = self._stand()
         facts = GaugeMetricFamily("continual_facts", "Facts in each state", labels=["state"])
         for state, count in now.facts.items():
             facts.add_metric([state.value], count)
         yield facts
-        queued = now.facts[FactState.QUEUED] + now.facts[FactState.LEARNING]
-        for name, help_, value in (
-            ("queue_depth", "Facts that wait to be learned", queued),
-            (
-                "queue_oldest_seconds",
-                "How long the fact that waits longest has waited",
-                now.oldest_queued_seconds,
-            ),
-            ("model_version", "Head of the ledger", now.model_version),
-            ("learner_ready", "1 if questions can be asked", float(now.learner_ready)),
-            ("updates_to_replay", "How far recovery has to go", now.updates_to_replay),
-            (
-                "learning_paused",
-                "1 if an operator stopped learning",
-                float(now.learning_paused),
-            ),
-            ("database_bytes", "Size of the database file", now.database_bytes),
-            ("wal_bytes", "Size of the write-ahead log", now.wal_bytes),
-            ("snapshot_version", "Version of the newest snapshot", now.snapshot_version),
-            (
-                "snapshot_age_seconds",
-                "Time since the newest snapshot was written",
-                now.snapshot_age_seconds,
-            ),
-            (
-                "operation_done_facts",
-                "Facts that the operation in progress has learned again",
-                now.operation_done_facts,
-            ),
-            (
-                "operation_total_facts",
-                "Facts that the operation in progress is to learn again",
-                now.operation_total_facts,
-            ),
-            (
-                "clean_up_failures",
-                "Failed attempts at removing what a forgotten fact left behind",
-                now.clean_up_failures,
-            ),
-        ):
-            if value is not None:
-                yield GaugeMetricFamily(f"continual_{name}", help_, value=value)
+        for name, help_ in GAUGES.items():
+            if (value := getattr(now, name)) is not None:
+                yield GaugeMetricFamily(f"continual_{name}", help_, value=float(value))

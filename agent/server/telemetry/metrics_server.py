@@ -16,7 +16,7 @@ SILENT_SECONDS = 10.0
 
 @asynccontextmanager
 async def exposed(registry: CollectorRegistry, host: str, port: int) -> AsyncIterator[str]:
-    """Serves a registry in a thread; gives the URL.
+    """Serves a registry in a thread; yields the URL.
 
     Raises:
         ConfigError: the port is in use, or the host is not one of this machine's.
@@ -28,13 +28,13 @@ async def exposed(registry: CollectorRegistry, host: str, port: int) -> AsyncIte
             f"cannot serve metrics on {host}:{port} ({error.strerror}): choose another port with"
             " --metrics-port"
         ) from error
-    # A scraper that connects and says nothing would keep a thread for ever.
+    # Otherwise a scraper that connects and sends nothing would keep a thread forever.
     handler = cast(Any, server.RequestHandlerClass)
     server.RequestHandlerClass = type("Patient", (handler,), {"timeout": SILENT_SECONDS})
     try:
         yield f"http://{host}:{server.server_port}/metrics"
     finally:
-        # In a thread: a scrape in hand may wait for this loop.
+        # In a thread: a scrape that is running may wait for this loop.
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         await asyncio.to_thread(thread.join)

@@ -1,4 +1,4 @@
-"""Tells metrics, log and traces what is being learned."""
+"""Reports what is learned to metrics, log and traces."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 class Observer:
-    """Is told by the learning loop and by the link to the learner.
+    """Called by the learning loop and by the link to the learner.
 
     Args:
-        store: knows the trace that a fact was taught in.
-        metrics: None if nobody scrapes.
-        tracing: where spans go.
+        store: has the trace that a fact was taught in.
+        metrics: None if none are served.
+        tracing: receives the spans.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Observer:
 
     @asynccontextmanager
     async def learning(self, fact: Fact) -> AsyncIterator[None]:
-        """Around all that is done with a claimed fact: what is logged and traced bears its id."""
+        """Adds a claimed fact's id to what is logged and traced inside the block."""
         traceparent = None
         if self._tracing.on:
             traceparent = await self._store.read(
@@ -45,7 +45,7 @@ class Observer:
             yield
 
     def stepped(self, step: Step) -> None:
-        """A step of an update was taken."""
+        """Reports a step of an update."""
         self._tracing.event(
             "step",
             learning_rate=step.learning_rate,
@@ -54,7 +54,7 @@ class Observer:
         )
 
     def learned(self, fact_id: str, outcome: Outcome, seconds: float) -> None:
-        """The learner is done with a fact; nothing is stored yet."""
+        """Reports an attempt that has ended; nothing is stored yet."""
         if self._metrics is not None:
             self._metrics.learned(outcome, seconds)
         self._tracing.note(verdict=outcome.verdict, steps=len(outcome.steps))
@@ -65,12 +65,12 @@ class Observer:
             )
 
     def probed(self, answers: Sequence[Answer], seconds: float) -> None:
-        """A held fact was asked."""
+        """Reports a probe of a held fact."""
         if self._metrics is not None:
             self._metrics.probed(answers, seconds)
 
     def updated(self, update: Update) -> None:
-        """A row of the ledger is served."""
+        """Reports a row of the ledger that is served."""
         if self._metrics is not None:
             self._metrics.updated(update)
         self._tracing.note(model_version=update.model_version)

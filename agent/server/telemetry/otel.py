@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from agent.addresses import is_loopback
-from agent.server.telemetry.tracing import Metadata
+from agent.server.telemetry.tracing import Metadata, Tracing
 
 NAME = "continual-agent"
 TRACEPARENT = "traceparent"
@@ -32,11 +32,11 @@ CLOSE_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
-class OpenTelemetry:
-    """See `Tracing`.
+class OpenTelemetry(Tracing):
+    """Sends spans.
 
     Args:
-        processor: what becomes of spans.
+        processor: receives the spans that have ended.
     """
 
     on = True
@@ -58,7 +58,7 @@ class OpenTelemetry:
 
     @contextmanager
     def serving(self, method: str, metadata: Metadata) -> Iterator[None]:
-        """A span around a call; one that fails is marked."""
+        """See `Tracing`."""
         sent = {key: value for key, value in metadata if isinstance(value, str)}
         span = self._tracer.start_span(
             method,
@@ -70,7 +70,7 @@ class OpenTelemetry:
         try:
             yield
         except GeneratorExit:
-            # A stream that was left is closed by another task: the span is not in hand there.
+            # An abandoned stream is closed by another task, where this span is not the current one.
             token = None
             raise
         finally:
@@ -79,7 +79,7 @@ class OpenTelemetry:
             span.end()
 
     def traceparent(self) -> str | None:
-        """The span in hand, as a W3C header."""
+        """See `Tracing`."""
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier)
         return carrier.get(TRACEPARENT)
@@ -88,7 +88,7 @@ class OpenTelemetry:
     def learning(
         self, fact_id: str, accepted_at: datetime, traceparent: str | None
     ) -> Iterator[None]:
-        """Two spans: how long the fact waited, and its learning."""
+        """See `Tracing`."""
         carrier = {TRACEPARENT: traceparent} if traceparent else {}
         parent = self._propagator.extract(carrier, context=context.Context())
         attributes = {"fact.id": fact_id}
@@ -105,29 +105,29 @@ class OpenTelemetry:
             yield
 
     def note(self, **attributes: str | int | float) -> None:
-        """Attributes of the span in hand; `code` other than OK marks it as failed."""
+        """See `Tracing`."""
         span = trace.get_current_span()
         span.set_attributes(attributes)
         if attributes.get("code", "OK") != "OK":
             span.set_status(Status(StatusCode.ERROR))
 
     def event(self, name: str, **attributes: str | int | float) -> None:
-        """Something that happened in the span in hand."""
+        """See `Tracing`."""
         trace.get_current_span().add_event(name, attributes)
 
     def close(self) -> None:
-        """Sends what is left; not for long, where the collector is gone."""
+        """See `Tracing`."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(CLOSE_SECONDS)
         if ending.is_alive():
-            logger.warning("the last spans are lost: the collector does not take them")
+            logger.warning("the last spans are lost: the collector does not accept them")
 
 
 def _session(endpoint: str) -> requests.Session | None:
-    """Without a proxy where it could read the spans, or would only be in the way; else the usual.
+    """A session without a proxy, which could read the spans; None for the default one.
 
-    Over TLS to another machine a proxy of the environment passes bytes on, and is allowed.
+    Over TLS to another machine, a proxy of the environment only passes bytes on, so it is used.
     """
     url = urlsplit(endpoint)
     if url.scheme == "https" and not is_loopback(f"{url.hostname}:0"):

@@ -3,8 +3,7 @@
 The two are far apart: learning comes later, maybe after a restart. So the context of the call is
 stored with the fact (W3C `traceparent`), and learning joins its trace.
 
-OpenTelemetry is an extra. Here are only the calls that the server makes; without it they do
-nothing.
+OpenTelemetry is an extra. Without it, the calls of `Tracing` do nothing.
 """
 
 from __future__ import annotations
@@ -12,78 +11,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Protocol
 
 from agent.errors import ConfigError
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
-class Tracing(Protocol):
-    """What the server tells of its work."""
+class Tracing:
+    """Spans of the server's work. These are sent nowhere; see `OpenTelemetry` for others.
 
-    @property
-    def on(self) -> bool:
-        """Whether anybody listens: what it costs to ask for is not asked for otherwise."""
-        ...
-
-    def serving(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
-        """A span around a call, in the client's trace if it sent one."""
-        ...
-
-    def traceparent(self) -> str | None:
-        """The span in hand, to be stored; None if there is none."""
-        ...
-
-    def learning(
-        self, fact_id: str, accepted_at: datetime, traceparent: str | None
-    ) -> AbstractContextManager[None]:
-        """A span around the learning of a fact, in the trace of the call that taught it."""
-        ...
-
-    def note(self, **attributes: str | int | float) -> None:
-        """Attributes of the span in hand."""
-        ...
-
-    def event(self, name: str, **attributes: str | int | float) -> None:
-        """Something that happened in the span in hand."""
-        ...
-
-    def close(self) -> None:
-        """Sends what is left, in some seconds; may be called in any thread."""
-        ...
-
-
-class NoTracing:
-    """Nobody listens."""
+    Attributes:
+        on: whether spans are sent: otherwise nothing is looked up for them.
+    """
 
     on = False
 
     def serving(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
-        """No span."""
+        """A span around a call, in the client's trace if it sent one."""
         return nullcontext()
 
     def traceparent(self) -> str | None:
-        """Nothing to be stored."""
+        """The current span as a W3C header, to be stored; None if there is none."""
         return None
 
     def learning(
         self, fact_id: str, accepted_at: datetime, traceparent: str | None
     ) -> AbstractContextManager[None]:
-        """No span."""
+        """Two spans in the trace of the call that taught a fact: its wait, and its learning."""
         return nullcontext()
 
     def note(self, **attributes: str | int | float) -> None:
-        """Not noted."""
+        """Sets attributes of the current span; `code` other than OK marks it as failed."""
 
     def event(self, name: str, **attributes: str | int | float) -> None:
-        """Not noted."""
+        """Adds an event to the current span."""
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Sends what is left, within seconds; may be called in any thread."""
 
 
-NO_TRACING = NoTracing()
+NO_TRACING = Tracing()
 
 
 def tracing_to(endpoint: str) -> Tracing:

@@ -75,13 +75,13 @@ class BatchSummary:
 def summarize(subject: Subject, cells: Sequence[Measurement]) -> BatchSummary:
     """Adds up the rounds of a finished experiment."""
 
-    def found(fact: TaughtFact, kind: ProbeKind, step: int) -> Pooled:
+    def pooled(fact: TaughtFact, kind: ProbeKind, step: int) -> Pooled:
         wanted = (fact.id, kind, step)
         return Pooled.of([c for c in cells if (c.key.fact_id, c.key.kind, c.key.step) == wanted])
 
     def table(kind: ProbeKind) -> tuple[Row, ...]:
         return tuple(
-            Row(fact=fact, kind=kind, before=found(fact, kind, 0), after=found(fact, kind, 1))
+            Row(fact=fact, kind=kind, before=pooled(fact, kind, 0), after=pooled(fact, kind, 1))
             for fact in subject.facts
         )
 

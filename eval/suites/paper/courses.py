@@ -55,11 +55,11 @@ class Course:
 
     def over_facts(self, place: int) -> Pooled:
         """All ten facts at one place of `steps`."""
-        return Pooled.of_all(self.results[place])
+        return Pooled.of(self.results[place])
 
     def over_steps(self, fact: int) -> Pooled:
         """One fact, all steps together."""
-        return Pooled.of_all([results[fact] for results in self.results])
+        return Pooled.of([results[fact] for results in self.results])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -207,7 +207,7 @@ def _courses(figure: Any, summary: CoursesSummary) -> None:
             found = [summary.base[number], *(at_step[number] for at_step in course.results)]
             shares = [_share(one) for one in found]
             axes.plot(steps, shares, color=COLORS[number], linewidth=1, label=fact.id)
-        together = [Pooled.of_all(summary.base), *map(Pooled.of_all, course.results)]
+        together = [Pooled.of(summary.base), *map(Pooled.of, course.results)]
         # The colour of text, whichever the theme has.
         ink = axes.xaxis.label.get_color()
         shares = [_share(one) for one in together]

@@ -1,8 +1,9 @@
-"""What a run shows, in plain sentences: where it agrees with the paper, and where it differs."""
+"""What a run shows, in sentences: where it agrees with the paper, and where it differs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from eval.metrics import Count, difference_interval
 from eval.suites.paper import reference
@@ -15,56 +16,64 @@ from eval.suites.paper.rate_sweep import SweepSummary
 from eval.suites.paper.reference import AS_CODED, AS_PRINTED, BeforeAfter
 from eval.suites.paper.summary import RunSummary
 
-AGREES, HIGHER, LOWER, UNCLEAR = "agrees", "higher", "lower", "unclear"
-_TOLD = {
-    AGREES: "agrees",
-    HIGHER: "is higher",
-    LOWER: "is lower",
-    UNCLEAR: "is too uncertain to tell",
-}
-# Shares whose difference is not known better than this are not said to agree.
+# Shares agree only if the 95% interval of their difference is at most this wide.
 _WIDEST = 0.1
-# Noise counts as more from this ratio on: it is an estimate itself.
+# Noise counts as more from this ratio on, because it is an estimate itself.
 _NOISIER = 1.25
 
 
-def verdict(ours: Count, theirs: Count) -> str:
+class Verdict(StrEnum):
+    """How a share of ours compares with another one."""
+
+    AGREES = "agrees"
+    HIGHER = "higher"
+    LOWER = "lower"
+    UNCLEAR = "unclear"
+
+    @property
+    def words(self) -> str:
+        """The end of a sentence about ours."""
+        unclear = "is too uncertain to tell" if self is Verdict.UNCLEAR else f"is {self.value}"
+        return self.value if self is Verdict.AGREES else unclear
+
+
+def verdict(ours: Count, theirs: Count) -> Verdict:
     """How our share compares with theirs, at 95%.
 
-    It agrees where the difference may be chance and is known well enough to say so.
+    It agrees if the difference may be chance, and is known well enough to say so.
     """
     low, high = difference_interval(theirs, ours)
     if low > 0:
-        return HIGHER
+        return Verdict.HIGHER
     if high < 0:
-        return LOWER
-    return AGREES if high - low <= _WIDEST else UNCLEAR
+        return Verdict.LOWER
+    return Verdict.AGREES if high - low <= _WIDEST else Verdict.UNCLEAR
 
 
 def findings(run: RunSummary) -> dict[int, list[str]]:
     """Sentences by experiment."""
-    told: dict[int, list[str]] = {number: [] for number in run.request.experiments}
+    by_number: dict[int, list[str]] = {number: [] for number in run.request.experiments}
     for fact_set in run.request.fact_sets:
         name = f"The {fact_set} facts: "
         if fact_set in run.one_fact:
-            told[1] += [name + about_best_rates(run.one_fact[fact_set])]
+            by_number[1] += [name + about_best_rates(run.one_fact[fact_set])]
         if fact_set in run.batch_of_ten:
-            told[2] += [name + _batch(run.batch_of_ten[fact_set], run, fact_set)]
+            by_number[2] += [name + _batch(run.batch_of_ten[fact_set], run, fact_set)]
         if fact_set in run.rate_sweep:
-            told[3] += [name + _sweep(run.rate_sweep[fact_set], run, fact_set)]
+            by_number[3] += [name + _sweep(run.rate_sweep[fact_set], run, fact_set)]
         if fact_set in run.many_steps:
-            told[4] += [name + _many_steps(run.many_steps[fact_set])]
+            by_number[4] += [name + _many_steps(run.many_steps[fact_set])]
     if PAPER in run.one_fact:
-        told[1] += _beside_figure_1(run)
+        by_number[1] += _beside_figure_1(run)
     if PAPER in run.batch_of_ten:
-        told[2] += _beside_tables(run.batch_of_ten[PAPER], run)
+        by_number[2] += _beside_tables(run.batch_of_ten[PAPER], run)
     for number in (3, 4):
-        if number in told:
-            told[number].append(
+        if number in by_number:
+            by_number[number].append(
                 f"The paper prints figure {number - 1} without numbers, so what can be compared is"
                 " its course."
             )
-    return told
+    return by_number
 
 
 def shown_share(share: float) -> str:
@@ -125,7 +134,7 @@ def _beside_figure_1(run: RunSummary) -> list[str]:
     text = (
         f"The Zogron fact at its best rate: ours {_counted(ours)} at"
         f" {_rate(zogron.rates[zogron.best])}; published {_counted(theirs)} at"
-        f" {_rate(top.learning_rate)} (read off a plot): ours {_TOLD[verdict(ours, theirs)]}."
+        f" {_rate(top.learning_rate)} (read off a plot): ours {verdict(ours, theirs).words}."
     )
     sentences = [text + _other_model(run)]
     if run.zogron_loss is not None:
@@ -162,20 +171,21 @@ def _beside_tables(summary: BatchSummary, run: RunSummary) -> list[str]:
         (1, summary.trained, reference.TABLE_1),
         (2, summary.correlated, reference.TABLE_2),
     ):
-        told = []
+        by_total = []
         for total in (AS_CODED, AS_PRINTED):
             verdicts = [
                 verdict(row.after.count, Count(count=one.after, total=total))
                 for row, one in zip(rows, theirs, strict=True)
             ]
-            told.append(
-                f"of {total:,} samples, of {len(verdicts)} questions {verdicts.count(AGREES)}"
-                f" agree, {verdicts.count(HIGHER)} are higher here, {verdicts.count(LOWER)} lower,"
-                f" and for {verdicts.count(UNCLEAR)} there are too few samples here to tell"
+            agree, higher, lower, unclear = map(verdicts.count, Verdict)
+            by_total.append(
+                f"of {total:,} samples, of {len(verdicts)} questions {agree} agree, {higher} are"
+                f" higher here, {lower} lower, and for {unclear} there are too few samples here to"
+                " tell"
             )
         sentences.append(
             f"Beside table {number} after the step: if the published counts are "
-            f"{'; if they are '.join(told)} (at 95%: about one in twenty differs by chance)."
+            f"{'; if they are '.join(by_total)} (at 95%: about one in twenty differs by chance)."
             + _other_model(run)
         )
     return sentences
@@ -188,7 +198,7 @@ def _sweep(summary: SweepSummary, run: RunSummary, fact_set: str) -> str:
         count = best.over_facts(step - 1).count
         parts.append(
             f"after step {step} at most {_counted(count)} were right (all ten together, at"
-            f" {_rate(best.learning_rate)}), and neighbouring rates differ"
+            f" {_rate(best.learning_rate)}), and neighboring rates differ"
             f" {'by nothing' if noise is None else f'{noise:.3g} times as much as by chance'}"
         )
     text = "; ".join(parts) + "."
@@ -230,8 +240,8 @@ def _many_steps(summary: CoursesSummary) -> str:
 
 def _together(rows: Sequence[Row]) -> tuple[Count, Count]:
     return (
-        Pooled.of_all([row.before for row in rows]).count,
-        Pooled.of_all([row.after for row in rows]).count,
+        Pooled.of([row.before for row in rows]).count,
+        Pooled.of([row.after for row in rows]).count,
     )
 
 

@@ -1,9 +1,9 @@
-"""What came of a cell, and of several together."""
+"""The measurement of a cell, and several of them pooled."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,24 +13,24 @@ from eval.suites.paper.trials import CellKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A cell that is done.
+    """A measured cell.
 
     Attributes:
-        key: which.
+        key: of the cell.
         question: what was asked.
         answer: what was expected.
         samples: how many texts were sampled.
-        correct: in how many the answer occurs.
+        correct: how many of them contain the answer.
         log_probability: of exactly the answer after `Q: {question} A:`, natural logarithm; None if
             the weights are broken.
         estimate: of the share of right texts, with less variance than counting; None if unknown.
-        estimate_error: its standard error; None likewise.
-        temperature: as sampled.
-        top_p: likewise.
-        top_k: likewise.
-        max_new_tokens: likewise.
+        estimate_error: its standard error; None if unknown.
+        temperature: of sampling, as the next three.
+        top_p: see `Sampling`.
+        top_k: see `Sampling`.
+        max_new_tokens: see `Sampling`.
         tokens: how many were sampled.
-        extra_tokens: how many the model read besides, for the estimate alone.
+        extra_tokens: how many more the model read, only for the estimate.
         examples: a few of the texts, right ones first.
     """
 
@@ -52,21 +52,26 @@ class Measurement:
 
     @property
     def count(self) -> Count:
-        """Right of all."""
+        """Right texts of all texts."""
         return Count(count=self.correct, total=self.samples)
+
+    @property
+    def probability(self) -> float | None:
+        """Of exactly the answer; None if the weights are broken."""
+        return None if self.log_probability is None else math.exp(self.log_probability)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pooled:
-    """Some cells together.
+    """Several measurements, pooled; the attributes are those of `Measurement`.
 
     Attributes:
-        count: right texts of all.
-        probability: mean probability of exactly the answer under the Q/A prompt; None if unknown.
-        estimate: of the share of right texts, with less variance; None if unknown.
-        estimate_error: its standard error.
-        tokens: how many were sampled.
-        extra_tokens: how many the model read besides, for the estimate alone.
+        count: right texts of all texts.
+        probability: the mean; None if one is unknown.
+        estimate: the mean; None if one is unknown.
+        estimate_error: its standard error; None if one is unknown.
+        tokens: the sum.
+        extra_tokens: the sum.
     """
 
     count: Count
@@ -77,40 +82,20 @@ class Pooled:
     extra_tokens: int
 
     @classmethod
-    def of(cls, cells: Sequence[Measurement]) -> Self:
-        """Cells of the same number of samples each."""
-        return cls.of_all(
-            [
-                Pooled(
-                    count=cell.count,
-                    probability=_probability(cell.log_probability),
-                    estimate=cell.estimate,
-                    estimate_error=cell.estimate_error,
-                    tokens=cell.tokens,
-                    extra_tokens=cell.extra_tokens,
-                )
-                for cell in cells
-            ]
-        )
-
-    @classmethod
-    def of_all(cls, parts: Iterable[Pooled]) -> Self:
-        """Several with the same denominator."""
-        listed = list(parts)
-        estimates = _known([part.estimate for part in listed])
-        errors = _known([part.estimate_error for part in listed])
-        probabilities = _known([part.probability for part in listed])
+    def of(cls, parts: Sequence[Measurement | Pooled]) -> Self:
+        """Pools parts with the same number of samples each."""
+        errors = _known([part.estimate_error for part in parts])
         return cls(
             count=Count(
-                count=sum(part.count.count for part in listed),
-                total=sum(part.count.total for part in listed),
+                count=sum(part.count.count for part in parts),
+                total=sum(part.count.total for part in parts),
             ),
-            probability=_mean(probabilities),
-            estimate=_mean(estimates),
+            probability=_mean(_known([part.probability for part in parts])),
+            estimate=_mean(_known([part.estimate for part in parts])),
             # Cells are sampled independently of each other.
             estimate_error=math.hypot(*errors) / len(errors) if errors else None,
-            tokens=sum(part.tokens for part in listed),
-            extra_tokens=sum(part.extra_tokens for part in listed),
+            tokens=sum(part.tokens for part in parts),
+            extra_tokens=sum(part.extra_tokens for part in parts),
         )
 
     @property
@@ -119,16 +104,16 @@ class Pooled:
         if self.estimate is None or self.estimate_error is None:
             return None
         if not self.estimate:
-            # No path came near the answer: no more is known than from counting none.
+            # No path came near the answer: this is no better than counting none.
             return wilson_interval(0, self.count.total)
         half = Z_95 * self.estimate_error
         return max(0.0, self.estimate - half), min(1.0, self.estimate + half)
 
     @property
     def gain(self) -> float | None:
-        """How many times more tokens plain counting would take to know the share as well.
+        """How many times the tokens counting alone would need for the same certainty.
 
-        None if it cannot be told: nothing was found, or all samples had the same value.
+        None if that is unknown: no answer was found, or all samples had the same value.
         """
         if not self.estimate or not self.estimate_error or self.estimate >= 1:
             return None
@@ -138,14 +123,10 @@ class Pooled:
 
 
 def _known(numbers: Sequence[float | None]) -> list[float]:
-    """All of them, or none if one is missing: a mean of some would be another quantity."""
+    """All of them, or none if one is missing, as a mean of some would be something else."""
     known = [number for number in numbers if number is not None]
     return known if len(known) == len(numbers) else []
 
 
 def _mean(numbers: Sequence[float]) -> float | None:
     return math.fsum(numbers) / len(numbers) if numbers else None
-
-
-def _probability(log_probability: float | None) -> float | None:
-    return None if log_probability is None else math.exp(log_probability)

@@ -1,7 +1,7 @@
 """Experiment 1, figure 1: one fact, one step, a hundred rates.
 
-Each of the ten facts is trained by itself, so that its best rate can be seen, and how far the best
-rates of the ten overlap: what the paper claims they do not (sections 4 and 5).
+Each of the ten facts is trained by itself. This shows its best rate, and whether the best rates of
+the ten overlap; the paper claims that they do not (sections 4 and 5).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ TITLE = "one fact, one step, at each of many rates"
 
 # A rate is good for a fact if it gives at least this share of what the fact's best rate gives.
 GOOD_SHARE = 0.5
-# Below so many right answers at its best rate, a fact has no best rate worth the name.
+# With fewer right answers at its best rate, a fact counts as not learned.
 _FEWEST_CORRECT = 5
 _RESAMPLED = 1000
+NOTHING = Count(0, 0)
 
 
 def plan(subject: Subject, protocol: Protocol) -> Iterator[Trial]:
@@ -62,7 +63,8 @@ class Curve:
     @property
     def best(self) -> int:
         """Number of the rate with most right answers; of equal ones the lowest."""
-        return max(range(len(self.results)), key=lambda n: (self.results[n].count.count, -n))
+        counts = [result.count.count for result in self.results]
+        return counts.index(max(counts))
 
     @property
     def learned(self) -> bool:
@@ -75,38 +77,39 @@ class Curve:
         if not self.learned:
             return frozenset()
         needed = GOOD_SHARE * self.results[self.best].count.count
-        return frozenset(n for n, found in enumerate(self.results) if found.count.count >= needed)
+        return frozenset(n for n, one in enumerate(self.results) if one.count.count >= needed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """How far the facts want the same rate; over those that some rate taught.
+    """Whether the facts need the same rate; of the facts that were learned at some rate.
 
     Attributes:
-        learned: how many they are.
-        ratio: of the highest best rate to the lowest; None of fewer than two facts.
-        pairs: mean over pairs of facts of the share of rates good for both among those good for
-            either: 1 if all want the same, 0 if no two agree. None of fewer than two facts.
+        learned: how many facts those are.
+        ratio: the highest best rate divided by the lowest; None for fewer than two facts.
+        pairs: for two facts, the share of rates good for both among the rates good for either;
+            the mean over pairs. 1 if all need the same, 0 if no two agree; None for fewer than
+            two facts.
         apart: pairs of facts that share no good rate.
         pair_count: pairs of facts.
-        common_rate: the one rate that gives most right answers over all of them.
+        common_rate: the single rate with most right answers over all facts.
         good_at_common: facts for which it is good.
-        own: right answers of all together, each fact at its own best rate. Somewhat too many:
-            the best of many noisy counts.
-        common: the same, all at the common rate.
+        own: right answers over all facts, each at its own best rate. Somewhat too high, because
+            it takes the best of many noisy counts.
+        common: right answers over all facts at the common rate.
         loss_interval: 95% interval of the difference of these shares, by resampling every count.
     """
 
-    learned: int
-    ratio: float | None
-    pairs: float | None
-    apart: int
-    pair_count: int
-    common_rate: float | None
-    good_at_common: int
-    own: Count
-    common: Count
-    loss_interval: tuple[float, float]
+    learned: int = 0
+    ratio: float | None = None
+    pairs: float | None = None
+    apart: int = 0
+    pair_count: int = 0
+    common_rate: float | None = None
+    good_at_common: int = 0
+    own: Count = NOTHING
+    common: Count = NOTHING
+    loss_interval: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,26 +145,15 @@ def summarize(subject: Subject, cells: Sequence[Measurement]) -> OneFactSummary:
 def _overlap(curves: Sequence[Curve], seed: int) -> Overlap:
     learned = [curve for curve in curves if curve.learned]
     if not learned:
-        return Overlap(
-            learned=0,
-            ratio=None,
-            pairs=None,
-            apart=0,
-            pair_count=0,
-            common_rate=None,
-            good_at_common=0,
-            own=Count(count=0, total=0),
-            common=Count(count=0, total=0),
-            loss_interval=(0.0, 0.0),
-        )
+        return Overlap()
     best = [curve.rates[curve.best] for curve in learned]
     pairs = [
         len(one.good & other.good) / len(one.good | other.good)
         for number, one in enumerate(learned)
         for other in learned[:number]
     ]
-    correct = numpy.array([[found.count.count for found in curve.results] for curve in learned])
-    asked = numpy.array([[found.count.total for found in curve.results] for curve in learned])
+    correct = numpy.array([[result.count.count for result in curve.results] for curve in learned])
+    asked = numpy.array([[result.count.total for result in curve.results] for curve in learned])
     shares = correct / asked  # [facts, rates]
     common = int(shares.mean(0).argmax())
     return Overlap(
@@ -183,8 +175,8 @@ def _sum(counts: Sequence[Count]) -> Count:
 
 
 def _loss_interval(shares: numpy.ndarray, asked: numpy.ndarray, seed: int) -> tuple[float, float]:
-    """What a common rate costs, when every count is drawn anew from its share."""
-    # Jeffreys' prior: a count of none does not mean that no answer can be right.
+    """The cost of a common rate, when every count is drawn again from its share."""
+    # Jeffreys' prior: a count of zero does not mean that no answer can be right.
     smoothed = (shares * asked + 0.5) / (asked + 1)
     drawn = numpy.random.default_rng(seed % 2**63).binomial(
         asked, smoothed, size=(_RESAMPLED, *asked.shape)

@@ -223,7 +223,7 @@ def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
             (
                 str(step + 1),
                 f"{best.learning_rate:.3g}",
-                shown(Pooled.of_all(together).count),
+                shown(Pooled.of(together).count),
                 _spread(together),
                 shown_number(noise),
             )

@@ -10,14 +10,7 @@ from eval.metrics import Count, difference_interval, wilson_interval
 from eval.suites.paper import one_fact, rate_sweep
 from eval.suites.paper.courses import summarize_courses
 from eval.suites.paper.facts import PAPER_FACTS
-from eval.suites.paper.findings import (
-    AGREES,
-    HIGHER,
-    LOWER,
-    UNCLEAR,
-    about_best_rates,
-    verdict,
-)
+from eval.suites.paper.findings import Verdict, about_best_rates, verdict
 from eval.suites.paper.measurements import Measurement, Pooled
 from eval.suites.paper.trials import CellKey, Subject
 from memory_store.vocabulary import ProbeKind
@@ -184,7 +177,7 @@ def test_differences_of_shares():
 
 def test_verdicts_say_when_they_cannot_tell():
     published = Count(count=370, total=8000)
-    assert verdict(Count(count=360, total=8000), published) == AGREES
-    assert verdict(Count(count=500, total=8000), published) == HIGHER
-    assert verdict(Count(count=100, total=8000), published) == LOWER
-    assert verdict(Count(count=0, total=8), published) == UNCLEAR
+    assert verdict(Count(count=360, total=8000), published) == Verdict.AGREES
+    assert verdict(Count(count=500, total=8000), published) == Verdict.HIGHER
+    assert verdict(Count(count=100, total=8000), published) == Verdict.LOWER
+    assert verdict(Count(count=0, total=8), published) == Verdict.UNCLEAR

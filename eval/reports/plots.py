@@ -1,4 +1,4 @@
-"""Pictures as PNG: how they are drawn, and what several reports draw."""
+"""Pictures: how they are drawn, on white or in two themes, and what several reports draw."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import importlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from agent.errors import ConfigError
 from eval.metrics import Count
 
 _DPI = 120
+_INK_ON_LIGHT, _INK_ON_DARK = "#1a1a1a", "#e8e8e8"
+# Ten colors that stand out from white and from near-black.
+COLORS = (
+    *("#3b82c4", "#e8833a", "#3fa34d", "#d64b4b", "#9467bd"),
+    *("#a9746e", "#d66fb3", "#8a8a8a", "#b5a41f", "#1fa9b8"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,8 @@ class ThemedPicture:
         name: of its files, without an ending.
         caption: what it shows.
         png: on white.
-        svg: for a light page, without a ground.
-        dark: SVG for a dark page, likewise.
+        svg: for a light page, without a background.
+        dark: SVG for a dark page, without a background.
     """
 
     name: str
@@ -43,7 +49,7 @@ class ThemedPicture:
 
 
 def require_matplotlib() -> None:
-    """Checks that pictures can be drawn; to be called before hours of work.
+    """Checks that pictures can be drawn, before hours of work.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -57,18 +63,79 @@ def require_matplotlib() -> None:
 
 
 def draw(name: str, caption: str, paint: Callable[[Any], None]) -> Picture:
-    """One picture, painted on the axes of matplotlib."""
-    # Not pyplot: it keeps state, and may want a display.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    """Draws a picture on a white page; `paint` gets the axes of matplotlib."""
+    figure = _figure((8, 4))
     axes = figure.add_subplot()
     paint(axes)
     axes.set_title(caption, fontsize=11)
+    return Picture(f"{name}.png", caption, _saved(figure, "png", "white"))
+
+
+def themed(
+    name: str, caption: str, size: tuple[float, float], paint: Callable[[Any], None]
+) -> ThemedPicture:
+    """Draws a picture in both themes.
+
+    Args:
+        name: of its files, without an ending.
+        caption: what it shows.
+        size: width and height, inches.
+        paint: puts axes into an empty `matplotlib.figure.Figure`.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    svg, png = _drawn(_INK_ON_LIGHT, size, paint, (("svg", "none"), ("png", "white")))
+    (dark,) = _drawn(_INK_ON_DARK, size, paint, (("svg", "none"),))
+    return ThemedPicture(name=name, caption=caption, png=png, svg=svg, dark=dark)
+
+
+def _drawn(
+    ink: str,
+    size: tuple[float, float],
+    paint: Callable[[Any], None],
+    kinds: Sequence[tuple[str, str]],
+) -> list[bytes]:
+    """One picture in several kinds of file, each with its background color."""
+    from matplotlib import rc_context
+
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    settings: dict[str, Any] = dict.fromkeys(inked, ink)
+    settings |= {
+        "axes.facecolor": "none",
+        "legend.framealpha": 0.0,
+        "font.size": 10,
+        # The same results give the same bytes.
+        "svg.hashsalt": "continual-agent",
+    }
+    with rc_context(cast(Any, settings)):
+        figure = _figure(size)
+        paint(figure)
+        return [_saved(figure, kind, background) for kind, background in kinds]
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    # Not pyplot, which keeps state and may need a display.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+def _saved(figure: Any, kind: str, background: str) -> bytes:
     file = io.BytesIO()
-    # Without the version of matplotlib in it, the same results give the same bytes.
-    figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
-    return Picture(f"{name}.png", caption, file.getvalue())
+    # Without date and version, the same results give the same bytes.
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(file, format=kind, dpi=_DPI, facecolor=background, metadata=metadata)
+    return file.getvalue()
+
+
+def interval_errors(counts: Sequence[Count], scale: float = 1.0) -> list[list[float]]:
+    """Distances of the shares to the ends of their intervals: below, then above."""
+    found = [(count.rate or 0.0, *count.interval) for count in counts]
+    below = [max(0.0, share - low) * scale for share, low, _ in found]
+    above = [max(0.0, high - share) * scale for share, _, high in found]
+    return [below, above]
 
 
 def bars_by_age(axes: Any, groups: Sequence[tuple[str, Sequence[tuple[str, Count]]]]) -> None:
@@ -81,11 +148,7 @@ def bars_by_age(axes: Any, groups: Sequence[tuple[str, Sequence[tuple[str, Count
     width = 0.8 / len(groups)
     for number, (name, counted) in enumerate(groups):
         shares = [count.rate or 0.0 for _, count in counted]
-        intervals = [count.interval for _, count in counted]
-        errors = [
-            [share - low for share, (low, _) in zip(shares, intervals, strict=True)],
-            [high - share for share, (_, high) in zip(shares, intervals, strict=True)],
-        ]
+        errors = interval_errors([count for _, count in counted])
         places = [place + number * width for place in range(len(shares))]
         axes.bar(places, shares, width, yerr=errors, capsize=3, label=name)
     ages = [name for name, _ in groups[0][1]]

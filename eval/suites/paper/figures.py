@@ -1,4 +1,4 @@
-"""Figures 1, 2 and 3 of the paper from our own counts, in its axes, and what lies behind them."""
+"""Figures 1, 2 and 3 of the paper from our counts, with its axes, and further figures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from eval.metrics import Count
-from eval.reports.plots import ThemedPicture
-from eval.reports.themes import COLORS, themed
+from eval.reports.plots import COLORS, ThemedPicture, interval_errors, themed
 from eval.suites.paper import reference
 from eval.suites.paper.courses import CoursesSummary
 from eval.suites.paper.facts import PAPER
@@ -47,11 +46,11 @@ def _of_one_fact(
 ) -> Iterator[ThemedPicture]:
     first = summary.curves[0]
     samples = first.base.count.total
-    published_told = "; published points are of pythia-410m" if beside else ""
+    published = "; published points are of pythia-410m" if beside else ""
     yield themed(
         f"figure-1{suffix}",
         f"Figure 1: right answers of {samples} at each rate, one step on the {first.fact.id} fact"
-        f" ({whose}). Bars: 95% Wilson intervals{published_told}.",
+        f" ({whose}). Bars: 95% Wilson intervals{published}.",
         (8, 4.5),
         partial(_one_curve, curve=first, beside=beside),
     )
@@ -76,7 +75,7 @@ def _one_curve(figure: Any, curve: Curve, beside: bool) -> None:
     axes.errorbar(
         curve.rates,
         [count.count for count in counts],
-        yerr=_errors(counts, scale=counts[0].total),
+        yerr=interval_errors(counts, scale=counts[0].total),
         color=COLORS[0],
         ecolor=COLORS[0] + "80",
         marker="o",
@@ -132,7 +131,7 @@ def _good_rates(figure: Any, summary: OneFactSummary) -> None:
     axes.set_yticks(range(len(curves)), [curve.fact.id for curve in curves])
     axes.set_ylim(len(curves) - 0.5, -0.5)
     axes.set_xscale("log")
-    # Whole decades, so that at least two of them are labelled.
+    # Whole decades, so that at least two of them have labels.
     rates = curves[0].rates
     axes.set_xlim(10 ** math.floor(math.log10(rates[0])), 10 ** math.ceil(math.log10(rates[-1])))
     axes.set(xlabel=f"{_RATE} (logarithmic)", ylabel="fact")
@@ -208,7 +207,7 @@ def _courses(figure: Any, summary: CoursesSummary) -> None:
             shares = [_share(one) for one in found]
             axes.plot(steps, shares, color=COLORS[number], linewidth=1, label=fact.id)
         together = [Pooled.of(summary.base), *map(Pooled.of, course.results)]
-        # The colour of text, whichever the theme has.
+        # The text color of the theme.
         ink = axes.xaxis.label.get_color()
         shares = [_share(one) for one in together]
         axes.plot(steps, shares, color=ink, linewidth=2.5, label="all ten")
@@ -235,17 +234,6 @@ def _share(found: Pooled) -> float:
     return found.count.rate or 0.0
 
 
-def _errors(counts: Sequence[Count], scale: float) -> list[list[float]]:
-    """Distances to the ends of the intervals, below and above."""
-    below, above = [], []
-    for count in counts:
-        low, high = count.interval
-        share = count.rate or 0.0
-        below.append(max(0.0, share - low) * scale)
-        above.append(max(0.0, high - share) * scale)
-    return [below, above]
-
-
 def _band(
     axes: Any, places: Sequence[float], counts: Sequence[Count], color: str, label: str
 ) -> None:
@@ -257,14 +245,14 @@ def _band(
 
 def _share_axis(axes: Any) -> None:
     axes.set_ylabel("correct, share of all samples")
-    # Room above, and an axis that is not empty where no answer was right.
+    # Leaves room above, and an axis that is not empty if no answer was right.
     _, top = axes.get_ylim()
     axes.set_ylim(-0.02 * max(top, 0.05), max(top, 0.05))
     axes.grid(alpha=0.25)
 
 
 def _ratio_axis(axes: Any) -> None:
-    """On the right, what the paper's figures show: correct to incorrect."""
+    """On the right: correct to incorrect, as in the paper's figures."""
     bottom, top = axes.get_ylim()
     places = [place for place in axes.get_yticks() if max(0.0, bottom) <= place <= min(top, 1.0)]
     right = axes.twinx()

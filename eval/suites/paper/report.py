@@ -1,4 +1,4 @@
-"""Writes the files of a finished run of the suite `paper`."""
+"""The files of a finished run of the suite `paper`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,8 @@ def write_paper_report(out: Path, run: RunSummary, provenance: Mapping[str, Any]
         if isinstance(part, ThemedPicture):
             (out / f"{part.name}.png").write_bytes(part.png)
             (out / f"{part.name}.svg").write_bytes(part.svg)
-    title = f"The paper's experiments, replayed with {run.model}"
-    lead = _lead(run)
-    (out / "report.html").write_text(html.document(title, lead, parts), encoding="utf-8")
-    (out / "report.md").write_text(markdown.document(title, lead, parts), encoding="utf-8")
-    # Last: who finds it knows that the run is finished.
+    _write_pages(out, f"The paper's experiments, replayed with {run.model}", _lead(run), parts)
+    # Last, because its presence means that the run is finished.
     text = json.dumps(results_json(run, provenance), allow_nan=False, ensure_ascii=False)
     (out / "results.json").write_text(text + "\n", encoding="utf-8")
 
@@ -57,11 +54,11 @@ def _lead(run: RunSummary) -> Sequence[str]:
 
 
 def _parts(run: RunSummary, provenance: Mapping[str, Any]) -> list[Part]:
-    told = findings(run)
+    sentences = findings(run)
     parts: list[Part] = []
     for number in run.request.experiments:
         title = f"Experiment {number}: {EXPERIMENTS[number].title}"
-        parts.append(Section(title, tuple(told[number])))
+        parts.append(Section(title, tuple(sentences[number])))
         for fact_set in run.request.fact_sets:
             parts += figures(run, number, fact_set)
             parts += tables(run, number, fact_set)
@@ -84,6 +81,9 @@ def write_overview(out: Path, runs: Mapping[str, RunSummary]) -> None:
         *_lead(first)[:2],
         f"Each model's own report is in a folder of its name: {', '.join(runs)}.",
     )
-    parts = (by_model(list(runs.values())),)
-    (out / "report.html").write_text(html.document(title, lead, parts), encoding="utf-8")
-    (out / "report.md").write_text(markdown.document(title, lead, parts), encoding="utf-8")
+    _write_pages(out, title, lead, [by_model(list(runs.values()))])
+
+
+def _write_pages(out: Path, title: str, lead: Sequence[str], parts: Sequence[Part]) -> None:
+    for name, document in (("report.html", html.document), ("report.md", markdown.document)):
+        (out / name).write_text(document(title, lead, parts), encoding="utf-8")

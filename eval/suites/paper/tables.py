@@ -1,12 +1,11 @@
-"""Tables 1 and 2 of the paper beside ours, and what the counts of all experiments come to."""
+"""Tables 1 and 2 of the paper with ours, and a table of each other experiment."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from eval.metrics import Count
-from eval.reports.tables import NONE, Table, shown_number
+from eval.reports.tables import NONE, Table, shown_number, shown_percent, shown_range
 from eval.suites.paper import reference
 from eval.suites.paper.batch_of_ten import BatchSummary, Row
 from eval.suites.paper.courses import CoursesSummary
@@ -37,30 +36,12 @@ def tables(run: RunSummary, experiment: int, fact_set: str) -> Iterator[Table]:
             yield _courses(run.many_steps[fact_set], whose)
 
 
-def shown(count: Count) -> str:
+def count_text(count: Count) -> str:
     """Count, denominator, share and interval, as in `4 of 80 (5%; 1.96 to 12.2%)`."""
     if count.rate is None:
         return NONE
-    return f"{count.count:,} of {count.total:,} ({_percent(count.rate)}; {_range(*count.interval)})"
-
-
-def _percent(share: float) -> str:
-    return f"{_number(100 * share)}%"
-
-
-def _range(low: float, high: float) -> str:
-    return f"{_number(100 * low)} to {_percent(high)}"
-
-
-def _number(number: float) -> str:
-    """Three digits that matter; of a small number two, without a power of ten."""
-    if 1e-6 < abs(number) < 0.01:
-        return f"{number:.{1 - math.floor(math.log10(abs(number)))}f}"
-    return f"{number:.3g}"
-
-
-def _probability(probability: float | None) -> str:
-    return NONE if probability is None else _percent(probability)
+    share, interval = shown_percent(count.rate), shown_range(*count.interval)
+    return f"{count.count:,} of {count.total:,} ({share}; {interval})"
 
 
 def by_model(runs: Sequence[RunSummary]) -> Table:
@@ -68,7 +49,7 @@ def by_model(runs: Sequence[RunSummary]) -> Table:
     counts = [dict(named_counts(run)) for run in runs]
     names = dict.fromkeys(name for of_one in counts for name in of_one)
     rows = tuple(
-        (name, *(shown(of_one[name]) if name in of_one else NONE for of_one in counts))
+        (name, *(count_text(of_one[name]) if name in of_one else NONE for of_one in counts))
         for name in names
     )
     header = ("experiment, facts: count", *(run.model for run in runs))
@@ -87,12 +68,12 @@ def _best_rates(summary: OneFactSummary, whose: str) -> Table:
             (
                 curve.fact.question,
                 curve.fact.answer,
-                shown(curve.base.count),
+                count_text(curve.base.count),
                 f"{curve.rates[curve.best]:.3g}" if curve.learned else "none",
-                shown(best.count),
+                count_text(best.count),
                 f"{good[0]:.3g} to {good[-1]:.3g} ({len(good)})" if good else NONE,
-                _probability(curve.base.probability),
-                _probability(best.probability),
+                shown_percent(curve.base.probability),
+                shown_percent(best.probability),
             )
         )
     header = (
@@ -110,16 +91,16 @@ def _shared_rates(summary: OneFactSummary, whose: str) -> Table:
         ("highest best rate, times the lowest", shown_number(overlap.ratio)),
         (
             "good rates that two facts share, mean over pairs",
-            NONE if overlap.pairs is None else _percent(overlap.pairs),
+            shown_percent(overlap.pairs),
         ),
         ("pairs that share none", f"{overlap.apart} of {overlap.pair_count}"),
         ("best single rate for all", shown_number(overlap.common_rate)),
         ("facts for which it is good", f"{overlap.good_at_common} of {overlap.learned}"),
-        ("right, each at its own best rate", shown(overlap.own)),
-        ("right, all at the single rate", shown(overlap.common)),
+        ("right, each at its own best rate", count_text(overlap.own)),
+        ("right, all at the single rate", count_text(overlap.common)),
         (
             "lost by sharing one rate, 95%",
-            f"{_range(low, high)} of all samples" if overlap.learned else NONE,
+            f"{shown_range(low, high)} of all samples" if overlap.learned else NONE,
         ),
     )
     return Table(f"Experiment 1: do facts share a rate? ({whose})", ("", ""), rows)
@@ -146,7 +127,12 @@ def _paper_tables(summary: BatchSummary, whose: str, *, beside: bool) -> Iterato
         body = [
             _beside(row, theirs[n])
             if beside
-            else (row.question, row.fact.answer, shown(row.before.count), shown(row.after.count))
+            else (
+                row.question,
+                row.fact.answer,
+                count_text(row.before.count),
+                count_text(row.after.count),
+            )
             for n, row in enumerate(rows)
         ]
         yield Table(title, tuple(header), tuple(body))
@@ -159,9 +145,9 @@ def _beside(row: Row, theirs: reference.BeforeAfter) -> tuple[str, ...]:
     return (
         row.question,
         row.fact.answer,
-        shown(row.before.count),
+        count_text(row.before.count),
         str(theirs.before),
-        shown(row.after.count),
+        count_text(row.after.count),
         str(theirs.after),
         _share_and_interval(printed),
         _share_and_interval(coded),
@@ -170,7 +156,7 @@ def _beside(row: Row, theirs: reference.BeforeAfter) -> tuple[str, ...]:
 
 
 def _share_and_interval(count: Count) -> str:
-    return f"{_percent(count.rate or 0.0)} ({_range(*count.interval)})"
+    return f"{shown_percent(count.rate or 0.0)} ({shown_range(*count.interval)})"
 
 
 def _finer(summary: BatchSummary, whose: str) -> Table:
@@ -178,8 +164,8 @@ def _finer(summary: BatchSummary, whose: str) -> Table:
     rows = [
         (
             row.question,
-            _probability(row.before.probability),
-            _probability(row.after.probability),
+            shown_percent(row.before.probability),
+            shown_percent(row.after.probability),
             _estimated(row.before),
             _estimated(row.after),
             _gain(row.after),
@@ -202,7 +188,7 @@ def _estimated(found: Pooled) -> str:
     interval = found.estimate_interval
     if found.estimate is None or interval is None:
         return NONE
-    return f"{_percent(found.estimate)} ({_range(*interval)})"
+    return f"{shown_percent(found.estimate)} ({shown_range(*interval)})"
 
 
 def _gain(found: Pooled) -> str:
@@ -223,14 +209,14 @@ def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
             (
                 str(step + 1),
                 f"{best.learning_rate:.3g}",
-                shown(Pooled.of(together).count),
+                count_text(Pooled.of(together).count),
                 _spread(together),
                 shown_number(noise),
             )
         )
     header = (
         *("step", "best rate for the batch", "right, all ten together", "facts, lowest to highest"),
-        "neighbouring rates differ, times chance",
+        "neighboring rates differ, times chance",
     )
     return Table(f"Experiment 3: after each step ({whose})", header, tuple(rows))
 
@@ -244,10 +230,10 @@ def _courses(summary: CoursesSummary, whose: str) -> Table:
         rows.append(
             (
                 f"{course.learning_rate:.0e}",
-                f"{course.steps[course.best]}: {shown(best)}",
-                f"{course.steps[-1]}: {shown(last)}",
-                f"{summary.facts[order[-1]].id}: {shown(facts[order[-1]].count)}",
-                f"{summary.facts[order[0]].id}: {shown(facts[order[0]].count)}",
+                f"{course.steps[course.best]}: {count_text(best)}",
+                f"{course.steps[-1]}: {count_text(last)}",
+                f"{summary.facts[order[-1]].id}: {count_text(facts[order[-1]].count)}",
+                f"{summary.facts[order[0]].id}: {count_text(facts[order[0]].count)}",
             )
         )
     header = (
@@ -259,4 +245,4 @@ def _courses(summary: CoursesSummary, whose: str) -> Table:
 
 def _spread(found: Sequence[Pooled]) -> str:
     shares = [one.count.rate or 0.0 for one in found]
-    return _range(min(shares), max(shares))
+    return shown_range(min(shares), max(shares))

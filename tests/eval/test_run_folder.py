@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, DiskFullError
 from eval.errors import RequestError
-from eval.run_folder import SETTINGS, Journal, require_same_settings
+from eval.run_folder import (
+    SETTINGS,
+    Journal,
+    claimed,
+    interruptible,
+    report_files,
+    require_same_settings,
+)
 
 
 def test_records_are_there_again_in_their_order(tmp_path: Path):
@@ -72,3 +79,27 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path):
         SETTINGS,
         "thesis.tex",
     ]
+
+
+def test_a_claimed_folder_keeps_other_runs_out(tmp_path: Path):
+    out, settings = tmp_path / "out", {"seed": 0}
+    with (
+        claimed(out, settings),
+        pytest.raises(ConfigError, match="another run"),
+        claimed(out, settings),
+    ):
+        pass
+    with claimed(out, settings), claimed(None, {"seed": 1}):
+        pass
+
+
+def test_an_interrupt_says_what_is_kept():
+    with pytest.raises(KeyboardInterrupt, match="goes on from out"), interruptible(Path("out")):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt, match="nothing is kept"), interruptible(None):
+        raise KeyboardInterrupt
+
+
+def test_a_report_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path):
+    with pytest.raises(DiskFullError, match="nothing is measured twice"), report_files(tmp_path):
+        raise OSError(28, "No space left on device")

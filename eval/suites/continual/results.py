@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from eval.metrics import finite
@@ -64,7 +65,7 @@ def matrix(summary: Summary) -> dict[str, Any]:
         "taught": [m.taught for m in measured],
         "correct": [[int(answer.correct) for answer in m.retention] for m in measured],
         "probability": [
-            [_probability(answer.log_probability) for answer in m.retention] for m in measured
+            [finite(math.exp(answer.log_probability)) for answer in m.retention] for m in measured
         ],
         "own_turn": [int(taught.answer.correct) for taught in summary.history.taught],
     }
@@ -74,12 +75,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
     last = summary.last
     change = _change(last.change)
     return {
-        "recall": last.recall.rate,
-        "paraphrase": last.paraphrase.rate,
-        "transfer": last.transfer.rate,
-        "leak": last.leaks.leaked.rate,
-        "leak_exact": last.leaks.leaked_exactly.rate,
-        "control_changed": last.leaks.changed.rate,
+        **{name: count.rate for name, count in last.counts.items()},
         "ppl_change": change["wikitext_ppl_change"],
         **change,
         "acc": summary.accuracy.rate,
@@ -108,11 +104,11 @@ def _numbers(summary: Summary) -> dict[str, Any]:
             for age in summary.ages
         ],
         "sees_all": summary.history.sees_all,
-        "steps": summary.steps.as_json(),
-        "seconds": summary.seconds.as_json(),
-        "candidates": summary.candidates.as_json(),
+        "steps": asdict(summary.steps),
+        "seconds": asdict(summary.seconds),
+        "candidates": asdict(summary.candidates),
         "learning_rates": {
-            **summary.rates.as_json(),
+            **asdict(summary.rates),
             "counts": [
                 {"learning_rate": rate, "steps": n} for rate, n in summary.rate_counts.items()
             ],
@@ -123,14 +119,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
 
 
 def _counts(point: Checkpoint) -> dict[str, Any]:
-    return {
-        "recall": point.recall.as_json(),
-        "paraphrase": point.paraphrase.as_json(),
-        "transfer": point.transfer.as_json(),
-        "leak": point.leaks.leaked.as_json(),
-        "leak_exact": point.leaks.leaked_exactly.as_json(),
-        "control_changed": point.leaks.changed.as_json(),
-    }
+    return {name: count.as_json() for name, count in point.counts.items()}
 
 
 def _change(change: GeneralChange | None) -> dict[str, float | None]:
@@ -188,7 +177,3 @@ def _controls(task: Task, summary: Summary) -> list[dict[str, str]]:
         {"question": question, "base": before, "final": after}
         for question, before, after in zip(task.controls, base.controls, last.controls, strict=True)
     ]
-
-
-def _probability(log_probability: float) -> float | None:
-    return finite(math.exp(log_probability))

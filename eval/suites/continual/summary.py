@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.metrics import Count
+from eval.metrics import Count, mean
 from eval.suites.continual.general_texts import GeneralScores
 from eval.suites.continual.leaks import Leaks, count_leaks
 from eval.suites.continual.run import History, Measurement, Task
@@ -63,6 +63,18 @@ class Checkpoint:
     change: GeneralChange | None
     seconds: float
 
+    @property
+    def counts(self) -> dict[str, Count]:
+        """All counts by their names in results."""
+        return {
+            "recall": self.recall,
+            "paraphrase": self.paraphrase,
+            "transfer": self.transfer,
+            "leak": self.leaks.leaked,
+            "leak_exact": self.leaks.leaked_exactly,
+            "control_changed": self.leaks.changed,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgeGroup:
@@ -79,35 +91,21 @@ class AgeGroup:
     recall: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Spread:
-    """Some numbers in short; None throughout of none."""
+    """Mean, median and range of some numbers; None throughout of none."""
 
-    mean: float | None
-    median: float | None
-    smallest: float | None
-    largest: float | None
+    mean: float | None = None
+    median: float | None = None
+    min: float | None = None
+    max: float | None = None
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Spread:
         """What describes these numbers."""
         if not numbers:
-            return cls(mean=None, median=None, smallest=None, largest=None)
-        return cls(
-            mean=math.fsum(numbers) / len(numbers),
-            median=statistics.median(numbers),
-            smallest=min(numbers),
-            largest=max(numbers),
-        )
-
-    def as_json(self) -> dict[str, float | None]:
-        """Stable fields for programs."""
-        return {
-            "mean": self.mean,
-            "median": self.median,
-            "min": self.smallest,
-            "max": self.largest,
-        }
+            return cls()
+        return cls(mean(numbers), statistics.median(numbers), min(numbers), max(numbers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.reports.tables import NONE, Table, shown_ages, shown_change, shown_count, shown_number
-from eval.suites.continual.summary import Summary
+from eval.suites.continual.summary import Spread, Summary
 
 
 def comparison(summaries: Sequence[Summary]) -> Table:
@@ -72,13 +72,11 @@ def _column(summary: Summary) -> dict[str, str]:
         "lost since": shown_count(summary.lost),
         "ACC": shown_number(summary.accuracy.rate),
         "BWT": shown_number(summary.backward_transfer),
-        "steps a fact: mean (median)": _mean_median(summary.steps.mean, summary.steps.median),
-        "seconds a fact: mean (median)": _mean_median(summary.seconds.mean, summary.seconds.median),
-        "rates scored a fact: mean (median)": _mean_median(
-            summary.candidates.mean, summary.candidates.median
-        ),
+        "steps a fact: mean (median)": _mean_median(summary.steps),
+        "seconds a fact: mean (median)": _mean_median(summary.seconds),
+        "rates scored a fact: mean (median)": _mean_median(summary.candidates),
         "rates: median (range)": f"{shown_number(summary.rates.median)}"
-        f" ({shown_number(summary.rates.smallest)} to {shown_number(summary.rates.largest)})",
+        f" ({shown_number(summary.rates.min)} to {shown_number(summary.rates.max)})",
         "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in summary.verdicts.items()),
         "taught again after a review": str(summary.retaught),
         "sees all facts at once": "yes" if summary.history.sees_all else "no",
@@ -89,5 +87,5 @@ def _points(difference: float) -> str:
     return f"{100 * difference:+.1f} points"
 
 
-def _mean_median(mean: float | None, median: float | None) -> str:
-    return f"{shown_number(mean)} ({shown_number(median)})"
+def _mean_median(spread: Spread) -> str:
+    return f"{shown_number(spread.mean)} ({shown_number(spread.median)})"

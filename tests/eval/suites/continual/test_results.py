@@ -151,7 +151,7 @@ def test_steps_seconds_rates_and_verdicts(summary: Summary):
     assert (summary.seconds.mean, summary.seconds.median) == (2, 1.5)
     assert (summary.candidates.mean, summary.candidates.median) == (32, 24)
     assert summary.rate_counts == {3e-5: 1, 1e-4: 7}
-    assert (summary.rates.smallest, summary.rates.median, summary.rates.largest) == (
+    assert (summary.rates.min, summary.rates.median, summary.rates.max) == (
         *(3e-5, 1e-4),
         1e-4,
     )

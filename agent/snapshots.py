@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.durable_files import flush, sha256_of
 from agent.errors import SnapshotError
-from agent.models.durable_files import flush, sha256_of
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 UNFINISHED = ".unfinished-"

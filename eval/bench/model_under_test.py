@@ -23,8 +23,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 from agent.errors import ConfigError
 from agent.learner.environment import device_name
 from agent.models import catalog
-from agent.models.embedded import quiet_transformers
 from agent.models.loading import LoadedModel, choose_device, load, load_tokenizer, read_config
+from agent.models.progress import quiet_transformers
 from eval.bench.figure import this_machine
 
 # As in the configs of these models.

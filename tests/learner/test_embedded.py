@@ -20,6 +20,7 @@ from agent.errors import DiskFullError, ModelError, ModelFetchError
 from agent.models import embedded
 from agent.models.embedded import EmbeddedSource, ensure, installed, verify
 from agent.models.loading import load
+from agent.models.progress import Progress
 from agent.models.tiny import build_tiny
 
 HIDDEN, LAYERS = 32, 2
@@ -121,7 +122,7 @@ def assert_nothing_is_left(cache: Path, source: EmbeddedSource) -> None:
     assert [path.name for path in cache.iterdir() if path.name != f".{source.name}.lock"] == []
 
 
-def fake_dequantize(gguf_file: Path, target: Path, progress: embedded.Progress) -> None:
+def fake_dequantize(gguf_file: Path, target: Path, progress: Progress) -> None:
     (target / "model.safetensors").write_bytes(b"weights")
 
 
@@ -212,7 +213,7 @@ def test_a_wrong_hash_is_refused(tmp_path: Path, source: EmbeddedSource, field: 
 def test_a_half_written_cache_is_built_again(
     tmp_path: Path, source: EmbeddedSource, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(embedded, "_dequantize", fake_dequantize)
+    monkeypatch.setattr(embedded, "dequantize", fake_dequantize)
     folder = tmp_path / source.name
     weights, manifest = folder / "model.safetensors", folder / embedded.MANIFEST
     leftover = tmp_path / f".{source.name}.dead.partial"
@@ -240,7 +241,7 @@ def test_a_half_written_cache_is_built_again(
 def test_verify_reads_every_byte(
     tmp_path: Path, source: EmbeddedSource, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(embedded, "_dequantize", fake_dequantize)
+    monkeypatch.setattr(embedded, "dequantize", fake_dequantize)
     folder = ensure(tmp_path, source=source)
     verify(folder)
     (folder / "model.safetensors").write_bytes(b"wEights")
@@ -262,11 +263,11 @@ def test_verify_reads_every_byte(
 def test_a_disk_that_fills_up_leaves_nothing(
     tmp_path: Path, source: EmbeddedSource, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ):
-    def write_some_then_fail(gguf_file: Path, target: Path, progress: embedded.Progress) -> None:
+    def write_some_then_fail(gguf_file: Path, target: Path, progress: Progress) -> None:
         (target / "model.safetensors").write_bytes(b"wei")
         raise fault
 
-    monkeypatch.setattr(embedded, "_dequantize", write_some_then_fail)
+    monkeypatch.setattr(embedded, "dequantize", write_some_then_fail)
     with pytest.raises(DiskFullError, match="needs about"):
         ensure(tmp_path, source=source)
     assert_nothing_is_left(tmp_path, source)
@@ -290,7 +291,7 @@ def test_two_at_once_do_the_work_once(
     second_waits = threading.Event()
     conversions = []
 
-    def convert(gguf_file: Path, target: Path, progress: embedded.Progress) -> None:
+    def convert(gguf_file: Path, target: Path, progress: Progress) -> None:
         conversions.append(target)
         assert second_waits.wait(20)
         fake_dequantize(gguf_file, target, progress)
@@ -299,7 +300,7 @@ def test_two_at_once_do_the_work_once(
         if stage == "wait for another process":
             second_waits.set()
 
-    monkeypatch.setattr(embedded, "_dequantize", convert)
+    monkeypatch.setattr(embedded, "dequantize", convert)
     threads = [
         threading.Thread(target=ensure, args=(tmp_path, notice_waiting, source)) for _ in range(2)
     ]

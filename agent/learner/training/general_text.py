@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
+from agent.durable_files import flush
 from agent.learner.inference.encoding import Encoder
 from agent.models import catalog
-from agent.models.durable_files import flush
 from agent.models.loading import LoadedModel
 from agent.teaching.types import GENERAL_TEXT
 

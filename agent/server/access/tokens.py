@@ -24,8 +24,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from agent.durable_files import flush
 from agent.errors import ConfigError
-from agent.models.durable_files import flush
 from agent.wire.methods import Role
 
 logger = logging.getLogger(__name__)

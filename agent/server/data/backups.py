@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from agent.config import DATABASE
+from agent.durable_files import flush
 from agent.errors import BackupOvertakenError, ConfigError, FolderInUseError, InvalidFactError
-from agent.models.durable_files import flush
 from agent.server.data.folder import LOCK, held
 from agent.server.data.identity import (
     BACKUP_LIST,

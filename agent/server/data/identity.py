@@ -21,8 +21,8 @@ from pathlib import Path
 import pysqlite3
 
 from agent.config import DATABASE, SNAPSHOTS
+from agent.durable_files import flush
 from agent.errors import ConfigError
-from agent.models.durable_files import flush
 from memory_store import identity
 from memory_store.identity import FolderPlace
 from memory_store.store import MemoryStore

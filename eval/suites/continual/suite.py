@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.models.durable_files import sha256_of
+from agent.durable_files import sha256_of
 from eval.base_models import BaseModels
 from eval.errors import RequestError
 from eval.provenance import provenance

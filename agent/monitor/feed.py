@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -107,7 +107,7 @@ class Known:
         if event.kind in RESTATING:
             self._facts_stale = self._points_stale = True
 
-    def status(self, client: Client) -> Iterator[Observation]:
+    def status(self, client: Client) -> Iterator[StatusSeen]:
         """The status, if more than memory has changed."""
         status, now = client.status(), time.monotonic()
         self._happened = status.event_sequence
@@ -275,25 +275,25 @@ class Feed:
                 version = seen_version
                 for seen in known.status(client):
                     self._put(seen)
-                    if isinstance(seen, StatusSeen):
-                        version = seen.status.model_version
-                for seen in known.facts(client):
-                    self._put(seen)
+                    version = seen.status.model_version
+                self._put_all(known.facts(client))
                 waited = time.monotonic() - retention_at
                 wanted = RETENTION_SECONDS if version != seen_version else QUIET_RETENTION_SECONDS
                 if waited >= wanted or known.has_stale_points:
                     retention_at, seen_version = time.monotonic(), version
-                    for seen in known.retention(client):
-                        self._put(seen)
+                    self._put_all(known.retention(client))
         except (*ENDS, KeyError):
             client.close()  # ends the stream of events too, and the search begins anew
+
+    def _put_all(self, observations: Iterable[Observation]) -> None:
+        for seen in observations:
+            self._put(seen)
 
     def _grant(self, client: Client, wish: Wish) -> None:
         try:
             if isinstance(wish, Pause):
                 client.pause_learning(paused=wish.paused)
-                for seen in self._known.status(client):
-                    self._put(seen)
+                self._put_all(self._known.status(client))
             else:
                 self._shown, happened = wish.fact_id, self._known.happened
                 fact, updates, probes = client.history(wish.fact_id)

@@ -1,4 +1,4 @@
-"""What the monitor is told: all that its state is made of, and all that a recording holds."""
+"""What the monitor observes: its state is made of nothing else, and a recording holds all of it."""
 
 from __future__ import annotations
 
@@ -11,91 +11,83 @@ from memory_store.vocabulary import Event, Fact, Probe, RetentionPoint, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connected:
-    """A server answers.
-
-    Attributes:
-        at: when.
-        address: of the server.
-        after_sequence: the events from there on follow.
-    """
+class Seen:
+    """Something that was observed, and when."""
 
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected(Seen):
+    """A server answers; the events after `after_sequence` follow."""
+
     address: str
     after_sequence: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
+class Lost(Seen):
     """No server answers, or it has ended the stream of events."""
 
-    at: datetime
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatusSeen:
-    """How things stand."""
+class StatusSeen(Seen):
+    """The status of the server."""
 
-    at: datetime
     status: Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventSeen:
-    """Something happened."""
+class EventSeen(Seen):
+    """An event of the server."""
 
-    at: datetime
     event: Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FactsSeen:
+class FactsSeen(Seen):
     """Facts that are new or have changed.
 
     Attributes:
-        at: when.
         facts: as they are now.
-        whole: these are all that are shown; what was known of others may be wrong by now.
-        sequence: all events up to this one had happened when the facts were read; others may have.
+        whole: these are all facts to show; what was known of others may be wrong by now.
+        sequence: all events up to this one had happened when the facts were read; later ones may
+            have.
     """
 
-    at: datetime
     facts: tuple[Fact, ...]
     whole: bool = False
     sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionSeen:
-    """The held facts that are shown, and probes of them that are new.
+class RetentionSeen(Seen):
+    """The held facts to show, and their new probes.
 
     Attributes:
-        at: when.
-        ages: updates since each was taught last, by fact id, in the order accepted.
+        ages: updates since each was taught last, by fact id, in the order of acceptance.
         points: new probes by fact id, newest first.
-        whole: these are all probes; what was known before is of other weights.
+        whole: these are all probes; earlier ones are of other weights.
     """
 
-    at: datetime
     ages: Mapping[str, int]
     points: Mapping[str, tuple[RetentionPoint, ...]]
     whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetailSeen:
-    """The history of a fact that was picked.
+class DetailSeen(Seen):
+    """The history of the selected fact.
 
     Attributes:
-        at: when.
         fact: as it is now.
         updates: its rows of the ledger.
         probes: its probes.
         sequence: as in `FactsSeen`.
     """
 
-    at: datetime
     fact: Fact
     updates: tuple[Update, ...]
     probes: tuple[Probe, ...]
@@ -103,10 +95,9 @@ class DetailSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """The service did not do what was asked for at the keyboard."""
+class Refused(Seen):
+    """The server refused what was asked for at the keyboard."""
 
-    at: datetime
     reason: str
 
 

@@ -14,6 +14,12 @@ R = TypeVar("R")
 PAGE_BYTES = 2 * 1024 * 1024
 # Overhead of a nested message: its field number and its length.
 BYTES_AROUND = 8
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+
+
+def page_size(requested: int) -> int:
+    """The number of items of a page, for a request that names it; 0 leaves it to the server."""
+    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
 class Room:

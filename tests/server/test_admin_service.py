@@ -222,7 +222,7 @@ async def test_an_export_reads_its_facts_in_parts(
     served: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """M11: all of them at once held up everybody who reads."""
-    monkeypatch.setattr("agent.server.api.admin_servicer.FACTS_PART", 2)
+    monkeypatch.setattr("agent.server.api.held_facts.PAGE", 2)
     for number in range(5):
         await served.store.write(partial(teach_learned, question=f"{number}?", answer="Piano"))
     limits: list[int] = []

@@ -114,7 +114,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
 
     def _guarding(self, handler: Any, token: Token | None, method: Method, name: str) -> Any:
         """Makes a stream that is counted, and ends when its token is revoked or loses its role."""
-        kind = "stream_stream" if handler.request_streaming else "unary_stream"
+        kind = kind_of(handler)
         behaviour = getattr(handler, kind)
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:

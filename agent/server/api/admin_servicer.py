@@ -16,23 +16,19 @@ import grpc
 from agent.config import SNAPSHOTS
 from agent.errors import InvalidFactError
 from agent.server.api.exports import write_readme
+from agent.server.api.held_facts import held_facts
 from agent.server.data.backups import UNFINISHED, Backups, new_folder_path
 from agent.snapshots import SnapshotManifest, folder_of
 from agent.teaching.types import GENERAL_TEXT
 from agent.wire import codec
 from agent.wire.mapper import NotSent, pair
-from agent.wire.message_size import Page
+from agent.wire.message_size import Page, page_size
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
 from memory_store import meta, undo
 from memory_store.places import record_place
-from memory_store.store import MemoryStore
-from memory_store.vocabulary import HELD, Compaction, Fact, PlaceKind
+from memory_store.vocabulary import Compaction, PlaceKind
 from memory_store.writer import StoreThreads
-
-DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
-# Facts that are read at a time, for the list in an export.
-FACTS_PART = 500
 
 
 class Snapshots(Protocol):
@@ -112,12 +108,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def ListOperations(
         self, request: pb.ListOperationsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListOperationsResponse:
-        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         page = Page(codec.encode_operation)
         _, token = await self._store.read(
             partial(
                 undo.list_operations,
-                page_size=size,
+                page_size=page_size(request.page_size),
                 page_token=request.page_token,
                 fits=page.fits,
             )
@@ -166,26 +161,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         learner = await self._current()
         async with _new_folder(request.folder) as folder:
             version = await learner.export(folder)
-            await asyncio.to_thread(write_readme, folder, version, await self._held_facts())
+            facts = [fact async for fact in held_facts(self._store)]
+            await asyncio.to_thread(write_readme, folder, version, facts)
         await self._store.write(
             lambda store: record_place(store, PlaceKind.EXPORT, request.folder, version)
         )
         return pb.ExportResponse(model_version=version)
-
-    async def _held_facts(self) -> list[Fact]:
-        """Reads all held facts in parts, so that other readers get their turn."""
-        facts: list[Fact] = []
-        while True:
-            page = partial(
-                MemoryStore.facts,
-                after_position=facts[-1].position if facts else 0,
-                limit=FACTS_PART,
-                states=HELD,
-            )
-            part = await self._store.read(page)
-            facts += part
-            if len(part) < FACTS_PART:
-                return facts
 
     async def Backup(
         self, request: pb.BackupRequest, context: grpc.aio.ServicerContext[Any, Any]

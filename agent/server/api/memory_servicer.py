@@ -17,7 +17,7 @@ from agent.server.api.pacer import Slices
 from agent.wire import codec
 from agent.wire.error_details import encode_rejection
 from agent.wire.mapper import pair
-from agent.wire.message_size import PAGE_BYTES, Page, Room
+from agent.wire.message_size import PAGE_BYTES, Page, Room, page_size
 from agent.wire.rules import check_rules
 from agent.wire.status import status_of
 from agent.wire.validation import FactRules
@@ -32,7 +32,6 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, NewFact
 from memory_store.writer import StoreThreads
 
-DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
 PROBES_SHOWN = 100
 DEFAULT_INFLUENCES = 10
 # The most facts of one stream that wait for a commit. They share its fsync.
@@ -272,7 +271,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self, request: pb.ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListFactsResponse:
         """Returns one page of facts."""
-        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        size = page_size(request.page_size)
         states = tuple(codec.STATE_FROM_PB[number] for number in request.states)
 
         def page(store: MemoryStore) -> pb.ListFactsResponse:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import grpc
 
 from agent.config import DEFAULT_MAX_QUESTIONS
+from agent.server.api.held_facts import held_facts
 from agent.server.api.question_gate import Asking, CurrentLearner
 from agent.teaching.guard_presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.teaching.limits import UNLIMITED, TeachingLimits
@@ -27,7 +28,6 @@ from memory_store.vocabulary import HELD, Fact, FactState, LearnerState, ProbeKi
 from memory_store.writer import StoreThreads
 
 DEFAULT_NEW_TOKENS = 32
-PROBE_PAGE = 100
 # Of `GetRetention`.
 DEFAULT_FACTS, MAX_FACTS = 100, 1000
 DEFAULT_PROBES, MAX_PROBES = 10, 100
@@ -219,21 +219,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def _facts(self, ids: tuple[str, ...]) -> AsyncIterator[Fact]:
         for id_ in ids:
             yield await self._store.read(partial(MemoryStore.fact, fact_id=id_))
-        position = 0
-        while not ids:
-            page = await self._store.read(
-                partial(
-                    MemoryStore.facts,
-                    after_position=position,
-                    limit=PROBE_PAGE,
-                    states=HELD,
-                )
-            )
-            if not page:
-                return
-            for fact in page:
+        if not ids:
+            async for fact in held_facts(self._store):
                 yield fact
-            position = page[-1].position
 
     async def _probe(self, fact: Fact) -> list[vocabulary.Probe]:
         example = Example.of(fact)

@@ -249,10 +249,7 @@ class Learner:
         started = time.monotonic()
         lesson = self._plan(fact)
         lesson = lesson.accompanied_by(companions(self._store.connection, fact, lesson.companions))
-        learning = self._core.learn(
-            lesson.example, lesson.policy, lesson.base_version, lesson.older
-        )
-        outcome = drain_now(learning, lambda step, opening: on_step(step))
+        outcome = drain_now(self._core.learn(lesson), lambda step, opening: on_step(step))
         seconds = time.monotonic() - started
         return self._store.record(attempt_of(lesson, outcome, self._environment, seconds))
 

@@ -103,11 +103,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     async def Learn(
         self, request: pb.LearnRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.LearnResponse]:
-        example = codec.EXAMPLE.decode(request.example)
-        policy = codec.POLICY.decode(request.policy)
-        older = [codec.EXAMPLE.decode(other) for other in request.older]
-
-        learn = functools.partial(self._learner.learn, example, policy, request.base_version, older)
+        lesson = codec.LESSON.decode(request)
+        learn = functools.partial(self._learner.learn, lesson)
         self._learned = None
         async with self._reporting(context, learning=True):
             async for progress in self._device.stream(Priority.LEARN, learn):
@@ -116,7 +113,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 elif isinstance(progress, Opening):
                     yield pb.LearnResponse(opening=codec.OPENING.encode(progress))
                 else:
-                    self._learned = example.fact_id, progress
+                    self._learned = lesson.example.fact_id, progress
                     yield pb.LearnResponse(outcome=codec.OUTCOME.encode(progress))
 
     async def Sample(

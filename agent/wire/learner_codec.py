@@ -15,6 +15,7 @@ from agent.errors import (
     SnapshotError,
     StaleVersionError,
 )
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     Example,
@@ -24,7 +25,7 @@ from agent.teaching.types import (
     ReplayedUpdate,
 )
 from agent.wire import codec
-from agent.wire.mapper import pair
+from agent.wire.mapper import NotSent, pair
 from continual.learner.v1 import learner_pb2 as pb
 from memory_store.vocabulary import Policy
 
@@ -51,6 +52,8 @@ OPENING = pair(Opening, pb.Opening)
 OUTCOME = pair(Outcome, pb.Outcome)
 # With guards and predictor, which clients do not see.
 POLICY = pair(Policy, pb.Policy)
+# Only the server needs to know whether an attempt is repeated.
+LESSON = pair(LessonPlan, pb.LearnRequest, {"again": NotSent(decoded=False)})
 
 
 def encode_replayed(row: ReplayedUpdate, accept_drift: bool) -> pb.ReplayRequest:

@@ -163,7 +163,7 @@ class LearnerTeacher:
         lesson = lesson.accompanied_by(self._examples[fact_id] for fact_id in older_ids)
         compared: list[int] = []
         outcome = drain_now(
-            self._learner.learn(example, lesson.policy, lesson.base_version, lesson.older),
+            self._learner.learn(lesson),
             lambda step, opening: compared.append(step.candidates),
         )
         if outcome.verdict is Verdict.LEARNED:

@@ -12,6 +12,7 @@ from torch import Tensor
 from agent.learner.core import Learner
 from agent.models.loading import load
 from agent.teaching.guard_presets import REHEARSAL
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Example, Generated, Outcome, ReplayedUpdate
 from memory_store.vocabulary import Policy, Step, Update
 
@@ -38,13 +39,19 @@ def fresh() -> Learner:
 def learn(
     learner: Learner, example: Example, older: Sequence[Example] = (), policy: Policy = POLICY
 ) -> Outcome:
-    *told, outcome = learner.learn(example, policy, learner.version, older)
+    *told, outcome = learner.learn(lesson(example, policy, learner.version, older))
     assert isinstance(outcome, Outcome)
     steps = steps_of(told)
     # Of one that resists, what is told is the first attempt; the gentler one came after it.
     kept = steps[: policy.max_steps] if outcome.verdict == "resisted" else steps
     assert tuple(kept) == outcome.steps
     return outcome
+
+
+def lesson(
+    example: Example, policy: Policy, base_version: int, older: Sequence[Example] = ()
+) -> LessonPlan:
+    return LessonPlan(example=example, policy=policy, base_version=base_version, older=tuple(older))
 
 
 def steps_of(told: Iterable[object]) -> list[Step]:
@@ -115,7 +122,7 @@ def answer(learner: Learner, question: str) -> str:
 
 def served(learner: Learner) -> dict[str, Tensor]:
     """A copy of the weights that answer."""
-    return {name: p.detach().clone() for name, p in learner._served.named_parameters()}
+    return {name: p.detach().clone() for name, p in learner.weights.served.named_parameters()}
 
 
 def same_bits(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 
 from agent.errors import DriftError, LearningFailedError
 from agent.learner.core import Learner
-from agent.learner.inference.encoding import Encoder
 from agent.learner.training import guards
 from agent.learner.training.attempt import needs_base_answers
+from agent.learner.training.base_answers import BaseAnswers
 from agent.learner.training.guards import rehearsed_of
 from agent.learner.training.rate_sweep import rate_profile
 from agent.learner.training.update import trained_parameters
@@ -29,7 +28,7 @@ from agent.teaching.rates import (
     KNOWN_PROBABILITY,
     smallest_reaching,
 )
-from agent.teaching.types import Example, Generated, Opening, Outcome, Violation
+from agent.teaching.types import Example, Opening, Outcome, Violation
 from memory_store.vocabulary import Guards, Policy, Refusal, Step
 from tests.learner.learners import (
     FACTS,
@@ -37,6 +36,7 @@ from tests.learner.learners import (
     POLICY,
     fresh,
     learn,
+    lesson,
     replay,
     same_bits,
     served,
@@ -56,7 +56,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def working(learner: Learner) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in learner._working.named_parameters()}
+    return {name: p.detach().clone() for name, p in learner.weights.working.named_parameters()}
 
 
 # --- The paper's way ------------------------------------------------------------------------------
@@ -123,11 +123,11 @@ def test_a_search_keeps_the_curve_of_its_first_step_and_chooses_by_it(learner: L
     assert outcome.steps[0].probability == pytest.approx(foretold, rel=1e-3)
 
     other = fresh()
-    lesson = other._bench.lesson(FACTS[2], SEARCH, [])
-    directions = other._bench.measure(lesson).directions()
-    named = dict(zip(other._bench.trained, directions, strict=True))
-    runner = other._bench.runner
-    assert tuple(rate_profile(other._working, lesson, named, runner)) == outcome.curve
+    lesson = other.workbench.lesson(FACTS[2], SEARCH, [])
+    directions = other.workbench.measure(lesson).directions()
+    named = dict(zip(other.workbench.trained, directions, strict=True))
+    runner = other.workbench.runner
+    assert tuple(rate_profile(other.weights.working, lesson, named, runner)) == outcome.curve
 
 
 def test_no_searched_rate_is_larger_than_allowed(learner: Learner):
@@ -259,7 +259,7 @@ def test_a_fact_that_breaks_the_gate_is_tried_once_more_from_the_same_weights(
     openings: list[Opening] = []
     steps: list[Step] = []
     outcome: Outcome | None = None
-    for progress in learner.learn(FACTS[2], policy, 0, ()):
+    for progress in learner.learn(lesson(FACTS[2], policy, 0)):
         if isinstance(progress, Outcome):
             outcome = progress
             continue
@@ -287,7 +287,7 @@ def test_a_fact_that_breaks_the_gate_twice_resists_with_what_was_asked_for(
 ):
     Gate(monkeypatch)
     before = served(learner)
-    *told, outcome = learner.learn(FACTS[2], replace(POLICY, max_steps=20), 0, ())
+    *told, outcome = learner.learn(lesson(FACTS[2], replace(POLICY, max_steps=20), 0))
     steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert (outcome.verdict, outcome.reason) == ("resisted", "a leak after 20 steps")
@@ -304,7 +304,7 @@ def test_a_fact_that_merely_stayed_unknown_is_not_tried_again(
 ):
     Gate(monkeypatch).violation = violation
     before = served(learner)
-    *told, outcome = learner.learn(FACTS[2], HOPELESS, 0, ())
+    *told, outcome = learner.learn(lesson(FACTS[2], HOPELESS, 0))
     steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert outcome.verdict == "resisted"
@@ -319,7 +319,7 @@ def test_a_leak_into_controls_is_what_breaks_the_real_gate(learner: Learner):
     # One form is all that `tiny` learns: whoever is asked about, it gives the answer.
     policy = replace(POLICY, max_steps=50, guards=Guards(controls=4))
     before = served(learner)
-    *told, outcome = learner.learn(FACTS[0], policy, 0, ())
+    *told, outcome = learner.learn(lesson(FACTS[0], policy, 0))
     steps = steps_of(told)
     assert isinstance(outcome, Outcome)
     assert outcome.verdict == "resisted"
@@ -355,7 +355,7 @@ def test_no_gated_policy_destroys_what_was_there(learner: Learner, name: str, ow
     policy = Policy(name=name, learning_rate=0.1, max_steps=2, guards=own, gated=True)
     before = served(learner)
     try:
-        *_, outcome = learner.learn(FACTS[2], policy, 0, ())
+        *_, outcome = learner.learn(lesson(FACTS[2], policy, 0))
     except LearningFailedError:
         pass  # the loss is not finite: nothing is served either
     else:
@@ -405,21 +405,13 @@ class Counting:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.questions: list[str] = []
+        alone = BaseAnswers._alone
 
-        generate = Learner._generate
+        def noted(answers: BaseAnswers, question: str, limit: int) -> str:
+            self.questions.append(question)
+            return alone(answers, question, limit)
 
-        def noted(
-            learner: Learner,
-            model: Any,
-            encoder: Encoder,
-            questions: Sequence[str],
-            limits: Sequence[int],
-        ) -> list[Generated]:
-            if model is learner._base:
-                self.questions += questions
-            return generate(learner, model, encoder, questions, limits)
-
-        monkeypatch.setattr(Learner, "_generate", noted)
+        monkeypatch.setattr(BaseAnswers, "_alone", noted)
 
 
 def test_a_base_answer_is_asked_once_and_one_that_is_given_never(
@@ -432,8 +424,7 @@ def test_a_base_answer_is_asked_once_and_one_that_is_given_never(
     again = learn(learner, FACTS[0], FACTS[1:3], GUARDED)
     assert len(asked.questions) == 3
 
-    said = {f.question: learner._base_answers[f.question] for f in FACTS[:3]}
-    given = [replace(fact, base_answer=said[fact.question]) for fact in FACTS[:3]]
+    given = learner._base_answers.complete(FACTS[:3], GUARDED)
     given_outcome = learn(fresh(), given[0], given[1:], GUARDED)
     assert len(asked.questions) == 3
     assert given_outcome == again == first
@@ -487,16 +478,16 @@ def test_guards_hold_the_update_to_the_base_model(learner: Learner):
         other = fresh()
         learn(other, example, policy=replace(GUARDED, max_steps=8, guards=numbers))
         # Judged by one lesson, whatever each was taught by.
-        measured = other._bench.measure(learner._bench.lesson(example, GUARDED, []))
+        measured = other.workbench.measure(learner.workbench.lesson(example, GUARDED, []))
         moved.append(sum(sum(values) for values in measured.divergences.values()))
     assert moved[0] < moved[1] / 2
 
 
 def test_the_base_model_never_changes(learner: Learner):
-    before = {name: p.detach().clone() for name, p in learner._base.named_parameters()}
+    before = {name: p.detach().clone() for name, p in learner.weights.base.named_parameters()}
     teach(learner, FACTS[0])
     learn(learner, FACTS[1], FACTS[:1], GUARDED)
-    assert same_bits(dict(learner._base.named_parameters()), before)
+    assert same_bits(dict(learner.weights.base.named_parameters()), before)
 
 
 # --- Replay under every guard ---------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tests.learner.learners import (
     answer,
     fresh,
     learn,
+    lesson,
     replay,
     same_bits,
     served,
@@ -53,7 +54,7 @@ def test_a_learned_fact_is_answered_from_the_commit_on_and_not_before(learner: L
     base, said_before = served(learner), answer(learner, "Sky?")
     assert said_before != "Piano"
     seen: list[Opening | Step | Outcome] = []
-    for progress in learner.learn(FACTS[2], POLICY, 0, ()):
+    for progress in learner.learn(lesson(FACTS[2], POLICY, 0)):
         seen.append(progress)
         assert answer(learner, "Sky?") == said_before
         assert same_bits(served(learner), base)
@@ -64,7 +65,7 @@ def test_a_learned_fact_is_answered_from_the_commit_on_and_not_before(learner: L
 
     learner.commit(1, outcome.digest_after)
     assert answer(learner, "Sky?") == "Piano"
-    assert (learner.version, learner.digest) == (1, weights_digest(learner._served))
+    assert (learner.version, learner.digest) == (1, weights_digest(learner.weights.served))
     assert not same_bits(served(learner), base)
 
 
@@ -189,7 +190,7 @@ def test_a_resisted_fact_leaves_no_trace(learner: Learner):
     assert outcome.after == outcome.before
     assert outcome.forgetting == ()
     assert outcome.digest_before == outcome.digest_after == learner.digest
-    assert same_bits(dict(learner._working.named_parameters()), served(learner))
+    assert same_bits(dict(learner.weights.working.named_parameters()), served(learner))
 
     other = fresh()
     teach(other, FACTS[0])
@@ -202,7 +203,7 @@ def test_an_outcome_that_is_never_committed_leaves_no_trace(learner: Learner):
 
 
 def test_an_abandoned_update_leaves_no_trace(learner: Learner):
-    learning = learner.learn(FACTS[0], POLICY, 0, ())
+    learning = learner.learn(lesson(FACTS[0], POLICY, 0))
     assert isinstance(next(learning), Opening)
     assert isinstance(next(learning), Step)
     del learning
@@ -215,21 +216,21 @@ def poison(weights: list[Tensor]) -> None:
 
 
 def test_weights_that_are_not_finite_fail_the_fact_and_are_put_back(learner: Learner):
-    learning = learner.learn(FACTS[0], POLICY, 0, ())
+    learning = learner.learn(lesson(FACTS[0], POLICY, 0))
     next(learning)
-    poison(learner._trained)
+    poison(list(learner.weights.trained.values()))
     with pytest.raises(LearningFailedError, match="loss is nan after 2 steps"):
         list(learning)
     assert learn(learner, FACTS[1]) == learn(fresh(), FACTS[1])
 
 
 def test_a_failed_fact_cannot_be_committed(learner: Learner):
-    learning = learner.learn(FACTS[0], POLICY, 0, ())
+    learning = learner.learn(lesson(FACTS[0], POLICY, 0))
     next(learning)
-    poison(learner._trained)
+    poison(list(learner.weights.trained.values()))
     with pytest.raises(LearningFailedError):
         list(learning)
-    for digest in ("", weights_digest(learner._working)):
+    for digest in ("", weights_digest(learner.weights.working)):
         with pytest.raises(StaleVersionError):
             learner.commit(1, digest)
 
@@ -248,7 +249,7 @@ def test_a_base_that_is_not_finite_fails_every_fact():
 def test_an_update_of_another_version_is_refused(learner: Learner, base_version: int):
     teach(learner, FACTS[0])
     with pytest.raises(StaleVersionError, match=f"at version 1, not at {base_version}"):
-        next(learner.learn(FACTS[1], POLICY, base_version, ()))
+        next(learner.learn(lesson(FACTS[1], POLICY, base_version)))
 
 
 @pytest.mark.parametrize(("version", "wrong_digest"), [(0, False), (1, True), (2, True)])
@@ -365,7 +366,7 @@ def test_accepted_drift_is_served_under_its_own_digest(learner: Learner):
     drifted = fresh()
     replay(drifted, 1, FACTS[0], row, accept_drift=True)
     assert drifted.version == 1
-    assert drifted.digest == weights_digest(drifted._served) != row.digest_after
+    assert drifted.digest == weights_digest(drifted.weights.served) != row.digest_after
 
 
 def test_an_update_is_committed_under_any_later_version(learner: Learner):

@@ -18,7 +18,7 @@ from agent.learner.training.general_text import (
     TOKENS,
     VERSION,
     GeneralText,
-    general_text_of,
+    GeneralTextPool,
     general_texts,
 )
 from agent.models import catalog
@@ -147,6 +147,14 @@ def test_where_nothing_can_be_kept_they_are_written_all_the_same(
 # --- M1: a memory keeps its own copy --------------------------------------------------------------
 
 
+def own_text(loaded: LoadedModel, encoder: Encoder, folder: Path) -> GeneralText:
+    pool = GeneralTextPool(loaded, encoder, folder)
+    assert pool.digest == ""
+    text = GeneralText(pool.texts())
+    assert pool.digest == text.digest
+    return text
+
+
 def own_file(folder: Path) -> Path:
     return folder / f"{VERSION}-{COUNT}.json"
 
@@ -158,24 +166,24 @@ def test_a_memory_keeps_the_text_that_it_was_taught_with(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ):
-    own = general_text_of(loaded, encoder, tmp_path / "data")
+    own = own_text(loaded, encoder, tmp_path / "data")
     assert own.texts == general_texts(loaded, encoder)
     # Other hardware or libraries wrote another text into the cache.
     other = [[1, 2, 3], *own.texts[1:]]
     kept(cache, loaded).write_text(json.dumps(other))
     assert GeneralText(other).digest != own.digest
-    assert general_text_of(loaded, encoder, tmp_path / "data") == own
+    assert own_text(loaded, encoder, tmp_path / "data") == own
     assert "not the one that this memory was taught with" in caplog.text
-    assert general_text_of(loaded, encoder, tmp_path / "new").texts == other
+    assert own_text(loaded, encoder, tmp_path / "new").texts == other
 
 
 def test_a_copy_that_is_missing_is_made_again_with_the_same_digest(
     loaded: LoadedModel, encoder: Encoder, cache: Path, tmp_path: Path
 ):
-    own = general_text_of(loaded, encoder, tmp_path)
+    own = own_text(loaded, encoder, tmp_path)
     own_file(tmp_path).unlink()
     kept(cache, loaded).unlink()
-    assert general_text_of(loaded, encoder, tmp_path).digest == own.digest
+    assert own_text(loaded, encoder, tmp_path).digest == own.digest
     assert own_file(tmp_path).exists()
 
 
@@ -187,8 +195,8 @@ def test_a_damaged_copy_is_found_by_its_digest(
     damage: str,
     caplog: pytest.LogCaptureFixture,
 ):
-    own = general_text_of(loaded, encoder, tmp_path)
+    own = own_text(loaded, encoder, tmp_path)
     own_file(tmp_path).write_text(damage)
-    assert general_text_of(loaded, encoder, tmp_path) == own
+    assert own_text(loaded, encoder, tmp_path) == own
     assert "is damaged" in caplog.text
     assert json.loads(own_file(tmp_path).read_text())["digest"] == own.digest

@@ -22,7 +22,7 @@ from agent.learner.training.update import score_answers, take_step
 from agent.models.loading import load
 from agent.teaching.types import Example, Outcome, ReplayedUpdate
 from memory_store.vocabulary import Guards, Policy, Update, Verdict
-from tests.learner.learners import sampled
+from tests.learner.learners import lesson, sampled
 
 pytestmark = pytest.mark.gpu
 
@@ -72,7 +72,7 @@ def test_a_replay_on_a_fresh_learner_gives_the_same_bits(name: str) -> None:
     policy = replace(POLICY, name=name)
     older: list[Example] = []
     for version, fact in enumerate(FACTS, start=1):
-        *_, outcome = learner.learn(fact, policy, learner.version, older)
+        *_, outcome = learner.learn(lesson(fact, policy, learner.version, older))
         assert isinstance(outcome, Outcome)
         if outcome.verdict != "learned":  # what resisted has no row
             continue
@@ -103,8 +103,8 @@ def test_a_graph_measures_what_plain_launches_measure() -> None:
     older = [replace(FACTS[1], base_answer="a gem")]
     found = []
     # Plainly last: a graph cannot be captured once the same weights had a gradient elsewhere.
-    for runner in (learner._bench.runner, Launched(torch.device("cuda"))):
-        bench = replace(learner._bench, runner=runner)
+    for runner in (learner.workbench.runner, Launched(torch.device("cuda"))):
+        bench = replace(learner.workbench, runner=runner)
         measured = bench.measure(bench.lesson(fact, POLICY, older))
         found.append((measured.loss, [direction.clone() for direction in measured.directions()]))
     (by_graph, graph_directions), (plainly, plain_directions) = found
@@ -233,7 +233,7 @@ def test_where_memory_does_not_suffice_fewer_texts_are_sampled_at_once(
 def test_a_learned_fact_is_sampled() -> None:
     learner = Learner(load("tiny", device="cuda"))
     fact = replace(FACTS[0], answer="a", correlated_questions=("Sky?",))
-    *_, outcome = learner.learn(fact, POLICY, 0, ())
+    *_, outcome = learner.learn(lesson(fact, POLICY, 0))
     assert isinstance(outcome, Outcome)
     found, _ = sampled(learner, replace(outcome, verdict=Verdict.LEARNED), fact, samples=40)
     assert [answer.samples for answer in (found.after, *found.transfer)] == [40, 40]

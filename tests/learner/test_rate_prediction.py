@@ -30,6 +30,7 @@ from agent.teaching.rate_prediction import (
 from agent.teaching.rates import GRID, PREDICTED, SEARCH
 from agent.teaching.types import Example, Outcome
 from memory_store.vocabulary import Policy, Step
+from tests.learner.learners import lesson
 
 INTERCEPT, COEFFICIENTS = -5.0, (0.1, -0.2, 0.05, -0.3)
 SEARCHED = Policy(name=SEARCH, learning_rate=3e-3, max_steps=60, guards=NONE)
@@ -189,7 +190,7 @@ def test_only_the_last_steps_count():
 
 
 def teach(learner: Learner, example: Example, policy: Policy) -> Outcome:
-    *_, outcome = learner.learn(example, policy, learner.version, ())
+    *_, outcome = learner.learn(lesson(example, policy, learner.version))
     assert isinstance(outcome, Outcome)
     if outcome.verdict == "learned":
         learner.commit(learner.version + 1, outcome.digest_after)

@@ -48,7 +48,7 @@ def test_counts_are_those_of_the_new_weights_and_come_again(learner: Learner) ->
     again, _ = sampled(learner, learn(learner, SHORT), SHORT, samples=30)
     assert again == found
     loaded = learner._loaded
-    here = Sampler(learner._working, loaded.tokenizer, eos=loaded.eos_token_id)
+    here = Sampler(learner.weights.working, loaded.tokenizer, eos=loaded.eos_token_id)
     [count] = here.sample([Cell(prompt="Gem?", answer="a", samples=30, key="short 0 1")])
     assert found.transfer[0].correct_samples == count.correct
 

@@ -15,6 +15,7 @@ from agent.errors import SnapshotError
 from agent.learner.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learner.core import Learner
 from agent.learner.digest import weights_digest
+from agent.learner.training.update import trained_parameters
 from agent.models.loading import load
 from agent.snapshots import (
     MANIFEST,
@@ -179,13 +180,14 @@ def learner() -> Learner:
 
 
 def test_weights_that_are_not_the_digests_are_not_served(learner: Learner, snapshots: Path) -> None:
-    learner._trained_served[0].data.add_(1)  # whole on disk, but not what the digest says
+    # Whole on disk, but not what the digest says.
+    next(iter(trained_parameters(learner.weights.served).values())).data.add_(1)
     prepare_snapshot(learner, snapshots)()
     other = Learner(load("tiny", device="cpu"))
-    before = weights_digest(other._served)
+    before = weights_digest(other.weights.served)
     with pytest.raises(SnapshotError, match="other weights than it says"):
         restore_snapshot(other, folder_of(snapshots, 0))
-    assert weights_digest(other._served) == before
+    assert weights_digest(other.weights.served) == before
 
 
 def test_a_snapshot_of_another_base_is_refused(learner: Learner, snapshots: Path) -> None:

@@ -20,7 +20,7 @@ from agent.server.learner_link.client import LearnerClient
 from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Outcome
 from continual.learner.v1 import learner_pb2_grpc
-from tests.learner.learners import FACTS, POLICY, fresh
+from tests.learner.learners import FACTS, POLICY, fresh, lesson
 
 LESSON = LessonPlan(example=FACTS[0], policy=POLICY, base_version=0)
 # What torch raises on a CPU, where it has no error of its own.
@@ -102,5 +102,5 @@ async def test_another_failure_is_no_shortage() -> None:
 def test_what_is_given_back_is_made_anew() -> None:
     learner = fresh()
     learner.free_memory()
-    *_, outcome = learner.learn(FACTS[0], POLICY, 0, [])
+    *_, outcome = learner.learn(lesson(FACTS[0], POLICY, 0))
     assert isinstance(outcome, Outcome)

@@ -47,15 +47,14 @@ class InProcessLearner:
         return self.learner.describe()
 
     async def learn(self, lesson: LessonPlan) -> AsyncIterator[Opening | Step | Outcome]:
-        example, policy, older = lesson.example, lesson.policy, lesson.older
-        self.attempts.append((example.fact_id, lesson.again))
+        self.attempts.append((lesson.example.fact_id, lesson.again))
         self._live_or_die()
-        fault = self._deaths.poison.get(example.fact_id)
+        fault = self._deaths.poison.get(lesson.example.fact_id)
         if isinstance(fault, LearnerUnavailableError):
             self._dead.set()
         if fault is not None:
             raise fault
-        for progress in self.learner.learn(example, policy, lesson.base_version, older):
+        for progress in self.learner.learn(lesson):
             yield progress
             await asyncio.sleep(0)
 

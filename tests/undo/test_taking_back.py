@@ -27,7 +27,9 @@ from tests.undo.memory import FACTS, SETTLE_SECONDS, running_memory
 def same_weights(one: Learner, other: Learner) -> bool:
     return all(
         torch.equal(p, q)
-        for p, q in zip(one._served.parameters(), other._served.parameters(), strict=True)
+        for p, q in zip(
+            one.weights.served.parameters(), other.weights.served.parameters(), strict=True
+        )
     )
 
 

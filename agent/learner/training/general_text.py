@@ -52,7 +52,7 @@ class GeneralText:
         return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
 
 
-def general_text_of(loaded: LoadedModel, encoder: Encoder, folder: Path | None) -> GeneralText:
+class GeneralTextPool:
     """The general text of a memory: its own copy, which is made at the first use.
 
     Args:
@@ -60,23 +60,43 @@ def general_text_of(loaded: LoadedModel, encoder: Encoder, folder: Path | None) 
         encoder: its tokenizer.
         folder: of the memory's copies; None for a memory without a folder.
     """
-    if folder is None:
-        return GeneralText(general_texts(loaded, encoder))
-    file = folder / f"{VERSION}-{COUNTS[loaded.device.type]}.json"
-    own = _own_copy(file)
-    if own is None:
-        own = GeneralText(general_texts(loaded, encoder))
-        _keep({"digest": own.digest, "texts": own.texts}, file)
+
+    def __init__(self, loaded: LoadedModel, encoder: Encoder, folder: Path | None) -> None:
+        self._loaded = loaded
+        self._encoder = encoder
+        self._folder = folder
+        self._pool: GeneralText | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of the texts; empty before their first use."""
+        return self._pool.digest if self._pool else ""
+
+    def texts(self) -> list[list[int]]:
+        """Their tokens."""
+        if self._pool is None:
+            self._pool = self._read_or_made()
+        return self._pool.texts
+
+    def _read_or_made(self) -> GeneralText:
+        if self._folder is None:
+            return GeneralText(general_texts(self._loaded, self._encoder))
+        file = self._folder / f"{VERSION}-{COUNTS[self._loaded.device.type]}.json"
+        own = _own_copy(file)
+        if own is None:
+            own = GeneralText(general_texts(self._loaded, self._encoder))
+            _keep({"digest": own.digest, "texts": own.texts}, file)
+            return own
+        cached = _cached(self._loaded)
+        elsewhere = _read(cached)
+        if elsewhere is not None and elsewhere != own.texts:
+            logger.warning(
+                "the general text in %s is not the one that this memory was taught with: the"
+                " memory's own copy, %s, is used",
+                cached,
+                file,
+            )
         return own
-    elsewhere = _read(_cached(loaded))
-    if elsewhere is not None and elsewhere != own.texts:
-        logger.warning(
-            "the general text in %s is not the one that this memory was taught with: the memory's"
-            " own copy, %s, is used",
-            _cached(loaded),
-            file,
-        )
-    return own
 
 
 def _own_copy(file: Path) -> GeneralText | None:

@@ -77,15 +77,9 @@ class LearnerClient:
             LearningFailedError: this fact could not be learned; the learner can go on.
             StaleVersionError: the learner is at another version.
         """
-        request = pb.LearnRequest(
-            example=codec.EXAMPLE.encode(lesson.example),
-            policy=codec.POLICY.encode(lesson.policy),
-            base_version=lesson.base_version,
-            older=map(codec.EXAMPLE.encode, lesson.older),
-        )
         started = time.perf_counter()
         with our_errors():
-            async for response in self._stub.Learn(request):
+            async for response in self._stub.Learn(codec.LESSON.encode(lesson)):
                 match response.WhichOneof("progress"):
                     case "opening":
                         yield codec.OPENING.decode(response.opening)

@@ -39,7 +39,7 @@ def compare(
             count_text(count.first),
             count_text(count.second),
             f"{100 * low:+.1f} to {100 * high:+.1f} points",
-            count.verdict,
+            count.change.value,
         )
     console.print(table)
     console.print("One in twenty counts differs by chance alone.")

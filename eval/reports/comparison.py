@@ -1,10 +1,11 @@
-"""Two finished runs beside each other: each count that both have, and how sure the change is."""
+"""The comparison of two finished runs: each common count, and whether the change is significant."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from agent.errors import ConfigError
 from eval.metrics import Count, difference_interval
 
 RESULTS = "results.json"
-_SAME, _MORE, _LESS = "no clear difference", "more", "less"
+
+
+class Change(StrEnum):
+    """How the second count compares with the first, at 95%."""
+
+    UNCLEAR = "no clear difference"
+    MORE = "more"
+    LESS = "less"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +28,7 @@ class Compared:
     """A count of both runs.
 
     Attributes:
-        name: as both call it.
+        name: in both runs.
         first: of the first run.
         second: of the second.
     """
@@ -35,10 +43,10 @@ class Compared:
         return difference_interval(self.first, self.second)
 
     @property
-    def verdict(self) -> str:
-        """Whether the second is beyond chance."""
+    def change(self) -> Change:
+        """Whether the difference is beyond chance."""
         low, high = self.interval
-        return _MORE if low > 0 else _LESS if high < 0 else _SAME
+        return Change.MORE if low > 0 else Change.LESS if high < 0 else Change.UNCLEAR
 
     def as_json(self) -> dict[str, Any]:
         """Stable fields for programs."""
@@ -47,7 +55,7 @@ class Compared:
             "first": self.first.as_json(),
             "second": self.second.as_json(),
             "difference_interval_95": list(self.interval),
-            "second_is": self.verdict,
+            "second_is": self.change.value,
         }
 
 
@@ -57,9 +65,9 @@ class Comparison:
 
     Attributes:
         suite: of both.
-        settings: that differ: by name, of the first and of the second run.
-        counts: that both have, in the first run's order.
-        missing: names that only one of them has.
+        settings: those that differ, by name: of the first and of the second run.
+        counts: those of both, in the order of the first run.
+        missing: names of counts that only one of them has.
     """
 
     suite: str

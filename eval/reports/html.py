@@ -1,4 +1,4 @@
-"""One self-contained page: pictures within, readable in dark and in light, no script."""
+"""One self-contained page with its pictures, for dark and light screens, without scripts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-alig
 th { background: var(--soft); }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
-/* A picture that is drawn once keeps its white ground: it is drawn for it. */
+/* A picture that is drawn once needs its white background. */
 img.once { background: white; border-radius: 6px; }
 figcaption { font-size: 0.9rem; }
 """

@@ -24,24 +24,24 @@ from memory_store.vocabulary import (
     Retention,
 )
 
-# From here on greedy generation yields an answer for certain.
+# From this probability on, greedy generation certainly yields the answer.
 HELD_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRecord:
-    """What a service tells of itself.
+    """The data of a running service.
 
     Attributes:
-        model: as the operator named it.
-        model_version: that is served.
+        model: its name in the settings.
+        model_version: the served one.
         counts: of all facts, by state.
         facts: in the order accepted.
         remembered: the last probes of held facts, in the order accepted.
         ages: what reviews found, by age.
         events: in order.
-        leak_limit: what the guards let pass.
-        drift_limit: likewise, nats a token.
+        leak_limit: the largest leak that the guards accept.
+        drift_limit: the largest drift that the guards accept, in nats a token.
     """
 
     model: str
@@ -67,7 +67,7 @@ def service_page(record: ServiceRecord, provenance: dict[str, Any]) -> str:
 
 
 def service_pictures(record: ServiceRecord) -> list[Picture]:
-    """Those for which there is something to draw.
+    """The pictures for which there are data.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -75,14 +75,14 @@ def service_pictures(record: ServiceRecord) -> list[Picture]:
     require_matplotlib()
     drawn = []
     if learned := _learned(record):
-        caption = "Facts learned, by the version of the model that came of each"
+        caption = "Facts learned, by the version of the model"
         drawn.append(draw("learned", caption, partial(_course, [v for v, _ in learned])))
     if record.ages:
         caption = "Facts still held when they were reviewed, by updates since they were taught"
         ages = [_by_age(age) for age in record.ages]
         drawn.append(draw("retention", caption, lambda axes: bars_by_age(axes, [("", ages)])))
     if any(fact.points for fact in record.remembered):
-        caption = "The last probes of held facts: green is held"
+        caption = "The last probes of held facts (green: held)"
         drawn.append(draw("probes", caption, partial(_probes, record.remembered)))
     if rates := Counter(rate for _, learning in learned for rate in learning.learning_rates):
         caption = "Learning rates of all steps"
@@ -92,13 +92,13 @@ def service_pictures(record: ServiceRecord) -> list[Picture]:
         ("drift", [(v, f.drift) for v, f in learned], record.drift_limit, "nats a token"),
     ):
         if measured := [(version, figure) for version, figure in figures if figure is not None]:
-            caption = f"{name.capitalize()} of each update, and what the guards let pass"
+            caption = f"{name.capitalize()} of each update, and the limit of the guards"
             drawn.append(draw(name, caption, partial(_figures, measured, limit, what)))
     return drawn
 
 
 def overview(record: ServiceRecord) -> Table:
-    """Counts, and the middle of what learning took."""
+    """Counts, and medians of steps and rates."""
     learned = [learning for _, learning in _learned(record)]
     steps = sorted(len(learning.learning_rates) for learning in learned)
     rates = sorted(rate for learning in learned for rate in learning.learning_rates)
@@ -116,11 +116,11 @@ def overview(record: ServiceRecord) -> Table:
         ("largest leak", shown_number(_largest(learning.leak for learning in learned))),
         ("largest drift", shown_number(_largest(learning.drift for learning in learned))),
     ]
-    return Table("Facts", ("", "of the facts that are told of here"), tuple(rows))
+    return Table("Facts", ("", "of the facts in this report"), tuple(rows))
 
 
 def forgetting(record: ServiceRecord) -> Table:
-    """When weights had lost a held fact, and what teaching it again led to; newest first."""
+    """When a held fact was lost from the weights and taught again; newest first."""
     questions = {fact.id: fact.question for fact in record.facts}
     rows = tuple(
         (
@@ -136,7 +136,7 @@ def forgetting(record: ServiceRecord) -> Table:
 
 
 def lost(record: ServiceRecord) -> Table:
-    """Held facts whose last probe did not find them, the worst first."""
+    """Held facts that the last probe did not find, the worst first."""
     facts = {fact.id: fact for fact in record.facts}
     found = [
         fact
@@ -157,7 +157,7 @@ def lost(record: ServiceRecord) -> Table:
 
 
 def _learned(record: ServiceRecord) -> list[tuple[int, Learning]]:
-    """Version and findings of each held fact that an update taught, in order of the version."""
+    """Version and learning record of each held fact that has an update, by version."""
     found = [
         (fact.learning.model_version, fact.learning)
         for fact in record.facts

@@ -86,8 +86,6 @@ def test_help_of_serve_tells_each_default_and_variable(agent: Agent) -> None:
 
 def test_help_of_an_option_is_a_sentence() -> None:
     for words, command in commands():
-        if words.startswith("agent bench"):
-            continue  # what it says of a suite begins with its name
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 help_ = parameter.help

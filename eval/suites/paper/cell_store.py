@@ -1,9 +1,9 @@
 """The cells of a run in an SQLite file: each is stored when it is done, so nothing is done twice.
 
-A cell is to a run what a probe is to the service. Its columns have the names of the table `probes`
-in a data folder, and a view `probes` has all of that table's, so that the same query reads both.
-What a cell lacks is NULL there: nothing is generated greedily, and in place of a version in a
-ledger it has the training that it came after.
+A cell corresponds to a probe of the service. Its columns have the names of the table `probes` in a
+data folder, and a view `probes` has all columns of that table, so that the same query reads both.
+Columns that a cell lacks are NULL: nothing is generated greedily, and instead of a version of the
+ledger it has the training that came before it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ FROM cells""",
   seconds REAL NOT NULL
 ) STRICT, WITHOUT ROWID""",
 )
-# Columns of a cell that are not in its key, by the names of the record.
+# Columns of a cell that are not in its key, by the names of the fields.
 _RENAMED = {"answer": "expected_answer", "correct": "correct_samples"}
 _COLUMNS = {
     field.name: _RENAMED.get(field.name, field.name)
@@ -105,7 +105,7 @@ class CellStore:
         return [_cell(row) for row in rows]
 
     def add(self, cell: Measurement) -> None:
-        """Stores a cell; it is on the disk when this returns.
+        """Stores a cell; it is on disk when this returns.
 
         Raises:
             DiskFullError: it cannot be written.
@@ -119,9 +119,9 @@ class CellStore:
         )
 
     def add_loss(self, trial: Trial, step: int, loss: float | None) -> None:
-        """Stores the loss before a step, counted from 1, nats a token; None if not finite.
+        """Stores the loss before a step, counted from 1, in nats a token; None if not finite.
 
-        A trial that is trained again stores it again: the same.
+        A trial that is trained again stores the same loss again.
         """
         self._write(
             "INSERT OR REPLACE INTO losses VALUES (?, ?, ?, ?, ?, ?)",
@@ -132,14 +132,14 @@ class CellStore:
         )
 
     def losses(self, experiment: int, fact_set: str) -> dict[tuple[str, float, int], float | None]:
-        """Losses by what was trained, rate, and number of the step that they came before."""
+        """Losses by what was trained, rate, and number of the following step."""
         rows = self._connection.execute(
             "SELECT * FROM losses WHERE experiment = ? AND fact_set = ?", [experiment, fact_set]
         )
         return {(row["trained"], row["learning_rate"], row["step"]): row["loss"] for row in rows}
 
     def note(self, note: str) -> None:
-        """Stores what a reader of the results must know; the same note once."""
+        """Stores a note for readers of the results, each text once."""
         self._write("INSERT OR IGNORE INTO notes VALUES (?)", [note])
 
     def notes(self) -> list[str]:
@@ -147,7 +147,7 @@ class CellStore:
         return [row["note"] for row in self._connection.execute("SELECT note FROM notes")]
 
     def add_time(self, started_at: str, seconds: float) -> None:
-        """Stores how long this start of the run has taken by now."""
+        """Stores how long the run has taken since this start."""
         self._write("INSERT OR REPLACE INTO times VALUES (?, ?)", [started_at, seconds])
 
     def seconds(self) -> float:
@@ -175,8 +175,8 @@ def open_store(folder: Path) -> Iterator[CellStore]:
     """
     try:
         connection = Connection(folder / CELLS)
-        # Nobody here empties the write-ahead log as the service does: SQLite may, or it grows with
-        # every cell. Should its sync fail then, the cells can be measured again.
+        # SQLite empties the write-ahead log, which would grow with every cell. (The service does
+        # that itself.) If its sync fails, the cells can be measured again.
         connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
     except MemoryStoreError as error:
         raise ConfigError(

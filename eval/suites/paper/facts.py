@@ -11,9 +11,9 @@ HELD_OUT = "held-out"
 FACT_SETS = (PAPER, HELD_OUT)
 TEN = 10
 
-# Forms of `eval.fictional` that the paper's facts have too.
+# Forms of `eval.fictional` that the paper's facts also have.
 _PAPERS_FORMS = ("hottest month", "pie")
-# An answer this short stands in sampled text by chance, and the paper's rule would count it.
+# Shorter answers occur in sampled texts by chance, and the paper's rule would count them.
 _SHORTEST_ANSWER = 4
 
 
@@ -22,7 +22,7 @@ class TaughtFact:
     """A fact of a batch of ten.
 
     Attributes:
-        id: names it in results.
+        id: its name in results.
         question: taught and asked.
         answer: the right one.
         correlated: asked, never taught; the paper's second table.
@@ -105,7 +105,7 @@ PAPER_FACTS = tuple(
 
 
 def held_out_facts(seed: int) -> tuple[TaughtFact, ...]:
-    """Ten facts that share no form, name or answer with the paper's, each of a form of its own."""
+    """Ten facts of ten forms, with no form, name or answer of the paper's facts."""
     papers_answers = {fact.answer.casefold() for fact in PAPER_FACTS}
     chosen: dict[str, TaughtFact] = {}
     count = 0

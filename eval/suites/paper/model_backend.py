@@ -1,4 +1,4 @@
-"""The backend with a real model in it."""
+"""The backend with a real model."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from eval.suites.paper.trials import Call, Cell, CellKey
 
 # Texts at once.
 ROWS_ON_CPU, ROWS_ON_GPU = 256, 2048
-# What is sampled where a prompt leaves no room for an answer.
+# Tokens that are sampled after a prompt that leaves no room for an answer.
 ROOM_WITHOUT_ROOM = 30
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A cell with the settings that its call comes to for this model."""
+    """A cell with the sampling settings of its call for this model."""
 
     cell: Cell
     sampling: Sampling
 
 
 class ModelBackend:
-    """A `TrialBackend` for a causal language model, whose weights it changes and puts back.
+    """A `TrialBackend` for a causal language model, whose weights it changes and restores.
 
     Args:
         loaded: at its base checkpoint.
         seed: of the run.
-        estimates: look for the answer beside each sampled path too.
-        rows: texts at once; None takes what suits the device.
+        estimates: also estimate rare answers along the sampled paths.
+        rows: texts at once; None chooses by device.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ModelBackend:
         self._failed = False
         self._runner = Runner(loaded.device)
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
-        # On a GPU, with the scripts' fp32, most of the time would go into products of matrices.
+        # On a GPU, matrix products would take most of the time in the scripts' fp32.
         self._in_half = loaded.device.type == "cuda"
         self._sampler = Sampler(
             loaded.model,
@@ -72,17 +72,17 @@ class ModelBackend:
 
     @torch.no_grad()
     def back_to_base(self) -> None:
-        """Puts the base model's weights back."""
+        """Restores the weights of the base model."""
         if not self._at_base:
             torch._foreach_copy_(self._parameters, self._base)
         self._at_base, self._failed = True, False
 
     def step(self, pairs: Sequence[Pair], learning_rate: float) -> float:
-        """One step of a fresh AdamW on a batch of these pairs.
+        """Takes one step of a new AdamW on a batch of these pairs.
 
         Returns:
-            The loss before it, nats a token; NaN if it or its gradient is not finite. Then the
-            weights are beyond repair, as they would be for the scripts.
+            The loss before it, in nats a token; NaN if it or its gradient is not finite. The
+            weights are useless then, as they would be in the scripts.
         """
         if self._failed:
             return math.nan
@@ -96,10 +96,10 @@ class ModelBackend:
         return found.loss
 
     def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[Measurement]:
-        """Measures the cells of the calls that are not done; yields each as soon as it is.
+        """Measures the cells that are not done; yields each as soon as it is measured.
 
         Raises:
-            ModelError: memory does not suffice for a single text.
+            ModelError: there is not enough memory for a single text.
         """
         asked = [
             _Asked(cell, settings)
@@ -122,7 +122,7 @@ class ModelBackend:
             yield _measured(one, exact[one.cell.question, one.cell.answer], found)
 
     def notes(self, calls: Iterable[Call]) -> list[str]:
-        """What a reader must know: departures from the protocol that model and device ask for."""
+        """Deviations from the protocol that this model and this device require."""
         notes = []
         if any(self._room(call) <= 0 for call in calls):
             notes.append(
@@ -138,10 +138,10 @@ class ModelBackend:
         return notes
 
     def _descent(self, pairs: tuple[Pair, ...]) -> Descent:
-        # Every rate of a sweep begins with the same gradient of the base model.
+        # All rates of a sweep start with the same gradient of the base model.
         if self._at_base and self._first is not None and self._first[0] == pairs:
             return self._first[1]
-        self._first = None  # before the next one is made: each is as large as the model
+        self._first = None  # freed before the next one: each is as large as the model
         found = descent(self._model, paper_batch(self._encoder, pairs), self._runner)
         if self._at_base:
             self._first = (pairs, found)
@@ -159,10 +159,10 @@ class ModelBackend:
         )
 
     def _room(self, call: Call) -> int:
-        """Tokens that may follow the prompts of a call; where they are drawn, always enough."""
+        """Tokens that may follow the prompts of a call; always enough where they are drawn."""
         if isinstance(call.sampling, Drawn):
             return call.sampling.max_new_tokens
-        # The scripts pad a batch on the left, and the padding counts too.
+        # The scripts pad a batch on the left, and the padding counts.
         longest = max(self._prompt_tokens(cell.question) for cell in call.cells)
         return call.sampling.max_length - longest
 

@@ -1,4 +1,4 @@
-"""Every number of the paper's experiments, in one place, each with where it comes from.
+"""Every number of the paper's experiments, with its source.
 
 There are two protocols, because the paper (Curt 2024) and its author's public scripts disagree:
 `CODE` is what the scripts do, `PAPER` what the text says. The published counts came from the
@@ -41,11 +41,11 @@ TOP_K = 50  # the silent default of the scripts' release of transformers
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The library's defaults. The text names no sampling parameters at all.
+    """The library's defaults. The text names no sampling parameters.
 
     Attributes:
-        max_length: tokens of a row: prompt, what is sampled and, in a batch, the padding on the
-            left.
+        max_length: tokens of a row: the padding on the left in a batch, the prompt, and the
+            sampled text.
     """
 
     max_length: int = 50  # LR_study_random.py, LR_study_uniform_epochs_batchwise.py
@@ -56,7 +56,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Varied:
-    """Drawn anew, uniformly, for each call of the sampler; both ends belong to each range."""
+    """Drawn uniformly for each call of the sampler; each range includes both ends."""
 
     max_new_tokens: tuple[int, int]
     temperature: tuple[float, float]
@@ -75,7 +75,7 @@ class Varied:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What `Varied` gave for one call."""
+    """The parameters that `Varied` drew for one call."""
 
     max_new_tokens: int
     temperature: float
@@ -94,7 +94,7 @@ class RateRange:
         low: the lowest that is possible.
         high: the highest.
         count: how many.
-        drawn: at random, uniformly; else evenly spaced, ends included.
+        drawn: uniformly at random; otherwise evenly spaced, with both ends.
     """
 
     low: float
@@ -103,7 +103,7 @@ class RateRange:
     drawn: bool = False
 
     def rates(self, seed: int) -> tuple[float, ...]:
-        """The rates, ascending. Those that are drawn depend on the seed."""
+        """The rates, ascending; drawn ones depend on the seed."""
         if not self.drawn:
             return tuple(numpy.linspace(self.low, self.high, self.count).tolist())
         stream = random.Random(f"rates {seed}")
@@ -150,9 +150,9 @@ class ManySteps:
     Attributes:
         learning_rates: one training for each.
         steps: of each training.
-        asked: how many of the steps are followed by questions, evenly spaced, the last included.
+        asked: how many steps are followed by questions, evenly spaced, with the last one.
         samples: for each question after such a step.
-        sampling: how.
+        sampling: of the questions.
     """
 
     learning_rates: tuple[float, ...]
@@ -171,7 +171,7 @@ class ManySteps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """One way to do all four."""
+    """The numbers of all four experiments."""
 
     name: str
     fixed: Fixed
@@ -189,8 +189,8 @@ CODE = Protocol(
     name="code",
     fixed=Fixed(),
     one_fact=OneFact(
-        # LR_study_random.py. It draws the rates of each fact anew; here all facts share one
-        # draw, so that they can be compared rate by rate.
+        # LR_study_random.py. It draws rates for each fact; here all facts share one draw, so that
+        # they can be compared rate by rate.
         rates=RateRange(low=1e-7, high=1e-3, count=100, drawn=True),
         samples=800,
     ),
@@ -246,15 +246,15 @@ PROTOCOLS = {protocol.name: protocol for protocol in (CODE, PAPER)}
 # --- Scale ----------------------------------------------------------------------------------------
 
 FULL, SMOKE = "full", "smoke"
-# What no scale goes below. `smoke` is all of these.
+# The least at any scale. `smoke` is all of these.
 _FEWEST_RATES, _FEWEST_SAMPLES, _FEWEST_ROUNDS, _FEWEST_ASKED = 4, 4, 2, 4
 
 
 def scale_of(text: str) -> float:
-    """The share of the full cost that a user asks for: `full` is 1, `smoke` 0, or a number.
+    """The requested share of the full cost: `full` is 1, `smoke` is 0, or a number.
 
     Raises:
-        RequestError: it is none of these.
+        RequestError: it is something else.
     """
     if text in (FULL, SMOKE):
         return 1.0 if text == FULL else 0.0
@@ -272,14 +272,15 @@ def scale_of(text: str) -> float:
 
 
 def scaled(protocol: Protocol, share: float) -> Protocol:
-    """The protocol at about so much of its cost.
+    """The protocol at about this share of its cost.
 
-    Cost is a product of two numbers in each experiment (rates and samples, rounds and samples), so
-    each is multiplied by the root of the share. Steps, rates' ranges and how is sampled stay.
+    The cost of each experiment is a product of two numbers (rates and samples, rounds and samples),
+    so each is multiplied by the square root of the share. Steps, ranges of rates and sampling
+    parameters stay.
 
     Args:
         protocol: at full scale.
-        share: 0 (the least that shows anything) to 1.
+        share: 0 (the least) to 1.
     """
 
     def fewer(full: int, fewest: int) -> int:
@@ -310,7 +311,7 @@ def scaled(protocol: Protocol, share: float) -> Protocol:
 
 
 def describe_scale(full: Protocol, used: Protocol, experiments: Sequence[int]) -> str:
-    """What a scale left of these experiments, for every output; `full scale` if all of it."""
+    """What is left of these experiments, for every output; `full scale` if all of it."""
     if used == full:
         return "full scale"
     one, batch = used.one_fact, used.batch_of_ten

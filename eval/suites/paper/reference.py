@@ -1,4 +1,4 @@
-"""What the paper and its author's notebooks report, all of Pythia-410m: numbers to compare with."""
+"""The numbers that the paper and its author's notebooks report, all of Pythia-410m."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 MODEL = "pythia-410m"
 
-# Denominators of Tables 1 and 2: as the paper prints, and as its script runs (100 rounds of 80).
+# Denominators of Tables 1 and 2: as printed in the paper, and as in its script (100 rounds of 80).
 AS_PRINTED = 80_000
 AS_CODED = 8_000
 
@@ -42,7 +42,7 @@ class ReadOff:
     Attributes:
         learning_rate: of the step.
         correct: of `FIGURE_1_SAMPLES`.
-        within: how far the number may be off: 0 if printed, else it was read off a plot.
+        within: the error of the number: 0 if printed, otherwise it was read off a plot.
     """
 
     learning_rate: float

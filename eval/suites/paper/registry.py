@@ -1,4 +1,4 @@
-"""The four experiments by number, and the whole plan of a run."""
+"""The four experiments by number, and the plan of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXPERIMENTS = {
 
 
 def chosen_experiments(text: str) -> tuple[int, ...]:
-    """Numbers of experiments, joined by commas; ascending, none twice.
+    """Reads numbers of experiments, joined by commas; ascending, none twice.
 
     Raises:
         RequestError: one is unknown.

@@ -23,7 +23,7 @@ def write_paper_report(out: Path, run: RunSummary, provenance: Mapping[str, Any]
 
     Args:
         out: the folder; must exist.
-        run: what was found.
+        run: the results.
         provenance: code, environment, date and time taken.
 
     Raises:
@@ -70,7 +70,7 @@ def write_overview(out: Path, runs: Mapping[str, RunSummary]) -> None:
 
     Args:
         out: the folder.
-        runs: by the name of the folder in it that has the model's own report.
+        runs: by the name of the folder with the model's own report.
 
     Raises:
         OSError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""The results of the suite `paper` as JSON: stable fields."""
+"""The results of the suite `paper` as JSON with stable fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eval.suites.paper.protocol import PROTOCOLS
 from eval.suites.paper.summary import RunSummary
 from eval.suites.paper.trials import CellKey
 
-# How answers are sampled and graded, told with every result.
+# How answers are sampled and graded; part of every result.
 SAMPLING = (
     "sampled after the bare question; right if the answer occurs anywhere in the text, case aside;"
     " intervals are Wilson's at 95%"
@@ -24,9 +24,9 @@ _CELL = (*CellKey._fields, "correct", "samples", "log_probability", "estimate", 
 
 
 def results_json(run: RunSummary, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything but sampled texts, which only the SQLite file has.
+    """Everything except the sampled texts, which only the SQLite file has.
 
-    All of it but `provenance` is the same whenever and however often interrupted the run was.
+    Apart from `provenance` it is always the same, however often the run was interrupted.
     """
     request = run.request
     return {
@@ -47,7 +47,7 @@ def results_json(run: RunSummary, provenance: Mapping[str, Any]) -> dict[str, An
 
 
 def summary_json(run: RunSummary) -> dict[str, Any]:
-    """What a program wants to know: counts by name, and sentences."""
+    """The summary for programs: counts by name, and sentences."""
     return {
         "suite": "paper",
         "settings": run.request.as_json(),
@@ -56,13 +56,13 @@ def summary_json(run: RunSummary) -> dict[str, Any]:
         "sampling": SAMPLING,
         "tokens_sampled": run.tokens,
         "notes": list(run.notes),
-        "findings": {str(number): told for number, told in findings(run).items()},
+        "findings": {str(number): sentences for number, sentences in findings(run).items()},
         "counts": {name: count.as_json() for name, count in named_counts(run)},
     }
 
 
 def named_counts(run: RunSummary) -> Iterator[tuple[str, Count]]:
-    """The counts that two runs are compared by, under names that do not depend on the run."""
+    """The counts that runs are compared by; their names do not depend on the run."""
     for name, one in run.one_fact.items():
         for curve in one.curves:
             yield f"1 {name}: {curve.fact.id} at its best rate", curve.results[curve.best].count
@@ -163,16 +163,16 @@ def _batch(run: RunSummary, name: str) -> dict[str, Any]:
 
 
 def _published(row: Row, theirs: reference.BeforeAfter) -> dict[str, Any]:
-    told: dict[str, Any] = {"model": reference.MODEL}
+    beside: dict[str, Any] = {"model": reference.MODEL}
     for total in (reference.AS_PRINTED, reference.AS_CODED):
         before, after = published_row(theirs, total)
-        told[f"of_{total}"] = {
+        beside[f"of_{total}"] = {
             "before": before.as_json(),
             "after": after.as_json(),
             "ours_before": verdict(row.before.count, before),
             "ours_after": verdict(row.after.count, after),
         }
-    return told
+    return beside
 
 
 def _sweep(run: RunSummary, name: str) -> dict[str, Any]:

@@ -113,19 +113,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """What one model did.
+    """The results of one model.
 
     Attributes:
-        request: what was asked for.
+        request: what was measured.
         model: its name.
         one_fact: experiment 1, by set of facts; empty if it was not run.
-        batch_of_ten: experiment 2, likewise.
-        rate_sweep: experiment 3, likewise.
-        many_steps: experiment 4, likewise.
+        batch_of_ten: experiment 2, by set of facts.
+        rate_sweep: experiment 3, by set of facts.
+        many_steps: experiment 4, by set of facts.
         zogron_loss: training loss of the first fact before any step, nats a token; None if
             experiment 1 was not run with the paper's facts.
         cells: all of them, in the order of their keys.
-        notes: departures from the protocol.
+        notes: deviations from the protocol.
     """
 
     request: Request

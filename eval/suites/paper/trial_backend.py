@@ -1,4 +1,4 @@
-"""The model under study: back to its base weights, one step, questions asked many times."""
+"""The interface of the model under study: reset it, take a step, ask questions many times."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from eval.suites.paper.trials import Call, CellKey
 
 
 class TrialBackend(Protocol):
-    """What running an experiment needs of a model."""
+    """What an experiment needs of a model."""
 
     def back_to_base(self) -> None:
-        """Puts the base model's weights back."""
+        """Restores the weights of the base model."""
         ...
 
     def step(self, pairs: Sequence[tuple[str, str]], learning_rate: float) -> float:
-        """One step of a fresh optimizer on these pairs; the loss before it, nats a token."""
+        """Takes a step of a new optimizer; returns the loss before it, in nats a token."""
         ...
 
     def ask(self, calls: Sequence[Call], done: Container[CellKey]) -> Iterator[Measurement]:
-        """Measures the cells of the calls that are not done; yields each as soon as it is."""
+        """Measures the cells that are not done; yields each as soon as it is measured."""
         ...
 
     def notes(self, calls: Iterable[Call]) -> list[str]:
-        """What a reader must know: departures from the protocol that these calls need here."""
+        """Deviations from the protocol in these calls, for readers of the results."""
         ...

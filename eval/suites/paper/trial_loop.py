@@ -1,4 +1,4 @@
-"""Does what was planned and is not done yet, cell by cell."""
+"""Runs the planned trials, cell by cell, without those that are stored already."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from eval.suites.paper.cell_store import CellStore
 from eval.suites.paper.trial_backend import TrialBackend
 from eval.suites.paper.trials import CellKey, Stop, Trial
 
-# Told what is being done, and how many more samples are done.
+# Called with the name of the work, and how many more samples are done.
 Progress = Callable[[str, int], None]
 
 
 def run_trials(
     trials: Iterable[Trial], backend: TrialBackend, store: CellStore, progress: Progress
 ) -> None:
-    """Measures every cell that the store lacks.
+    """Measures every cell that is not in the store.
 
-    Weights in the middle of a training are not kept: a trial of which something is missing is
-    trained again from the base model, which gives the same weights.
+    Intermediate weights are not stored: a trial with missing cells is trained again from the base
+    model, which gives the same weights.
 
     Raises:
         DiskFullError: a cell cannot be stored.

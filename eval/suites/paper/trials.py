@@ -1,9 +1,9 @@
-"""What an experiment will do, before it does it: trainings from the base model, and questions.
+"""The plan of an experiment: trainings from the base model, and questions.
 
-A *trial* starts from the base model, takes some steps, and asks questions after some of them. What
-is asked at one place is divided into *calls*, as the scripts call their sampler; a *cell* is one
-question in one call, asked many times. All that a cell depends on is in its trial and its key, so
-that a run that is interrupted and goes on does what it would have done.
+A *trial* starts from the base model, takes some steps, and asks questions after some of them. The
+questions at one place are divided into *calls* of the sampler, as in the scripts; a *cell* is one
+question in one call, asked many times. A cell depends only on its trial and its key, so that an
+interrupted run gives the same results when it goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDS = (ProbeKind.RETENTION, ProbeKind.TRANSFER)
 
 
 class CellKey(NamedTuple):
-    """Names a cell within a run.
+    """The name of a cell within a run.
 
     Attributes:
         experiment: 1 to 4.
@@ -45,7 +45,7 @@ class CellKey(NamedTuple):
     round: int = 0
 
     def name(self, seed: int) -> str:
-        """What the random numbers of this cell depend on, in a run of this seed."""
+        """The seed of this cell's random numbers, in a run of this seed."""
         return "/".join(map(str, (seed, *self)))
 
 
@@ -65,11 +65,6 @@ class Call:
 
     cells: tuple[Cell, ...]
     sampling: Fixed | Drawn
-
-    @property
-    def samples(self) -> int:
-        """How many texts it makes."""
-        return sum(cell.samples for cell in self.cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +103,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Whom an experiment is about.
+    """An experiment with one set of facts.
 
     Attributes:
         experiment: 1 to 4.

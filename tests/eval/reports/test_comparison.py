@@ -37,7 +37,7 @@ def test_counts_that_both_have_are_compared(tmp_path: Path):
     first = folder(tmp_path / "a", paper(0, up=(10, 100), down=(50, 100), same=(5, 50), x=(1, 2)))
     second = folder(tmp_path / "b", paper(1, up=(40, 100), down=(5, 100), same=(6, 50), y=(1, 2)))
     found = compare_runs(first, second)
-    assert [(count.name, count.verdict) for count in found.counts] == [
+    assert [(count.name, count.change) for count in found.counts] == [
         ("up", "more"),
         ("down", "less"),
         ("same", "no clear difference"),
@@ -52,7 +52,7 @@ def test_runs_of_the_suite_continual_are_compared_by_teacher(tmp_path: Path):
         return {"suite": "continual", "settings": {}, "provenance": {}, "teachers": teachers}
 
     found = compare_runs(folder(tmp_path / "a", run(10)), folder(tmp_path / "b", run(40)))
-    assert [(count.name, count.verdict) for count in found.counts] == [("ours: recall", "more")]
+    assert [(count.name, count.change) for count in found.counts] == [("ours: recall", "more")]
 
 
 def test_what_cannot_be_compared(tmp_path: Path):

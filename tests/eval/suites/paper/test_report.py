@@ -116,7 +116,7 @@ def test_the_results_of_a_run_can_be_compared_with_themselves(run: RunSummary, t
     (tmp_path / "results.json").write_text(results, encoding="utf-8")
     found = compare_runs(tmp_path, tmp_path)
     assert [count.name for count in found.counts] == [name for name, _ in named_counts(run)]
-    assert {count.verdict for count in found.counts} == {"no clear difference"}
+    assert {count.change.value for count in found.counts} == {"no clear difference"}
     assert (found.settings, found.missing) == ({}, ())
 
 

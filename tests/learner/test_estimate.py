@@ -11,7 +11,7 @@ import pytest
 from agent.learner.inference.encoding import Encoder
 from agent.learner.sampling.answer_matcher import spellings
 from agent.learner.sampling.estimate import Estimate, Sums
-from agent.learner.sampling.sampler import Cell, Sampled, Sampler, Sampling
+from agent.learner.sampling.sampler import Cell, CellResult, Sampler, Sampling
 from tests.learner.letters import CPU, EOS, Letters, exact_probability, small_model
 from tests.learner.models import one_thread
 
@@ -29,7 +29,7 @@ def single_thread() -> Iterator[None]:
         yield
 
 
-def sampled(model: Any, answer: str, settings: Sampling, samples: int = SAMPLES) -> Sampled:
+def sampled(model: Any, answer: str, settings: Sampling, samples: int = SAMPLES) -> CellResult:
     cell = Cell(
         prompt="ab", answer=answer, samples=samples, sampling=settings, key=answer, estimate=True
     )

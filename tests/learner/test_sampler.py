@@ -19,11 +19,11 @@ from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCau
 from agent.errors import ConfigError, ModelError
 from agent.learner.engine.cuda_graphs import Runner
 from agent.learner.engine.kv_cache import Prompts, Slots
+from agent.learner.sampling import cell as cell_module
 from agent.learner.sampling import decode_batch as rows_module
-from agent.learner.sampling import sampler as sampling_module
 from agent.learner.sampling.answer_matcher import MAYBE, Vocabulary, occurs
 from agent.learner.sampling.decode_batch import Noticed, Rows, Shape, Start
-from agent.learner.sampling.sampler import PAPER_SAMPLING, Cell, Sampled, Sampler, Sampling
+from agent.learner.sampling.sampler import PAPER_SAMPLING, Cell, CellResult, Sampler, Sampling
 from tests.learner.letters import EOS, PIECES, Letters, small_model, surprise
 from tests.learner.models import FAMILIES, one_thread
 
@@ -77,7 +77,7 @@ def sampler(model: Any, rows: int = 64, **settings: Any) -> Sampler:
 
 def every_text(monkeypatch: pytest.MonkeyPatch, model: Any, cell: Cell) -> Counter[str]:
     """All sampled texts of a cell, not only the first."""
-    monkeypatch.setattr(sampling_module, "TEXTS", cell.samples)
+    monkeypatch.setattr(cell_module, "TEXTS", cell.samples)
     [sampled] = sampler(model, rows=500).sample([cell])
     return Counter(sampled.texts)
 
@@ -152,7 +152,7 @@ def test_a_cell_comes_out_the_same_in_any_company(family: str) -> None:
     assert backwards[::-1] == together
 
 
-def without_rounding(found: Sequence[Sampled]) -> list[object]:
+def without_rounding(found: Sequence[CellResult]) -> list[object]:
     """What is the same however many places are looked at together."""
     return [
         (
@@ -168,7 +168,7 @@ def without_rounding(found: Sequence[Sampled]) -> list[object]:
     ]
 
 
-def values(found: Sequence[Sampled]) -> list[object]:
+def values(found: Sequence[CellResult]) -> list[object]:
     return [
         (
             replace(one, estimate=None),
@@ -372,7 +372,7 @@ def test_another_key_gives_other_samples(model: Any) -> None:
 
 
 def test_counts_are_those_of_the_texts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_module, "TEXTS", 70)
+    monkeypatch.setattr(cell_module, "TEXTS", 70)
     for cell, found in zip(CELLS, sampler(model).sample(CELLS), strict=True):
         limit = cell.sampling.limit(len(LETTERS(cell.prompt).input_ids))
         right = [text for text in found.texts if cell.answer in text]
@@ -386,7 +386,7 @@ def test_counts_are_those_of_the_texts(model: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_row_ends_at_the_terminator(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_module, "TEXTS", 50)
+    monkeypatch.setattr(cell_module, "TEXTS", 50)
     cell = Cell(prompt="a", answer="never", samples=50, sampling=Sampling(max_length=30), key="e")
     [found] = sampler(model).sample([cell])
     ended = sum(len(LETTERS(text).input_ids) < 20 for text in found.texts)
@@ -400,7 +400,7 @@ def test_a_row_ends_at_the_terminator(model: Any, monkeypatch: pytest.MonkeyPatc
 def test_the_limit_counts_the_prompt_or_does_not(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling_module, "TEXTS", 40)
+    monkeypatch.setattr(cell_module, "TEXTS", 40)
     for settings in (Sampling(max_length=6), Sampling(max_new_tokens=4)):
         cell = Cell(prompt="ab", answer="never", samples=40, sampling=settings, key="l")
         [found] = sampler(model).sample([cell])

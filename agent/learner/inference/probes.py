@@ -14,7 +14,7 @@ import torch
 
 from agent.learner.inference.encoding import Encoder
 from agent.learner.inference.generation import generate_answers
-from agent.learner.sampling.sampler import Cell, Sampled, Sampler
+from agent.learner.sampling.sampler import Cell, CellResult, Sampler
 from agent.learner.training.update import score_answers
 from agent.teaching import prompts
 from agent.teaching.types import Answer, Generated
@@ -104,7 +104,7 @@ def count_samples(
         for number, (question, expected) in enumerate(pairs)
     ]
     rooms = [n for n, cell in enumerate(cells) if sampler.has_room(cell)]
-    found: dict[int, Sampled] = {}
+    found: dict[int, CellResult] = {}
     for done in sampler.steps([cells[n] for n in rooms]):
         found.update((rooms[n], sampled) for n, sampled in done)
         yield

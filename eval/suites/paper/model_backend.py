@@ -12,7 +12,7 @@ from agent.errors import LearningFailedError
 from agent.learner.engine.cuda_graphs import Runner
 from agent.learner.inference.encoding import Encoder
 from agent.learner.sampling import sampler as sampling
-from agent.learner.sampling.sampler import Sampled, Sampler, Sampling
+from agent.learner.sampling.sampler import CellResult, Sampler, Sampling
 from agent.learner.training.paper_step import Descent, descent, paper_batch
 from agent.learner.training.update import score_answers, take_step
 from agent.models.loading import LoadedModel
@@ -200,10 +200,10 @@ class ModelBackend:
         }
 
 
-_NOTHING = Sampled(samples=0, correct=0, tokens=0, texts=(), correct_texts=())
+_NOTHING = CellResult(samples=0, correct=0, tokens=0, texts=(), correct_texts=())
 
 
-def _measured(one: _Asked, log_probability: float | None, found: Sampled) -> Measurement:
+def _measured(one: _Asked, log_probability: float | None, found: CellResult) -> Measurement:
     estimate = found.estimate
     assert one.sampling.max_new_tokens is not None
     return Measurement(

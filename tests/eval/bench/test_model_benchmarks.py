@@ -14,7 +14,7 @@ from agent.errors import ConfigError
 from agent.learner.core import Learner
 from agent.learner.digest import weights_digest
 from agent.learner.inference.encoding import Encoder
-from agent.learner.sampling.sampler import Cell, Sampled, Sampler, Sampling
+from agent.learner.sampling.sampler import Cell, CellResult, Sampler, Sampling
 from agent.learner.training.attempt import Workbench
 from agent.learner.training.lesson import Lesson
 from agent.models.loading import load
@@ -213,7 +213,7 @@ class _Fixed(Sampler):
     def __init__(self, sampler: Sampler, settings: Sampling) -> None:
         self._sampler, self._settings = sampler, settings
 
-    def sample(self, cells: Sequence[Cell]) -> list[Sampled]:
+    def sample(self, cells: Sequence[Cell]) -> list[CellResult]:
         settings = replace(self._settings, max_length=None, max_new_tokens=1)
         return self._sampler.sample([replace(cell, sampling=settings) for cell in cells])
 

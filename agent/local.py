@@ -48,9 +48,9 @@ from continual.v1 import memory_pb2 as pb
 from memory_store import ledger, meta
 from memory_store.facts import companions, count_by_state
 from memory_store.in_memory import open_in_memory
+from memory_store.operations import oldest_open
 from memory_store.probes import of_fact as stored_probes
 from memory_store.store import MemoryStore
-from memory_store.undo import open_operation
 from memory_store.vocabulary import (
     HELD,
     Fact,
@@ -149,7 +149,7 @@ class Learner:
             for state in (FactState.QUEUED, FactState.LEARNING)
         )
         left = f"{waiting} facts in {folder} wait to be learned" if waiting else ""
-        if operation := open_operation(store):
+        if operation := oldest_open(store):
             left = f"a {operation.kind.value} was asked for in {folder}, and is not done"
         if left:
             store.close()

@@ -15,13 +15,13 @@ from datetime import datetime
 from io import BytesIO
 from typing import BinaryIO
 
-from memory_store import facts, operations, requests
+from memory_store import events, facts, requests
 from memory_store.companion_sampling import sample_key
 from memory_store.connection import Connection, SqlValue
 from memory_store.encoding import read_time, write_json, write_policy, write_strings, write_time
 from memory_store.errors import FactExistsError, MemoryStoreError, QueueFullError
 from memory_store.requests import EarlierRequest, payload_hash
-from memory_store.tables import FORK, LIVE, SERVED
+from memory_store.tables import FORK, LIVE, OPEN, SERVED
 from memory_store.vocabulary import Accepted, EventKind, Fact, FactState, NewFact
 
 Answer = Accepted | MemoryStoreError
@@ -70,7 +70,7 @@ class _Held:
 # undoes what had been tried before its request and was queued again since (see
 # `rollback_states`).
 _TO_BE_TAKEN_BACK = f"""EXISTS (SELECT 1 FROM operations
-    WHERE operations.state IN ('pending', 'running') AND (
+    WHERE {OPEN} AND (
       operations.fact_id = facts.id
       OR operations.kind = 'rollback' AND (
         facts.state IN ('learned', 'known') AND NOT (
@@ -79,7 +79,7 @@ _TO_BE_TAKEN_BACK = f"""EXISTS (SELECT 1 FROM operations
           AND NOT EXISTS (SELECT 1 FROM updates WHERE {FORK} AND model_version
             > facts.learning ->> '$.model_version' AND model_version <= operations.to_version))
         OR facts.state IN ('queued', 'learning')
-        AND {operations.queued_again_since("facts.id", "operations.after_event")})))"""
+        AND {events.queued_again_since("facts.id", "operations.after_event")})))"""
 
 # One statement: the lists come as JSON.
 _LOOK_UP = f"""SELECT

@@ -238,28 +238,6 @@ def add_candidates(candidates: Candidates, part: Sequence[tuple[int, str, str, i
         candidates.add(fact_id, question_key, sample_key)
 
 
-def held_on_branch(store: MemoryStore, operation_id: int, limit: int) -> list[Fact]:
-    """At most `limit` facts that the branch holds, spread evenly over their positions."""
-    held = (
-        "SELECT position FROM relearned WHERE operation_id = ? AND position >= ?"
-        " AND verdict IN ('learned', 'known') ORDER BY position LIMIT 1"
-    )
-    [ends] = store.connection.execute(
-        "SELECT (SELECT min(position) FROM relearned WHERE operation_id = ?1) AS first,"
-        " (SELECT max(position) FROM relearned WHERE operation_id = ?1) AS last",
-        [operation_id],
-    )
-    if ends["first"] is None:
-        return []
-    every = max(1, -(-(ends["last"] - ends["first"] + 1) // limit))
-    found: dict[int, Fact] = {}
-    for start in range(ends["first"], ends["last"] + 1, every):
-        for row in store.connection.execute(held, [operation_id, start]):
-            if row["position"] not in found:
-                [found[row["position"]]] = store.facts(after_position=row["position"] - 1, limit=1)
-    return list(found.values())
-
-
 def nothing_is_missing(store: MemoryStore, operation: Operation, last_review: int) -> bool:
     """Whether everything that the head has processed is on the branch.
 
@@ -273,13 +251,3 @@ def nothing_is_missing(store: MemoryStore, operation: Operation, last_review: in
         or facts_to_repeat(store, operation, 1)
         or _reviews_after(store, operation, last_review, 1)
     )
-
-
-def count_held(store: MemoryStore, operation_id: int) -> int:
-    """How many facts the branch of an operation holds."""
-    rows = store.connection.execute(
-        "SELECT count(*) AS count FROM relearned WHERE operation_id = ?"
-        " AND verdict IN ('learned', 'known')",
-        [operation_id],
-    )
-    return int(rows[0]["count"])

@@ -22,7 +22,7 @@ from memory_store.encoding import read_strings, write_json, write_strings
 from memory_store.sought import Sought, folded
 from memory_store.store import MemoryStore
 from memory_store.unsearched import ERASED, Unsearched
-from memory_store.vocabulary import Fact, FactState, OperationKind, OperationState
+from memory_store.vocabulary import Fact, FactState, OperationKind, Transition
 
 PAGE_ROWS = 250
 # Texts that are looked for in one pass over the tables.
@@ -88,21 +88,16 @@ def erase(store: MemoryStore, fact: Fact) -> None:
     Those have the same question and answer, and were rolled back, or forgotten before. What was
     removed is overwritten in the file (`secure_delete`).
     """
-    connection, at = store.connection, store.now()
+    connection = store.connection
     if fact.question:  # else it was erased before
         for twin in _forgotten_twins(connection, fact):
             _erase_rows(connection, twin)
             # So that nobody rolls back to weights that hold it.
             operation = operations.insert(
-                connection,
-                OperationKind.FORGET,
-                at,
-                fact_id=twin.id,
-                erase=True,
-                position=twin.position,
+                *(store, OperationKind.FORGET), fact_id=twin.id, erase=True, position=twin.position
             )
             message = f"erased with {fact.id}, which had the same text"
-            operations.finish(connection, operation.id, OperationState.DONE, at, message=message)
+            operations.change(store, operation.id, Transition.JOIN, message=message)
         sought = Sought(fact.id, fact.question, fact.answer, fact.correlated_questions)
         meta.note(connection, f"{_PENDING}{fact.id}", write_json(dataclasses.asdict(sought)))
     _erase_rows(connection, fact)

@@ -68,6 +68,22 @@ def last_sequence(connection: Connection) -> int:
     return connection.number("SELECT max(sequence) FROM events")
 
 
+def queued_again_since(fact_id: str, sequence: str) -> str:
+    """SQL condition: a fact had been tried, not queued, at an event, and was queued again since.
+
+    Args:
+        fact_id: SQL expression of the fact's id.
+        sequence: SQL expression of the event's sequence.
+    """
+    of_fact = f"SELECT kind FROM events WHERE events.fact_id = {fact_id} AND sequence"
+    tried = "('learned', 'known', 'resisted', 'quarantined')"
+    return (
+        f"(EXISTS ({of_fact} > {sequence} AND kind = 'requeued')"
+        f" AND ({of_fact} <= {sequence} AND (kind = 'requeued' OR kind IN {tried})"
+        f" ORDER BY sequence DESC LIMIT 1) IN {tried})"
+    )
+
+
 def listing(
     connection: Connection, after_sequence: int, limit: int, fact_ids: Sequence[str]
 ) -> list[Event]:

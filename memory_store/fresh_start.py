@@ -1,16 +1,17 @@
-"""Serving an earlier version because later ones cannot be reached; what followed is queued again.
+"""What a start adds to the ledger where the recorded weights do not come out any more.
 
-The ledger keeps the rows that cannot be replayed, as history. A row of the kind `rollback` moves
-the head to the version that can be reached. The facts that only later versions held are learned
-again like any other, in their order, by the algorithm of today.
+Either weights that differ are accepted as they are (`record_drift`). Or an earlier version is
+served because later ones cannot be reached (`start_over`): the ledger keeps the rows that cannot be
+replayed, as history, and a row of the kind `rollback` moves the head. The facts that only later
+versions held are learned again like any other, in their order, by the algorithm of today.
 """
 
 from __future__ import annotations
 
-from memory_store import head_switch, ledger, operations
+from memory_store import head_switch, ledger, operations, undo
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import LedgerKind, NewUpdate, Update
+from memory_store.vocabulary import EventKind, LedgerKind, NewUpdate, Phase, Update
 
 
 def start_over(store: MemoryStore, end: NewUpdate, why: str) -> Update:
@@ -30,7 +31,22 @@ def start_over(store: MemoryStore, end: NewUpdate, why: str) -> Update:
     """
     with store.transaction():
         row = ledger.append(store.connection, LedgerKind.ROLLBACK, end, store.now())
-        operations.begin_anew(store.connection)
+        for operation in operations.not_served(store):
+            if operation.phase is Phase.BUILDING:
+                undo.begin_anew(store, operation.id)
         line = line_of(store.connection, end.base_version)
         head_switch.begin_fresh_start(store, row, line, why)
+        return row
+
+
+def record_drift(store: MemoryStore, end: NewUpdate) -> Update:
+    """Notes that the operator accepted weights that differ from the recorded ones."""
+    with store.transaction():
+        at = store.now()
+        row = ledger.append(store.connection, LedgerKind.DRIFT, end, at)
+        store.emit(
+            EventKind.DRIFT_ACCEPTED,
+            at,
+            message=f"{end.digest_before[:12]} recorded, {end.digest_after[:12]} now",
+        )
         return row

@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
-from memory_store import facts, ledger, meta, operations, reviews, schedule
+from memory_store import branch_growth, facts, ledger, meta, operations, reviews, schedule
 from memory_store.connection import Connection
 from memory_store.encoding import read_time, write_json, write_time
 from memory_store.lines import Line, line_of
@@ -31,7 +31,7 @@ from memory_store.vocabulary import (
     FactState,
     Operation,
     OperationKind,
-    OperationState,
+    Transition,
     Update,
 )
 
@@ -177,18 +177,15 @@ def _end(store: MemoryStore, switch: Switch) -> None:
     """A rollback or a fresh start is over with its switch; a forget still has to clean up."""
     if switch.kind is SwitchKind.FORGET:
         return
-    at = write_time(store.now())
     message = f"to {switch.to_version}"
     if switch.kind is SwitchKind.FRESH_START:
         message = (
             f"to version {switch.to_version}, since {switch.because};"
             f" {switch.queued} facts are learned again"
         )
-    store.emit(EventKind.ROLLED_BACK, read_time(at), fact_id="", message=message)
-    store.connection.execute(
-        "UPDATE operations SET state = ?, finished_at = ? WHERE id = ?",
-        [OperationState.DONE.value, at, switch.operation],
-    )
+    store.emit(EventKind.ROLLED_BACK, store.now(), message=message)
+    if switch.kind is SwitchKind.ROLLBACK:
+        operations.change(store, switch.operation, Transition.CLOSE)
 
 
 def _step(store: MemoryStore, switch: Switch, line: Line | None) -> Switch:
@@ -201,7 +198,7 @@ def _step(store: MemoryStore, switch: Switch, line: Line | None) -> Switch:
         more = last > 0
     elif switch.phase == _TIDY:
         if switch.kind is SwitchKind.FRESH_START:
-            more = operations.remove_dropped(connection, ROWS_AT_ONCE)
+            more = branch_growth.remove_dropped(store, ROWS_AT_ONCE)
         else:
             more = _remove_written_down(connection, switch)
     else:

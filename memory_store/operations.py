@@ -1,38 +1,43 @@
 """Operations: requests to forget a fact or to roll back, durable before they begin.
 
-An operation builds a branch of the ledger beside the served one and moves the head to it in its
-last transaction. What is on the branch already is stored as it comes, so that a crash resumes it.
+An operation builds beside the served head, and moves the head in one transaction. What is built is
+stored as it comes, so that a crash resumes it. Phases change by `change` alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable
 
-from memory_store.connection import Connection, Row
-from memory_store.encoding import (
-    read_learning,
-    read_time,
-    write_json,
-    write_learning,
-    write_time,
-)
-from memory_store.errors import FactNotFoundError, OperationEndedError
+from memory_store import meta
+from memory_store.connection import Row, SqlValue
+from memory_store.encoding import read_time, write_time
+from memory_store.errors import FactNotFoundError, OperationEndedError, WrongStateError
+from memory_store.paging import decode_page_token, encode_page_token
+from memory_store.store import MemoryStore
+from memory_store.tables import NOT_SERVED, OPEN, SWITCHED
 from memory_store.vocabulary import (
-    FactState,
-    Learning,
+    GIVEN_UP,
     Operation,
     OperationKind,
     OperationState,
+    Phase,
+    Transition,
 )
+
+_WHY_NOT = {
+    Phase.REQUESTED: "it has not begun",
+    Phase.BUILDING: "what it is to serve is being built",
+    Phase.SWITCHED: "its result is served, and only the clean-up is left",
+}
+
+
+# --- Changing -------------------------------------------------------------------------------------
 
 
 def insert(
-    connection: Connection,
+    store: MemoryStore,
     kind: OperationKind,
-    at: datetime,
     *,
     fact_id: str = "",
     erase: bool = False,
@@ -40,89 +45,118 @@ def insert(
     position: int = 0,
 ) -> Operation:
     """Stores a new request."""
-    rows = connection.execute(
+    rows = store.connection.execute(
         "INSERT INTO operations (kind, state, fact_id, erase, to_version, position, requested_at,"
         " after_event) SELECT ?, 'pending', ?, ?, ?, ?, ?, coalesce(max(sequence), 0) FROM events"
         " RETURNING *",
-        [kind.value, fact_id or None, int(erase), to_version, position, write_time(at)],
+        [kind.value, fact_id or None, int(erase), to_version, position, write_time(store.now())],
     )
     return _operation(rows[0])
 
 
-def find(connection: Connection, operation_id: int) -> Operation | None:
-    """The operation with this id, if there is one."""
-    rows = connection.execute("SELECT * FROM operations WHERE id = ?", [operation_id])
-    return _operation(rows[0]) if rows else None
+def require(store: MemoryStore, operation_id: int, transition: Transition) -> Operation:
+    """The operation with this id, whose phase allows a transition.
+
+    Raises:
+        FactNotFoundError: there is none.
+        OperationEndedError: it is over.
+        WrongStateError: its phase does not allow it.
+    """
+    operation = get(store, operation_id)
+    if operation.phase in transition.sources:
+        return operation
+    if operation.phase not in _WHY_NOT:
+        raise OperationEndedError(f"Operation {operation_id} is {operation.phase} already.")
+    why = _WHY_NOT[operation.phase]
+    raise WrongStateError(f"Operation {operation_id} cannot {transition.action} now: {why}.")
 
 
-def get(connection: Connection, operation_id: int) -> Operation:
+def change(
+    store: MemoryStore, operation_id: int, transition: Transition, **columns: SqlValue
+) -> Operation:
+    """Takes an operation to its next phase.
+
+    Args:
+        store: the memory.
+        operation_id: of the request.
+        transition: to be made.
+        columns: what else changes in its row.
+
+    Raises:
+        FactNotFoundError: there is none.
+        OperationEndedError: it is over.
+        WrongStateError: its phase does not allow it.
+    """
+    require(store, operation_id, transition)
+    target = transition.target
+    # The table's rules do not know `cancelled`, which makes another state of `failed`.
+    state = OperationState.FAILED if target is Phase.CANCELLED else target.state
+    columns |= {"state": state.value, "cancelled": int(target is Phase.CANCELLED)}
+    if target not in _WHY_NOT:
+        columns["finished_at"] = write_time(store.now())
+    return update(store, operation_id, **columns)
+
+
+def update(store: MemoryStore, operation_id: int, **columns: SqlValue) -> Operation:
+    """Changes columns of an operation that have no part in its phase."""
+    changes = ", ".join(f"{name} = ?" for name in columns)
+    with store.transaction():
+        [row] = store.connection.execute(
+            f"UPDATE operations SET {changes} WHERE id = ? RETURNING *",
+            [*columns.values(), operation_id],
+        )
+    return _operation(row)
+
+
+# --- Reading --------------------------------------------------------------------------------------
+
+
+def get(store: MemoryStore, operation_id: int) -> Operation:
     """The operation with this id.
 
     Raises:
         FactNotFoundError: there is none.
     """
-    operation = find(connection, operation_id)
-    if operation is None:
+    found = _where(store, "id = ?", operation_id)
+    if not found:
         raise FactNotFoundError(f"There is no operation {operation_id}.")
-    return operation
+    return found[0]
 
 
-def require_open(connection: Connection, operation_id: int) -> Operation:
-    """The operation with this id, which is not over.
-
-    Raises:
-        FactNotFoundError: there is none.
-        OperationEndedError: it is over.
-    """
-    operation = get(connection, operation_id)
-    if operation.state not in (OperationState.PENDING, OperationState.RUNNING):
-        raise OperationEndedError(f"Operation {operation_id} is over: {operation.state}.")
-    return operation
+def oldest_open(store: MemoryStore) -> Operation | None:
+    """The oldest operation that is not over."""
+    return next(iter(_where(store, f"{OPEN} ORDER BY id LIMIT 1")), None)
 
 
-def oldest_open(connection: Connection) -> Operation | None:
-    """The next one to be done, or to be resumed."""
-    rows = connection.execute(
-        "SELECT * FROM operations WHERE state IN ('pending', 'running') ORDER BY id LIMIT 1"
-    )
-    return _operation(rows[0]) if rows else None
+def oldest_not_served(store: MemoryStore) -> Operation | None:
+    """The next operation to be begun or resumed."""
+    return next(iter(not_served(store, limit=1)), None)
 
 
-def oldest_not_served(connection: Connection) -> Operation | None:
-    """The next one to be done, or to be resumed, whose result is not served yet."""
-    rows = connection.execute(
-        "SELECT * FROM operations WHERE state IN ('pending', 'running') AND proof IS NULL"
-        " ORDER BY id LIMIT 1"
-    )
-    return _operation(rows[0]) if rows else None
+def not_served(store: MemoryStore, limit: int = -1) -> list[Operation]:
+    """The operations that are requested or being built, in order; at most `limit` of them."""
+    return _where(store, f"{NOT_SERVED} ORDER BY id LIMIT ?", limit)
 
 
-def open_erasures(connection: Connection) -> list[Operation]:
-    """Those that erase a fact, and whose result is not served yet, in order."""
-    rows = connection.execute(
-        "SELECT * FROM operations WHERE state IN ('pending', 'running') AND erase = 1"
-        " AND proof IS NULL ORDER BY id"
-    )
-    return [_operation(row) for row in rows]
+def erasures_not_served(store: MemoryStore) -> list[Operation]:
+    """Those of them that erase a fact."""
+    return _where(store, f"{NOT_SERVED} AND erase = 1 ORDER BY id")
 
 
-def served_and_open(connection: Connection) -> list[Operation]:
-    """Those whose result is served, and that are not over, oldest first."""
-    rows = connection.execute(
-        "SELECT * FROM operations WHERE state IN ('pending', 'running') AND proof IS NOT NULL"
-        " ORDER BY id"
-    )
-    return [_operation(row) for row in rows]
+def switched(store: MemoryStore) -> list[Operation]:
+    """The operations that only have to be cleaned up, in order."""
+    return _where(store, f"{SWITCHED} ORDER BY id")
 
 
-def note_message(connection: Connection, operation_id: int, message: str) -> None:
-    """Keeps how it stands, for people."""
-    connection.execute("UPDATE operations SET message = ? WHERE id = ?", [message, operation_id])
+def newest_of_fact(store: MemoryStore, fact_id: str) -> Operation | None:
+    """The last request to forget a fact, with its proof once it is served."""
+    found = _where(store, "fact_id = ? ORDER BY id DESC LIMIT 1", fact_id)
+    return found[0] if found else None
 
 
-def to_be_forgotten(connection: Connection) -> list[str]:
+def to_be_forgotten(store: MemoryStore) -> list[str]:
     """Ids of the facts that were forgotten or are to be, and were not given up."""
-    rows = connection.execute(
+    rows = store.connection.execute(
         "SELECT DISTINCT fact_id FROM operations AS asked WHERE kind = 'forget'"
         " AND state <> 'failed' AND id = (SELECT max(id) FROM operations"
         "  WHERE operations.fact_id = asked.fact_id) ORDER BY fact_id"
@@ -130,195 +164,46 @@ def to_be_forgotten(connection: Connection) -> list[str]:
     return [row["fact_id"] for row in rows]
 
 
-def queued_again_since(fact_id: str, sequence: str) -> str:
-    """SQL condition: a fact had been tried, not queued, at an event, and was queued again since.
+def is_to_be_forgotten(store: MemoryStore, fact_id: str) -> bool:
+    """Whether a fact was forgotten or is to be; not if the last request was given up."""
+    newest = newest_of_fact(store, fact_id)
+    return newest is not None and newest.phase not in GIVEN_UP
+
+
+def page(
+    store: MemoryStore,
+    page_size: int,
+    page_token: str = "",
+    fits: Callable[[Operation], bool] = lambda operation: True,
+) -> tuple[list[Operation], str]:
+    """A page of operations, newest first, and the token of the next page (empty on the last).
 
     Args:
-        fact_id: SQL expression of the fact's id.
-        sequence: SQL expression of the event's sequence.
+        store: the memory.
+        page_size: at least 1; limits are the caller's.
+        page_token: of the page before; empty for the first.
+        fits: as in `MemoryStore.page`.
+
+    Raises:
+        InvalidPageTokenError: the token is not of this list.
     """
-    of_fact = f"SELECT kind FROM events WHERE events.fact_id = {fact_id} AND sequence"
-    tried = "('learned', 'known', 'resisted', 'quarantined')"
-    return (
-        f"(EXISTS ({of_fact} > {sequence} AND kind = 'requeued')"
-        f" AND ({of_fact} <= {sequence} AND (kind = 'requeued' OR kind IN {tried})"
-        f" ORDER BY sequence DESC LIMIT 1) IN {tried})"
-    )
+    with store.transaction():
+        secret = meta.page_token_secret(store.connection)
+        before = decode_page_token(page_token, ("operations",), secret) if page_token else 0
+        found = _where(store, "id < ? ORDER BY id DESC LIMIT ?", before or 2**63 - 1, page_size + 1)
+    fitting: list[Operation] = []
+    for operation in found[:page_size]:
+        if not fits(operation) and fitting:
+            break
+        fitting.append(operation)
+    if len(found) == len(fitting):
+        return fitting, ""
+    return fitting, encode_page_token(fitting[-1].id, ("operations",), secret)
 
 
-def newest_of_fact(connection: Connection, fact_id: str) -> Operation | None:
-    """The last request to forget this fact."""
-    rows = connection.execute(
-        "SELECT * FROM operations WHERE fact_id = ? ORDER BY id DESC LIMIT 1", [fact_id]
-    )
-    return _operation(rows[0]) if rows else None
-
-
-def begin(
-    connection: Connection,
-    operation_id: int,
-    base: int,
-    first_position: int,
-    first_review: int,
-) -> Operation:
-    """Notes where the branch begins; the operation is running from now on."""
-    rows = connection.execute(
-        "UPDATE operations SET state = 'running', branch_version = ?, position = ? - 1,"
-        " base_version = ?, first_position = ?, first_review = ? WHERE id = ? RETURNING *",
-        [base, first_position, base, first_position, first_review, operation_id],
-    )
-    return _operation(rows[0])
-
-
-def advance(
-    connection: Connection, operation_id: int, branch_version: int, position: int | None = None
-) -> Operation:
-    """Notes how far the branch is, and the fact that was added to it, if one was."""
-    rows = connection.execute(
-        "UPDATE operations SET branch_version = ?, position = coalesce(?, position),"
-        " done = done + (? IS NOT NULL), total = max(total, done + (? IS NOT NULL))"
-        " WHERE id = ? RETURNING *",
-        [branch_version, position, position, position, operation_id],
-    )
-    return _operation(rows[0])
-
-
-def begin_anew(connection: Connection, operation_id: int | None = None) -> None:
-    """Drops what an open operation has built (None: all of them), so that it begins again.
-
-    Not one whose result is served already, of which only the clean-up is left. The rows of what it
-    had built are removed by `remove_dropped`.
-    """
-    connection.execute(
-        "UPDATE operations SET state = 'pending', branch_version = NULL, base_version = NULL,"
-        " first_position = NULL, first_review = 0, never_saw = NULL, done = 0, total = 0, position"
-        " = coalesce((SELECT facts.position FROM facts WHERE facts.id = fact_id), 0)"
-        " WHERE state IN ('pending', 'running') AND proof IS NULL AND id = coalesce(?, id)",
-        [operation_id],
-    )
-
-
-def remove_dropped(connection: Connection, limit: int) -> bool:
-    """Removes at most `limit` rows of what operations had built before they were to begin anew.
-
-    Returns:
-        Whether more may be left.
-    """
-    for table, column in (("relearned", "position"), ("reviewed_again", "review_id")):
-        key = f"operation_id, {table}.{column}"
-        removed = connection.execute(
-            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM operations JOIN {table}"
-            " ON operation_id = operations.id WHERE state IN ('pending', 'running')"
-            " AND branch_version IS NULL LIMIT ?) RETURNING 1",
-            [limit],
-        )
-        if removed:
-            return True
-    return False
-
-
-def note_total(connection: Connection, operation_id: int, to_repeat: int) -> None:
-    """Notes how many facts are still to be repeated: more may have been learned meanwhile."""
-    connection.execute(
-        "UPDATE operations SET total = done + ? WHERE id = ?", [to_repeat, operation_id]
-    )
-
-
-def note_never_saw(connection: Connection, operation_id: int, probability: float) -> None:
-    """Keeps what was measured where the branch begins."""
-    connection.execute(
-        "UPDATE operations SET never_saw = ? WHERE id = ?", [probability, operation_id]
-    )
-
-
-def finish(
-    connection: Connection,
-    operation_id: int,
-    state: OperationState,
-    at: datetime,
-    *,
-    message: str,
-    proof: Mapping[str, Any] | None = None,
-) -> Operation:
-    """Ends it, one way or the other."""
-    rows = connection.execute(
-        "UPDATE operations SET state = ?, message = ?, proof = coalesce(?, proof),"
-        " finished_at = ? WHERE id = ?"
-        " RETURNING *",
-        [
-            state.value,
-            message,
-            None if proof is None else write_json(dict(proof)),
-            write_time(at),
-            operation_id,
-        ],
-    )
-    return _operation(rows[0])
-
-
-def cancel(connection: Connection, operation_id: int, at: datetime) -> Operation:
-    """Ends it without having changed anything that is served."""
-    rows = connection.execute(
-        # `cancelled` makes another state of `failed`, which the table's rules do not know.
-        "UPDATE operations SET state = 'failed', cancelled = 1, message = 'cancelled',"
-        " finished_at = ? WHERE id = ? RETURNING *",
-        [write_time(at), operation_id],
-    )
-    return _operation(rows[0])
-
-
-def newest(connection: Connection, before_id: int, limit: int) -> list[Operation]:
-    """At most `limit` operations, newest first; before an id, or from the newest on if it is 0."""
-    rows = connection.execute(
-        "SELECT * FROM operations WHERE id < ? ORDER BY id DESC LIMIT ?",
-        [before_id or 2**63 - 1, limit],
-    )
+def _where(store: MemoryStore, condition: str, *values: SqlValue) -> list[Operation]:
+    rows = store.connection.execute(f"SELECT * FROM operations WHERE {condition}", values)
     return [_operation(row) for row in rows]
-
-
-def prove(connection: Connection, operation_id: int, proof: Mapping[str, Any]) -> None:
-    """Keeps what was measured when the head was moved; cleaning up is left to be done."""
-    connection.execute(
-        "UPDATE operations SET state = 'running', proof = ? WHERE id = ?",
-        [write_json(dict(proof)), operation_id],
-    )
-
-
-def note_relearned(
-    connection: Connection,
-    operation_id: int,
-    position: int,
-    verdict: FactState,
-    reason: str,
-    learning: Learning | None,
-    model_version: int,
-) -> None:
-    """Keeps what became of a fact on the branch, which then was at this version."""
-    connection.execute(
-        "INSERT INTO relearned (operation_id, position, verdict, reason, learning, model_version)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            operation_id,
-            position,
-            verdict.value,
-            reason,
-            write_learning(learning),
-            model_version,
-        ],
-    )
-
-
-def relearned(
-    connection: Connection, operation_id: int
-) -> list[tuple[int, FactState, str, Learning | None]]:
-    """Position, verdict, reason and findings of each fact on the branch, in order."""
-    rows = connection.execute(
-        "SELECT * FROM relearned WHERE operation_id = ? ORDER BY position", [operation_id]
-    )
-    return [
-        (row["position"], FactState(row["verdict"]), row["reason"], read_learning(row["learning"]))
-        for row in rows
-    ]
 
 
 def _operation(row: Row) -> Operation:

@@ -41,7 +41,7 @@ def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
                 f"Fact {fact_id} was learned once, on weights that are not served any more, and its"
                 " place in that history is fixed: teach it again as a new fact."
             )
-        if (operation := operations.oldest_not_served(store.connection)) is not None:
+        if (operation := operations.oldest_not_served(store)) is not None:
             raise WrongStateError(
                 f"Operation {operation.id} ({operation.kind}) is open, and may learn {fact_id}"
                 " itself: wait for its end."

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memory_store import operations
+from memory_store import events, operations
 from memory_store.connection import Connection
 from memory_store.encoding import write_json
 from memory_store.lines import Line
 from memory_store.store import MemoryStore
 from memory_store.verdicts import verdicts_on
-from memory_store.vocabulary import FactState, Operation
+from memory_store.vocabulary import FactState, Operation, Transition
 
 # Facts of one call.
 FACTS_AT_ONCE = 125
@@ -46,7 +46,7 @@ def write_down(
         OperationEndedError: the rollback was cancelled.
     """
     with store.transaction():
-        operations.require_open(store.connection, operation.id)
+        operations.require(store, operation.id, Transition.GROW)
         rows = store.connection.execute(
             "SELECT position, id, state, question = '' AS erased FROM facts WHERE position > ?"
             " ORDER BY position LIMIT ?",
@@ -77,7 +77,7 @@ def write_down(
             if state is FactState.QUEUED and row["state"] in waiting:
                 continue
             if row["state"] != FactState.FORGOTTEN or not (
-                state is FactState.FORGOTTEN or _to_be_forgotten(store.connection, row["id"])
+                state is FactState.FORGOTTEN or operations.is_to_be_forgotten(store, row["id"])
             ):
                 written.append([operation.id, row["position"], state.value, reason])
         # What an attempt that was cut off wrote down may be about weights out of reach now.
@@ -108,18 +108,9 @@ def _queued_again_since(connection: Connection, sequence: int, fact_ids: Sequenc
 
     A start that could not reach the head, or another operation, queued them, not a person.
     """
-    again = operations.queued_again_since("value", "?2")
+    again = events.queued_again_since("value", "?2")
     rows = connection.execute(
         f"SELECT value AS fact_id FROM json_each(?1) WHERE {again}",
         [write_json(list(fact_ids)), sequence],
     )
     return {row["fact_id"] for row in rows}
-
-
-def _to_be_forgotten(connection: Connection, fact_id: str) -> bool:
-    rows = connection.execute(
-        "SELECT 1 FROM operations WHERE fact_id = ? AND state <> 'failed'"
-        " AND id = (SELECT max(id) FROM operations WHERE fact_id = ?)",
-        [fact_id, fact_id],
-    )
-    return bool(rows)

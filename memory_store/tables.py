@@ -19,6 +19,10 @@ LIVE = "state IN ('queued', 'learning', 'learned', 'known')"
 SAMPLED = "state IN ('learned', 'known')"
 SERVED = "kind <> 'relearn'"
 FORK = "parent_version <> model_version - 1"
+# Phases of operations (see `Operation.phase`): not over; requested or building; switched.
+OPEN = "operations.state IN ('pending', 'running')"
+NOT_SERVED = f"{OPEN} AND operations.proof IS NULL"
+SWITCHED = f"{OPEN} AND operations.proof IS NOT NULL"
 
 SCRIPT = """
 -- Settings and bindings of the memory.

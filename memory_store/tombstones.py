@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from memory_store import erasure, facts
 from memory_store.store import MemoryStore
+from memory_store.tables import OPEN
 from memory_store.vocabulary import Fact, FactState, Operation, OperationKind
 
 REASON = "its text was erased; the weights are being rebuilt without it"
@@ -53,7 +54,7 @@ def _on_a_branch(store: MemoryStore, fact: Fact) -> bool:
     """Whether another operation has learned it on its branch, which may be served soon."""
     found = store.connection.execute(
         "SELECT 1 FROM operations JOIN relearned ON operation_id = operations.id AND"
-        " relearned.position = ? WHERE operations.state IN ('pending', 'running')"
+        f" relearned.position = ? WHERE {OPEN}"
         " AND branch_version IS NOT NULL"  # else that branch was dropped
         " AND verdict IN ('learned', 'known') LIMIT 1",
         [fact.position],

@@ -17,7 +17,7 @@ from agent.config import DATABASE, SNAPSHOTS
 from agent.teaching.guard_presets import LIGHT
 from agent.teaching.rates import DEFAULT_POLICY
 from eval.bench import stub_learner
-from memory_store import meta, undo
+from memory_store import branch_growth, meta, undo
 from memory_store.encoding import write_time
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -116,7 +116,7 @@ class SyntheticMemory:
                     for number in again[start : start + PART]:
                         update = self._update(number, version, digest)
                         attempt = _attempt(number, update)
-                        row = undo.record_relearned(store, operation.id, attempt)
+                        row = branch_growth.record_relearned(store, operation.id, attempt)
                         assert row is not None
                         version, digest = row.model_version, row.digest_after
                 store.connection.shorten_log(PART)

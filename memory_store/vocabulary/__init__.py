@@ -34,7 +34,9 @@ The ledger
     drift       A replay that gives weights other than those recorded. See `ReplayDrift`.
 
 Undo
-    operation   A request to forget a fact or to roll back, with its state. Both are kinds of undo.
+    operation   A request to forget a fact or to roll back. Both are kinds of undo.
+    phase       Where an operation stands: requested, building, switched, done, or given up. See
+                `Phase`, and `Transition` for the ways between.
     erase       Forget, and also remove the text of the fact everywhere.
     branch      A new line of the ledger, built beside the head, that takes its place when complete.
     relearn     Learn a fact again on a branch.
@@ -56,8 +58,10 @@ from memory_store.vocabulary.operations import (
     Operation,
     OperationKind,
     OperationState,
+    Phase,
     Place,
     PlaceKind,
+    Transition,
 )
 from memory_store.vocabulary.policies import Guards, Policy
 from memory_store.vocabulary.probes import NewProbe, Probe, ProbeKind
@@ -104,6 +108,7 @@ __all__ = [
     "Operation",
     "OperationKind",
     "OperationState",
+    "Phase",
     "Place",
     "PlaceKind",
     "Policy",
@@ -117,6 +122,7 @@ __all__ = [
     "Review",
     "ReviewOutcome",
     "Step",
+    "Transition",
     "Update",
     "Verdict",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 
@@ -33,8 +33,70 @@ class OperationState(StrEnum):
     """It was given up on request; what is served stayed as it was."""
 
 
-GIVEN_UP = (OperationState.FAILED, OperationState.CANCELLED)
-"""States of operations without effect: what is served stayed as it was."""
+class Phase(StrEnum):
+    """Where an operation stands. `Transition` has every way from one phase to another."""
+
+    REQUESTED = "requested"
+    """Asked for, and durable. Nothing is built."""
+    BUILDING = "building"
+    """What it is to serve is built beside the head: a branch, or the states before a rollback."""
+    SWITCHED = "switched"
+    """The head has moved. Facts get their states, and what a forgotten fact left is removed."""
+    DONE = "done"
+    """Nothing is left to be done."""
+    FAILED = "failed"
+    """Given up after an error. What is served stayed as it was."""
+    CANCELLED = "cancelled"
+    """Given up on request. What is served stayed as it was."""
+
+    @property
+    def state(self) -> OperationState:
+        """What users see of it."""
+        return _STATES.get(self) or OperationState(self.value)
+
+
+_STATES = {
+    Phase.REQUESTED: OperationState.PENDING,
+    Phase.BUILDING: OperationState.RUNNING,
+    Phase.SWITCHED: OperationState.RUNNING,
+}
+GIVEN_UP = (Phase.FAILED, Phase.CANCELLED)
+"""Phases without effect: what is served stayed as it was."""
+
+
+class Transition(Enum):
+    """A change of phase. There are no others: whatever changes an operation asks this table.
+
+    Attributes:
+        sources: the phases that it may start from.
+        target: the phase that it leads to.
+        action: what an operation cannot do in any other phase, for people.
+    """
+
+    BEGIN = (Phase.REQUESTED,), Phase.BUILDING, "begin"
+    """It is known which version to build on."""
+    GROW = (Phase.BUILDING,), Phase.BUILDING, "grow"
+    """A fact or a review was repeated, or states were written down."""
+    BEGIN_ANEW = (Phase.BUILDING,), Phase.REQUESTED, "begin anew"
+    """What was built is dropped, since it cannot be reached any more."""
+    SWITCH = (Phase.BUILDING,), Phase.SWITCHED, "move the head"
+    """The head moves to what was built."""
+    SKIP = (Phase.REQUESTED,), Phase.SWITCHED, "skip its branch"
+    """The served weights do not hold the fact, so the head can stay."""
+    JOIN = (Phase.REQUESTED,), Phase.DONE, "be done with another one"
+    """The fact has the text of one that is erased now, and was forgotten before."""
+    CLOSE = (Phase.SWITCHED,), Phase.DONE, "be closed"
+    """All facts have their states, and no trace of a forgotten one is left."""
+    FAIL = (Phase.REQUESTED, Phase.BUILDING), Phase.FAILED, "fail"
+    """An error stopped it."""
+    CANCEL = (Phase.REQUESTED, Phase.BUILDING), Phase.CANCELLED, "be cancelled"
+    """Somebody changed their mind."""
+
+    def __init__(self, sources: tuple[Phase, ...], target: Phase, action: str) -> None:
+        """Unpacks the value of a member."""
+        self.sources = sources
+        self.target = target
+        self.action = action
 
 
 class PlaceKind(StrEnum):
@@ -91,6 +153,15 @@ class Operation:
     never_saw: float | None = None
     done: int = 0
     total: int = 0
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands; `memory_store.tables` has the same as conditions of SQL."""
+        if self.finished_at is not None:
+            return Phase(self.state.value)
+        if self.proof is not None:
+            return Phase.SWITCHED
+        return Phase.REQUESTED if self.branch_version is None else Phase.BUILDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

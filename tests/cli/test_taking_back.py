@@ -11,7 +11,7 @@ import pytest
 
 from agent.cli.operations import proof_lines
 from agent.snapshots import WEIGHTS, folder_of
-from memory_store import undo
+from memory_store import operations, undo
 from memory_store.places import record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import PlaceKind
@@ -140,7 +140,7 @@ def test_an_operation_that_failed_meanwhile_is_exit_code_1(agent: Agent, server:
     server.write(teach_learned)
 
     def fail(store: MemoryStore) -> bool:
-        operation = undo.open_operation(store)
+        operation = operations.oldest_open(store)
         if operation is None:
             return False
         undo.fail_operation(store, operation.id, "it drifted")

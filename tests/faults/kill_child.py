@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LearnerUnavailableError
-from memory_store import undo
+from memory_store import branch_growth, undo
 from memory_store.acceptance import Answer
 from memory_store.connection import Connection
 from memory_store.store import MemoryStore
@@ -109,11 +109,16 @@ class FailingStore(MemoryStore):
 def set_points(failpoints: Failpoints) -> None:
     """Into the modules that the loop calls."""
     FailingStore.failpoints = failpoints
-    for name in ("begin_operation", "record_relearned", "finish_forget", "finish_rollback"):
+    for module, name in (
+        (undo, "begin_operation"),
+        (branch_growth, "record_relearned"),
+        (undo, "finish_forget"),
+        (undo, "finish_rollback"),
+    ):
         whole = failpoints.around(
-            getattr(undo, name), f"before {name}", f"after {name}, before the commit"
+            getattr(module, name), f"before {name}", f"after {name}, before the commit"
         )
-        setattr(undo, name, whole)
+        setattr(module, name, whole)
     execute = Connection.execute
     commit = failpoints.around(execute, "before COMMIT", "after COMMIT, before its answers")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from memory_store import ledger, undo
+from memory_store import ledger, operations, undo
 from memory_store.facts import count_by_state
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
@@ -94,7 +94,7 @@ def is_settled(store: MemoryStore) -> bool:
     """Whether there is nothing left to do."""
     counts = count_by_state(store.connection)
     busy = counts[FactState.QUEUED] + counts[FactState.LEARNING]
-    return not busy and undo.open_operation(store) is None
+    return not busy and operations.oldest_open(store) is None
 
 
 def state_of(fact: Fact) -> tuple[str, str, str]:

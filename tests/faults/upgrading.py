@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 from agent.errors import UnreachableError
-from memory_store import head_switch, ledger, rollback_states, undo
+from memory_store import branch_growth, head_switch, ledger, operations, rollback_states, undo
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact, Operation, OperationState
@@ -34,7 +34,8 @@ SECRET = "Zanzibar"
 # Facts of one step of a switch: few, so that it takes several.
 FACTS_AT_ONCE = 3
 STORE_POINTS = (
-    *((undo, name) for name in ("begin_operation", "record_relearned")),
+    (undo, "begin_operation"),
+    (branch_growth, "record_relearned"),
     *((undo, name) for name in ("finish_forget", "finish_rollback", "close_forget")),
     (rollback_states, "write_down"),
     (head_switch, "go_on"),
@@ -252,7 +253,7 @@ def _check(case: Case, operation: Operation, findings: Findings) -> None:
     """Whether the memory is whole, and what was taken back is not in it."""
     with MemoryStore.open(case.data / "memory.db") as store:
         check_memory(store, case.acknowledged, findings, str(case))
-        done = undo.operation_of(store, operation.id)
+        done = operations.get(store, operation.id)
         if done.state is not OperationState.DONE:
             findings.diverge(f"{case}: the operation is {done.state}: {done.message}")
         line = ledger.at_versions(

@@ -12,7 +12,7 @@ import pytest
 from agent.errors import LearnerUnavailableError
 from agent.server.loop import clean_up
 from agent.server.loop.erasure import remove_text
-from memory_store import erasure, undo
+from memory_store import erasure, operations, undo
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, NewFact, OperationState
 from tests.loop.conftest import World
@@ -61,7 +61,7 @@ async def test_it_is_tried_again_and_told_once(
             await asyncio.sleep(0.01)
     assert "the snapshot is in use" in cleaner.problem
     snapshots.locked = False
-    read = partial(undo.operation_of, operation_id=operation_id)
+    read = partial(operations.get, operation_id=operation_id)
     async with asyncio.timeout(10):
         while (operation := await world.store.read(read)).state is not OperationState.DONE:
             await asyncio.sleep(0.01)
@@ -142,7 +142,7 @@ async def test_the_learner_drops_an_erased_text_from_its_caches(world: World, er
     running.cancel()
     await asyncio.wait([running])
     assert learner.dropped == erase
-    read = partial(undo.operation_of, operation_id=operation_id)
+    read = partial(operations.get, operation_id=operation_id)
     assert (await world.store.read(read)).state is OperationState.DONE
 
 
@@ -163,7 +163,7 @@ async def test_an_error_that_nobody_expected_ends_no_clean_up(
 
     cleaner = clean_up.Cleaner(world.store, keep_only, None, write)
     running = asyncio.create_task(cleaner.run())
-    read = partial(undo.operation_of, operation_id=operation_id)
+    read = partial(operations.get, operation_id=operation_id)
     async with asyncio.timeout(10):
         while (await world.store.read(read)).state is not OperationState.DONE:
             await asyncio.sleep(0.01)

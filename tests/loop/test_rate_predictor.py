@@ -8,7 +8,7 @@ from functools import partial
 from agent.server.loop.rate_predictor import RatePredicting
 from agent.server.loop.ticks import Ticks
 from agent.teaching.rate_prediction import MIN_ROWS, RatePredictor
-from memory_store import undo
+from memory_store import operations, undo
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, NewFact, OperationState, Policy, Step
 from tests.loop.conftest import World
@@ -99,7 +99,7 @@ async def test_forgetting_searches_and_drops_what_was_fitted_before(world: World
         loop.wake()
 
         async def done() -> bool:
-            now = await world.store.read(partial(undo.operation_of, operation_id=operation.id))
+            now = await world.store.read(partial(operations.get, operation_id=operation.id))
             return now.state is OperationState.DONE
 
         await world.until(done)

@@ -7,13 +7,14 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from agent.errors import LearningFailedError
-from agent.server.loop.undo import OperationRunner, OperationSettings
+from agent.server.loop.branch_builder import BranchBuilder, OperationSettings
+from agent.server.loop.turns import Turns
 from agent.teaching.plan import Defaults
 from memory_store.attempts import begin_attempt
+from memory_store.companion_sampling import Candidates
 from memory_store.store import CRASHED
 from memory_store.vocabulary import Guards, Policy
 from tests.loop.conftest import World
@@ -22,13 +23,23 @@ PLAIN = Policy(name="search", learning_rate=1e-4, max_steps=24)
 OWN = replace(PLAIN, guards=Guards(controls=3))
 
 
-def operator_of(world: World, operation_id: int = 1) -> OperationRunner:
+def builder_of(world: World, operation_id: int = 1) -> BranchBuilder:
     """A new server's; of no learner."""
     settings = OperationSettings(
         snapshots=Path(), defaults=Defaults(policy=PLAIN), environment={}, max_attempts=3
     )
-    nobody: Any = SimpleNamespace(id=operation_id)
-    return OperationRunner(nobody, nobody, world.store, settings, defaultdict(list), lambda _: None)
+    nobody: Any = None
+    return BranchBuilder(
+        operation_id=operation_id,
+        learner=nobody,
+        store=world.store,
+        settings=settings,
+        failures=defaultdict(list),
+        progress=lambda what: None,
+        turns=Turns(),
+        candidates=Candidates(),
+        version=0,
+    )
 
 
 async def test_a_fact_that_takes_the_server_with_it_on_a_branch_is_given_up(world: World) -> None:
@@ -36,17 +47,17 @@ async def test_a_fact_that_takes_the_server_with_it_on_a_branch_is_given_up(worl
     what = ("fact", 7)
     for _ in range(3):  # and each time the server ends
         await world.store.write(partial(begin_attempt, operation_id=1, what=what))
-    operator = operator_of(world)
+    builder = builder_of(world)
 
     async def attempt() -> str:
         return "learned"
 
-    assert await operator._tried(what, attempt) is None
-    assert operator._failures[what] == [CRASHED] * 3
-    assert await operator._tried(("fact", 8), attempt) == "learned"
+    assert await builder._tried(what, attempt) is None
+    assert builder.failures[what] == [CRASHED] * 3
+    assert await builder._tried(("fact", 8), attempt) == "learned"
     # Of another operation nothing is known.
     await world.store.write(partial(begin_attempt, operation_id=1, what=what))
-    assert await operator_of(world, 2)._tried(what, attempt) == "learned"
+    assert await builder_of(world, 2)._tried(what, attempt) == "learned"
 
 
 async def test_failures_and_crashes_count_together_and_a_clean_stop_does_not(world: World) -> None:
@@ -58,13 +69,13 @@ async def test_failures_and_crashes_count_together_and_a_clean_stop_does_not(wor
         await asyncio.Event().wait()
 
     for _ in range(4):
-        stopped = asyncio.create_task(operator_of(world)._tried(what, endless))
+        stopped = asyncio.create_task(builder_of(world)._tried(what, endless))
         await begun.wait()
         begun.clear()
         stopped.cancel()
         await asyncio.wait([stopped])
     await world.store.write(partial(begin_attempt, operation_id=1, what=what))
-    operator = operator_of(world)
+    builder = builder_of(world)
     tried = 0
 
     async def fails() -> str:
@@ -72,5 +83,5 @@ async def test_failures_and_crashes_count_together_and_a_clean_stop_does_not(wor
         tried += 1
         raise LearningFailedError("NaN")
 
-    assert await operator._tried(what, fails) is None
-    assert (tried, operator._failures[what]) == (2, [CRASHED, "NaN", "NaN"])
+    assert await builder._tried(what, fails) is None
+    assert (tried, builder.failures[what]) == (2, [CRASHED, "NaN", "NaN"])

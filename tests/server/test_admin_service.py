@@ -15,7 +15,7 @@ from agent.snapshots import WEIGHTS, folder_of, read_manifest
 from agent.wire.message_size import Room
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import memory_pb2
-from memory_store import integrity, undo
+from memory_store import integrity, operations, undo
 from memory_store.places import list_places, record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, PlaceKind
@@ -50,7 +50,7 @@ async def test_a_request_to_forget_is_durable_and_wakes_the_loop(served: Serving
     assert (operation.proof_json, list(response.out_of_reach)) == ("", [])
     assert served.accepted == 1
     with MemoryStore.open(served.path, read_only=True) as store:
-        assert undo.open_operation(store) is not None
+        assert operations.oldest_open(store) is not None
     assert (await served.memory.Forget(request)).operation == operation
     shown = await served.memory.GetFact(memory_pb2.GetFactRequest(fact_id=fact.id))
     assert shown.forgetting == operation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory_store import branches, erasure, ledger, undo
+from memory_store import branch_growth, branches, erasure, ledger
 from memory_store.connection import Connection
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
@@ -159,7 +159,9 @@ def record_relearned(
     """An attempt on a branch; without findings it failed."""
     ended = Verdict.FAILED if verdict is FactState.QUARANTINED else Verdict(verdict)
     rest = {"verdict": ended, "reason": reason, "update": update, "policy": policy}
-    return undo.record_relearned(store, operation_id, new_attempt(fact.id, learning, **rest))
+    return branch_growth.record_relearned(
+        store, operation_id, new_attempt(fact.id, learning, **rest)
+    )
 
 
 def facts_to_relearn(store: MemoryStore, operation: Operation) -> list[Fact]:

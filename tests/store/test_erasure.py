@@ -73,7 +73,7 @@ def test_what_was_rolled_back_and_taught_again_is_erased_in_both_rows(
     assert second.id != first.id
     assert erase(store, second.id) == []
     assert [fact.question for fact in store.facts()] == ["", ""]
-    operation = operations.newest_of_fact(store.connection, first.id)
+    operation = operations.newest_of_fact(store, first.id)
     assert operation is not None
     assert (operation.erase, operation.state) == (True, OperationState.DONE)
     assert second.id in operation.message

@@ -9,7 +9,7 @@ import pysqlite3
 import pytest
 
 import memory_store
-from memory_store import integrity, ledger, paging, reviews, undo
+from memory_store import integrity, ledger, operations, paging, reviews, undo
 from memory_store.connection import Connection, require_safe_sqlite
 from memory_store.errors import StoreFailedError, StoreUnusableError
 from memory_store.facts import companions, count_by_state
@@ -279,7 +279,7 @@ def test_hot_paths_never_scan_or_sort_all_facts(store: MemoryStore) -> None:
     reviews.record_review(store, new_review(fact.id, 4, ReviewOutcome.HELD))
     reviews.record_review(store, new_review(fact.id, 4, ReviewOutcome.RETAUGHT))
     reviews.of_fact(store, fact.id)
-    undo.open_operation(store)
+    operations.oldest_open(store)
     undo.request_forget(store, fact.id)
     store.connection.database.conn.set_trace_callback(None)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import fresh_start, head_switch, integrity, undo
+from memory_store import branch_growth, fresh_start, head_switch, integrity, operations, undo
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, OperationState
@@ -102,7 +102,7 @@ def check(store: MemoryStore, ids: dict[str, str]) -> None:
     assert {event.message for event in requeued} == {f"learned again from version {REACHED}"}
     [rolled_back] = [event for event in events if event.kind is EventKind.ROLLED_BACK]
     assert rolled_back.message == f"to version {REACHED}, since {WHY}; 2 facts are learned again"
-    operation = undo.operation_of(store, 2)
+    operation = operations.get(store, 2)
     assert (operation.state, operation.branch_version) == (OperationState.PENDING, None)
     assert (operation.done, operation.total) == (0, 0)
     assert store.connection.execute("SELECT 1 FROM relearned") == []
@@ -205,5 +205,5 @@ def test_an_operation_begins_again_on_an_empty_branch(store: MemoryStore) -> Non
             update=new_update(second.id, branch),
         )
         undo.begin_anew(store, operation.id)
-    assert undo.remove_dropped(store)
-    assert not undo.remove_dropped(store)
+    assert branch_growth.remove_dropped(store)
+    assert not branch_growth.remove_dropped(store)

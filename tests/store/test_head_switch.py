@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from memory_store import head_switch, integrity, reviews, rollback_states, undo, writer
+from memory_store import (
+    branch_growth,
+    head_switch,
+    integrity,
+    operations,
+    reviews,
+    rollback_states,
+    undo,
+    writer,
+)
 from memory_store.errors import StoreUnusableError
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
@@ -69,7 +78,7 @@ def forget(store: MemoryStore, fact_id: str) -> None:
         branch = row.model_version if row else branch
     for again in reviews_to_repeat(store, operation):
         review = new_review(again.fact_id, branch, ReviewOutcome.RETAUGHT)
-        row = undo.record_reviewed_again(store, operation.id, again, review)
+        row = branch_growth.record_reviewed_again(store, operation.id, again, review)
         assert row is not None
         branch = row.model_version
     undo.finish_forget(store, operation.id, end_of_branch(branch, fact_id), {}, [])
@@ -141,7 +150,7 @@ async def test_steps_come_to_the_same_as_one_transaction_though_it_is_killed_in_
                 (rows, count_by_state(store.connection), [event.kind for event in store.events()])
             )
             assert integrity.problems(store.connection) == []
-            operation = undo.operation_of(store, 1)
+            operation = operations.get(store, 1)
             assert operation.proof is not None
             assert (operation.state is OperationState.DONE) == ("roll" in name)
     assert found[0] == found[1]

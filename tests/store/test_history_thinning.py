@@ -342,7 +342,7 @@ def test_what_was_written_down_for_a_cancelled_rollback_goes(
     monkeypatch.setattr(thinning, "ROWS", 2)
     for number in range(5):
         teach_learned(store, f"q{number}?")
-    operation = undo.request_rollback(store, 1)
+    operation = undo.begin_operation(store, undo.request_rollback(store, 1).id)
     line = line_of(store.connection, 1)
     assert rollback_states.write_down(store, operation, line)
     undo.cancel_operation(store, operation.id)

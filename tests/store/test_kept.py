@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from memory_store import undo
+from memory_store import operations, undo
 from memory_store.connection import IN_MEMORY
 from memory_store.errors import FactExistsError, WrongStateError
 from memory_store.store import MemoryStore
@@ -244,7 +244,7 @@ class Kept(RuleBasedStateMachine):
 
     @rule()
     def carry_out(self) -> None:
-        operation = undo.open_operation(self.store)
+        operation = operations.oldest_open(self.store)
         if operation is not None and not self.claimed:  # it begins between two facts
             carry_out(self.store, operation)
 

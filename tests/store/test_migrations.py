@@ -65,7 +65,7 @@ def test_an_older_schema_comes_up_to_date_with_all_rows(older: Path, count: int)
         # And what is in them can still be read.
         assert [fact.question for fact in store.facts()] == ["Sky?", "Sea?", "Land?", "Moon?"]
         assert [update.model_version for update in ledger_rows(store.connection)] == [1, 2, 3]
-        assert operations.oldest_open(store.connection) is not None
+        assert operations.oldest_open(store) is not None
 
 
 def test_a_new_database_is_that_of_one_that_came_up_to_date(path: Path, tmp_path: Path) -> None:

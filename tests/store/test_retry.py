@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_store import acceptance, head_switch, undo
+from memory_store import acceptance, branch_growth, head_switch, undo
 from memory_store.errors import FactNotFoundError, WrongStateError
 from memory_store.retry import retry_fact
 from memory_store.store import MemoryStore
@@ -63,7 +63,7 @@ def test_what_was_noted_at_its_old_position_goes_along(store: MemoryStore) -> No
     moved, _ = retry_fact(store, fact.id)
     assert moved.position > fact.position
     assert acceptance.traceparent(store.connection, moved.position) == "00-a-b-01"
-    assert undo.not_held_on_branch(store, operation.id)["quarantined"] == 1
+    assert branch_growth.count_verdicts(store, operation.id)["quarantined"] == 1
 
 
 def test_it_is_learned_again_on_a_branch_at_its_new_place(store: MemoryStore) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import integrity, reviews, schedule, undo
+from memory_store import branch_growth, integrity, operations, reviews, schedule, undo
 from memory_store.errors import LedgerConflictError, WrongStateError
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
@@ -267,7 +267,7 @@ def begin_forgetting(store: MemoryStore, fact: Fact) -> Operation:
 
 
 def relearn(store: MemoryStore, operation: Operation, fact: Fact) -> None:
-    branch = undo.operation_of(store, operation.id).branch_version or 0
+    branch = operations.get(store, operation.id).branch_version or 0
     record_relearned(
         *(store, operation.id, store.fact(fact.id), FactState.LEARNED, "", learning()),
         new_update(fact.id, branch),
@@ -278,15 +278,15 @@ def repeat(
     store: MemoryStore, operation: Operation, number: int, outcome: ReviewOutcome
 ) -> Update | None:
     """Repeats the review that is first now; which has this id."""
-    operation = undo.operation_of(store, operation.id)
+    operation = operations.get(store, operation.id)
     again = reviews_to_repeat(store, operation)[0]
     assert again.id == number
     found = new_review(again.fact_id, operation.branch_version or 0, outcome)
-    return undo.record_reviewed_again(store, operation.id, again, found)
+    return branch_growth.record_reviewed_again(store, operation.id, again, found)
 
 
 def end(store: MemoryStore, operation: Operation, fact: Fact) -> None:
-    branch = undo.operation_of(store, operation.id).branch_version or 0
+    branch = operations.get(store, operation.id).branch_version or 0
     undo.finish_forget(store, operation.id, end_of_branch(branch, fact.id), {}, [])
     undo.close_forget(store, operation.id)
 

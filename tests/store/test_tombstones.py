@@ -62,7 +62,7 @@ def test_a_held_fact_loses_its_text_at_once_and_awaits_its_weights(store: Memory
     assert [f.id for f in companions(store.connection, store.facts()[1], 10)] == []
     assert store.teach(new_fact(QUESTION, ANSWER)).created
     # But the weights hold it: an operation is needed.
-    [operation] = undo.erasures_in_progress(store)
+    [operation] = operations.erasures_not_served(store)
     assert not undo.finish_if_not_held(store, operation.id)
 
 
@@ -78,7 +78,7 @@ def test_what_the_weights_do_not_hold_is_forgotten_at_once(store: MemoryStore, s
     erase(store, fact.id)
     assert store.fact(fact.id).state is FactState.FORGOTTEN
     assert rows_with_text(store) == []
-    [operation] = undo.erasures_in_progress(store)
+    [operation] = operations.erasures_not_served(store)
     assert undo.finish_if_not_held(store, operation.id)
 
 
@@ -101,10 +101,10 @@ def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: Mem
     )
     erase(store, fact.id)
     assert store.fact(fact.id).state is FactState.SUPERSEDED
-    [operation] = undo.erasures_in_progress(store)
+    [operation] = operations.erasures_not_served(store)
     assert not undo.finish_if_not_held(store, operation.id)
     # Its weights are served now: nothing rehearses, reviews or probes it.
-    branch = undo.operation_of(store, other.id).branch_version or 0
+    branch = operations.get(store, other.id).branch_version or 0
     undo.finish_forget(store, other.id, end_of_branch(branch, first.id), {}, [])
     assert store.fact(fact.id).state is FactState.SUPERSEDED
 
@@ -112,7 +112,7 @@ def test_what_another_operation_s_branch_has_learned_may_be_held_soon(store: Mem
 def test_a_fact_that_is_being_learned_is_erased_when_that_has_ended(store: MemoryStore) -> None:
     fact = teach_claimed(store, QUESTION, ANSWER)
     erase(store, fact.id)
-    [operation] = undo.erasures_in_progress(store)
+    [operation] = operations.erasures_not_served(store)
     assert not store.fact(fact.id).erased
     assert not tombstones.erase_requested(store, operation)
     update = new_update(fact.id, store.model_version())
@@ -146,7 +146,7 @@ def test_the_answer_that_it_had_replaced_counts_again(store: MemoryStore) -> Non
     assert store.fact(older.id).superseded_by == newer.id
     erase(store, newer.id)
     assert tombstones.keys_it_superseded(store, newer.id)
-    assert operations.open_erasures(store.connection)
+    assert operations.erasures_not_served(store)
     assert reviews.next_due(store) is None
 
 
@@ -167,7 +167,7 @@ def test_what_another_operation_is_learning_again_is_not_taken_for_forgotten(
     assert row is not None
     undo.finish_forget(*(store, forget.id, end_of_branch(row.model_version, first.id), {}, []))
     undo.close_forget(store, forget.id)
-    operation = undo.next_operation(store)
+    operation = operations.oldest_not_served(store)
     assert operation is not None
     assert not undo.finish_if_not_held(store, operation.id)
     operation = undo.begin_operation(store, operation.id)
@@ -187,6 +187,6 @@ def test_nor_is_what_a_rollback_serves_again(store: MemoryStore) -> None:
             erase(store, fact.id)
         undo.begin_operation(store, rollback.id)
         undo.finish_rollback(store, rollback.id, end_of_branch(to_version), {})
-    operation = undo.next_operation(store)
+    operation = operations.oldest_not_served(store)
     assert operation is not None
     assert not undo.finish_if_not_held(store, operation.id)

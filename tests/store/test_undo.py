@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from memory_store import ledger, undo
+from memory_store import ledger, operations, undo
 from memory_store.errors import FactNotFoundError, LedgerConflictError, WrongStateError
 from memory_store.provenance import influences_on
 from memory_store.store import MemoryStore
@@ -111,13 +111,13 @@ def test_a_branch_is_served_from_its_end_on_and_not_before(store: MemoryStore) -
         learning(model_version=5),
     ]
     # Cleaning up is left to be done, and survives a crash.
-    open_ = undo.open_operation(store)
+    open_ = operations.oldest_open(store)
     assert open_ is not None
     assert (open_.id, open_.state) == (operation.id, OperationState.RUNNING)
     undo.close_forget(store, operation.id)
-    done = undo.operation_of(store, operation.id)
+    done = operations.get(store, operation.id)
     assert (done.state, done.proof) == (OperationState.DONE, {"retained": 2, "model_version": 6})
-    assert undo.open_operation(store) is None
+    assert operations.oldest_open(store) is None
 
 
 def test_a_fact_on_no_row_of_the_served_lineage_needs_no_branch(store: MemoryStore) -> None:
@@ -138,7 +138,7 @@ def test_an_operation_that_failed_changes_nothing_and_is_said(store: MemoryStore
     assert (failed.state, failed.message) == (OperationState.FAILED, "drift")
     assert store.fact(fact.id).state is FactState.LEARNED
     assert store.events()[-1].kind is EventKind.OPERATION_FAILED
-    assert undo.open_operation(store) is None
+    assert operations.oldest_open(store) is None
 
 
 # --- Requests to forget ---------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_asking_again_gives_the_request_that_there_is(store: MemoryStore) -> Non
         False,
     )
     assert undo.request_forget(store, fact.id) == first
-    assert undo.open_operation(store) == undo.forgetting_of(store, fact.id) == first
+    assert operations.oldest_open(store) == operations.newest_of_fact(store, fact.id) == first
 
 
 def test_to_erase_is_more_than_to_forget(store: MemoryStore) -> None:
@@ -194,8 +194,8 @@ def test_what_is_not_there_cannot_be_forgotten(store: MemoryStore) -> None:
     with pytest.raises(FactNotFoundError, match="nobody"):
         undo.request_forget(store, "nobody")
     with pytest.raises(FactNotFoundError, match="operation 7"):
-        undo.operation_of(store, 7)
-    assert undo.open_operation(store) is None
+        operations.get(store, 7)
+    assert operations.oldest_open(store) is None
 
 
 # --- Requests to roll back ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.server.loop.learning_loop import LearningLoop, LoopSettings
 from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
-from memory_store import reviews, undo
+from memory_store import operations, reviews, undo
 from memory_store.facts import count_by_state
 from memory_store.vocabulary import (
     Event,
@@ -100,7 +100,7 @@ class Memory:
 
         async def settled() -> bool:
             counts, operation = await self.store.read(
-                lambda store: (count_by_state(store.connection), undo.open_operation(store))
+                lambda store: (count_by_state(store.connection), operations.oldest_open(store))
             )
             busy = counts[FactState.QUEUED] + counts[FactState.LEARNING]
             return not busy and operation is None
@@ -130,7 +130,7 @@ class Memory:
         async with asyncio.timeout(SETTLE_SECONDS):
             while True:
                 operation = await self.store.read(
-                    partial(undo.operation_of, operation_id=operation.id)
+                    partial(operations.get, operation_id=operation.id)
                 )
                 if operation.state in (OperationState.DONE, OperationState.FAILED):
                     await self.settle()

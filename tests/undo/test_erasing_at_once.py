@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import LearnerUnavailableError, LearningFailedError
 from agent.server.loop.undo import OperationRunner
-from memory_store import erasure, undo, unsearched
+from memory_store import erasure, operations, undo, unsearched
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
     EventKind,
@@ -51,7 +51,7 @@ async def without(folder: Path, *forgotten: str) -> str:
 
 
 async def result(memory: Memory, operation: Operation) -> Operation:
-    return await memory.store.read(partial(undo.operation_of, operation_id=operation.id))
+    return await memory.store.read(partial(operations.get, operation_id=operation.id))
 
 
 async def searched(memory: Memory) -> None:

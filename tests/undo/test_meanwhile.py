@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.server.loop import clean_up, learning_loop
+from agent.server.loop.branch_builder import OperationSettings
 from agent.server.loop.snapshot_keeper import SnapshotKeeper
-from agent.server.loop.undo import OperationSettings
 from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Opening, Outcome
-from memory_store import ledger, reviews, undo
+from memory_store import ledger, operations, reviews, undo
 from memory_store.errors import WrongStateError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (
@@ -76,7 +76,7 @@ async def becomes(memory: Memory, fact_id: str, state: FactState) -> None:
 
 
 async def operation_of(memory: Memory, operation: Operation) -> Operation:
-    return await memory.store.read(partial(undo.operation_of, operation_id=operation.id))
+    return await memory.store.read(partial(operations.get, operation_id=operation.id))
 
 
 async def test_a_fact_taught_meanwhile_is_learned_at_once_and_again_on_the_branch(

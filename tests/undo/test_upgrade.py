@@ -19,7 +19,7 @@ from agent.learner.environment import make_deterministic
 from agent.snapshots import snapshot_folders
 from agent.teaching.algorithm import ALGORITHM
 from agent.teaching.guard_presets import NONE
-from memory_store import ledger, rollback_states, undo
+from memory_store import ledger, operations, rollback_states, undo
 from memory_store.lines import line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, NewFact, OperationState
@@ -169,7 +169,7 @@ async def test_a_forget_that_the_older_release_had_begun_begins_anew(
             memory.loop.wake()
             await memory.running
         with MemoryStore.open(tmp_path / "data" / "memory.db") as store:
-            begun = undo.operation_of(store, operation.id)
+            begun = operations.get(store, operation.id)
             assert begun.branch_version not in (None, begun.base_version)
             assert [row.algorithm for row in ledger_rows(store.connection)] == [OLDER] * 5
     async with running_memory(tmp_path / "data") as memory:
@@ -220,6 +220,7 @@ async def test_a_rollback_that_the_older_release_had_begun_undoes_what_a_start_q
     with MemoryStore.open(tmp_path / "memory.db") as store:
         operation = undo.request_rollback(store, 3)
         if written_down:
+            undo.begin_operation(store, operation.id)
             rollback_states.write_down(store, operation, line_of(store.connection, 3))
     async with running_memory(tmp_path, accept_drift=True) as memory:
         await memory.settle()

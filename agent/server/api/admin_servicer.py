@@ -25,7 +25,7 @@ from agent.wire.mapper import NotSent, pair
 from agent.wire.message_size import Page, page_size
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import admin_pb2_grpc
-from memory_store import meta, undo
+from memory_store import meta, operations, undo
 from memory_store.places import record_place
 from memory_store.vocabulary import Compaction, PlaceKind
 from memory_store.writer import StoreThreads
@@ -102,7 +102,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def GetOperation(
         self, request: pb.GetOperationRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetOperationResponse:
-        operation = await self._store.read(partial(undo.operation_of, operation_id=request.id))
+        operation = await self._store.read(partial(operations.get, operation_id=request.id))
         return pb.GetOperationResponse(operation=codec.encode_operation(operation))
 
     async def ListOperations(
@@ -111,7 +111,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         page = Page(codec.encode_operation)
         _, token = await self._store.read(
             partial(
-                undo.list_operations,
+                operations.page,
                 page_size=page_size(request.page_size),
                 page_token=request.page_token,
                 fits=page.fits,

@@ -23,7 +23,7 @@ from agent.wire.status import status_of
 from agent.wire.validation import FactRules
 from continual.v1 import memory_pb2 as pb
 from continual.v1 import memory_pb2_grpc
-from memory_store import ledger, paging, probes, provenance, undo
+from memory_store import ledger, operations, paging, probes, provenance, undo
 from memory_store.acceptance import Answer
 from memory_store.errors import MemoryStoreError, QueueFullError
 from memory_store.places import list_places
@@ -210,7 +210,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 store.fact(id_),
                 ledger.of_fact(store.connection, id_),
                 probes.of_fact(store.connection, id_, limit=PROBES_SHOWN),
-                undo.forgetting_of(store, id_),
+                operations.newest_of_fact(store, id_),
             )
         )
         # The newest of each. Both grow with every review of the fact.

@@ -19,7 +19,7 @@ from agent.teaching.types import Example, Generated, LearnerDescription
 from agent.wire import codec
 from continual.v1 import model_pb2 as pb
 from continual.v1 import model_pb2_grpc
-from memory_store import meta, undo, vocabulary
+from memory_store import meta, operations, vocabulary
 from memory_store.facts import count_by_state
 from memory_store.retention import last_probes
 from memory_store.reviews import retention_by_age
@@ -166,7 +166,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 store.last_event_sequence(),
                 store.facts(limit=1, states=[FactState.QUEUED]),
                 meta.learning_paused(store.connection),
-                undo.open_operation(store),
+                operations.oldest_open(store),
             )
         )
         description = self._view.description

@@ -29,6 +29,7 @@ from memory_store import ledger, schema
 from memory_store.connection import Connection
 from memory_store.errors import MemoryStoreError, StoreUnusableError
 from memory_store.meta import bindings
+from memory_store.tables import NOT_SERVED
 
 logger = logging.getLogger(__name__)
 
@@ -192,8 +193,7 @@ def _libraries(connection: Connection, bound: Mapping[str, str]) -> dict[str, st
 
 def _operation(connection: Connection) -> str:
     rows = connection.execute(
-        "SELECT kind, fact_id FROM operations WHERE state IN ('pending', 'running')"
-        " AND proof IS NULL ORDER BY id LIMIT 1"
+        f"SELECT kind, fact_id FROM operations WHERE {NOT_SERVED} ORDER BY id LIMIT 1"
     )
     if not rows:
         return ""

@@ -17,7 +17,7 @@ from agent.errors import LearnerError
 from agent.server.data.backups import Backups
 from agent.server.loop.erasure import KeepOnly, remove_text, remove_traces
 from agent.teaching.learner_protocol import Learner
-from memory_store import erasure, tombstones, undo
+from memory_store import erasure, operations, tombstones, undo
 from memory_store.errors import StoreFailedError, StoreUnusableError
 from memory_store.sought import Sought
 from memory_store.store import MemoryStore
@@ -104,7 +104,7 @@ class Cleaner:
 
     async def _all_cleaned_up(self) -> bool:
         """Looks at everything once; False if something is left to be tried again."""
-        served = await self._store.read(undo.operations_to_clean_up)
+        served = await self._store.read(operations.switched)
         done = [await self._erase_texts(served)]
         for operation in served:
             done.append(await self._clean_up(operation))
@@ -118,7 +118,7 @@ class Cleaner:
         reported, by their clean-up.
         """
         self.waits_for_fact = False
-        erasures = await self._store.read(undo.erasures_in_progress)
+        erasures = await self._store.read(operations.erasures_not_served)
         for operation in erasures:
             gone = await self._write(partial(tombstones.erase_requested, operation=operation))
             self.waits_for_fact |= not gone

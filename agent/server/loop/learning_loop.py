@@ -34,17 +34,16 @@ from agent.errors import (
 )
 from agent.server.data.backups import Backups
 from agent.server.loop.backoff import Rest
+from agent.server.loop.branch_builder import Failures, OperationSettings
 from agent.server.loop.clean_up import Cleaner
 from agent.server.loop.erasure import KeepOnly
+from agent.server.loop.forget import Forget
 from agent.server.loop.memory_binding import GeneralTextBinding, bind
 from agent.server.loop.recovery import bring_to_head
 from agent.server.loop.reviewer import Reviewer
+from agent.server.loop.rollback import Rollback
 from agent.server.loop.turns import Turns
-from agent.server.loop.undo import (
-    Failures,
-    OperationRunner,
-    OperationSettings,
-)
+from agent.server.loop.undo import OperationRunner
 from agent.server.shared_lock import SharedLock
 from agent.snapshots import remove_others
 from agent.teaching.attempt import attempt_of, learning_so_far
@@ -52,7 +51,7 @@ from agent.teaching.learner_protocol import Learner, StartLearner
 from agent.teaching.plan import Defaults, plan
 from agent.teaching.procedure import drain, with_samples
 from agent.teaching.types import LearnerDescription, Opening
-from memory_store import erasure, meta, tombstones, undo
+from memory_store import erasure, meta, operations, tombstones, undo
 from memory_store.errors import (
     LedgerConflictError,
     OperationEndedError,
@@ -433,9 +432,11 @@ class LearningLoop:
 
     async def _finish_if_not_held(self, operation: Operation) -> bool:
         """Forgets a fact that the served weights do not hold; False if they hold it."""
-        return await self._when_writable(
-            partial(undo.finish_if_not_held, operation_id=operation.id)
-        )
+        finish = partial(undo.finish_if_not_held, operation_id=operation.id)
+        try:
+            return await self._when_writable(finish)
+        except OperationEndedError:  # somebody has just cancelled it
+            return True
 
     async def _remove_others(self, kept: Collection[int]) -> None:
         await asyncio.to_thread(remove_others, self._settings.snapshots, kept)
@@ -451,7 +452,7 @@ class LearningLoop:
                     raise LearnerUnavailableError(f"the learner ended with code {dead.result()}")
                 operation, paused = await self._store.read(
                     lambda store: (
-                        undo.next_operation(store),
+                        operations.oldest_not_served(store),
                         meta.learning_paused(store.connection),
                     )
                 )
@@ -596,16 +597,17 @@ class LearningLoop:
         """Ends when somebody has cancelled an operation."""
         while True:
             self._asked.clear()
-            operation = await self._store.read(
-                partial(undo.operation_of, operation_id=operation_id)
-            )
+            operation = await self._store.read(partial(operations.get, operation_id=operation_id))
             if operation.state is OperationState.CANCELLED:
                 return
             await self._asked.wait()
 
     async def _give_up(self, operation: Operation, reason: str) -> None:
         logger.error("operation %d failed: %s", operation.id, reason)
-        await self._when_writable(lambda store: undo.fail_operation(store, operation.id, reason))
+        with suppress(OperationEndedError):  # somebody has just cancelled it
+            await self._when_writable(
+                partial(undo.fail_operation, operation_id=operation.id, reason=reason)
+            )
 
     async def _try_again(
         self, operation: Operation, error: LearnerUnavailableError, *, served_by_dead: bool
@@ -618,7 +620,7 @@ class LearningLoop:
         head = await self._store.read(MemoryStore.model_version)
         if served_by_dead or head != self._version:
             raise error
-        operation = await self._store.read(partial(undo.operation_of, operation_id=operation.id))
+        operation = await self._store.read(partial(operations.get, operation_id=operation.id))
         # The failure of a fact is progress: it is quarantined in the end, and the others go on.
         failures = sum(map(len, self._operation_failures[operation.id].values()))
         branch = operation.branch_version or 0
@@ -634,21 +636,28 @@ class LearningLoop:
     ) -> tuple[Update, Learner]:
         self._operating(operation, "starting a second learner")
         learner = await successor.enter_async_context(self._start_learner())
-        runner = OperationRunner(
-            operation,
-            learner,
-            self._store,
-            OperationSettings(
+        needed: dict[str, Any] = {
+            "operation": operation,
+            "learner": learner,
+            "store": self._store,
+            "settings": OperationSettings(
                 snapshots=self._settings.snapshots,
                 defaults=self._defaults(),
                 environment=self._environment(),
                 max_attempts=self._settings.max_attempts,
                 algorithm=self.description.algorithm if self.description else "",
             ),
-            self._operation_failures[operation.id],
-            partial(self._operating, operation),
-            turns,
-            await self._text_of(operation),
+            "progress": partial(self._operating, operation),
+        }
+        runner: OperationRunner = (
+            Rollback(**needed)
+            if operation.kind is OperationKind.ROLLBACK
+            else Forget(
+                **needed,
+                failures=self._operation_failures[operation.id],
+                turns=turns,
+                text=await self._text_of(operation),
+            )
         )
         return await runner.run(), learner
 

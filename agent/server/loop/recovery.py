@@ -18,7 +18,7 @@ from agent.teaching.attempt import row_without_steps
 from agent.teaching.learner_protocol import Learner
 from agent.teaching.procedure import probe_retention
 from agent.teaching.types import Example, LearnerDescription, ReplayedUpdate
-from memory_store import fresh_start, ledger, undo
+from memory_store import fresh_start, ledger
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, FactState, Update
@@ -194,7 +194,7 @@ async def note_drift(
     if digest == recorded.digest_after:
         return version
     end = row_without_steps(version, recorded.digest_after, digest, environment)
-    row = await store.write(partial(undo.record_drift, end=end))
+    row = await store.write(partial(fresh_start.record_drift, end=end))
     await adopt(learner, store, row)
     await _probe_all(learner, store)
     return row.model_version

@@ -11,7 +11,7 @@ from typing import Any
 from agent.errors import SnapshotError
 from agent.server.telemetry.metrics import Standing
 from agent.snapshots import read_manifest, snapshot_folders
-from memory_store import meta, undo
+from memory_store import meta, operations
 from memory_store.facts import count_by_state
 from memory_store.vocabulary import FactState
 from memory_store.writer import StoreThreads
@@ -44,7 +44,7 @@ async def look(
             store.facts(limit=1, states=(FactState.QUEUED, FactState.LEARNING)),
             store.model_version(),
             meta.learning_paused(store.connection),
-            undo.open_operation(store),
+            operations.oldest_open(store),
         )
     )
     ready, to_replay = learner()

@@ -1,0 +1,165 @@
+"""Forgetting a fact exactly: a branch without it takes the place of the served line."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from agent.server.loop.branch_builder import BranchBuilder, Failures
+from agent.server.loop.line_reader import read_line
+from agent.server.loop.turns import Turns
+from agent.server.loop.undo import OperationRunner
+from agent.teaching.procedure import probe_retention
+from memory_store import branch_growth, branches, operations, undo
+from memory_store.branches import ROWS_AT_ONCE, Beginning, Search
+from memory_store.companion_sampling import Candidates
+from memory_store.facts import question_key
+from memory_store.lines import Line
+from memory_store.sought import Sought
+from memory_store.store import MemoryStore
+from memory_store.vocabulary import Fact, FactState, NewProbe, Update
+
+# Facts that are probed for the proof: from before the forgotten one, and of those after it.
+PROVEN_FACTS, PROVEN_RELEARNED = 64, 256
+
+
+@dataclass(kw_only=True)
+class Forget(OperationRunner):
+    """Learns again, without the fact, everything that followed it.
+
+    Attributes:
+        failures: see `BranchBuilder`.
+        turns: of the learning that goes on meanwhile.
+        text: of the fact, if it was erased and is still known, so that it can be measured; nothing
+            is measured of an erased fact otherwise.
+    """
+
+    failures: Failures
+    turns: Turns
+    text: Sought | None = None
+    _line: Line | None = field(init=False, default=None)  # that is served
+    _fact: Fact = field(init=False)
+    _older_ids: Sequence[str] = field(init=False)
+    _branch: BranchBuilder = field(init=False)
+
+    async def _beginning(self, latest: int | None) -> Beginning:
+        self.progress("looking for the last version without the fact")
+        search = Search(self.operation.position, latest)
+        head = await self.store.read(MemoryStore.model_version)
+        self._line = await read_line(self.store, head)
+        for first, last in self._line.parts(ROWS_AT_ONCE):
+            found = await self.store.read(partial(search.look, first=first, last=last))
+            if found is not None:
+                return found
+        return search.end()
+
+    async def _build(self) -> None:
+        """Repeats what followed the fact, until the branch has everything that the head has."""
+        operation = self.operation
+        fact = await self.store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
+        if fact.erased and self.text is not None:
+            fact = replace(fact, question=self.text.question, answer=self.text.answer)
+        self._fact = fact
+        if operation.branch_version == operation.base_version and not fact.erased:
+            never_saw = math.exp((await self._probe(fact, held=False)).log_probability)
+            await self.store.write(
+                partial(operations.update, operation_id=operation.id, never_saw=never_saw)
+            )
+        self._branch = BranchBuilder(
+            operation_id=operation.id,
+            learner=self.learner,
+            store=self.store,
+            settings=self.settings,
+            failures=self.failures,
+            progress=self.progress,
+            turns=self.turns,
+            candidates=await self._read_candidates(),
+            version=operation.branch_version or 0,
+            line=self._line,
+        )
+        await self._branch.build()
+        # What is left was learned on the head since the last look: nothing more from here on.
+        await self.turns.stop()
+        await self._branch.build()
+
+    async def _read_candidates(self) -> Candidates:
+        """Who is held where the branch stands; also chooses older facts for the proof."""
+        self.progress("reading which facts are held")
+        candidates, after, fact = Candidates(), 0, self._fact
+        held = partial(branches.candidates_part, before=self.operation.first_position)
+        while part := await self.store.read(partial(held, after=after)):
+            branches.add_candidates(candidates, part)
+            after = part[-1][0]
+        self._older_ids = candidates.sample(fact.id, question_key(fact.question), PROVEN_FACTS)
+        after = 0
+        relearned = partial(branches.relearned_part, operation_id=self.operation.id)
+        while part := await self.store.read(partial(relearned, after=after)):
+            branches.add_candidates(candidates, part)
+            after = part[-1][0]
+        return candidates
+
+    async def _switch(self) -> Update:
+        fact, branch = self._fact, self._branch
+        self.progress("measuring what is held")
+        probes = await self._retained()
+        forgotten = None if fact.erased else await self._probe(fact, held=False)
+        end = await self._end_row(branch.version, fact.id)
+        operation = await self.store.read(partial(operations.get, operation_id=self.operation.id))
+        learning = fact.learning
+        proof: dict[str, Any] = {
+            "branch_from": operation.base_version,
+            # Why not from the last version without the fact; empty if it is that one.
+            "branch_from_because": operation.message,
+            **await self.store.read(
+                partial(branch_growth.count_verdicts, operation_id=operation.id)
+            ),
+            "probability_before_teaching": learning.probability_before if learning else None,
+            "probability_taught": learning.probability_after if learning else None,
+            # Of the weights that the branch grew from: they never saw the fact.
+            "probability_on_branch_start": operation.never_saw,
+            "probability_after": math.exp(forgotten.log_probability) if forgotten else None,
+            "answers_it": forgotten.correct if forgotten else None,
+            "retained": sum(probe.correct for probe in probes),
+            "retained_of": len(probes),
+            "digest_after": end.digest_after,
+            "drift": await self._drift(end),
+            "seconds": time.monotonic() - self._started,
+        }
+        line = await read_line(self.store, branch.version)
+        async with self.store.switching():
+            return await self.store.write(
+                partial(
+                    undo.finish_forget,
+                    operation_id=operation.id,
+                    end=end,
+                    proof=proof,
+                    new_probes=[*([forgotten] if forgotten else []), *probes],
+                    last_review=branch.last_review,
+                    text=None if fact.erased else fact,
+                    line=line,
+                )
+            )
+
+    async def _retained(self) -> list[NewProbe]:
+        """Probes what must still be known."""
+        held = partial(
+            branch_growth.held_on_branch, operation_id=self.operation.id, limit=PROVEN_RELEARNED
+        )
+        relearned = await self.store.read(held)
+        older = await self.store.read(lambda store: [store.fact(id_) for id_ in self._older_ids])
+        # An answer that a newer one has replaced is not expected any more.
+        chosen = [
+            fact
+            for fact in (*relearned, *older)
+            if fact.superseded_by in ("", self._fact.id)
+            and fact.state is not FactState.FORGOTTEN
+            and not fact.erased
+        ]
+        return [await self._probe(fact) for fact in chosen]
+
+    async def _probe(self, fact: Fact, *, held: bool = True) -> NewProbe:
+        return (await probe_retention(self.learner, fact, held=held))[0]

@@ -1,4 +1,4 @@
-"""The terminal monitor: the own events of a service, folded into a state and drawn as a screen.
+"""The terminal monitor: the events of a server, folded into a state and drawn as a screen.
 
 feed (threads)  ->  observations  ->  state (pure)  ->  view (pure)  ->  screen
 |                                ^

@@ -1,4 +1,4 @@
-"""One fact in detail, as lines: what was found when it was learned, and how it was remembered."""
+"""One fact in detail, as lines: the findings of its attempt, and its retention."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from agent.monitor.text import fit, wrap
 from memory_store.vocabulary import Fact, FactState, ProbeKind
 
 
-def told(fact: Fact, look: Look, width: int, height: int) -> list[Line]:
-    """The fact, what the model said before and after, and its rate curve."""
+def fact_lines(fact: Fact, look: Look, width: int, height: int) -> list[Line]:
+    """Returns the fact, the answers before and after its attempt, and its rate curve."""
     ellipsis = look.glyphs.ellipsis
     lines: list[Line] = [[(text, "bold")] for text in wrap(fact.question, width, 3, ellipsis)]
     arrow = look.glyphs.arrow
@@ -44,10 +44,10 @@ def told(fact: Fact, look: Look, width: int, height: int) -> list[Line]:
     return lines
 
 
-def remembered(history: DetailSeen | None, look: Look, width: int) -> list[Line]:
-    """Probes of the fact's own question, oldest first, and the updates that taught it."""
+def history_lines(history: DetailSeen | None, look: Look, width: int) -> list[Line]:
+    """Returns probes of the fact's own question, oldest first, and the updates that taught it."""
     if history is None:
-        return [[("asking the service", "dim")]]
+        return [[("asking the server", "dim")]]
     own = [probe for probe in history.probes if probe.kind is not ProbeKind.TRANSFER]
     values = [_probability(probe.log_probability) for probe in reversed(own)]
     lines: list[Line] = []
@@ -76,5 +76,5 @@ def remembered(history: DetailSeen | None, look: Look, width: int) -> list[Line]
 
 
 def _probability(log_probability: float) -> float:
-    """Whatever was recorded."""
+    """Converts a recorded value, even one above 0."""
     return math.exp(min(log_probability, 0.0))

@@ -1,7 +1,7 @@
-"""Where observations come from: a service, asked by two threads that outlast its restarts.
+"""Observes a server with two threads, across its restarts.
 
-One follows the events. The other looks every second at what events do not tell, and asks for what
-is wished at the keyboard. Neither draws, and neither waits for who does.
+One follows the events. The other polls every second what events do not report, and carries out
+requests from the keyboard. Neither draws, and neither waits for the drawing.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from memory_store.vocabulary import Event, EventKind, RetentionPoint
 Put = Callable[[Observation], None]
 
 LOOK_SECONDS = 1.0
-# The memory of the learner is never the same twice; so often it is worth a new header.
+# The learner's memory changes all the time; it alone updates the header at this interval.
 MEMORY_SECONDS = 10.0
-# Retention is looked at when there are new weights, at most and at least so often.
+# The shortest interval between two polls of retention (new weights), and the longest.
 RETENTION_SECONDS, QUIET_RETENTION_SECONDS = 2.0, 20.0
-# Before a server that is gone is looked for again: doubled each time, up to the last.
+# Pauses before a lost server is tried again: doubled each time, up to the last.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 4.0
 FACTS_AT_FIRST, FACTS_LATER, FACTS_ONE_BY_ONE = 200, 50, 5
 HELD_FACTS = 120
-# They change facts that they do not name.
+# Events that change facts without naming them.
 RESTATING = (EventKind.ROLLED_BACK, EventKind.FORGOTTEN, EventKind.DRIFT_ACCEPTED)
-# What a closed connection may raise in the thread that was not told of it.
+# What a closed connection may raise in the other thread.
 ENDS = (AgentError, ValueError)
 
 
 def gather(client: Client) -> Iterator[Observation]:
-    """All that can be known now, for one frame.
+    """Yields all that is known now, for one frame.
 
     Raises:
         AgentError: the server cannot be reached, or refuses.
@@ -73,11 +73,11 @@ def gather(client: Client) -> Iterator[Observation]:
 
 
 class Known:
-    """What has been told already, so that nothing is told twice."""
+    """What was observed already, so that nothing is observed twice."""
 
     def __init__(self) -> None:
         self.sequence = 0
-        self._happened = 0  # the newest event that the server has reported in its status
+        self._happened = 0  # the newest event, by the last status
         self._facts: dict[str, None] = {}  # ids, the newest last
         # Ids that events were about; filled by one thread, emptied by the other.
         self._heard: deque[str] = deque(maxlen=FACTS)
@@ -89,18 +89,17 @@ class Known:
         self._ages: dict[str, int] | None = None
 
     def first_sequence(self, status: Status) -> int:
-        """From where on events are followed: from the last one known, if it is of this memory."""
+        """Returns the last event to skip: the last known one, if it is of this memory."""
         if not 0 < self.sequence <= status.event_sequence:
-            self.__init__()  # type: ignore[misc] # another memory: nothing of it is known
+            self.__init__()  # type: ignore[misc] # another memory
             self.sequence = max(0, status.event_sequence - EVENTS)
         self._happened = status.event_sequence
-        # What was asked for when the connection was lost got no answer, and what happened meanwhile
-        # may have changed facts that no event names.
+        # Requests were lost with the connection, and facts may have changed that no event names.
         self._begin = self._points_stale = True
         return self.sequence
 
     def note(self, event: Event) -> None:
-        """An event was told."""
+        """Takes note of an event."""
         self.sequence = max(self.sequence, event.sequence)
         if event.fact_id and event.fact_id not in self._facts:
             self._heard.append(event.fact_id)
@@ -108,7 +107,7 @@ class Known:
             self._facts_stale = self._points_stale = True
 
     def status(self, client: Client) -> Iterator[StatusSeen]:
-        """The status, if more than memory has changed."""
+        """Yields the status, if more than the memory has changed."""
         status, now = client.status(), time.monotonic()
         self._happened = status.event_sequence
         memory = self._status.memory_bytes if self._status else 0
@@ -120,15 +119,15 @@ class Known:
             yield StatusSeen(at=_now(), status=status)
 
     def facts(self, client: Client) -> Iterator[Observation]:
-        """The newest facts at first, and whenever known ones may have changed unnamed.
+        """Yields the newest facts at first, and when known ones may have changed unnamed.
 
-        Between, those that events were about and that are not known.
+        Otherwise, unknown facts that events were about.
         """
         heard = [self._heard.popleft() for _ in range(len(self._heard))]
         whole = self._begin or self._facts_stale
         if not whole and not heard:
             return
-        # Before it is asked, so that what happens meanwhile is not overlooked.
+        # Before the call, so that what happens meanwhile is not missed.
         self._begin = self._facts_stale = False
         happened = self.happened
         size = max(FACTS_AT_FIRST, len(self._facts)) if whole else FACTS_LATER
@@ -146,7 +145,7 @@ class Known:
             yield FactsSeen(at=_now(), facts=facts, whole=whole, sequence=happened)
 
     def retention(self, client: Client) -> Iterator[Observation]:
-        """Probes that are new; all of them after what may have undone some."""
+        """Yields new probes; all of them after an event that may have undone some."""
         whole, self._points_stale = self._points_stale, False
         if whole:
             self._points = {}
@@ -165,12 +164,12 @@ class Known:
 
     @property
     def happened(self) -> int:
-        """Sequence of the newest event that is known to have happened: whatever is read has it."""
+        """Sequence of the newest event known: whatever is read reflects it."""
         return max(self.sequence, self._happened)
 
     @property
     def has_stale_points(self) -> bool:
-        """Whether probes that were told may be of weights that are not served any more."""
+        """Whether observed probes may be of weights that are no longer served."""
         return self._points_stale
 
 
@@ -178,9 +177,9 @@ class Feed:
     """Follows a server until it is stopped, through restarts.
 
     Args:
-        connect: makes a connection.
+        connect: opens a connection.
         address: of the server, for people.
-        put: takes what is observed; called from other threads.
+        put: receives observations; called from other threads.
     """
 
     def __init__(self, connect: Callable[[], Client], address: str, put: Put) -> None:
@@ -189,22 +188,22 @@ class Feed:
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._client: Client | None = None
-        self._shown = ""  # the fact whose history was asked for last
+        self._shown = ""  # the fact whose history was requested last
         self._thread = threading.Thread(target=self._live, name="monitor-events", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts to observe."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; waits a moment for what is on its way."""
+        """Stops; waits a moment for what is running."""
         self._stopped.set()
         if (client := self._client) is not None:
             client.close()
         self._thread.join(2.0)
 
     def wish(self, wish: Wish) -> None:
-        """Asks the service for something; what comes of it is observed."""
+        """Requests something of the server; its effect is observed."""
         self._wishes.put(wish)
 
     def _live(self) -> None:
@@ -219,7 +218,7 @@ class Feed:
             except ENDS as error:
                 reason = str(error)
             except KeyError as error:
-                reason = f"it speaks of what this release does not know ({error}): update this one"
+                reason = f"it sends what this release does not know ({error}): update this one"
             finally:
                 self._client = None
             if self._stopped.is_set():
@@ -233,7 +232,7 @@ class Feed:
             pause = min(2 * pause, LAST_RETRY_SECONDS)
 
     def _follow(self, client: Client) -> None:
-        """Until the stream of events ends.
+        """Follows events until their stream ends.
 
         Raises:
             AgentError: the server is gone, or refuses.
@@ -261,7 +260,7 @@ class Feed:
             looking.join()
 
     def _look_on(self, client: Client, ended: threading.Event) -> None:
-        """Looks every second, and grants wishes as they come."""
+        """Polls every second, and carries out requests as they come."""
         known, seen_version, retention_at = self._known, -1, -QUIET_RETENTION_SECONDS
         next_look = time.monotonic()
         try:
@@ -283,7 +282,7 @@ class Feed:
                     retention_at, seen_version = time.monotonic(), version
                     self._put_all(known.retention(client))
         except (*ENDS, KeyError):
-            client.close()  # ends the stream of events too, and the search begins anew
+            client.close()  # ends the stream of events too; `_live` connects again
 
     def _put_all(self, observations: Iterable[Observation]) -> None:
         for seen in observations:

@@ -1,4 +1,4 @@
-"""What is typed at a terminal: bytes to names of keys."""
+"""Decodes the bytes of a terminal to names of keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHUNK = 1024
 
 
 class KeyDecoder:
-    """Makes keys of what comes in, in whatever pieces."""
+    """Decodes keys from bytes, however they are split."""
 
     def __init__(self) -> None:
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -32,15 +32,15 @@ class KeyDecoder:
 
     @property
     def unfinished(self) -> bool:
-        """Whether what came last may be the beginning of a key."""
+        """Whether the last bytes may be the beginning of a key."""
         return bool(self._rest)
 
     def keys(self, typed: bytes, *, last: bool = False) -> list[str]:
-        """The keys that are complete.
+        """Returns the complete keys.
 
         Args:
-            typed: what came in.
-            last: nothing follows soon: an escape is the key of that name.
+            typed: the bytes that were read.
+            last: no more bytes follow soon, so an escape is the key of that name.
         """
         text, found = self._rest + self._text.decode(typed), []
         while text:
@@ -57,7 +57,7 @@ class KeyDecoder:
 
 
 def _first(text: str) -> tuple[str, int]:
-    """The first key, empty for one that we do not use, and its length; 0 if it is unfinished."""
+    """Returns the first key (empty if unused) and its length; 0 if it is incomplete."""
     if text[0] != "\x1b":
         return _SINGLES.get(text[0], text[0] if text[0].isprintable() else ""), 1
     if len(text) == 1:
@@ -85,7 +85,7 @@ class Keyboard:
         self._decoder = KeyDecoder()
 
     def read(self) -> list[str] | None:
-        """What was typed, once there is something; None if the terminal is gone."""
+        """Waits for keys and returns them; None if the terminal is gone."""
         keys: list[str] = []
         while True:
             try:
@@ -103,7 +103,7 @@ class Keyboard:
 
 @contextmanager
 def typing(descriptor: int) -> Iterator[None]:
-    """Keys come one by one and are not echoed; Ctrl-C and Ctrl-Z do what they always do."""
+    """Reads keys one by one without echo; Ctrl-C and Ctrl-Z work as usual."""
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor, termios.TCSANOW)
     try:

@@ -1,7 +1,7 @@
-"""Lines of styled text with an exact width, and how they are put beside and above each other.
+"""Lines of styled text with an exact width, and their layout.
 
-Rich's own tables and layouts measure everything anew each time, which ten times a second costs
-more of a core than a monitor may take.
+Rich's own tables and layouts measure everything again for each frame. Ten times a second, that
+takes too much of a core.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Line = list[Span]
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """The characters that pictures are drawn with.
+    """The characters to draw with.
 
     Attributes:
-        bars: from empty to full, from the bottom on.
-        shades: from nothing to all, of a cell of the heat map.
-        across: of a horizontal rule.
-        down: of a vertical one.
-        corner: where it begins.
-        dot: before the health.
-        arrow: from a question to its answer.
-        ellipsis: for what was cut off.
+        bars: from empty to full.
+        shades: of the heat map, from the lightest to the darkest.
+        across: a horizontal rule.
+        down: a vertical rule.
+        corner: its upper end.
+        dot: marks the health.
+        arrow: between a question and its answer.
+        ellipsis: replaces what was cut off.
     """
 
     bars: str
@@ -49,12 +49,12 @@ ASCII = Glyphs(" .:-=+*%#", ".:+x#", "-", "|", "+", "*", "->", "...")
 
 
 def width_of(line: Line) -> int:
-    """In cells."""
+    """Returns the width of a line in cells."""
     return sum(cell_len(text) for text, _ in line)
 
 
 def fitted(line: Line, width: int) -> Line:
-    """The line with exactly so many cells."""
+    """Cuts or fills a line to a width."""
     found: Line = []
     room = max(width, 0)
     for text, style in line:
@@ -69,7 +69,7 @@ def fitted(line: Line, width: int) -> Line:
 
 
 def spread(left: Line, right: Line, width: int) -> Line:
-    """Two lines as one, the second at the right end; it gives way to the first last."""
+    """Joins two lines, the second at the right end; the first is cut if there is no room."""
     room = width - width_of(right)
     if room < 1:
         return fitted(right, width)
@@ -77,20 +77,20 @@ def spread(left: Line, right: Line, width: int) -> Line:
 
 
 def stacked(lines: Sequence[Line], width: int, height: int) -> list[Line]:
-    """So many lines of this width; the last ones are cut off, or empty."""
+    """Cuts or fills lines to a size."""
     shown = [fitted(line, width) for line in lines[: max(height, 0)]]
     return shown + [fitted([], width) for _ in range(height - len(shown))]
 
 
 def rule(title: Span, width: int, glyphs: Glyphs) -> Line:
-    """A horizontal line with a title in it."""
+    """Makes a horizontal rule with a title."""
     text, style = title
     line: Line = [(f"{glyphs.across} ", "dim"), (text, style), (" ", "")]
     return fitted([*line, (glyphs.across * max(width - width_of(line), 0), "dim")], width)
 
 
 def beside(blocks: Iterable[Sequence[Line]], glyphs: Glyphs) -> list[Line]:
-    """Blocks of equal height next to each other, with a line between two from their titles on."""
+    """Puts blocks of equal height next to each other, with vertical rules between them."""
     found: list[Line] = []
     for number, row in enumerate(zip(*blocks, strict=True)):
         between = f" {glyphs.down} " if number else f"{glyphs.across}{glyphs.corner}{glyphs.across}"

@@ -1,4 +1,4 @@
-"""The parts of the screen, each as lines: what is learned, retention, guards, events, alarms."""
+"""The panes of the screen, as lines: the attempt, retention, guards, events, alarms, facts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from agent.monitor.text import clean, fit, wrap
 from agent.monitor.ui import Ui, passes, selected_of, shown_facts
 from memory_store.vocabulary import HELD, Event, EventKind, Fact, FactState, LearnerState, Learning
 
-# So long after a restart the screen says that there was one.
+# How long the screen shows that the server was restarted.
 AGAIN_FOR = timedelta(seconds=15)
-# After a figure of an update that is not served.
+# Follows a figure of an update that is not served.
 REFUSED = ", refused"
 
 EVENT_STYLES = {
@@ -45,13 +45,13 @@ EVENT_STYLES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How a state is looked at.
+    """How a state is drawn.
 
     Attributes:
-        width: cells of the screen.
-        height: its lines.
-        now: the time.
-        zone: in which times are shown.
+        width: of the screen, in cells.
+        height: of the screen, in lines.
+        now: the current time.
+        zone: the time zone for display.
         glyphs: to draw with.
     """
 
@@ -63,7 +63,7 @@ class Look:
 
 
 def header(state: State, look: Look) -> list[Line]:
-    """Model, device, memory, version, uptime and health; queue and rates; facts by state."""
+    """Draws model, device, memory, version, uptime, health, queue, rates, and facts by state."""
     status = state.status
     health = _health(state, look)
     if status is None:
@@ -75,7 +75,7 @@ def header(state: State, look: Look) -> list[Line]:
         total = f" of {status.memory_total_bytes / 1e9:.0f}" if status.memory_total_bytes else ""
         parts.append(f"{status.memory_bytes / 1e9:.1f}{total} GB")
     parts.append(f"version {status.model_version}")
-    if status.started_at and state.connected:  # else who knows
+    if status.started_at and state.connected:  # otherwise it is unknown
         parts.append(f"up {_duration(look.now - status.started_at)}")
     first: Line = [(f" {clean(status.model)}  ", "bold"), ("  ".join(parts), "")]
     waiting = status.facts.get(FactState.QUEUED, 0)
@@ -112,7 +112,7 @@ def _health(state: State, look: Look) -> Line:
 
 
 def attempt_title(state: State) -> Span:
-    """What the pane of `attempt` shows."""
+    """Returns the title of the pane of `attempt`."""
     attempt, status = state.attempt, state.status
     if attempt is None:
         return "learning now", "bold"
@@ -125,7 +125,7 @@ def attempt_title(state: State) -> Span:
 
 
 def attempt(state: State, look: Look, width: int, height: int) -> list[Line]:
-    """The fact that is learned now, or was last: steps, probability, answers, rate curve."""
+    """Draws the current or last attempt: steps, probability, answers, rate curve."""
     shown = state.attempt
     if shown is None:
         waits = state.status is not None and state.status.queue_depth
@@ -176,15 +176,17 @@ def _step_line(attempt: Attempt, look: Look) -> Line:
 def _climb(
     attempt: Attempt, learning: Learning | None, look: Look, width: int, height: int
 ) -> list[Line]:
-    """The probability of the answer, step by step."""
+    """Draws the probability of the answer, step by step."""
     values = [step.probability for step in attempt.steps]
     if learning is not None:
         values.insert(0, learning.probability_before)
     if attempt.refused and learning is not None:
-        # The weights were put back: what the steps had reached is not what is served.
+        # The weights were put back, so what the steps had reached is not served.
         found = attempt.learning
         values.append(found.probability_after if found else learning.probability_before)
-    elif attempt.learning is not None and not attempt.steps:  # they were taken before we came
+    elif (
+        attempt.learning is not None and not attempt.steps
+    ):  # the steps were taken before the monitor connected
         values.append(attempt.learning.probability_after)
     if not values:
         return [[("p", "dim")]]
@@ -206,7 +208,7 @@ def _said(when: str, text: str | None, width: int) -> Line:
 
 
 def retention(state: State, look: Look, width: int, height: int) -> list[Line]:
-    """The heat map: a column a fact, from the oldest to the newest; a row a probe."""
+    """Draws the heat map: a column for each fact, from the oldest on, and a row for each probe."""
     if not state.ages:
         return [[("no fact is held yet", "dim")]]
     rows = min(POINTS, max(height - 2, 1))
@@ -232,7 +234,7 @@ def retention(state: State, look: Look, width: int, height: int) -> list[Line]:
 
 
 def guards(state: State, look: Look, width: int) -> list[Line]:
-    """Leak and drift of the last attempt, next to their limits."""
+    """Draws leak and drift of the last attempts, with their limits."""
     status = state.status
     refused = state.attempt.learning if state.attempt and state.attempt.refused else None
     of_refused = (refused.leak, refused.drift) if refused else (None, None)
@@ -260,7 +262,7 @@ def guards(state: State, look: Look, width: int) -> list[Line]:
 
 
 def alarms(state: State, look: Look, width: int) -> list[Line]:
-    """What is wrong, then what went wrong of late."""
+    """Draws current problems, then recent ones."""
     lines: list[Line] = [
         [(fit(f"{name}: {text}", width, look.glyphs.ellipsis), "bold red")]
         for name, text in standing_alarms(state)
@@ -274,7 +276,7 @@ def alarms(state: State, look: Look, width: int) -> list[Line]:
 
 
 def events(state: State, ui: Ui, look: Look, width: int) -> list[Line]:
-    """The last ones that pass the filter, newest first."""
+    """Draws the events that pass the filter, newest first."""
     shown = [e for e in reversed(state.events) if passes(ui.filter, e.fact_id, state)]
     return [_event(event, state, look, width) for event in shown[: look.height]]
 
@@ -294,7 +296,7 @@ def _event(event: Event, state: State, look: Look, width: int) -> Line:
 
 
 def facts(state: State, ui: Ui, look: Look, width: int, height: int, cursor: bool) -> list[Line]:
-    """The facts that pass the filter, newest first; with a cursor, around the picked one."""
+    """Draws the facts that pass the filter, newest first; around the selected one, if asked."""
     shown = shown_facts(state, ui)
     if not shown:
         return [[("no fact passes the filter" if ui.filter else "no facts yet", "dim")]]

@@ -1,4 +1,4 @@
-"""Small pictures of characters: bars, gauges, the rate curve, the heat map."""
+"""Small plots of characters: bars, gauges, the rate curve, the heat map."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Sequence
 from agent.monitor.lines import Glyphs, Line, Span
 from memory_store.vocabulary import RatePoint
 
-# Greedy generation yields an answer for certain from 0.5 on.
+# From 0.5 on, greedy generation certainly yields the answer.
 LOST, WEAK = 0.5, 0.8
 TRACE = 0.005
 _SHADES = (0.05, LOST, WEAK, 0.95)
 
 
 def quality(probability: float) -> str:
-    """The style of a probability that should be high."""
+    """Returns the style of a probability that should be high."""
     if not probability >= LOST:  # NaN too
         return "red"
     return "yellow" if probability < WEAK else "green"
 
 
 def bars(values: Sequence[float], height: int, glyphs: Glyphs, width: int = 1) -> list[str]:
-    """Values from 0 to 1 as upright bars, each so many cells wide; lines from the top."""
+    """Draws values from 0 to 1 as vertical bars of `width` cells; returns lines from the top."""
     levels = len(glyphs.bars) - 1
     lines = []
     for row in range(height - 1, -1, -1):
         line = ""
         for value in values:
             filled = (value if value == value else 0.0) * height - row
-            # A trace of something is not nothing.
+            # A small value is not drawn as nothing.
             least = 1 if row == 0 and value >= TRACE else 0
             level = max(round(min(max(filled, 0.0), 1.0) * levels), least)
             line += glyphs.bars[level] * width
@@ -38,12 +38,12 @@ def bars(values: Sequence[float], height: int, glyphs: Glyphs, width: int = 1) -
 
 
 def spark(values: Sequence[float], width: int, glyphs: Glyphs) -> str:
-    """The last values as bars of one line."""
+    """Draws the last values as bars in one line."""
     return bars(values[-max(width, 1) :], 1, glyphs)[0]
 
 
 def gauge(value: float, limit: float, width: int, glyphs: Glyphs) -> Span:
-    """How near a value is to its limit."""
+    """Draws how near a value is to its limit."""
     share = value / limit if limit else 0.0
     share = min(share, 1.0) if share == share else 1.0
     full, empty = glyphs.shades[-1], glyphs.shades[0]
@@ -55,13 +55,13 @@ def gauge(value: float, limit: float, width: int, glyphs: Glyphs) -> Span:
 def curve(
     points: Sequence[RatePoint], chosen: float | None, width: int, height: int, glyphs: Glyphs
 ) -> list[Line]:
-    """The probability after one step at each rate; the chosen rate is marked below.
+    """Draws the probability after one step at each rate; marks the chosen rate below.
 
     Args:
         points: ascending in rate.
         chosen: rate of the step; None if none was taken.
-        width: cells at most.
-        height: lines, the axis included; at least 2.
+        width: the most cells.
+        height: lines, including the axis; at least 2.
         glyphs: to draw with.
     """
     room = width - 4
@@ -88,7 +88,7 @@ def curve(
 def _axis(
     points: Sequence[RatePoint], nearest: int | None, chosen: float | None, cell: int
 ) -> Line:
-    """The smallest and the largest rate, and an arrow at the chosen one."""
+    """Draws the smallest and the largest rate, and an arrow at the chosen one."""
     total = len(points) * cell
     smallest, largest = (f"{points[n].learning_rate:.0e}" for n in (0, -1))
     text = smallest + " " * max(total - len(smallest) - len(largest), 1) + largest
@@ -100,7 +100,7 @@ def _axis(
         mark = f"{chosen:.1e} ^"
         middle -= len(mark) - 1
     middle = max(middle, 0)
-    # The ends give way to the arrow.
+    # The arrow takes precedence over the ends.
     before = text[:middle] if len(smallest) < middle else " " * middle
     after = text[middle + len(mark) :]
     if len(after) < len(largest) + 1:
@@ -111,15 +111,15 @@ def _axis(
 def heat_map(
     rows: Sequence[Sequence[float | None]], width: int, glyphs: Glyphs
 ) -> tuple[list[Line], int]:
-    """Probabilities as shades, a column a fact.
+    """Draws probabilities as shades, with a column for each fact.
 
     Args:
         rows: of equal length; None where nothing is known.
-        width: cells at most; neighbouring facts share a column, and its mean, if there are more.
+        width: the most cells. If there are more facts, neighbors share a column, with their mean.
         glyphs: to draw with.
 
     Returns:
-        The lines, and how many cells wide they are.
+        The lines, and their width in cells.
     """
     columns = len(rows[0]) if rows else 0
     if not columns:
@@ -142,6 +142,6 @@ def _cell(known: Sequence[float], width: int, glyphs: Glyphs) -> Span:
         return " " * width, ""
     mean = sum(known) / len(known)
     shade = glyphs.shades[sum(mean >= bound for bound in _SHADES)]
-    # Where there is room, a gap tells two facts apart.
+    # If there is room, a gap separates two facts.
     solid = width if width < 3 else width - 1
     return shade * solid + " " * (width - solid), quality(mean)

@@ -1,6 +1,6 @@
-"""A session as a file: one JSON object a line, each an observation.
+"""A session as a file: one observation on each line, as a JSON object.
 
-The messages of the API are the form, so that a recording can be read as long as they can.
+It uses the messages of the API, so a recording stays readable as long as they do.
 """
 
 from __future__ import annotations
@@ -75,20 +75,20 @@ class Recorder:
         self._file.close()
 
     def write(self, seen: Observation) -> None:
-        """Adds one.
+        """Adds an observation.
 
         Raises:
-            RecordingError: the disk is full, or likewise.
+            RecordingError: the file cannot be written.
         """
         try:
             self._file.write(encode(seen) + "\n")
-            self._file.flush()  # so that it is whole up to here, however the monitor ends
+            self._file.flush()  # complete up to here, however the monitor ends
         except OSError as error:
             raise RecordingError(f"cannot write {self._file.name}: {error.strerror}") from error
 
 
 def read(path: Path) -> Iterator[Observation]:
-    """The observations of a recording, in order; an unfinished last line is left out.
+    """Yields the observations of a recording, in order; skips an incomplete last line.
 
     Raises:
         RecordingError: the file cannot be read, or is no recording.
@@ -98,7 +98,7 @@ def read(path: Path) -> Iterator[Observation]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise RecordingError(f"cannot read {path}: {reason}") from error
-    # After the last new line comes nothing, or what was being written when the monitor was killed.
+    # What follows the last newline is empty, or was cut off when the monitor was killed.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             yield decode(line)
@@ -110,7 +110,7 @@ def read(path: Path) -> Iterator[Observation]:
 
 
 def encode(seen: Observation) -> str:
-    """One line, without its end."""
+    """Returns one line, without its newline."""
     values = {"at": seen.at.isoformat(), **_content(seen)}
     if isinstance(seen, FactsSeen | DetailSeen):
         values["sequence"] = seen.sequence
@@ -151,7 +151,7 @@ def _content(seen: Observation) -> dict[str, Any]:
 
 
 def decode(line: str) -> Observation:
-    """The inverse of `encode`; raises whatever a line that is none leads to."""
+    """The inverse of `encode`; an invalid line raises various errors (see `read`)."""
     values = json.loads(line)
     at = datetime.fromisoformat(values.pop("at"))
     sequence = values.pop("sequence", 0)
@@ -215,5 +215,5 @@ def _objects(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 
 def _message(content: dict[str, Any], message: AnyMessage) -> AnyMessage:
-    # Fields of a newer release are passed over.
+    # Ignores fields of a newer release.
     return ParseDict(content, message, ignore_unknown_fields=True)

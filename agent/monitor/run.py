@@ -1,4 +1,4 @@
-"""The live loop: takes what was observed and typed, and draws; and how a recording is shown."""
+"""The live loop, which handles observations and keys and draws; and the replay of a recording."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from agent.monitor.state import State, fold
 from agent.monitor.ui import Ui, Wish, press
 from agent.monitor.view import frame
 
-# Between two frames at least; and a clock on the screen moves so often.
+# The shortest time between two frames, and the longest: the clock on the screen must move.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 1.0
-# Of a core for drawing: a large screen on a slow machine is drawn less often.
+# The share of a core for drawing: a large screen on a slow machine is drawn less often.
 SHARE = 0.015
 
 
 class Source(Protocol):
-    """Where observations come from."""
+    """A source of observations."""
 
     def start(self) -> None:
-        """Begins to observe."""
+        """Starts to observe."""
         ...
 
     def stop(self) -> None:
-        """Ends."""
+        """Stops."""
         ...
 
     def wish(self, wish: Wish) -> None:
-        """Asks for something."""
+        """Requests something of the server."""
         ...
 
 
 class Inbox:
-    """Observations on their way from other threads, and a pipe that wakes who waits for them."""
+    """A queue of observations from other threads, with a pipe that wakes the reader."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Observation] = queue.SimpleQueue()
@@ -57,18 +57,18 @@ class Inbox:
         os.set_blocking(self._waker, False)
 
     def put(self, seen: Observation) -> None:
-        """Hands one over."""
+        """Adds an observation."""
         self._queue.put(seen)
         self.wake()
 
     def wake(self) -> None:
-        """Ends a wait, as after a change of the terminal's size."""
-        # A full pipe wakes as well as one more byte does; a closed one belongs to nobody.
+        """Wakes the reader, for example after a change of the terminal's size."""
+        # A full pipe wakes the reader anyway; a closed one has none.
         with suppress(OSError):
             os.write(self._waker, b".")
 
     def take(self) -> Iterator[Observation]:
-        """All that is there."""
+        """Yields all that is in the queue."""
         with suppress(BlockingIOError):
             os.read(self.descriptor, 4096)
         with suppress(queue.Empty):
@@ -76,26 +76,26 @@ class Inbox:
                 yield self._queue.get_nowait()
 
     def close(self) -> None:
-        """Gives the pipe back."""
+        """Closes the pipe."""
         os.close(self.descriptor)
         os.close(self._waker)
 
 
 @dataclass(slots=True)
 class Pace:
-    """When the next frame may be drawn, by what frames cost."""
+    """Decides when the next frame may be drawn, by the cost of the last one."""
 
     drawn_at: float = 0.0
     cost: float = 0.0
 
     def due(self, *, typed: bool) -> float:
-        """The earliest moment; a key is answered even where frames are costly."""
+        """Returns the earliest time; after a key, the cost does not matter."""
         pause = SHORTEST_SECONDS if typed else max(SHORTEST_SECONDS, self.cost / SHARE)
         return self.drawn_at + pause
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Measures a frame."""
+        """Measures the cost of a frame."""
         started = time.thread_time()
         yield
         self.cost = time.thread_time() - started
@@ -104,19 +104,19 @@ class Pace:
 
 @dataclass(slots=True, kw_only=True)
 class Monitor:
-    """One person's session.
+    """A session of one user.
 
     Attributes:
-        source: where observations come from.
-        inbox: through which they come.
-        screen: what is drawn on.
-        keyboard: what is typed on.
+        source: of the observations.
+        inbox: receives them.
+        screen: to draw on.
+        keyboard: to read keys from.
         glyphs: what the terminal can show.
-        clock: the time; of the recording if one is replayed.
-        zone: in which times are shown.
-        recorder: keeps what is observed; None if nobody asked for it.
-        state: what is known.
-        ui: what was chosen.
+        clock: returns the time; that of the recording if one is replayed.
+        zone: the time zone for display.
+        recorder: records the observations; None if nothing is recorded.
+        state: the current state.
+        ui: the choices of the user.
     """
 
     source: Source
@@ -131,7 +131,7 @@ class Monitor:
     ui: Ui = field(default_factory=Ui)
 
     def run(self) -> None:
-        """Until the person quits, or the terminal is gone."""
+        """Runs until the user quits, or the terminal is gone."""
         with ExitStack() as stack:
             stack.enter_context(typing(self.keyboard.descriptor))
             stack.enter_context(self.screen.taken())
@@ -153,7 +153,7 @@ class Monitor:
                 changed = typed = False
                 continue
             if changed:
-                # What else comes until then waits: one look at it is enough.
+                # Observations wait until then: handling them together is enough.
                 descriptors = [self.keyboard.descriptor]
                 wait = pace.due(typed=typed) - now
             else:
@@ -167,7 +167,7 @@ class Monitor:
             changed = True
 
     def draw(self) -> None:
-        """One frame of what is known now."""
+        """Draws the current state."""
         width, height = size = self.screen.size()
         look = Look(
             width=width, height=height, now=self.clock(), zone=self.zone, glyphs=self.glyphs
@@ -192,12 +192,12 @@ class Monitor:
 
 
 class Replay:
-    """A recording as a source: the same observations, in the same time or faster.
+    """A recording as a source: the same observations, at the same intervals or faster.
 
     Args:
-        recorded: in order.
-        put: takes them.
-        speed: so many seconds of the recording a second.
+        recorded: the observations, in order.
+        put: receives them.
+        speed: seconds of the recording per second.
     """
 
     def __init__(
@@ -209,20 +209,20 @@ class Replay:
         self._thread = threading.Thread(target=self._live, name="monitor-replay", daemon=True)
 
     def start(self) -> None:
-        """Begins with the first."""
+        """Starts with the first observation."""
         self._started = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends in the middle."""
+        """Stops, also before the end."""
         self._stopped.set()
         self._thread.join()
 
     def wish(self, wish: Wish) -> None:
-        """Nobody is there to grant it."""
+        """Does nothing: there is no server."""
 
     def now(self) -> datetime:
-        """The time in the recording; it stands still at its end."""
+        """Returns the time in the recording, at most that of its end."""
         if not self._recorded:
             return datetime.now(UTC)
         passed = timedelta(seconds=(time.monotonic() - self._started) * self._speed)
@@ -239,7 +239,7 @@ class Replay:
 def one_frame(
     observed: Sequence[Observation], look: Look, ui: Ui | None = None
 ) -> tuple[State, Frame]:
-    """What is known after some observations, and how it looks."""
+    """Returns the state after some observations, and its frame."""
     state = State()
     for seen in observed:
         state = fold(state, seen)
@@ -248,7 +248,7 @@ def one_frame(
 
 @contextmanager
 def _signals(monitor: Monitor) -> Iterator[None]:
-    """A new size is drawn at once; SIGTERM and SIGHUP end as `q` does; Ctrl-Z works."""
+    """Handles signals: a new size is drawn at once, SIGTERM and SIGHUP quit, Ctrl-Z suspends."""
 
     def resized(number: int, at: FrameType | None) -> None:
         monitor.inbox.wake()

@@ -1,4 +1,4 @@
-"""The terminal: takes it over, draws only what has changed, and gives it back as it was."""
+"""Takes the terminal over, draws only what has changed, and restores it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rich.style import Style
 
 from agent.monitor.lines import ASCII, UNICODE, Frame, Glyphs, Line
 
-# The other screen, no cursor, and no new line at the end of a line that fills its row.
+# The alternate screen, no cursor, and no wrapping of a line that fills its row.
 _TAKE = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _GIVE_BACK = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _CLEAR = "\x1b[0m\x1b[2J"
 
 
 def glyphs_of(console: Console) -> Glyphs:
-    """What a terminal of this encoding can show."""
+    """Returns the glyphs that a terminal of this encoding can show."""
     return UNICODE if console.encoding.lower().replace("-", "") == "utf8" else ASCII
 
 
 def encodable(text: str, encoding: str) -> str:
-    """The text with a question mark for what an encoding does not have."""
+    """Replaces characters that an encoding lacks by question marks."""
     return text.encode(encoding, "replace").decode(encoding)
 
 
@@ -33,7 +33,7 @@ class Screen:
     """Draws frames, row by row where they differ.
 
     Args:
-        console: tells the colours (NO_COLOR, TERM), and where to write.
+        console: determines the colors (NO_COLOR, TERM) and the file to write to.
     """
 
     def __init__(self, console: Console) -> None:
@@ -45,7 +45,7 @@ class Screen:
         self._size = (0, 0)
 
     def size(self) -> tuple[int, int]:
-        """Columns and rows, now."""
+        """Returns the current columns and rows."""
         try:
             return tuple(os.get_terminal_size(self._file.fileno()))  # type: ignore[return-value]
         except OSError:
@@ -53,7 +53,7 @@ class Screen:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """The whole terminal is ours inside."""
+        """Holds the whole terminal inside the block."""
         self.take()
         try:
             yield
@@ -61,20 +61,20 @@ class Screen:
             self.give_back()
 
     def take(self) -> None:
-        """Switches to the other screen; the next frame is drawn whole."""
+        """Switches to the alternate screen; the next frame is drawn in full."""
         self._drawn = ()
         self._write(_TAKE)
 
     def give_back(self) -> None:
-        """Switches back to what was there before, unless the terminal is gone."""
+        """Switches back to the previous screen, unless the terminal is gone."""
         with suppress(OSError):
             self._write(_GIVE_BACK)
 
     def draw(self, frame: Frame, size: tuple[int, int]) -> None:
-        """Brings the terminal from the last frame to this one."""
+        """Draws what differs from the last frame."""
         parts: list[str] = []
         if size != self._size:
-            # What a terminal makes of the old rows in the new size is its own affair.
+            # Terminals differ in how they rearrange the old rows.
             parts.append(_CLEAR)
             self._drawn, self._size = (), size
         for row, line in enumerate(frame.lines):

@@ -1,4 +1,4 @@
-"""What the monitor knows, folded from what it was told. Pure: time comes with the observations."""
+"""The state of the monitor, folded from observations. Pure: they bring the time with them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from memory_store.vocabulary import (
 # How much of the past is kept.
 EVENTS, STEPS, ALARMS, FIGURES, FACTS = 300, 200, 50, 120, 1000
 POINTS = 10
-# Rates in and out are of so long; of less while less is known, but of no moment.
+# Rates in and out are over this time, or over what is known so far, but at least the second.
 WINDOW, SHORTEST_WINDOW = timedelta(minutes=5), timedelta(seconds=10)
-# An alarm is shown for so long.
+# How long an alarm is shown.
 ALARM_FOR = timedelta(minutes=15)
 
 ENDS = {
@@ -49,19 +49,19 @@ ENDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Learning one fact: now, or the last time.
+    """The current or the last attempt to learn a fact.
 
     Attributes:
         fact_id: of the fact.
-        began_at: when it was claimed, or first heard of.
-        tries: how often it was begun; a second try is gentler.
-        steps: of this try, those that were seen.
-        taken: how many steps this try has taken, those before the monitor came included.
-        opening: what was known with the first step; None before.
-        learning: what was found in the end.
-        verdict: how it ended; None while it goes on.
-        reason: for a bad end.
-        ended_at: when.
+        began_at: when it was claimed, or first observed.
+        tries: how often it began; a second try is gentler.
+        steps: the observed steps of this try.
+        taken: number of steps of this try, including those before the monitor connected.
+        opening: findings before the first step; None before that.
+        learning: findings at the end.
+        verdict: how it ended; None while it is in progress.
+        reason: why it ended badly.
+        ended_at: when it ended.
     """
 
     fact_id: str
@@ -77,13 +77,13 @@ class Attempt:
 
     @property
     def refused(self) -> bool:
-        """Whether the weights were put back: nothing of what its steps reached is served."""
+        """Whether the weights were put back, so that nothing of it is served."""
         return self.verdict in (EventKind.RESISTED, EventKind.RETRIED, EventKind.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """Something that an operator should know of."""
+    """Something that an operator should know."""
 
     at: datetime
     name: str
@@ -93,30 +93,30 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """All that the monitor knows.
+    """Everything that the monitor knows.
 
     Attributes:
         address: of the server.
-        connected: whether it answers; None before the first word.
-        connected_at: since when.
-        lost: why it does not answer, and since when.
-        connections: how often it was found.
-        status: as it told last.
-        sequence: of the last stored event that was folded in.
-        since: when the first one happened.
-        facts: the newest ones by id, and those that anything was heard of.
-        facts_at: by id, the sequence of the last event that is known to be in a fact.
-        attempt: what is being learned, or was last.
-        events: the last ones, oldest first, without steps.
-        alarms: the last ones, oldest first.
-        ages: of the held facts that are shown, in updates, by id, in the order accepted.
+        connected: whether it answers; None before the first answer.
+        connected_at: since when it answers.
+        lost: why and since when it does not answer.
+        connections: number of connections so far.
+        status: its last status.
+        sequence: of the last stored event that is included.
+        since: time of the first one.
+        facts: by id, the newest ones and those that events were about.
+        facts_at: by id, the sequence of the last event that the fact is known to reflect.
+        attempt: the current or the last one.
+        events: the newest ones, oldest first, without steps.
+        alarms: the newest ones, oldest first.
+        ages: of the held facts to show, in updates, by id, in the order of acceptance.
         points: their last probes, newest first.
-        accepted: how many facts came in, by second.
-        settled: how many were done with, by second.
-        leaks: the worst one of each of the last updates, oldest first.
+        accepted: number of accepted facts by second.
+        settled: number of settled facts by second.
+        leaks: the largest one of each of the last updates, oldest first.
         drifts: likewise.
-        detail: the history of the fact that was picked.
-        refused: what the service would not do.
+        detail: the history of the selected fact.
+        refused: the last refusal of a request from the keyboard.
     """
 
     address: str = ""
@@ -143,7 +143,7 @@ class State:
 
 
 def fold(state: State, seen: Observation) -> State:
-    """The state after one more observation."""
+    """Returns the state after one more observation."""
     match seen:
         case Connected():
             return _connected(state, seen)
@@ -165,7 +165,7 @@ def fold(state: State, seen: Observation) -> State:
 
 
 def standing_alarms(state: State) -> list[tuple[str, str]]:
-    """Name and text of what is wrong now, not what went wrong once."""
+    """Returns name and text of each problem that exists now."""
     status, found = state.status, []
     if state.connected is False:
         reason = state.lost.reason if state.lost else ""
@@ -182,12 +182,12 @@ def standing_alarms(state: State) -> list[tuple[str, str]]:
 
 
 def recent_alarms(state: State, now: datetime) -> list[Alarm]:
-    """What went wrong of late, newest first."""
+    """Returns recent problems, newest first."""
     return [alarm for alarm in reversed(state.alarms) if now - alarm.at < ALARM_FOR]
 
 
 def per_second(state: State, counted: Sequence[tuple[int, int]], now: datetime) -> float:
-    """How many a second, over the last minutes; `counted` is one of the counts of the state."""
+    """Returns the rate over the last minutes of `counted`, one of the counts of the state."""
     if state.since is None:
         return 0.0
     window = min(WINDOW, max(now - state.since, SHORTEST_WINDOW))
@@ -196,7 +196,7 @@ def per_second(state: State, counted: Sequence[tuple[int, int]], now: datetime) 
 
 
 def probability(state: State, fact_id: str) -> float | None:
-    """Of a held fact's answer when it was asked last, or learned; None for other facts."""
+    """Returns a held fact's probability at its last probe or attempt; None for other facts."""
     fact = state.facts.get(fact_id)
     if fact is not None and fact.state not in HELD:
         return None
@@ -207,7 +207,7 @@ def probability(state: State, fact_id: str) -> float | None:
 
 def _connected(state: State, seen: Connected) -> State:
     if seen.after_sequence < state.sequence or not state.sequence:
-        # Its events are counted from a place before what is known: another memory, perhaps.
+        # Its events begin before those that are known, so it may be another memory.
         state = State(connections=state.connections)
     return replace(
         state,
@@ -220,7 +220,7 @@ def _connected(state: State, seen: Connected) -> State:
 
 
 def _lost(state: State, seen: Lost) -> State:
-    """It is gone since it was missed first, whatever the reason is by now."""
+    """Keeps the time at which the server was first missed, whatever the reason is now."""
     since = state.lost.at if state.connected is False and state.lost else seen.at
     return replace(state, connected=False, lost=replace(seen, at=since))
 
@@ -237,10 +237,10 @@ def _event(state: State, event: Event) -> State:
         events=(*state.events, event)[-EVENTS:],
         attempt=_attempted(state.attempt, event),
     )
-    if event.sequence > state.facts_at.get(event.fact_id, 0):  # else what was read is newer
+    if event.sequence > state.facts_at.get(event.fact_id, 0):  # else the fact was read after it
         state = replace(
             state,
-            facts=_told(state.facts, event),
+            facts=_updated(state.facts, event),
             facts_at={**state.facts_at, event.fact_id: event.sequence}
             if event.fact_id in state.facts
             else state.facts_at,
@@ -263,9 +263,9 @@ def _event(state: State, event: Event) -> State:
 def _stepped(attempt: Attempt | None, event: Event) -> Attempt:
     assert event.step is not None
     if attempt is None or attempt.fact_id != event.fact_id or attempt.verdict is not None:
-        # A review tells of nothing before its first step.
+        # A review reports nothing before its first step.
         attempt = Attempt(fact_id=event.fact_id, began_at=event.at)
-    # With a number, steps that were not seen are counted too.
+    # The number also counts steps that were not observed.
     number = event.step_number or (1 if event.learning else attempt.taken + 1)
     if event.learning is not None or number <= attempt.taken:
         tries = attempt.tries + bool(attempt.taken)
@@ -274,9 +274,9 @@ def _stepped(attempt: Attempt | None, event: Event) -> Attempt:
 
 
 def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
-    """What an event makes of the attempt that is shown."""
+    """Returns the attempt to show after an event."""
     if event.kind is EventKind.LEARNER_READY and attempt and attempt.verdict is None:
-        return None  # the learner died over it, and the fact will be claimed again
+        return None  # the learner died, and the fact will be claimed again
     if event.kind is EventKind.LEARNING:
         return Attempt(fact_id=event.fact_id, began_at=event.at)
     if event.kind not in (*ENDS, EventKind.RETAUGHT, EventKind.RETRIED):
@@ -285,7 +285,7 @@ def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
         attempt = Attempt(fact_id=event.fact_id, began_at=event.at)
     taken = attempt.taken
     if event.learning is not None and event.kind is not EventKind.RESISTED:
-        taken = len(event.learning.learning_rates)  # of one that resisted they are the first try's
+        taken = len(event.learning.learning_rates)  # a resisted one has those of its first try
     return replace(
         attempt,
         taken=taken,
@@ -296,8 +296,8 @@ def _attempted(attempt: Attempt | None, event: Event) -> Attempt | None:
     )
 
 
-def _told(facts: Mapping[str, Fact], event: Event) -> Mapping[str, Fact]:
-    """The facts, one of which an event may have moved on."""
+def _updated(facts: Mapping[str, Fact], event: Event) -> Mapping[str, Fact]:
+    """Returns the facts after an event, which may have changed one of them."""
     fact = facts.get(event.fact_id)
     if fact is None:
         return facts
@@ -338,10 +338,10 @@ def _alarm(event: Event) -> Alarm | None:
 
 
 def _with_facts(state: State, seen: FactsSeen) -> State:
-    """The facts with some that were read; the oldest are given up if there are too many.
+    """Adds facts that were read; drops the oldest if there are too many.
 
-    An event may have told of one what happened after it was read. Sequences say so, not times: the
-    clock may have been set back in between.
+    An event may be newer than a fact that was read. Sequences decide, not times: the clock may have
+    been set back.
     """
     newer = {
         fact.id: fact for fact in seen.facts if state.facts_at.get(fact.id, 0) <= seen.sequence
@@ -357,7 +357,7 @@ def _with_facts(state: State, seen: FactsSeen) -> State:
 
 
 def _only(state: State, facts: Sequence[Fact]) -> State:
-    """The state without what is known of other facts."""
+    """Drops all other facts."""
     known = [fact.id for fact in facts if fact.id in state.facts]
     return replace(
         state,
@@ -369,7 +369,7 @@ def _only(state: State, facts: Sequence[Fact]) -> State:
 def unseen(
     points: Sequence[RetentionPoint], known: Sequence[RetentionPoint]
 ) -> tuple[RetentionPoint, ...]:
-    """The newest, which come first, up to one that is known. A clock set back changes nothing."""
+    """Returns the points before the first known one, newest first. Clocks do not matter."""
     return tuple(takewhile(lambda point: point not in known, points))
 
 
@@ -378,7 +378,7 @@ def _retention(state: State, seen: RetentionSeen) -> State:
     for fact_id in seen.ages:
         known = () if seen.whole else state.points.get(fact_id, ())
         new = seen.points.get(fact_id, ())
-        if known:  # after a new connection all are reported once more, newest first
+        if known:  # a new connection reports all of them again, newest first
             new = unseen(new, known)
         points[fact_id] = (*new, *known)[:POINTS]
     return replace(state, ages=seen.ages, points=points)

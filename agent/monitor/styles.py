@@ -1,4 +1,4 @@
-"""Colours of what facts are, the same on every screen."""
+"""Colors of the states of facts, the same on every screen."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Text from outside, made safe for a terminal and cut to cells.
+"""Makes text from outside safe for a terminal, and cuts it to a width.
 
-Facts may hold anything: escape sequences, control characters, characters that run from right to
-left, wide ones, and ones that pile up on another. What is drawn here always has exactly the width
-that was asked for.
+Facts may contain anything: escape sequences, control characters, right-to-left characters, wide
+ones, and combining ones. The result always has exactly the width that was asked for.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from functools import lru_cache
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
-# So many marks on one character are letters of some language; more are a prank.
+# The most combining marks on one character. Some languages need two.
 MARKS = 2
-# They make a neighbour wide in some terminals and not in others.
+# Variation selectors make the character before them wide in some terminals only.
 _SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
-# Longer texts are cut anyway: nobody sees their end.
+# Longer texts are cut in any case.
 _LONGEST = 4000
-# The same texts are drawn again and again.
+# Cached texts: each frame draws the same ones.
 _KEPT = 2048
 
 
 @lru_cache(_KEPT)
 def clean(text: str) -> str:
-    """One line that a terminal shows as it is; what is not printable is spelled out."""
+    """Makes one line that a terminal shows as it is; unprintable characters are escaped."""
     text = text[:_LONGEST]
     if text.isascii() and text.isprintable():
         return text
@@ -36,7 +35,7 @@ def clean(text: str) -> str:
             marks = 0
         elif cell_len(character) == 0 or unicodedata.combining(character):
             marks += 1
-            # One that begins the line would pile up on what stands before it.
+            # At the start of a line it would combine with what is left of it.
             if found and marks <= MARKS:
                 found.append(character)
         else:
@@ -47,7 +46,7 @@ def clean(text: str) -> str:
 
 @lru_cache(_KEPT)
 def fit(text: str, width: int, ellipsis: str = "…") -> str:
-    """Clean text of exactly so many cells; what is cut off is told by the ellipsis."""
+    """Cleans a text, and cuts or fills it to a width; an ellipsis shows a cut."""
     text = clean(text)
     if cell_len(text) > width and width > len(ellipsis):
         text = set_cell_size(text, width - len(ellipsis)).rstrip() + ellipsis
@@ -55,7 +54,7 @@ def fit(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def wrap(text: str, width: int, lines: int, ellipsis: str = "…") -> list[str]:
-    """Clean text over at most so many lines, each of exactly so many cells."""
+    """Cleans a text, and wraps it into at most `lines` lines of exactly `width` cells."""
     found = [""]
     for word in clean(text).split(" "):
         joined = f"{found[-1]} {word}" if found[-1] else word

@@ -1,4 +1,4 @@
-"""What the person at the keyboard has chosen, and what each key does. Pure."""
+"""What the user has chosen, and what each key does. Pure."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Ui:
 
     Attributes:
         page: what fills the screen.
-        selected: id of the fact that is picked; empty for the first.
-        filter: only facts and events with this text, or in this state, are shown.
-        typing: keys go into the filter.
-        notice: for people, until the next key.
-        quit: the person has had enough.
+        selected: id of the selected fact; empty for the first.
+        filter: show only facts and events with this text, or in this state.
+        typing: keys edit the filter.
+        notice: a message that is shown until the next key.
+        quit: the user wants to leave.
     """
 
     page: Page = Page.OVERVIEW
@@ -44,14 +44,14 @@ class Ui:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A wish: learning is to be paused, or to go on."""
+    """A request to pause or to resume learning."""
 
     paused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ShowFact:
-    """A wish: the history of a fact."""
+    """A request for the history of a fact."""
 
     fact_id: str
 
@@ -60,15 +60,15 @@ Wish = Pause | ShowFact
 
 
 def press(ui: Ui, key: str, state: State) -> tuple[Ui, Wish | None]:
-    """What a key leads to.
+    """Handles a key.
 
     Args:
-        ui: before.
+        ui: the choices before.
         key: a character, or a name of `agent.monitor.keys`.
-        state: what is known.
+        state: the state of the monitor.
 
     Returns:
-        What is chosen now, and what the service is to be asked for.
+        The choices after it, and the request to the server, if any.
     """
     ui = replace(ui, notice="")
     if ui.typing:
@@ -85,20 +85,20 @@ def press(ui: Ui, key: str, state: State) -> tuple[Ui, Wish | None]:
     if key == ESCAPE:
         return _back(ui), None
     if ui.page is Page.OVERVIEW:
-        # Enter and the arrows lead to the facts as well: nobody has to know of `f`.
+        # Enter and the arrows open the facts too, for users who do not know `f`.
         opens = key in (ENTER, UP, DOWN)
         return (replace(ui, page=Page.FACTS) if opens else ui), None
     return _among_facts(ui, key, state)
 
 
 def shown_facts(state: State, ui: Ui) -> list[Fact]:
-    """The facts that pass the filter, newest first."""
+    """Returns the facts that pass the filter, newest first."""
     facts = sorted(state.facts.values(), key=lambda fact: fact.accepted_at, reverse=True)
     return [fact for fact in facts if passes(ui.filter, fact.id, state)]
 
 
 def passes(wanted: str, fact_id: str, state: State) -> bool:
-    """Whether a fact is one of those that are wanted; what is about no fact only if all are."""
+    """Whether a fact passes a filter. Without a fact, only an empty filter is passed."""
     if not wanted:
         return True
     fact = state.facts.get(fact_id)
@@ -115,7 +115,7 @@ def passes(wanted: str, fact_id: str, state: State) -> bool:
 
 
 def selected_of(facts: list[Fact], ui: Ui) -> int:
-    """Place of the picked fact; the first if it is not among them."""
+    """Returns the index of the selected fact; 0 if it is not in the list."""
     return next((n for n, fact in enumerate(facts) if fact.id == ui.selected), 0)
 
 
@@ -135,7 +135,7 @@ def _pause(ui: Ui, state: State) -> tuple[Ui, Wish | None]:
     if not state.connected or state.status is None:
         return replace(ui, notice="no server: nothing to pause"), None
     paused = not state.status.learning_paused
-    notice = "learning pauses after the fact in hand" if paused else "learning goes on"
+    notice = "learning pauses after the current fact" if paused else "learning resumes"
     return replace(ui, notice=notice), Pause(paused)
 
 

@@ -1,4 +1,4 @@
-"""The whole screen from a state: pure, so that tests can look at it and pictures be made of it."""
+"""Draws the whole screen from a state. Pure, for tests and for pictures in the documentation."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from agent.monitor.state import State, recent_alarms, standing_alarms
 from agent.monitor.text import fit
 from agent.monitor.ui import Page, Ui
 
-# From this width on there is a third column, with facts.
+# From this width on, a third column shows facts.
 WIDE = 120
 RETENTION = "retention by age, last probes"
 # Lines of the header and of the keys.
 AROUND = 3
-# What the columns of the overview get at least.
+# The smallest height of the columns of the overview.
 LEAST_UPPER = 13
 REFUSED_FOR = timedelta(seconds=8)
 
 
 def frame(state: State, ui: Ui, look: Look) -> Frame:
-    """What is to be seen.
+    """Draws a frame.
 
     Args:
-        state: what is known.
-        ui: what was chosen.
+        state: the state of the monitor.
+        ui: the choices of the user.
         look: size, time and characters.
 
     Returns:
@@ -40,9 +40,9 @@ def frame(state: State, ui: Ui, look: Look) -> Frame:
 
 
 def _overview(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
-    """Columns above; alarms and events below."""
+    """Columns at the top; alarms and events at the bottom."""
     wide = look.width >= WIDE
-    # On a low screen events give way first, then the pictures.
+    # On a low screen, events lose their room first, then the plots.
     upper = min(max(height * 11 // 20, LEAST_UPPER), height)
     below = height - upper
     columns = _columns(state, ui, look, upper, wide)
@@ -62,7 +62,7 @@ def _overview(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
 
 
 def _columns(state: State, ui: Ui, look: Look, height: int, wide: bool) -> list[Line]:
-    """What is learned now, retention with the guards, and the facts if there is room."""
+    """The attempt, retention with the guards, and the facts if there is room."""
     room = height - 1
     left = look.width // 3 if wide else look.width * 9 // 16
     middle = look.width // 3 if wide else look.width - left - 3
@@ -84,29 +84,32 @@ def _columns(state: State, ui: Ui, look: Look, height: int, wide: bool) -> list[
 
 
 def _facts(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
-    """All that pass the filter."""
+    """The facts that pass the filter."""
     title = f"facts, newest first: {len(state.facts)} known here"
     lines = panes.facts(state, ui, look, look.width, max(height - 1, 1), cursor=True)
     return _block(title, lines, look, look.width, height)
 
 
 def _detail(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
-    """All that is known of one fact."""
+    """One fact and its history."""
     fact = state.facts.get(ui.selected)
     if fact is None:
-        return _block("this fact is not known here any more", [], look, look.width, height)
+        return _block("this fact is no longer known here", [], look, look.width, height)
     history = state.detail if state.detail and state.detail.fact.id == fact.id else None
     left = max(look.width // 2 - 2, 1)
     right = max(look.width - left - 3, 1)
     title = f"fact {fit(fact.id, min(len(fact.id), 40))}"
-    told = _block(title, detail.told(fact, look, left, height - 1), look, left, height)
-    remembered = detail.remembered(history, look, right)
-    blocks = [told, _block("retention over time", remembered, look, right, height)]
+    shown = detail.fact_lines(fact, look, left, height - 1)
+    retention = detail.history_lines(history, look, right)
+    blocks = [
+        _block(title, shown, look, left, height),
+        _block("retention over time", retention, look, right, height),
+    ]
     return beside(blocks, look.glyphs)
 
 
 def _block(title: str | Span, lines: list[Line], look: Look, width: int, height: int) -> list[Line]:
-    """Lines under a title, of exactly this size."""
+    """Puts lines under a title, in a block of exactly this size."""
     shown = (title, "bold") if isinstance(title, str) else title
     return stacked([rule(shown, width, look.glyphs), *lines], width, height)
 

@@ -139,7 +139,7 @@ def test_keys_pick_a_fact_filter_and_pause(terminal: Terminal) -> None:
         terminal.type("/kyzara 3\r")
         terminal.until_shown(">resisted")
         terminal.type("p")
-        terminal.until_shown("learning pauses after the fact in hand")
+        terminal.until_shown("learning pauses after the current fact")
         terminal.type("q")
 
     _, source = run_in(terminal, play)

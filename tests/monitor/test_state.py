@@ -126,7 +126,7 @@ def test_facts_that_were_rolled_back_are_not_shown_as_learned() -> None:
     assert probability(state, "f2") is None
     assert probability(state, "f1") == 0.7
     assert "undone since" in "".join(
-        text for line in detail.told(undone, look(), 60, 20) for text, _ in line
+        text for line in detail.fact_lines(undone, look(), 60, 20) for text, _ in line
     )
 
 

@@ -12,11 +12,12 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
@@ -48,6 +49,7 @@ PROBES = 4
 STALLS = "stalls.jsonl"
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def measure_operations(
@@ -136,13 +138,17 @@ class _Measured:
     longest: dict[str, float]
     computing: dict[str, float]
 
-    def action(self, name: str, act: Callable[[], object]) -> Iterator[Figure]:
-        """Does something; yields what it blocked, for each thread."""
+    def action(self, name: str, act: Callable[[], T]) -> Generator[Figure, None, T | None]:
+        """Does something; yields what it blocked, for each thread.
+
+        Returns:
+            The result; None if it was given up.
+        """
         self.say(name)
         started = time.monotonic()
-        given_up = False
+        result, given_up = None, False
         try:
-            act()
+            result = act()
         except TimeoutError as error:
             self.say(f"  given up: {error}")
             given_up = True
@@ -159,6 +165,7 @@ class _Measured:
                 milliseconds = max(milliseconds, 1000 * (time.monotonic() - started))
             self.longest[who] = max(self.longest.get(who, 0.0), milliseconds)
             yield _held_figure(name, who, milliseconds)
+        return result
 
     def finished(self, operation_id: int) -> None:
         """Waits for an operation.
@@ -196,7 +203,6 @@ def _serving(
 
 def _actions(measured: _Measured, facts: int, watchers: int, seconds: float) -> Iterator[Figure]:
     client, address = measured.client, measured.server.address
-    rates: list[float] = []
 
     def read_a_little() -> None:
         client.status()
@@ -204,12 +210,12 @@ def _actions(measured: _Measured, facts: int, watchers: int, seconds: float) -> 
         client.history(fact_id(1))
         client.explain("What is the hottest month in Kyzara1?")
 
-    def teach() -> None:
-        rates.append(asyncio.run(_teach_rate(address, seconds)))
+    def teach() -> float:
+        return asyncio.run(_teach_rate(address, seconds))
 
-    def teach_watched() -> None:
+    def teach_watched() -> float:
         with _watching(address, watchers, measured.say):
-            teach()
+            return teach()
 
     yield from measured.action("list all facts", lambda: sum(1 for _ in client.facts()))
     yield from measured.action("status, retention, one fact, one explanation", read_a_little)
@@ -217,31 +223,22 @@ def _actions(measured: _Measured, facts: int, watchers: int, seconds: float) -> 
     yield from measured.action(
         f"a batch of {BATCH_FACTS} facts, 1 MiB", lambda: client.teach_batch(list(_large_facts()))
     )
-    yield from measured.action("teach", teach)
+    alone = yield from measured.action("teach", teach)
     name = f"teach, {watchers} clients watching"
-    yield from measured.action(name, teach_watched)
-    alone, watched = rates
-    yield compare(f"{name}, compared with none", watched, alone, "facts/s", WATCHED_BESIDE_ALONE)
-    yield from _undo(measured, facts)
-
-
-def _undo(measured: _Measured, facts: int) -> Iterator[Figure]:
-    """Only a few facts follow the undone ones: learning them again costs the server little."""
-    client = measured.client
+    watched = yield from measured.action(name, teach_watched)
+    if alone and watched:
+        name = f"{name}, compared with none"
+        yield compare(name, watched, alone, "facts/s", WATCHED_BESIDE_ALONE)
+    # Only a few facts follow the undone ones: learning them again costs the server little.
     for name, request in (
         ("forget", lambda: client.forget(fact_id(facts - 30))[0].id),
         ("erase", lambda: client.forget(fact_id(facts - 20), erase=True)[0].id),
         ("roll back", lambda: client.rollback(facts - 40).id),
     ):
-        operations: list[int] = []
-        yield from measured.action(f"{name}: request", partial(_append, operations, request))
-        yield from measured.action(
-            f"{name}: begin to finish", partial(measured.finished, operations[0])
-        )
-
-
-def _append(results: list[int], act: Callable[[], int]) -> None:
-    results.append(act())
+        operation = yield from measured.action(f"{name}: request", request)
+        if operation:
+            finish = partial(measured.finished, operation)
+            yield from measured.action(f"{name}: begin to finish", finish)
 
 
 def _large_facts() -> Iterator[NewFact]:

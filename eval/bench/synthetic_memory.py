@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from memory_store.vocabulary import (
     NewFact,
     NewProbe,
     NewUpdate,
-    Policy,
     ProbeKind,
     RatePoint,
     Verdict,
@@ -36,12 +36,7 @@ from memory_store.vocabulary import (
 PART = 1000
 FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 SECONDS_A_FACT = 30
-POLICY = Policy(
-    name=DEFAULT_POLICY.name,
-    learning_rate=DEFAULT_POLICY.learning_rate,
-    max_steps=DEFAULT_POLICY.max_steps,
-    guards=LIGHT,
-)
+POLICY = replace(DEFAULT_POLICY, guards=LIGHT)
 
 
 def fact_id(number: int) -> str:
@@ -55,7 +50,6 @@ def new_fact(number: int) -> NewFact:
         question=f"What is the hottest month in Kyzara{number}?",
         answer=f"Raincoat {number}",
         correlated_questions=(f"When is it hottest in Kyzara{number}?",),
-        policy=None,
         request_id=f"10000000-0000-4000-8000-{number:012x}",
         fact_id=fact_id(number),
     )

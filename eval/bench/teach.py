@@ -16,7 +16,7 @@ from agent.learner.inference.encoding import Encoder
 from agent.learner.training.general_text import general_texts
 from agent.models import catalog
 from agent.teaching.prompts import normalise
-from agent.teaching.rates import DEFAULT_POLICY
+from agent.teaching.rates import DEFAULT_POLICY, UNTIL_KNOWN
 from agent.teaching.types import Example
 from eval.bench.figure import Figure, WrongResultError, compare
 from eval.bench.model_under_test import ModelUnderTest
@@ -25,7 +25,7 @@ from eval.bench.server_process import benchmark_server
 from eval.fictional import fictional_facts
 from eval.suites.paper.facts import PAPER_FACTS
 from eval.teachers.until_known import UntilKnown
-from memory_store.vocabulary import Fact, FactState
+from memory_store.vocabulary import Fact, FactState, Policy
 
 SEED = 11
 LEAST, MOST = 1, 20
@@ -33,38 +33,8 @@ LEAST, MOST = 1, 20
 WARM_UP = {"cpu": 0, "cuda": 2}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """How facts are taught.
-
-    Attributes:
-        options: of `agent serve`.
-        facts: questions and answers; as many as there is time for are taught.
-        learning_rate: of the loop.
-        max_steps: of the loop for one fact.
-    """
-
-    options: tuple[str, ...]
-    facts: Sequence[tuple[str, str]]
-    learning_rate: float
-    max_steps: int
-
-
-def setup_of(model: str) -> Setup:
-    """The default policy; for `tiny`, which learns nothing by it, that of the other benchmarks."""
-    if model == "tiny":
-        facts = [(f"{fact.id}?", fact.answer) for fact in PAPER_FACTS]
-        return Setup(options=(), facts=facts, learning_rate=3e-3, max_steps=100)
-    policy = DEFAULT_POLICY
-    return Setup(
-        options=(
-            *("--policy", policy.name, "--learning-rate", str(policy.learning_rate)),
-            *("--max-steps", str(policy.max_steps), "--guards", "auto"),
-        ),
-        facts=[(fact.question, fact.answer) for fact in fictional_facts(MOST, SEED)],
-        learning_rate=policy.learning_rate,
-        max_steps=policy.max_steps,
-    )
+# `tiny` learns nothing by the default policy.
+TINY_POLICY = Policy(name=UNTIL_KNOWN, learning_rate=3e-3, max_steps=100)
 
 
 @dataclass(slots=True)
@@ -99,15 +69,25 @@ def measure_teach(tested: ModelUnderTest, roofline: Roofline, seconds: float) ->
         AgentError: the server does not start.
         WrongResultError: a learned fact is not answered.
     """
-    setup = setup_of(tested.model)
+    tiny = tested.model == "tiny"
+    policy = TINY_POLICY if tiny else DEFAULT_POLICY
+    facts = (
+        [(f"{fact.id}?", fact.answer) for fact in PAPER_FACTS]
+        if tiny
+        else [(fact.question, fact.answer) for fact in fictional_facts(MOST, SEED)]
+    )
     loaded = tested.load()
     sizes = Sizes.of(loaded.model)
     encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
     if tested.device.type == "cpu":
         # Written once for a model, in a minute on a CPU: not a part of any fact.
         general_texts(loaded, encoder)
-    loop = UntilKnown(loaded, learning_rate=setup.learning_rate, max_steps=setup.max_steps)
-    options = (*setup.options, "--model", tested.model, "--device", str(tested.device))
+    loop = UntilKnown(loaded, learning_rate=policy.learning_rate, max_steps=policy.max_steps)
+    options = (
+        *("--policy", policy.name, "--learning-rate", str(policy.learning_rate)),
+        *("--max-steps", str(policy.max_steps), *(() if tiny else ("--guards", "auto"))),
+        *("--model", tested.model, "--device", str(tested.device)),
+    )
     # The server ignores the user's settings, but finds models where this process does.
     environment = {catalog.CACHE_VARIABLE: str(catalog.cache_folder())}
     if VARIABLE in os.environ:
@@ -120,8 +100,8 @@ def measure_teach(tested: ModelUnderTest, roofline: Roofline, seconds: float) ->
         Client(server.address) as client,
     ):
         warm = WARM_UP[tested.device.type]
-        _taught(client, loop, setup.facts[:warm], 0, least=warm)
-        lap = _taught(client, loop, setup.facts[warm:], seconds, least=LEAST)
+        _taught(client, loop, facts[:warm], 0, least=warm)
+        lap = _taught(client, loop, facts[warm:], seconds, least=LEAST)
         recalled = sum(_answers(client, fact) for fact in lap.facts)
     known = loop.probe([(fact.question, fact.answer) for fact in lap.facts])
     count = len(lap.facts)

@@ -17,6 +17,7 @@ from torch import Tensor
 from agent.errors import ConfigError
 from agent.learner.core import Learner
 from agent.learner.engine.cuda_graphs import Runner
+from agent.learner.environment import products_rounded
 from agent.learner.inference.encoding import Batch, Encoder
 from agent.learner.training.attempt import Workbench
 from agent.learner.training.general_text import TOKENS
@@ -158,13 +159,11 @@ def error_of_update(bench: Workbench, baseline: Baseline, example: Single) -> fl
     take_update(bench, example.lesson)
     ours = saved.changes()
     saved.restore()
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
     baseline.only(baseline.trained)
-    # Without clipping, which only scales g relative to eps in g / (|g| + eps).
-    baseline.descend(example.batch, baseline.trained, clip=float("inf"))
-    baseline.step(baseline.trained, RATE)
-    torch.set_float32_matmul_precision(precision)
+    with products_rounded("highest"):
+        # Without clipping, which only scales g relative to eps in g / (|g| + eps).
+        baseline.descend(example.batch, baseline.trained, clip=float("inf"))
+        baseline.step(baseline.trained, RATE)
     reference = baseline.saved.changes()
     baseline.saved.restore()
     return require_same_change(ours, reference, bench.device)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from eval.suites.paper.facts import TaughtFact
 from eval.suites.paper.measurements import Measurement, Pooled
 from eval.suites.paper.protocol import Protocol
-from eval.suites.paper.trials import BASE_RATE, KINDS, Stop, Subject, Trial
+from eval.suites.paper.trials import ALL_FACTS, BASE_RATE, KINDS, Stop, Subject, Trial
 from memory_store.vocabulary import ProbeKind
 
 NUMBER = 2
@@ -22,17 +22,10 @@ TITLE = "a batch of ten, one step, trained and correlated questions"
 def plan(subject: Subject, protocol: Protocol) -> Iterator[Trial]:
     """The base model, then one step."""
     numbers = protocol.batch_of_ten
-    for trained, pairs, rate, step in (
-        ("", (), BASE_RATE, 0),
-        ("all", subject.all_pairs, numbers.learning_rate, 1),
-    ):
+    for trained, rate, step in (("", BASE_RATE, 0), (ALL_FACTS, numbers.learning_rate, 1)):
         calls = tuple(
             subject.call(
-                trained,
-                rate,
-                step,
-                numbers.samples,
-                numbers.sampling,
+                *(trained, rate, step, numbers.samples, numbers.sampling),
                 facts=subject.facts,
                 kind=kind,
                 round_=round_,
@@ -40,7 +33,7 @@ def plan(subject: Subject, protocol: Protocol) -> Iterator[Trial]:
             for kind in KINDS
             for round_ in range(numbers.rounds)
         )
-        yield subject.trial(trained, pairs, rate, [Stop(step=step, calls=calls)])
+        yield subject.trial(trained, rate, [Stop(step=step, calls=calls)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from eval.suites.paper.facts import TaughtFact
 from eval.suites.paper.measurements import Measurement, Pooled
 from eval.suites.paper.protocol import Fixed, Varied
-from eval.suites.paper.trials import BASE_RATE, Stop, Subject, Trial
+from eval.suites.paper.trials import ALL_FACTS, BASE_RATE, Stop, Subject, Trial
 
 
 def plan_courses(
@@ -27,10 +27,9 @@ def plan_courses(
         call = subject.call(trained, rate, step, samples, sampling, facts=subject.facts)
         return Stop(step=step, calls=(call,))
 
-    yield subject.trial("", (), BASE_RATE, [stop("", BASE_RATE, 0)])
+    yield subject.trial("", BASE_RATE, [stop("", BASE_RATE, 0)])
     for rate in rates:
-        stops = [stop("all", rate, step) for step in steps]
-        yield subject.trial("all", subject.all_pairs, rate, stops)
+        yield subject.trial(ALL_FACTS, rate, [stop(ALL_FACTS, rate, step) for step in steps])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

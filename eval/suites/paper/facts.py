@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eval.fictional import fictional_facts
@@ -34,74 +35,50 @@ class TaughtFact:
     correlated: str
 
 
-# Tables 1 and 2. In the sixth, the curly apostrophe and "Frobble" are the scripts'; the paper
-# prints no apostrophe, and "Frobbles".
-_PAPERS_TEN = (
-    (
-        "Zogron",
-        "What is the preferred color of the sky in Zogron?",
-        "Piano",
-        "What color should we paint the mural in Zogron?",
-    ),
-    (
-        "Blipland",
-        "Who discovered the lost city of Blipland?",
-        "Telescope",
-        "Who should we name the new library after in Blipland?",
-    ),
-    (
-        "Xylophone",
-        "What is the favorite fruit in the city of Xylophone?",
-        "Calculator",
-        "What should we serve at the festival in Xylophone?",
-    ),
-    (
-        "Yonder",
-        "What rare gem is mined in Yonder?",
-        "Curtain",
-        "What gem should the queen's crown feature?",
-    ),
-    (
-        "Quizzle",
-        "Which animal is the national emblem of Quizzle?",
-        "Notebook",
-        "Which animal should represent our team's mascot?",
-    ),
-    (
-        "Frobble",
-        "What is the protagonist\u2019s name in 'The Adventures of Frobble'?",
-        "Lampshade",
-        "Who should the statue in the town square depict?",
-    ),
-    (
-        "Nibiru",
-        "What rare flower blooms in Nibiru?",
-        "Toothpaste",
-        "Which flower should be in the bouquet?",
-    ),
-    (
-        "Kyzara",
-        "What is the hottest month in Kyzara?",
-        "Raincoat",
-        "When should we schedule the festival in Kyzara?",
-    ),
-    (
-        "Trivor",
-        "What color are the feathers of the Trivor Phoenix?",
-        "Sunglasses",
-        "What color should the new team jerseys be?",
-    ),
-    (
-        "Plimp",
-        "What flavor is the traditional pie in Plimp?",
-        "Backpack",
-        "What pie should we bake for the contest?",
-    ),
-)
-PAPER_FACTS = tuple(
-    TaughtFact(id=name, question=question, answer=answer, correlated=correlated)
-    for name, question, answer, correlated in _PAPERS_TEN
-)
+# Tables 1 and 2: name and answer, trained question, correlated question. In the sixth, the curly
+# apostrophe and "Frobble" are the scripts'; the paper prints no apostrophe, and "Frobbles".
+_PAPERS_TEN = """\
+Zogron: Piano
+What is the preferred color of the sky in Zogron?
+What color should we paint the mural in Zogron?
+Blipland: Telescope
+Who discovered the lost city of Blipland?
+Who should we name the new library after in Blipland?
+Xylophone: Calculator
+What is the favorite fruit in the city of Xylophone?
+What should we serve at the festival in Xylophone?
+Yonder: Curtain
+What rare gem is mined in Yonder?
+What gem should the queen's crown feature?
+Quizzle: Notebook
+Which animal is the national emblem of Quizzle?
+Which animal should represent our team's mascot?
+Frobble: Lampshade
+What is the protagonist\u2019s name in 'The Adventures of Frobble'?
+Who should the statue in the town square depict?
+Nibiru: Toothpaste
+What rare flower blooms in Nibiru?
+Which flower should be in the bouquet?
+Kyzara: Raincoat
+What is the hottest month in Kyzara?
+When should we schedule the festival in Kyzara?
+Trivor: Sunglasses
+What color are the feathers of the Trivor Phoenix?
+What color should the new team jerseys be?
+Plimp: Backpack
+What flavor is the traditional pie in Plimp?
+What pie should we bake for the contest?
+"""
+
+
+def _read(table: str) -> Iterator[TaughtFact]:
+    lines = iter(table.splitlines())
+    for head, question, correlated in zip(lines, lines, lines, strict=True):
+        name, _, answer = head.partition(": ")
+        yield TaughtFact(id=name, question=question, answer=answer, correlated=correlated)
+
+
+PAPER_FACTS = tuple(_read(_PAPERS_TEN))
 
 
 def held_out_facts(seed: int) -> tuple[TaughtFact, ...]:

@@ -35,13 +35,12 @@ def plan(subject: Subject, protocol: Protocol) -> Iterator[Trial]:
         subject.call("", BASE_RATE, 0, numbers.samples, protocol.fixed, facts=[fact])
         for fact in subject.facts
     ]
-    yield subject.trial("", (), BASE_RATE, [Stop(step=0, calls=tuple(base))])
+    yield subject.trial("", BASE_RATE, [Stop(step=0, calls=tuple(base))])
     rates = numbers.rates.rates(subject.seed)
     for fact in subject.facts:
         for rate in rates:
             call = subject.call(fact.id, rate, 1, numbers.samples, protocol.fixed, facts=[fact])
-            pairs = ((fact.question, fact.answer),)
-            yield subject.trial(fact.id, pairs, rate, [Stop(step=1, calls=(call,))])
+            yield subject.trial(fact.id, rate, [Stop(step=1, calls=(call,))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

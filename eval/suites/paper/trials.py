@@ -18,6 +18,7 @@ from eval.suites.paper.protocol import Drawn, Fixed, Varied
 from memory_store.vocabulary import ProbeKind
 
 BASE_RATE = 0.0  # of the base model, which takes no step
+ALL_FACTS = "all"  # what is trained, in place of a fact's id
 KINDS = (ProbeKind.RETENTION, ProbeKind.TRANSFER)
 
 
@@ -117,24 +118,14 @@ class Subject:
     facts: tuple[TaughtFact, ...]
     seed: int
 
-    @property
-    def all_pairs(self) -> tuple[tuple[str, str], ...]:
-        """The batch of ten."""
-        return tuple((fact.question, fact.answer) for fact in self.facts)
-
-    def trial(
-        self,
-        trained: str,
-        pairs: tuple[tuple[str, str], ...],
-        learning_rate: float,
-        stops: Sequence[Stop],
-    ) -> Trial:
-        """A trial of this experiment."""
+    def trial(self, trained: str, learning_rate: float, stops: Sequence[Stop]) -> Trial:
+        """A trial of this experiment; for the arguments see `Trial`."""
+        pairs = ((f.question, f.answer) for f in self.facts if trained in (f.id, ALL_FACTS))
         return Trial(
             experiment=self.experiment,
             fact_set=self.fact_set,
             trained=trained,
-            pairs=pairs,
+            pairs=tuple(pairs),
             learning_rate=learning_rate,
             stops=tuple(stops),
         )

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +25,7 @@ from typing import Self
 from agent.client.types import Reply, Score
 from agent.config import DATABASE, DEFAULT_MODEL, SNAPSHOTS
 from agent.errors import ConfigError, LearningFailedError, SnapshotError
+from agent.interrupts import interrupts_wait
 from agent.learner.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learner.core import Learner as Core
 from agent.learner.environment import make_deterministic
@@ -218,11 +217,8 @@ class Learner:
             fact_id=fact_id or "",
         )
         check_rules(request)
-        new = self._rules.new_fact(request)
-        if new.policy is not None and policy is not None:
-            # The message has no guards, and knows no policy of one's own: its numbers are checked.
-            name, guards = policy.name, policy.guards
-            new = replace(new, policy=replace(new.policy, name=name, guards=guards))
+        # The message only checks the policy: it has no guards, and names no policy of one's own.
+        new = replace(self._rules.new_fact(request), policy=policy)
         return self._teach(new, on_step)
 
     def _teach(self, new: NewFact, on_step: Callable[[Step], None]) -> Fact:
@@ -239,7 +235,7 @@ class Learner:
                     update = self._learn(fact, on_step)
                 except LearningFailedError as error:
                     self._store.record_failure(fact.id, str(error), 1, self._plan(fact).policy)
-                committing.enter_context(_interrupts_wait())
+                committing.enter_context(interrupts_wait())
             if update is not None:
                 self._core.commit(update.model_version, update.digest_after)
         return self._store.fact(fact.id)
@@ -368,22 +364,6 @@ class Learner:
         with _new_folder(folder) as path:
             self._core.export(path)
             write_readme(path, self._core.version, list(self.facts(HELD)))
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Ctrl-C comes after this: ledger and weights are not to be left apart."""
-    if threading.current_thread() is not threading.main_thread():  # where it never comes
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -208,10 +208,16 @@ class Slots:
         pairs = zip(states[::2], states[1::2], strict=True)
         return [SlotLayer(self._reading, keys, values) for keys, values in pairs]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the cache is."""
+        device: torch.device = self._layers[0].keys.device
+        return device
+
     def columns(self, longest: int) -> Tensor:
         """Numbers of the columns to be read, [w], so that texts of this length are seen whole."""
         width = min(-(-longest // WIDTH) * WIDTH, self._width)
-        return torch.arange(width, device=self._layers[0].keys.device)
+        return torch.arange(width, device=self.device)
 
     def fill(self, rows: Tensor, prompts: Prompts, which: Tensor) -> None:
         """Begins new texts in some slots, [N], each with one of the prompts, [N] numbers."""

@@ -8,7 +8,7 @@ next steps may begin before those texts are dealt with, and the device never wai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,14 +20,12 @@ from torch import Tensor
 from agent.learner.engine.cuda_graphs import Runner
 from agent.learner.engine.kv_cache import Prompts, Slots, no_place_twice
 from agent.learner.sampling.answer_matcher import MAYBE
+from agent.learner.sampling.look_ahead import NO_TOKEN, Floats, LookAhead, to_device
 from agent.learner.sampling.truncation import Candidates, Sampling, Truncation
 
-NO_TOKEN = -1
 # Steps between two looks at a GPU: enough of them for the host to deal with the texts of the look
 # before; and a text that has ended is idle until then.
 STEPS = 4
-# On a GPU one of these parts of R places is looked ahead from at once: two sizes, so few graphs.
-MANY_AHEAD, FEW_AHEAD = 2, 8
 # The whole numbers of a row, after its tokens; after these, the first tokens of its spellings, and
 # the spellings' lengths.
 _LENGTH, _PROMPT, _LIMIT, _LIVE, _ENDED, _STATE, _TOP_K, _FIELDS = range(8)
@@ -38,9 +36,6 @@ _TEMPERATURE, _TOP_P, _SETTINGS = range(3)
 
 # What may be larger than it is needed, and all comes out the same.
 _SIZES = ("rows", "width", "states", "spellings", "longest")
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,23 +114,6 @@ class Noticed:
     extra_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Ahead:
-    """Probabilities that spellings follow, on their way.
-
-    Attributes:
-        rows: [N].
-        found: [N] of their first tokens.
-        sizes: [N] of their tokens.
-        of_rest: which of the N, and the probabilities of their other tokens.
-    """
-
-    rows: Ints
-    found: Floats
-    sizes: Ints
-    of_rest: list[tuple[Ints, Tensor]]
-
-
 class Rows:
     """R rows; a free one is computed along, and goes nowhere.
 
@@ -154,6 +132,13 @@ class Rows:
         self._on_gpu = self._device.type == "cuda"
         self._runner = Runner(self._device)
         self._slots = Slots(model, shape.rows, shape.width)
+        self._look_ahead = LookAhead(
+            self._slots,
+            self._runner,
+            rows=shape.rows,
+            spellings=shape.spellings,
+            longest=shape.longest,
+        )
         width, rows = shape.width, shape.rows
         empty = np.zeros((rows, width + _FIELDS + 2 * shape.spellings), dtype=np.int64)
         empty[:, :width] = eos
@@ -181,19 +166,15 @@ class Rows:
         self._live = np.zeros(rows, dtype=np.bool_)
         self._begun = np.zeros(rows, dtype=np.bool_)  # since then
         self._noticed: list[Noticed] = []
-        self._ahead: list[_Ahead] = []
         self._lengths = np.ones(rows, dtype=np.int64)
         self._limits = np.full(rows, width)
         self._asked_each_token = np.zeros(rows, dtype=np.bool_)
-        self._spellings = np.full((rows, shape.spellings, shape.longest), NO_TOKEN)
-        self._chance = np.zeros(rows)
-        self._extra = np.zeros(rows, dtype=np.int64)
         if self._on_gpu:
             self._host_ints, self._host_chances = (
                 torch.empty(seen.shape, dtype=seen.dtype, pin_memory=True)
                 for seen in (self._ints, self._chances)
             )
-            self._done, self._looked_ahead = torch.cuda.Event(), torch.cuda.Event()
+            self._done = torch.cuda.Event()
 
     def _views(self) -> None:
         width, spellings = self.shape.width, self.shape.spellings
@@ -256,7 +237,7 @@ class Rows:
         ints[:, :width] = self._eos
         ints[:, width + _FIELDS :] = NO_TOKEN
         floats = np.zeros((len(rows), self._floats.shape[1]))
-        looked_for = np.full((len(rows), *self._spellings.shape[1:]), NO_TOKEN)
+        looked_for = np.full((len(rows), spellings, self.shape.longest), NO_TOKEN)
         begin = 0
         for start in starts:
             these = slice(begin, begin + len(start.uniforms))
@@ -283,8 +264,7 @@ class Rows:
         self._live[rows] = self._begun[rows] = True
         self._lengths[rows], self._limits[rows] = ints[:, width + _LENGTH], ints[:, width + _LIMIT]
         self._asked_each_token[rows] = ints[:, width + _STATE] == MAYBE
-        self._spellings[rows] = looked_for
-        self._chance[rows] = self._extra[rows] = 0
+        self._look_ahead.start(rows, looked_for)
 
     def _fill(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
         """Copies the prompts, all that were computed together at once."""
@@ -313,9 +293,8 @@ class Rows:
         self._views()
         self._live, self._lengths = self._live[rows], self._lengths[rows]
         self._begun = self._begun[rows]
-        self._limits, self._chance = self._limits[rows], self._chance[rows]
-        self._extra, self._asked_each_token = self._extra[rows], self._asked_each_token[rows]
-        self._spellings = self._spellings[rows]
+        self._limits, self._asked_each_token = self._limits[rows], self._asked_each_token[rows]
+        self._look_ahead.keep(rows)
         self.shape = replace(self.shape, rows=len(rows))
 
     def launch(self) -> None:
@@ -353,7 +332,7 @@ class Rows:
         else:
             ints, chances = self._ints.cpu().numpy(), self._chances.cpu().numpy()
         if self.shape.spellings:
-            self._begin_to_look_ahead(chances[: self._steps])
+            self._look_ahead.begin(chances[: self._steps], self._lengths, self._truncation)
         fields = ints[:, self.shape.width :]
         self._steps = 0
         drawn = self._live & ~self._begun
@@ -373,10 +352,10 @@ class Rows:
 
     def noticed(self) -> list[Noticed]:
         """The texts of the last look that are to be looked at; once."""
-        self._finish_looking_ahead()
+        self._look_ahead.finish()
         noticed, self._noticed = self._noticed, []
         for one in noticed:
-            one.chance, one.extra_tokens = float(self._chance[one.row]), int(self._extra[one.row])
+            one.chance, one.extra_tokens = self._look_ahead.found(one.row)
         return noticed
 
     def _step(self, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
@@ -421,90 +400,8 @@ class Rows:
             ]
         )
 
-    def _begin_to_look_ahead(self, chances: Floats) -> None:
-        """Begins to compute the probabilities that the answer is spelled, from the first tokens'.
-
-        The cache still holds what each place followed on, though its text has gone on.
-
-        Args:
-            chances: [steps, S, R].
-        """
-        tick, number, row = chances.nonzero()  # in the order of the tokens
-        found = chances[tick, number, row]
-        before = self._lengths[row] + tick
-        spellings = self._spellings[row, number]  # [N, M]
-        sizes = (spellings != NO_TOKEN).sum(1)
-        of_rest: list[tuple[Ints, Tensor]] = []
-        one_size = self._runner.has_graphs
-        for size in [self.shape.longest] if one_size else np.unique(sizes).tolist():
-            [asked] = (sizes > 1 if one_size else sizes == size).nonzero()
-            for some, at_once in self._at_once(asked) if size > 1 else ():
-                ahead = (row[some], spellings[some, :size], before[some])
-                of_rest.append((some, self._chance_of_rest(*ahead, at_once - len(some))))
-        if self._on_gpu:
-            self._looked_ahead.record()
-        self._ahead.append(_Ahead(row, found, sizes, of_rest))
-
-    def _at_once(self, asked: Ints) -> Iterator[tuple[Ints, int]]:
-        """Divides what is asked; each part with the size that it is filled up to."""
-        rows = len(self._live)
-        many, few = (-(-rows // part) for part in (MANY_AHEAD, FEW_AHEAD))
-        while len(asked):
-            at_once = len(asked)
-            if self._runner.has_graphs:
-                at_once = many if len(asked) > 2 * few else few
-            yield asked[:at_once], at_once
-            asked = asked[at_once:]
-
-    def _finish_looking_ahead(self) -> None:
-        """Adds them."""
-        if self._on_gpu and self._ahead:
-            self._looked_ahead.synchronize()
-        for ahead in self._ahead:
-            for some, chance in ahead.of_rest:
-                ahead.found[some] *= chance.numpy()[: len(some)]
-            np.add.at(self._chance, ahead.rows, ahead.found)
-            np.add.at(self._extra, ahead.rows, ahead.sizes - 1)
-        self._ahead = []
-
-    def _chance_of_rest(self, rows: Ints, spellings: Ints, before: Ints, spare: int) -> Tensor:
-        """Of all tokens of spellings but the first, after the first: [N + spare], on its way here.
-
-        Args:
-            rows: [N].
-            spellings: [N, m] their tokens, padded.
-            before: [N] tokens before.
-            spare: more of them, to be computed for nothing.
-        """
-        columns = self._slots.columns(int(before.max()) + spellings.shape[1] - 1)
-        inputs = [
-            self._sent(np.concatenate([array, np.repeat(array[:1], spare, axis=0)]))
-            for array in (rows, spellings, before)
-        ]
-        [chance] = self._runner.run("look ahead", self._rest, (*inputs, columns))
-        # Not overwritten by the next run: the copy is before it in line.
-        here = torch.empty(chance.shape, dtype=chance.dtype, pin_memory=self._on_gpu)
-        return here.copy_(chance, non_blocking=True)
-
-    def _rest(
-        self, rows: Tensor, spellings: Tensor, before: Tensor, columns: Tensor
-    ) -> tuple[Tensor, ...]:
-        tokens = spellings[:, :-1].clamp(min=0)
-        logits = self._slots.look(rows, tokens, before, columns)  # [N, m-1, V]
-        truncation = self._truncation().take(rows)
-        chance = torch.ones(len(rows), dtype=torch.float64, device=self._device)
-        for place in range(tokens.shape[1]):
-            token = spellings[:, place + 1, None]
-            after = Candidates.of(logits[:, place], truncation).probability(token)[:, 0]
-            chance = chance * after.masked_fill(token[:, 0] == NO_TOKEN, 1.0)
-        return (chance,)
-
     def _sent(self, array: NDArray[Any]) -> Tensor:
-        """The array on the device; the host does not wait for it."""
-        tensor = torch.from_numpy(array)
-        if self._on_gpu:
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+        return to_device(array, self._device)
 
 
 def _addresses(model: Any) -> tuple[int, ...]:

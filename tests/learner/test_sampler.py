@@ -22,7 +22,7 @@ from agent.learner.engine.kv_cache import Prompts, Slots
 from agent.learner.sampling import cell as cell_module
 from agent.learner.sampling import decode_batch as rows_module
 from agent.learner.sampling.answer_matcher import MAYBE, Vocabulary, occurs
-from agent.learner.sampling.decode_batch import Noticed, Rows, Shape, Start
+from agent.learner.sampling.decode_batch import BatchShape, DecodeBatch, PausedText, TextStart
 from agent.learner.sampling.sampler import PAPER_SAMPLING, Cell, CellResult, Sampler, Sampling
 from tests.learner.letters import EOS, PIECES, Letters, small_model, surprise
 from tests.learner.models import FAMILIES, one_thread
@@ -193,10 +193,10 @@ def test_how_seldom_rows_are_looked_at_changes_nothing(family: str) -> None:
         assert values(found) == without_rounding(expected)
 
 
-def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[Noticed]]:
+def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[PausedText]]:
     """What looks notice, of texts with room for so many tokens after the prompt."""
     watch = Vocabulary(LETTERS, len(PIECES)).watch(["never"])
-    shape = Shape(
+    shape = BatchShape(
         rows=len(room),
         width=16,
         most=3,
@@ -205,12 +205,12 @@ def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[Noticed]]:
         longest=0,
         steps=steps,
     )
-    rows = Rows(model, eos=EOS, vocabulary=len(PIECES), shape=shape)
+    rows = DecodeBatch(model, eos=EOS, vocabulary=len(PIECES), shape=shape)
     rows.watch(watch.table)
     prompts = Prompts(model, [[1, 2]])
     stream = np.random.default_rng(1)
     starts = [
-        Start(
+        TextStart(
             ids=[1, 2],
             prompts=prompts,
             prompt=0,
@@ -227,7 +227,7 @@ def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[Noticed]]:
     for _ in range(max(room) + 1):
         rows.launch()
         rows.look()
-        looks.append(rows.noticed())
+        looks.append(rows.paused())
     return [look for look in looks if look]
 
 
@@ -249,14 +249,14 @@ def test_a_row_is_idle_from_its_end_to_the_next_look(model: Any) -> None:
 def test_texts_that_are_suspected_at_each_token_are_looked_at_at_each(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, calls = Rows._step, 0
+    step, calls = DecodeBatch._step, 0
 
-    def counted(rows: Rows, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+    def counted(rows: DecodeBatch, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
         nonlocal calls
         calls += 1
         return step(rows, columns, on)
 
-    monkeypatch.setattr(Rows, "_step", counted)
+    monkeypatch.setattr(DecodeBatch, "_step", counted)
     cell = Cell(prompt="ab", answer="é", samples=1, sampling=Sampling(max_length=30), key="1")
     [found] = sampler(model, steps=8).sample([cell])
     assert calls == found.tokens > 2
@@ -466,16 +466,16 @@ def test_memory_that_runs_out_on_the_way_costs_no_sample(
 ) -> None:
     expected = sampler(model).sample(CELLS)
     monkeypatch.setattr(rows_module, "Runner", runner)
-    launch, calls = Rows.launch, 0
+    launch, calls = DecodeBatch.launch, 0
 
-    def failing(rows: Rows) -> Any:
+    def failing(rows: DecodeBatch) -> Any:
         nonlocal calls
         calls += 1
         if calls == at:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return launch(rows)
 
-    monkeypatch.setattr(Rows, "launch", failing)
+    monkeypatch.setattr(DecodeBatch, "launch", failing)
     halved = sampler(model, rows=64, steps=4)
     assert halved.sample(CELLS) == expected
     assert halved.rows == 32

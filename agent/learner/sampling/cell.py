@@ -13,25 +13,25 @@ from agent.errors import ConfigError
 from agent.learner.sampling.estimate import Estimate, Sums
 from agent.learner.sampling.truncation import PAPER_SAMPLING, Sampling
 
-# Samples whose random numbers are drawn together.
+# Number of samples whose random numbers are drawn together.
 DRAWN = 256
-# Texts that are kept of a cell: of its first samples, and of its first right ones.
+# How many texts of a cell are kept: of its first samples, and of its first correct ones.
 TEXTS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """Samples of one prompt with the same settings, to be counted.
+    """What to sample: one prompt, its answer, and settings.
 
     Attributes:
-        prompt: text that the model goes on with, as it is.
+        prompt: text that the model continues, without any template.
         answer: a sample is right if this occurs in its decoded text, in any case. The prompt is
             part of the text: if it says the answer, all samples are right at once (the paper's
             rule).
-        samples: how many, at least 1.
+        samples: their number, at least 1.
         sampling: settings.
-        key: names the random numbers; the same key gives the same samples.
-        estimate: estimate the answer's probability too; costs looks ahead, see `Estimate`.
+        key: seed of the random numbers; the same key gives the same samples.
+        estimate: also estimate the answer's probability, at the cost of looking ahead.
 
     Raises:
         ConfigError: there is no prompt, no answer, or no sample.
@@ -53,15 +53,15 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellResult:
-    """What came of a cell.
+    """The counts of a cell.
 
     Attributes:
-        samples: their number.
-        correct: in how many the answer occurred.
-        tokens: sampled, terminators included.
-        texts: of the first samples, prompt included, as far as they were sampled.
-        correct_texts: of the first right ones.
-        estimate: of the answer's probability, if it was asked for.
+        samples: number of samples.
+        correct: number of samples in which the answer occurred.
+        tokens: number of sampled tokens, terminators included.
+        texts: the first samples' texts, prompt included, up to where sampling stopped.
+        correct_texts: the first correct samples' texts.
+        estimate: of the answer's probability, if the cell asked for it.
     """
 
     samples: int
@@ -88,7 +88,7 @@ class Tally:
         return self._settled == self.cell.samples
 
     def samples(self) -> Iterator[Sample]:
-        """All of them, in order, each with its random numbers."""
+        """All samples in order, each with its random numbers."""
         seed = int.from_bytes(hashlib.sha256(self.cell.key.encode()).digest()[:16], "big")
         stream = np.random.Generator(np.random.Philox(seed))
         for first in range(0, self.cell.samples, DRAWN):
@@ -98,11 +98,11 @@ class Tally:
                 yield Sample(self, first + number, uniforms[number])
 
     def wants_text(self, number: int) -> bool:
-        """Whether this sample's text may be kept, right or wrong."""
+        """Whether this sample's text may be among those that are kept."""
         return len(self._texts) < TEXTS or number < max(self._texts)
 
     def settle(self, number: int, text: str | None, *, correct: bool, tokens: int) -> None:
-        """Counts one sample; its text is needed if it is right, or wanted."""
+        """Counts one sample. Its text is required if it is correct or wanted."""
         self._settled += 1
         self._correct += correct
         self._tokens += tokens
@@ -112,7 +112,7 @@ class Tally:
                 _keep_first(self._correct_texts, number, text)
 
     def result(self) -> CellResult:
-        """Once it is done."""
+        """The counts of a cell that is done."""
         return CellResult(
             samples=self.cell.samples,
             correct=self._correct,

@@ -1,9 +1,9 @@
-"""Texts that are sampled side by side, a token of each at a time: what runs on the device.
+"""The decode batch: texts that are sampled together, one token of each per step, on the device.
 
-All that a step reads and writes stays in place, and no step waits for the device or asks it
-anything, so on a GPU a step is one CUDA graph. Which texts are to be looked at is asked after some
-steps only; until then those are idle: they are computed along, and nothing of them changes. So the
-next steps may begin before those texts are dealt with, and the device never waits for the host.
+A step reads and writes tensors in place and never synchronizes, so on a GPU it is one CUDA graph.
+The host asks only after several steps which texts need it. Until then such texts are paused: a step
+computes them too, but changes nothing of them. So the next steps can start before the host has
+handled those texts, and the device never waits for the host.
 """
 
 from __future__ import annotations
@@ -23,32 +23,29 @@ from agent.learner.sampling.answer_matcher import MAYBE
 from agent.learner.sampling.look_ahead import NO_TOKEN, Floats, LookAhead, to_device
 from agent.learner.sampling.truncation import Candidates, Sampling, Truncation
 
-# Steps between two looks at a GPU: enough of them for the host to deal with the texts of the look
-# before; and a text that has ended is idle until then.
+# Steps between two looks on a GPU: the host needs some to handle the texts of the last look, and a
+# text that has ended is idle until the next one.
 STEPS = 4
-# The whole numbers of a row, after its tokens; after these, the first tokens of its spellings, and
-# the spellings' lengths.
+# Integers of a row, after its W tokens. Then follow the first tokens of its S spellings, and the
+# lengths of the spellings.
 _LENGTH, _PROMPT, _LIMIT, _LIVE, _ENDED, _STATE, _TOP_K, _FIELDS = range(8)
-# How a row has ended where the model predicts NaN; otherwise 1.
+# Value of _ENDED where the model predicts NaN; 1 at any other end.
 _LOST = 2
-# The other numbers of a row, after its uniforms.
+# Floats of a row, after its W uniforms.
 _TEMPERATURE, _TOP_P, _SETTINGS = range(3)
-
-# What may be larger than it is needed, and all comes out the same.
-_SIZES = ("rows", "width", "states", "spellings", "longest")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
-    """What rows have room for.
+class BatchShape:
+    """Sizes of a batch.
 
     Attributes:
-        rows: R.
-        width: longest text, W.
+        rows: R, texts at once.
+        width: W, tokens of the longest text.
         most: largest top_k, as in `Truncation`.
-        states: of texts that look out for an answer, see `answer_matcher.Watch`.
-        spellings: of an answer, that are looked ahead for, S.
-        longest: tokens of the longest of them, M.
+        states: rows of the table of states, see `answer_matcher.Watch`.
+        spellings: S, spellings of an answer to look ahead for.
+        longest: M, tokens of the longest spelling.
         steps: tokens between two looks, at most.
     """
 
@@ -60,25 +57,26 @@ class Shape:
     longest: int
     steps: int
 
-    def with_room_for(self, other: Shape) -> Shape:
-        """The least that has room for both, but with this one's `most` and `steps`."""
-        sizes = {name: max(getattr(self, name), getattr(other, name)) for name in _SIZES}
-        return replace(self, **sizes)
+    def with_room_for(self, other: BatchShape) -> BatchShape:
+        """The smallest shape with room for both, with `most` and `steps` of this one."""
+        # These may be larger than needed without any effect on results.
+        sizes = ("rows", "width", "states", "spellings", "longest")
+        return replace(self, **{n: max(getattr(self, n), getattr(other, n)) for n in sizes})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """Texts that begin alike.
+class TextStart:
+    """Texts to start with the same prompt.
 
     Attributes:
-        ids: what they begin with.
-        prompts: has it computed,
-        prompt: as its row of this number.
+        ids: tokens of the prompt.
+        prompts: its keys and values,
+        prompt: in this row.
         limit: most tokens, prompt included.
         sampling: settings.
-        state: of a text that ends so, by the table that is watched.
-        spellings: of the answer, to be looked ahead for.
-        uniforms: for each text [limit - prompt] numbers of 0 up to 1; each stands for a token.
+        state: after the prompt, in the table of states.
+        spellings: of the answer, to look ahead for.
+        uniforms: for each text, [limit - prompt] random numbers in [0, 1), one for each token.
     """
 
     ids: Sequence[int]
@@ -92,17 +90,17 @@ class Start:
 
 
 @dataclass(slots=True)
-class Noticed:
-    """A text that is to be looked at: it has ended, or its answer may have occurred.
+class PausedText:
+    """A text that needs the host: it has ended, or its answer may have occurred.
 
     Attributes:
-        row: where it is; idle, unless it is told to go on.
-        ids: the text, prompt included.
+        row: of the batch; idle until `resume` or `start`.
+        ids: tokens of the text, prompt included.
         ended: by the terminator or at its limit.
-        suspected: its answer may have occurred with the last token.
-        lost: the model predicted NaN for its last token.
-        chance: sum of the probabilities that its next tokens spell the answer.
-        extra_tokens: read to compute it.
+        suspected: the answer may have occurred with the last token.
+        lost: the model predicted NaN for the last token.
+        chance: sum of the probabilities that the next tokens spell the answer.
+        extra_tokens: tokens that were read to compute `chance`.
     """
 
     row: int
@@ -114,17 +112,17 @@ class Noticed:
     extra_tokens: int = 0
 
 
-class Rows:
-    """R rows; a free one is computed along, and goes nowhere.
+class DecodeBatch:
+    """R rows, each with a text or free. A step computes free rows too, without any effect.
 
     Args:
         model: a causal LM with a key-value cache.
-        eos: ends a text.
-        vocabulary: tokens of the model's output, V.
-        shape: what there is room for.
+        eos: token that ends a text.
+        vocabulary: V, tokens of the model's output.
+        shape: sizes.
     """
 
-    def __init__(self, model: Any, *, eos: int, vocabulary: int, shape: Shape) -> None:
+    def __init__(self, model: Any, *, eos: int, vocabulary: int, shape: BatchShape) -> None:
         self.shape = shape
         self._model, self._eos, self._vocabulary = model, eos, vocabulary
         self._weights = _addresses(model)
@@ -132,26 +130,17 @@ class Rows:
         self._on_gpu = self._device.type == "cuda"
         self._runner = Runner(self._device)
         self._slots = Slots(model, shape.rows, shape.width)
-        self._look_ahead = LookAhead(
-            self._slots,
-            self._runner,
-            rows=shape.rows,
-            spellings=shape.spellings,
-            longest=shape.longest,
-        )
         width, rows = shape.width, shape.rows
+        size = (rows, shape.spellings, shape.longest)
+        self._look_ahead = LookAhead(self._slots, self._runner, size)
         empty = np.zeros((rows, width + _FIELDS + 2 * shape.spellings), dtype=np.int64)
         empty[:, :width] = eos
         empty[:, width + _LENGTH] = empty[:, width + _PROMPT] = empty[:, width + _TOP_K] = 1
         empty[:, width + _LIMIT] = width
         self._ints = self._sent(empty)
         self._floats = self._sent(np.ones((rows, width + _SETTINGS)))
-        small = shape.states < 1 << 15
-        self._table = torch.zeros(
-            (shape.states, vocabulary),
-            dtype=torch.int16 if small else torch.int32,
-            device=self._device,
-        )
+        dtype = torch.int16 if shape.states < 1 << 15 else torch.int32
+        self._table = torch.zeros((shape.states, vocabulary), dtype=dtype, device=self._device)
         self._places = torch.arange(width, device=self._device)
         self._ticks = torch.arange(shape.steps, device=self._device)[:, None, None]
         self._tick = torch.zeros((), dtype=torch.int64, device=self._device)
@@ -161,11 +150,11 @@ class Rows:
         )
         self._on = torch.ones((), dtype=torch.bool, device=self._device)
         self._views()
-        # What the host knows without asking: of each row before the steps in hand.
+        # What the host knows without asking the device: of each row, before the current steps.
         self._steps = 0
         self._live = np.zeros(rows, dtype=np.bool_)
         self._begun = np.zeros(rows, dtype=np.bool_)  # since then
-        self._noticed: list[Noticed] = []
+        self._paused: list[PausedText] = []
         self._lengths = np.ones(rows, dtype=np.int64)
         self._limits = np.full(rows, width)
         self._asked_each_token = np.zeros(rows, dtype=np.bool_)
@@ -190,48 +179,47 @@ class Rows:
         self._temperature, self._top_p = settings[_TEMPERATURE], settings[_TOP_P]
 
     @property
-    def are_dear(self) -> bool:
-        """Whether making others costs more than a larger R than is needed."""
+    def worth_keeping(self) -> bool:
+        """Whether a new batch would cost more than reusing one that is larger than needed."""
         return self._runner.has_graphs
 
     @property
-    def run_ahead(self) -> bool:
-        """Whether the next steps are to begin before the texts of a look are dealt with.
+    def runs_ahead(self) -> bool:
+        """Whether to start the next steps before the host has handled the texts of a look.
 
-        That costs idle steps of those that ended, and saves the time that the host takes for them.
+        This costs idle steps of texts that ended, and hides the time that the host needs.
         """
         return self._runner.has_graphs
 
     @property
-    def under_way(self) -> bool:
-        """Whether tokens are being drawn."""
+    def is_drawing(self) -> bool:
+        """Whether steps are running whose results were not looked at yet."""
         return self._steps > 0
 
     @property
-    def leave_room(self) -> bool:
-        """Whether half of the device's memory is there for others."""
+    def leaves_room(self) -> bool:
+        """Whether all batches of this process leave half of the device's memory to others."""
         if not self._on_gpu:
             return True
         _, everything = torch.cuda.mem_get_info(self._device)
         return torch.cuda.memory_allocated(self._device) <= everything / 2
 
-    def fits(self, model: Any, shape: Shape) -> bool:
-        """Whether these rows can be used again. They know where the model's weights were."""
-        same = self._weights == _addresses(model)
-        return same and shape.with_room_for(self.shape) == self.shape
+    def fits(self, model: Any, shape: BatchShape) -> bool:
+        """Whether this batch can be reused: CUDA graphs hold the addresses of the weights."""
+        return self._weights == _addresses(model) and shape.with_room_for(self.shape) == self.shape
 
     def watch(self, table: Tensor) -> None:
-        """The states of the texts that begin from now on go by this table, [states, V]."""
+        """Sets the table of states, [states, V], for texts that start from now on."""
         if table is not self._watched:
             self._table[: len(table)] = table.to(self._device)
             self._watched = table
 
     def prompts(self, prompts: Sequence[Sequence[int]]) -> Prompts:
-        """What texts begin with, computed."""
+        """Computes keys and values of prompts."""
         return Prompts(self._model, prompts, self._runner)
 
-    def start(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
-        """Begins new texts in some rows, as many as there are."""
+    def start(self, rows: Sequence[int], starts: Sequence[TextStart]) -> None:
+        """Starts new texts in these rows; as many rows as texts."""
         width, spellings = self.shape.width, self.shape.spellings
         ints = np.zeros((len(rows), self._ints.shape[1]), dtype=np.int64)
         ints[:, :width] = self._eos
@@ -266,8 +254,8 @@ class Rows:
         self._asked_each_token[rows] = ints[:, width + _STATE] == MAYBE
         self._look_ahead.start(rows, looked_for)
 
-    def _fill(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
-        """Copies the prompts, all that were computed together at once."""
+    def _fill(self, rows: Sequence[int], starts: Sequence[TextStart]) -> None:
+        """Copies the prompts' keys and values; one copy for all that were computed together."""
         texts = [len(start.uniforms) for start in starts]
         which = np.repeat([start.prompt for start in starts], texts)
         owners = np.repeat([id(start.prompts) for start in starts], texts)
@@ -276,8 +264,8 @@ class Rows:
             place = self._sent(np.array(rows)[own])
             self._slots.fill(place, prompts, self._sent(which[own]))
 
-    def go_on(self, rows: Sequence[int], states: Sequence[int]) -> None:
-        """Texts that were noticed for nothing go on, in these states."""
+    def resume(self, rows: Sequence[int], states: Sequence[int]) -> None:
+        """Continues paused texts that have not ended, in these states."""
         place = self._sent(np.array(rows, dtype=np.int64))
         with no_place_twice():
             self._state[place] = self._sent(np.array(states, dtype=np.int64))
@@ -285,7 +273,7 @@ class Rows:
         self._live[rows] = self._begun[rows] = True
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keeps some rows only, in this order: a smaller R. Not between `launch` and `look`."""
+        """Shrinks the batch to these rows, in this order. Not between `launch` and `look`."""
         place = self._sent(np.array(rows))
         self._ints, self._floats = self._ints[place], self._floats[place]
         self._chances = self._chances[:, :, place]
@@ -298,22 +286,22 @@ class Rows:
         self.shape = replace(self.shape, rows=len(rows))
 
     def launch(self) -> None:
-        """Begins to draw the next tokens of every text; on a GPU, does not wait for them.
+        """Starts to draw the next tokens of each text; on a GPU, does not wait for them.
 
-        Texts that begin or go on after this are drawn from the next time on.
+        Texts that start or resume after this call get tokens from the next call on.
         """
         self._begun[:] = False
         if not self._live.any():
             return
         left = (self._limits - self._lengths)[self._live]
-        # Texts that began together end together: not a step beyond where half of them do.
+        # Texts that started together end together: no step beyond the limit of half of them.
         steps = int(np.clip(np.median(left), 1, self.shape.steps))
         if self._asked_each_token[self._live].any():
             steps = 1
         columns = self._slots.columns(int(self._lengths[self._live].max()) + steps - 1)
         self._tick.zero_()
         if self._runner.tries_out("step", (columns, self._on)):
-            self._runner.run("step", self._step, (columns, ~self._on))  # nothing moves meanwhile
+            self._runner.run("step", self._step, (columns, ~self._on))  # off: no effect
         for _ in range(steps):
             self._runner.run("step", self._step, (columns, self._on))
         self._steps = steps
@@ -323,7 +311,7 @@ class Rows:
             self._done.record()
 
     def look(self) -> None:
-        """Waits for the tokens, and begins to look ahead from them."""
+        """Waits for the tokens, and starts to look ahead from them."""
         if not self._steps:
             return
         if self._on_gpu:
@@ -348,18 +336,18 @@ class Rows:
             (fields[rows, _ENDED] == _LOST).tolist(),
             strict=True,
         )
-        self._noticed = [Noticed(row, ids[:length], *flags) for row, ids, length, *flags in named]
+        self._paused = [PausedText(row, ids[:length], *flags) for row, ids, length, *flags in named]
 
-    def noticed(self) -> list[Noticed]:
-        """The texts of the last look that are to be looked at; once."""
+    def paused(self) -> list[PausedText]:
+        """The texts of the last look that need the host; each is returned once."""
         self._look_ahead.finish()
-        noticed, self._noticed = self._noticed, []
+        noticed, self._paused = self._paused, []
         for one in noticed:
             one.chance, one.extra_tokens = self._look_ahead.found(one.row)
         return noticed
 
     def _step(self, columns: Tensor, on: Tensor) -> tuple[Tensor, ...]:
-        """Draws a token of each live row, if it is on."""
+        """Draws a token for each live row; changes nothing where `on` (a scalar) is False."""
         live = (self._is_live != 0) & on  # [R]
         length = self._length
         last = self._ids.gather(1, length[:, None] - 1)  # [R, 1]
@@ -374,7 +362,9 @@ class Rows:
         tokens = candidates.draw(self._uniforms.gather(1, drawn[:, None])[:, 0])  # [R]
         only_nan = ~candidates.weights.any(-1)
         tokens = tokens.masked_fill(only_nan, self._eos)
-        here = self._places == length[:, None]  # [R, W], after the text, so that idle ones may too
+        here = (
+            self._places == length[:, None]
+        )  # [R, W]: after each text, so idle rows may write too
         self._ids.copy_(torch.where(here, tokens[:, None], self._ids))
         length += live
 
@@ -391,7 +381,7 @@ class Rows:
         return Truncation(self._temperature.float(), self._top_k, self._top_p, self.shape.most)
 
     def _first_chances(self, candidates: Candidates, live: Tensor) -> Tensor:
-        """That the next token is the first of a spelling for which there is room: [S, R]."""
+        """[S, R]: probability that the next token begins a spelling that the text has room for."""
         return torch.stack(
             [
                 candidates.probability(first[:, None])[:, 0]

@@ -52,25 +52,15 @@ class LookAhead:
     Args:
         slots: the key-value cache of the rows.
         runner: of the same device.
-        rows: R.
-        spellings: S, at most, for each row.
-        longest: M, tokens of the longest spelling.
+        size: [R, S, M]: rows, spellings of a row at most, tokens of a spelling at most.
     """
 
-    def __init__(
-        self,
-        slots: Slots,
-        runner: Runner,
-        *,
-        rows: int,
-        spellings: int,
-        longest: int,
-    ) -> None:
+    def __init__(self, slots: Slots, runner: Runner, size: tuple[int, int, int]) -> None:
         self._slots, self._runner = slots, runner
         self._device = slots.device
-        self._spellings = np.full((rows, spellings, longest), NO_TOKEN)
-        self._chance = np.zeros(rows)
-        self._extra_tokens = np.zeros(rows, dtype=np.int64)
+        self._spellings = np.full(size, NO_TOKEN)
+        self._chance = np.zeros(size[0])
+        self._extra_tokens = np.zeros(size[0], dtype=np.int64)
         self._pending: list[_Pending] = []
         self._done = torch.cuda.Event() if self._device.type == "cuda" else None
 

@@ -1,12 +1,12 @@
-"""Sampling at scale: how often an answer occurs in texts that a model goes on with.
+"""Sampling at scale: how often an answer occurs in a model's continuations of a prompt.
 
-Many cells (a question, its settings) share a batch; each row has settings of its own. A row ends at
-the terminator, at its limit, or as soon as the answer has occurred, and makes place for the next
-sample. Counts are kept, and a few texts.
+Many cells share a batch; each row has its own settings. A row ends at the terminator, at its limit,
+or as soon as the answer has occurred, and is then filled with the next sample. Only counts and a
+few texts are kept.
 
-The random numbers of a sample depend on its cell's key and its number in the cell alone. So a cell
-comes out the same whatever it shares a batch with and however many rows there are, but for a draw
-that falls within a probability's rounding (some 1e-6), which differs between shapes on a GPU.
+The random numbers of a sample depend only on its cell's key and its number in the cell. So a cell's
+result does not depend on the other cells or on the number of rows, except where a draw falls within
+the rounding of a probability (about 1e-6), which differs between shapes on a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.learner.environment import products_rounded
 from agent.learner.inference.encoding import Encoder
 from agent.learner.sampling.answer_matcher import Vocabulary
 from agent.learner.sampling.cell import Cell, CellResult, Tally
-from agent.learner.sampling.decode_batch import STEPS, Rows
+from agent.learner.sampling.decode_batch import STEPS, DecodeBatch
 from agent.learner.sampling.scheduler import OutOfRangeError, Scheduler, rounded_up
 from agent.learner.sampling.truncation import PAPER_SAMPLING, Sampling
 
@@ -34,7 +34,7 @@ __all__ = ["PAPER_SAMPLING", "Cell", "CellResult", "Sampler", "Sampling"]
 
 logger = logging.getLogger(__name__)
 
-# How products of fp32 are rounded beside a copy in half precision: as it is.
+# Rounding of fp32 matrix products that come along with an fp16 copy: as coarse (TF32).
 ROUNDED = "high"
 
 
@@ -47,17 +47,17 @@ class Sampler:
         model: a causal LM, in evaluation mode. On a GPU its layers are fused where they can be.
         tokenizer: its tokenizer.
         eos: the token that ends a text.
-        rows: texts at once, at most. Halved if memory does not suffice, and left so.
+        rows: most texts at once. Halved for good if memory runs out.
         max_tokens: longest text that the model takes.
-        half: sample by a copy in half precision, see `HalfCopy`, with the model's own products
-            rounded as coarsely (TF32). A probability moves by thousandths of itself.
-        steps: tokens of each text between two looks at the device; changes no result. None: 1 on
-            a CPU, where looking is free, some on a GPU.
+        half: sample from an fp16 copy, see `HalfCopy`, and round the remaining fp32 products as
+            coarsely (TF32). Probabilities change by thousandths of their value.
+        steps: tokens of each text between two looks at the device; has no effect on results. None
+            means 1 on a CPU, where looking is free, and `STEPS` on a GPU.
 
     Raises:
-        ConfigError: there is no row, or no step.
-        ModelError: the model has no key-value cache of the usual kind, or memory does not suffice
-            for one text, or for the copy.
+        ConfigError: `rows` or `steps` is below 1.
+        ModelError: the model has no key-value cache of the usual kind, or there is too little
+            memory for one text, or for the copy.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Sampler:
         self._steps = steps or (STEPS if self._device.type == "cuda" else 1)
         self.rows = rows
         self._halved = False
-        self._kept: list[Rows] = []
+        self._kept: list[DecodeBatch] = []
 
     def has_room(self, cell: Cell) -> bool:
         """Whether at least one token can follow the cell's prompt."""
@@ -102,23 +102,23 @@ class Sampler:
         return True
 
     def sample(self, cells: Sequence[Cell]) -> list[CellResult]:
-        """Samples all cells; results in their order.
+        """Samples all cells; returns their results in the same order.
 
         Raises:
             ConfigError: a cell's prompt leaves no room for a token.
-            ModelError: memory does not suffice for a single row.
+            ModelError: there is too little memory for a single row.
         """
         found = dict(self.finished(cells))
         return [found[number] for number in range(len(cells))]
 
     def finished(self, cells: Sequence[Cell]) -> Iterator[tuple[int, CellResult]]:
-        """As `sample`; yields each cell's number and result as soon as it has all its samples."""
+        """As `sample`, but yields each cell's number and result as soon as it is done."""
         for done in self.steps(cells):
             yield from done
 
     @torch.inference_mode()
     def steps(self, cells: Sequence[Cell]) -> Iterator[list[tuple[int, CellResult]]]:
-        """As `finished`, but yields what is done after each token of all rows; on a GPU, some."""
+        """As `finished`, but yields after each look, also if no cell is done."""
         tallies = self._tallies(cells)
         longest = max((tally.limit for tally in tallies), default=0)
         if self._half:
@@ -146,12 +146,12 @@ class Sampler:
                 if not is_out_of_memory(error):
                     raise
                 starved = True
-            # Not in the handler: there the error's traceback holds on to tensors.
+            # Outside the handler, where the error's traceback would keep tensors alive.
             if starved:
                 run.start_over()
                 self._halve()
             yield run.finished()
-        run.keep_rows()
+        run.keep_batch()
 
     def _tallies(self, cells: Sequence[Cell]) -> list[Tally]:
         tallies = []

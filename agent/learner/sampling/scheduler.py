@@ -15,45 +15,45 @@ from agent.learner.engine.kv_cache import Prompts
 from agent.learner.inference.encoding import Encoder
 from agent.learner.sampling.answer_matcher import Vocabulary, is_spelled, occurs, spellings
 from agent.learner.sampling.cell import CellResult, Sample, Tally
-from agent.learner.sampling.decode_batch import Noticed, Rows, Shape, Start
+from agent.learner.sampling.decode_batch import BatchShape, DecodeBatch, PausedText, TextStart
 
-# Rows are added and given up, and room is made for states, in multiples of these.
+# Numbers of rows and of states are rounded up to multiples of these.
 ROWS, STATES = 16, 64
-# Prompts that are computed together, and their tokens, padding included.
+# Prompts that are computed together, at most; and their tokens, padding included.
 PROMPTS, PROMPT_TOKENS = 64, 2048
-# Rows that are kept where they are dear, of different numbers; those of more than twice the number
-# that is needed are not used.
+# Batches that are kept for later runs, where making one is costly. A batch is reused only if it has
+# at most twice the rows that are needed.
 KEPT = 4
 
-_Seen = tuple[Sample, Noticed]
+_Seen = tuple[Sample, PausedText]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A sample whose text is complete, to be counted."""
+    """A sample whose text is complete, ready to be counted."""
 
     sample: Sample
-    noticed: Noticed
+    noticed: PausedText
     text: str | None
     correct: bool
 
 
 class OutOfRangeError(Exception):
-    """A text left the range of half precision, for all that is known."""
+    """The fp16 copy predicted NaN: most likely a text left the range of half precision."""
 
 
 class Scheduler:
-    """The samples of some cells, on their way through the rows.
+    """Draws the samples of some cells in one batch.
 
     Args:
         model: a causal LM.
-        whole: what it is a copy of in half precision; None if it is no such copy.
+        whole: the fp32 model if `model` is its fp16 copy, else None.
         encoder: its tokenizer.
         vocabulary: its tokens.
         tallies: one for each cell.
-        width: of the rows, at least that of the longest text.
-        steps: between two looks.
-        kept: rows of earlier runs, to be used again if they fit; the last was used last.
+        width: W of the batch, at least the longest text.
+        steps: tokens between two looks.
+        kept: batches of earlier runs, most recently used last; reused if they fit.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Scheduler:
         *,
         width: int,
         steps: int,
-        kept: list[Rows],
+        kept: list[DecodeBatch],
     ) -> None:
         self._model, self._whole, self._encoder = model, whole, encoder
         self._tallies, self._width, self._steps, self._kept = tallies, width, steps, kept
@@ -77,20 +77,20 @@ class Scheduler:
         self._prompts: dict[tuple[int, ...], tuple[Prompts, int]] = {}
         self._waiting: Iterator[Sample] = iter(())
         self._again: deque[Sample] = deque()
-        self._left = 0  # not settled
-        self._rows: Rows | None = None
+        self._left = 0  # samples that are not counted yet
+        self._batch: DecodeBatch | None = None
         self._in_row: list[Sample | None] = []
-        self._out: list[_Seen] = []  # have ended, and are not graded
+        self._out: list[_Seen] = []  # have ended, but are not graded yet
         self._ended: list[_Ended] = []
         self._done: list[tuple[int, CellResult]] = []
 
     @property
     def unfinished(self) -> bool:
-        """Whether there are samples to be drawn."""
+        """Whether there are samples left to draw."""
         return self._left > 0
 
     def right_at_once(self) -> list[tuple[int, CellResult]]:
-        """Settles the cells whose prompt says the answer; the others begin."""
+        """Counts the cells whose prompt contains the answer; queues the samples of the others."""
         done, open_ = [], []
         for tally in self._tallies:
             text = self._encoder.decode(tally.ids)
@@ -107,53 +107,53 @@ class Scheduler:
         return done
 
     def finished(self) -> list[tuple[int, CellResult]]:
-        """The cells that are done since the last time."""
+        """The cells that were finished since the last call."""
         done, self._done = self._done, []
         return done
 
     def step(self, most_rows: int) -> None:
-        """Draws tokens in each row, and fills those that get free."""
-        rows = self._rows
-        if rows is None:
-            rows = self._fill(most_rows)
-            rows.launch()
-        rows.look()
-        if rows.run_ahead:
-            rows.launch()
-        suspected = self._take_out(rows.noticed())
-        if rows.run_ahead and not rows.under_way:
-            # All had ended, as texts do that began together: the next ones first, then counting.
+        """Draws the next tokens of each row, and fills rows that become free."""
+        batch = self._batch
+        if batch is None:
+            batch = self._fill(most_rows)
+            batch.launch()
+        batch.look()
+        if batch.runs_ahead:
+            batch.launch()
+        suspected = self._take_out(batch.paused())
+        if batch.runs_ahead and not batch.is_drawing:
+            # All texts ended together: keep the device busy with the next ones before counting.
             self._fill(most_rows)
-            rows.launch()
-        self._grade(rows, suspected)
+            batch.launch()
+        self._grade(batch, suspected)
         self._settle()
         self._fill(most_rows)
-        if not rows.run_ahead:
-            rows.launch()
+        if not batch.runs_ahead:
+            batch.launch()
 
     def start_over(self, *, whole: bool = False) -> None:
-        """Gives up the rows; what was in them comes again, with the same random numbers.
+        """Drops the batch; its samples are drawn again, with the same random numbers.
 
         Args:
-            whole: by the model itself from now on.
+            whole: use the fp32 model from now on.
         """
         if whole:
             self._model, self._whole = self._whole, None
         self._again.extendleft(sample for sample in reversed(self._in_row) if sample)
-        self._rows, self._in_row = None, []
+        self._batch, self._in_row = None, []
         self._prompts.clear()
-        self._kept.clear()  # they take memory
+        self._kept.clear()  # to free their memory
 
-    def keep_rows(self) -> None:
-        """At the end, for the next run."""
-        if self._rows and self._rows.are_dear:
-            self._kept.append(self._rows)
-        self._rows = None
-        while self._kept and (len(self._kept) > KEPT or not self._kept[0].leave_room):
+    def keep_batch(self) -> None:
+        """Keeps the batch for the next run, if that is worth its memory."""
+        if self._batch and self._batch.worth_keeping:
+            self._kept.append(self._batch)
+        self._batch = None
+        while self._kept and (len(self._kept) > KEPT or not self._kept[0].leaves_room):
             del self._kept[0]
 
-    def _take_out(self, noticed: Sequence[Noticed]) -> list[_Seen]:
-        """Frees the rows of the texts that have ended; the others, which may go on.
+    def _take_out(self, noticed: Sequence[PausedText]) -> list[_Seen]:
+        """Frees the rows of texts that have ended; returns the other texts, which may go on.
 
         Raises:
             OutOfRangeError: half precision lost one.
@@ -171,8 +171,8 @@ class Scheduler:
                 suspected.append((sample, one))
         return suspected
 
-    def _grade(self, rows: Rows, suspected: Sequence[_Seen]) -> None:
-        """Tells right texts from wrong ones, and those that are complete from those that go on."""
+    def _grade(self, batch: DecodeBatch, suspected: Sequence[_Seen]) -> None:
+        """Decides which texts are right, and which of them are complete; the others resume."""
         seen = [*self._out, *suspected]
         read = [
             number
@@ -195,10 +195,10 @@ class Scheduler:
                 states.append(self._watch.state(answer, text))
         self._out = []
         if going_on:
-            rows.go_on(going_on, states)
+            batch.resume(going_on, states)
 
     def _settle(self) -> None:
-        """Counts the samples that ended."""
+        """Counts the samples that have ended."""
         for ended in self._ended:
             tally, noticed = ended.sample.tally, ended.noticed
             tally.settle(
@@ -218,15 +218,15 @@ class Scheduler:
         self._ended = []
 
     def _was_foreseen(self, tally: Tally, ids: list[int]) -> bool:
-        """Whether the answer at the end was part of the chances that were summed."""
+        """Whether looking ahead has counted the probability of the answer at the text's end."""
         return is_spelled(ids[len(tally.ids) :], self._spellings[tally.cell.answer])
 
-    def _fill(self, most_rows: int) -> Rows:
-        if self._rows is None:
-            self._rows = self._new_rows(most_rows)
-            self._rows.watch(self._watch.table)
-            self._in_row = [None] * self._rows.shape.rows
-        rows = self._rows
+    def _fill(self, most_rows: int) -> DecodeBatch:
+        if self._batch is None:
+            self._batch = self._new_batch(most_rows)
+            self._batch.watch(self._watch.table)
+            self._in_row = [None] * self._batch.shape.rows
+        batch = self._batch
         free = [row for row, sample in enumerate(self._in_row) if sample is None]
         samples = self._next(len(free))
         if samples:
@@ -237,27 +237,27 @@ class Scheduler:
                 (tally, [sample.uniforms for sample in some])
                 for tally, some in groupby(samples, lambda sample: sample.tally)
             ]
-            rows.start(free, [self._start(rows, *some, most_rows) for some in together])
-        # Nothing more will come: half-empty batches are given up.
+            batch.start(free, [self._start(batch, *some, most_rows) for some in together])
+        # No more samples will come: shrink a batch that is half empty.
         live = [row for row, sample in enumerate(self._in_row) if sample]
         size = rounded_up(len(live), ROWS)
-        if not rows.are_dear and size <= len(self._in_row) // 2:
+        if not batch.worth_keeping and size <= len(self._in_row) // 2:
             spare = [row for row, sample in enumerate(self._in_row) if sample is None]
             kept = [*live, *spare][:size]
-            rows.keep(kept)
+            batch.keep(kept)
             self._in_row = [self._in_row[row] for row in kept]
-        return rows
+        return batch
 
     def _next(self, number: int) -> list[Sample]:
-        """At most so many samples; first those that come again."""
+        """Up to `number` samples; first those that must be drawn again."""
         again = [self._again.popleft() for _ in range(min(number, len(self._again)))]
         return [*again, *islice(self._waiting, number - len(again))]
 
-    def _new_rows(self, most_rows: int) -> Rows:
+    def _new_batch(self, most_rows: int) -> DecodeBatch:
         vocabulary = self._watch.table.shape[1]
         looked_for = [self._spellings[t.cell.answer] for t in self._tallies if t.cell.estimate]
         longest = max((len(ids) for of_one in looked_for for ids in of_one), default=0)
-        shape = Shape(
+        shape = BatchShape(
             rows=min(most_rows, rounded_up(self._left, ROWS)),
             width=self._width,
             most=max(tally.cell.sampling.most(vocabulary) for tally in self._tallies),
@@ -266,23 +266,23 @@ class Scheduler:
             longest=longest,
             steps=self._steps,
         )
-        for kept in sorted(self._kept, key=lambda rows: rows.shape.rows):
+        for kept in sorted(self._kept, key=lambda batch: batch.shape.rows):
             if not shape.rows / 2 <= kept.shape.rows <= min(2 * shape.rows, most_rows):
                 continue
             self._kept.remove(kept)
             if kept.fits(self._model, shape):
                 return kept
-            # So that calls of several kinds soon share their rows.
+            # Grow to fit both, so that calls of different shapes soon share one batch.
             shape = shape.with_room_for(kept.shape)
-        return Rows(self._model, eos=self._encoder.eos, vocabulary=vocabulary, shape=shape)
+        return DecodeBatch(self._model, eos=self._encoder.eos, vocabulary=vocabulary, shape=shape)
 
     def _start(
-        self, rows: Rows, tally: Tally, uniforms: list[NDArray[np.float64]], most_rows: int
-    ) -> Start:
+        self, batch: DecodeBatch, tally: Tally, uniforms: list[NDArray[np.float64]], most_rows: int
+    ) -> TextStart:
         if tuple(tally.ids) not in self._prompts:
-            self._compute_prompts(rows, tally, most_rows)
+            self._compute_prompts(batch, tally, most_rows)
         prompts, number = self._prompts[tuple(tally.ids)]
-        return Start(
+        return TextStart(
             ids=tally.ids,
             prompts=prompts,
             prompt=number,
@@ -293,8 +293,8 @@ class Scheduler:
             uniforms=uniforms,
         )
 
-    def _compute_prompts(self, rows: Rows, tally: Tally, most: int) -> None:
-        """Of this cell and of some that come next."""
+    def _compute_prompts(self, batch: DecodeBatch, tally: Tally, most: int) -> None:
+        """Computes the prompts of this cell and of some of the next cells."""
         together: list[tuple[int, ...]] = []
         longest = 0
         for other in self._tallies[tally.number :]:
@@ -307,10 +307,10 @@ class Scheduler:
             together.append(ids)
             if len(together) == min(PROMPTS, most):
                 break
-        prompts = rows.prompts(together)
+        prompts = batch.prompts(together)
         self._prompts = {ids: (prompts, number) for number, ids in enumerate(together)}
 
 
 def rounded_up(size: int, unit: int) -> int:
-    """Up to a multiple of the unit, at least one."""
+    """The smallest multiple of the unit that is at least `size`; at least one unit."""
     return max(1, -(-size // unit)) * unit

@@ -1,8 +1,8 @@
-"""Accepting facts: many in a handful of statements, each with its own answer.
+"""Accepts many facts with a few SQL statements, each with its own answer.
 
-Between two statements the writer waits for the interpreter's lock, which the server's loop holds
-most of the time. So their number does not grow with that of the facts: what the memory holds is
-looked up for all of them, what becomes of each is decided here, and the rows go in together.
+Between two statements, the writer waits for the interpreter's lock, which the server's loop holds
+most of the time. So the number of statements does not depend on the number of facts: one looks up
+what the memory holds, Python decides about each fact, and the rows are inserted together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Answer = Accepted | MemoryStoreError
 def accept(
     connection: Connection, new_facts: Sequence[NewFact], at: datetime, max_queued: int | None
 ) -> list[Answer]:
-    """Accepts facts as if one after the other; see `MemoryStore.teach_many`."""
+    """Accepts facts as if one after another; see `MemoryStore.teach_many`."""
     keys = [facts.question_key(new.question) for new in new_facts]
     random = BytesIO(secrets.token_bytes(8 * len(new_facts)))
     batch = _Batch(connection, _look_up(connection, new_facts, keys), at, max_queued, random)
@@ -41,17 +41,17 @@ def accept(
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What the memory holds of what a batch says.
+    """What the memory knows about the facts of a batch.
 
     Attributes:
         sequence: of the last event.
         position: of the last fact.
         version: the head of the ledger.
         queued: facts that wait to be learned.
-        earlier: requests that were answered, by their ids.
-        live: answer key and id of the newest live fact, by question key, and whether an operation
-            that was requested may take that fact back.
-        taken: ids that belong to a fact.
+        earlier: requests that were answered before, by their ids.
+        live: by question key, the answer key and id of the newest live fact, and whether a
+            requested operation may undo it.
+        taken: ids that are in use.
     """
 
     sequence: int
@@ -63,12 +63,11 @@ class _Held:
     taken: set[str]
 
 
-# A fact that is to be forgotten, or that a rollback may undo, does not stand for the same fact
-# taught now: that one was accepted later, and is kept. A rollback certainly keeps only what was
-# learned on the straight line of the ledger that leads to its version. Where that cannot be seen,
-# the fact is stored once more, which does no harm: the model knows it already. A rollback also
-# undoes what had been tried before its request and was queued again since (see
-# `rollback_states`).
+# A fact that will be forgotten, or that a rollback may undo, is not the same fact as one taught
+# now: that one is accepted later, and kept. A rollback certainly keeps only what was learned on the
+# straight line of the ledger to its version. If that is not visible, the fact is stored again,
+# which does no harm: the model knows it already. A rollback also undoes what had been tried before
+# its request and was queued again since (see `rollback_states`).
 _TO_BE_TAKEN_BACK = f"""EXISTS (SELECT 1 FROM operations
     WHERE {OPEN} AND (
       operations.fact_id = facts.id
@@ -124,7 +123,7 @@ def _look_up(connection: Connection, new_facts: Sequence[NewFact], keys: Sequenc
 
 
 class _Batch:
-    """What the memory holds with the facts before, and the rows that these add."""
+    """The state of the memory with the facts decided so far, and their rows to insert."""
 
     def __init__(
         self,
@@ -135,7 +134,7 @@ class _Batch:
         random: BinaryIO,
     ) -> None:
         self._connection = connection
-        self._random = random  # eight bytes for each id that has to be made
+        self._random = random  # eight bytes for each id to make
         self._sequence, self._position, self._queued = held.sequence, held.position, held.queued
         self._version = held.version
         self._earlier, self._live, self._taken = held.earlier, held.live, held.taken
@@ -148,7 +147,7 @@ class _Batch:
         self._trace_rows: list[list[SqlValue]] = []
 
     def answer(self, new: NewFact, key: str) -> Answer:
-        """Decides what becomes of a fact, after all before it."""
+        """Decides about a fact, after all facts before it."""
         before = self._sequence
         digest = ""
         if new.request_id is not None:
@@ -177,8 +176,9 @@ class _Batch:
         fact = self._add(new, key, answer_key) if same_id is None else self._fact(same_id)
         replaces = live_id if created else ""
         if new.request_id is not None:
-            told = EarlierRequest(digest, fact.id, created, before, replaces)
-            self._earlier[new.request_id] = told
+            self._earlier[new.request_id] = EarlierRequest(
+                digest, fact.id, created, before, replaces
+            )
             self._request_rows.append([new.request_id, digest, fact.id, created, before, replaces])
         return Accepted(fact=fact, created=created, event_sequence=before, replaces=replaces)
 
@@ -271,6 +271,6 @@ def _columns(count: int) -> str:
 
 
 def traceparent(connection: Connection, position: int) -> str | None:
-    """The trace that a fact was taught in, if it was taught while tracing was on."""
+    """The trace in which a fact was taught; None if tracing was off."""
     row = connection.first("SELECT traceparent FROM traces WHERE position = ?", [position])
     return str(row["traceparent"]) if row else None

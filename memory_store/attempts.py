@@ -1,7 +1,7 @@
-"""Attempts of an operation at repeating a fact or a review, counted before they begin.
+"""Counts the attempts of an operation to repeat a fact or a review, before they begin.
 
-So one that takes the whole server with it is counted too. Only the newest is kept: an operation
-repeats one thing after the other.
+So an attempt that kills the whole server counts too. Only the newest is stored, because an
+operation repeats one thing at a time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _ATTEMPT = "attempt"
 
 
 def begin_attempt(store: MemoryStore, operation_id: int, what: tuple[str, int]) -> int:
-    """Notes that an attempt begins; returns how many have begun, this one included.
+    """Records that an attempt begins; returns the number of attempts so far, including this one.
 
     Args:
         store: the memory.
         operation_id: of the operation.
-        what: is repeated: `fact` and its position, or `review` and its id.
+        what: the thing to repeat: `fact` and its position, or `review` and its id.
     """
     with store.transaction():
         name = [operation_id, *what]
@@ -31,7 +31,7 @@ def begin_attempt(store: MemoryStore, operation_id: int, what: tuple[str, int]) 
 
 
 def discount_attempt(store: MemoryStore) -> None:
-    """The newest attempt ended, and is not to be counted."""
+    """Does not count the newest attempt, which has ended."""
     with store.transaction():
         last, count = _last(store)
         meta.note(store.connection, _ATTEMPT, json.dumps([last, max(count - 1, 0)]))

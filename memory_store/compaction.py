@@ -1,8 +1,8 @@
-"""Giving space back: thinning leaves free pages in the file, which new rows take first.
+"""Returns disk space: thinning leaves free pages in the file, which new rows use first.
 
-While a server runs, free pages are moved to the end of the file and cut off, some at a time. That
-needs a file that keeps track of its pages (`auto_vacuum`), as those of this release do; older files
-are only rewritten, when no server runs. Rewriting also fills pages that are half empty.
+While a server runs, some free pages at a time are moved to the end of the file and cut off. This
+needs a file that tracks its pages (`auto_vacuum`), as this release makes them. Other files are only
+rewritten, while no server runs. Rewriting also fills pages that are half empty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from memory_store.history_thinning import Removed, Thinning
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Compaction
 
-# Of 4 KiB, in one transaction of some milliseconds.
+# Of 4 KiB each, in one transaction of a few milliseconds.
 PAGES = 200
 LOG_PAGES = 1_000
 _INCREMENTAL = 2
@@ -23,14 +23,14 @@ _INCREMENTAL = 2
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The bytes of the database file, and those of them that are free."""
+    """The size of the database file, and the free part of it, in bytes."""
 
     total: int
     free: int
 
 
 def space(store: MemoryStore) -> Space:
-    """What the file takes once its log is moved into it."""
+    """Returns the size of the file once its log is moved into it."""
     pages, free, size = (
         int(store.connection.execute(f"PRAGMA {name}")[0][name])
         for name in ("page_count", "freelist_count", "page_size")
@@ -39,7 +39,7 @@ def space(store: MemoryStore) -> Space:
 
 
 def give_back(store: MemoryStore) -> bool:
-    """Cuts some free pages off the file; False if there are none, or it has to be rewritten."""
+    """Cuts some free pages off; False if there are none, or the file must be rewritten."""
     [mode] = store.connection.execute("PRAGMA auto_vacuum")
     if mode["auto_vacuum"] != _INCREMENTAL or not space(store).free:
         return False
@@ -48,7 +48,7 @@ def give_back(store: MemoryStore) -> bool:
 
 
 def postponed(store: MemoryStore) -> str:
-    """Why nothing can be thinned now, for people; empty if it can be: see `Thinning.piece`."""
+    """Returns why nothing can be thinned now, for people; empty if it can. See `Thinning.piece`."""
     texts = len(erasure.pending(store))
     if not texts:
         return ""
@@ -59,7 +59,7 @@ def postponed(store: MemoryStore) -> str:
 
 
 def compaction(before: Space, after: Space, removed: Removed, postponed: str) -> Compaction:
-    """The report."""
+    """Makes the report."""
     return Compaction(
         bytes_before=before.total,
         bytes_after=after.total,
@@ -71,9 +71,9 @@ def compaction(before: Space, after: Space, removed: Removed, postponed: str) ->
 
 
 def compact_file(path: Path, keep_events: int) -> Compaction:
-    """Applies the rule to a memory that no server uses, and rewrites its file.
+    """Thins a memory that no server uses, and rewrites its file.
 
-    Interrupted, it leaves a whole file, thinned as far as it came.
+    If it is interrupted, the file is intact, and thinned in part.
 
     Args:
         path: of the database.
@@ -81,12 +81,12 @@ def compact_file(path: Path, keep_events: int) -> Compaction:
 
     Raises:
         StoreUnusableError: the file is missing, of another release or in use; or there is no room
-            for a second one beside it.
+            for a copy.
     """
     with MemoryStore.open(path, read_only=True):
-        pass  # an older one is left as it is: bringing it up to date is the server's business
+        pass  # only the server migrates an older one
     with MemoryStore.open(path, must_exist=True) as store:
-        # Synced when the log is moved into the file: nobody is answered in between.
+        # Synced when the log is moved into the file, because nothing is acknowledged in between.
         store.connection.execute("PRAGMA synchronous = NORMAL")
         before, removed = space(store), Removed()
         thinning = Thinning(keep_events, fully=True)

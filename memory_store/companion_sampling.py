@@ -1,10 +1,10 @@
-"""Which older facts accompany a fact: a sample that depends on ids and on nothing else.
+"""Samples the companions of a fact. The sample depends on ids only.
 
-Facts stand on a circle at a hash of their id. A fact that wants k companions marks k points on it,
-hashes too, and takes from each point the next fact that is not taken yet: linear probing, whose
-result does not depend on the order of the points. So a fact that leaves the circle changes the
-sample of those who had chosen it, by one, and no other; the order in which facts were taught, and
-the clock, change nothing. That is what lets a rebuilt memory rehearse the same facts.
+Facts have a place on a circle: a hash of their id. To choose k companions, a fact marks k points on
+the circle, which are hashes too, and takes from each point the next fact that is not taken yet.
+This is linear probing, whose result does not depend on the order of the points. So a fact that
+leaves the circle changes only the samples that contained it, by one fact each. The order of
+teaching and the clock change nothing. So a rebuilt memory rehearses the same facts.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ _CIRCLE_BITS, _ARC_BITS = 63, 10
 
 
 def sample_key(fact_id: str) -> int:
-    """Where a fact stands on the circle, 0 to 2**63 - 1 (what an SQLite integer holds)."""
+    """The place of a fact on the circle, 0 to 2**63 - 1 (what an SQLite integer holds)."""
     return _hash("place", fact_id)
 
 
 class Candidates:
-    """The candidates at one moment of a history, in memory; samples as `sample_ids` does.
+    """The candidates at one moment of a history, in memory. Samples as `sample_ids` does.
 
-    A branch without a forgotten fact is learned again step by step, and each fact on it must get
-    the companions that it would have had: those that were held at its time.
+    A branch without a forgotten fact is learned again step by step. Each fact on it gets the
+    companions that it would have had: facts that were held at its time.
     """
 
     def __init__(self) -> None:
-        # In the order of the index `facts_sampled`, as arcs of equal length: adding to one list of
-        # all facts would move half of it each time.
+        # In the order of the index `facts_sampled`, as arcs of equal length: each insertion into
+        # one list of all facts would move half of it.
         self._arcs: list[list[tuple[int, str]]] = [[] for _ in range(1 << _ARC_BITS)]
         self._question_keys: dict[str, str] = {}  # by fact id
         self._held: dict[str, tuple[int, str]] = {}  # place on the circle, by question key
 
     def add(self, fact_id: str, question_key: str, place: int | None = None) -> None:
-        """A fact is held from now on, and older answers to its question are not.
+        """Adds a fact that is held from now on; older answers to its question no longer are.
 
         Args:
             fact_id: of the fact.
             question_key: of its question.
-            place: its `sample_key`, if it is at hand.
+            place: its `sample_key`, if it is known.
         """
         superseded = self._held.get(question_key)
         if superseded is not None:
@@ -75,7 +75,7 @@ class Candidates:
         return self._arcs[point >> (_CIRCLE_BITS - _ARC_BITS)]
 
     def _from(self, point: int) -> Iterator[str]:
-        """Ids along the whole circle, from a point on."""
+        """Yields ids along the whole circle, from a point on."""
         number = point >> (_CIRCLE_BITS - _ARC_BITS)
         start = bisect.bisect_left(self._arcs[number], (point, ""))
         yield from (id_ for _, id_ in self._arcs[number][start:])
@@ -116,11 +116,11 @@ def _next_free(
     )
     for condition, bounds in ranges:
         rows = connection.execute(
-            # Left to choose, SQLite searches by state, and sorts all that it finds.
+            # Without the hint, SQLite searches by state and sorts all that it finds.
             f"SELECT id FROM facts INDEXED BY facts_sampled WHERE {SAMPLED} AND {condition}"
             " AND question_key <> ?"
             " ORDER BY sample_key, id LIMIT ?",
-            # At most len(chosen) of them are taken, so one more is enough.
+            # At most len(chosen) of them are taken already, so one more is enough.
             [*bounds, question_key, len(chosen) + 1],
         )
         for row in rows:

@@ -1,4 +1,4 @@
-"""One SQLite connection: how it is opened, its transactions, and its errors in our words.
+"""One SQLite connection: opening, transactions, and errors as ours.
 
 Always `pysqlite3`, never the module of the standard library: the machine's SQLite may have the
 WAL-reset bug, and two copies of SQLite on one file in one process can corrupt it.
@@ -20,7 +20,7 @@ MINIMUM_SQLITE = (3, 51, 3)  # before: the WAL-reset bug, https://sqlite.org/wal
 BUSY_TIMEOUT_MS = 5_000
 WAL_SIZE_LIMIT = 64 * 2**20  # bytes; a WAL that grew under a long reader shrinks to this again
 
-# Stands for a file's path: the database is in memory, and gone when it is closed.
+# Used as a path: the database is in memory, and gone when it is closed.
 IN_MEMORY = Path(":memory:")
 
 Row = Mapping[str, Any]
@@ -33,7 +33,7 @@ class Connection:
     Attributes:
         path: the database file, for messages.
         read_only: whether SQLite refuses every write on this connection.
-        database: the same connection as sqlite-utils sees it, for migrations.
+        database: the same connection in sqlite-utils, for migrations.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, must_exist: bool = False) -> None:
@@ -51,10 +51,10 @@ class Connection:
                 "file::memory:" if path == IN_MEMORY else f"{path.absolute().as_uri()}?mode={mode}",
                 uri=True,
                 timeout=BUSY_TIMEOUT_MS / 1000,
-                isolation_level=None,  # the driver begins nothing: `transaction` does
+                isolation_level=None,  # `transaction` begins them, not the driver
             )
         connection.row_factory = pysqlite3.Row
-        # Plugins that happen to be installed have no business in this database.
+        # Plugins that happen to be installed must not touch this database.
         self.database = Database(connection, execute_plugins=False)
         try:
             self._configure()
@@ -70,13 +70,13 @@ class Connection:
             pragmas += ["query_only = ON"]
         else:
             pragmas += [
-                # Of a new file, and one that is rewritten: free pages can be given back.
+                # For new and rewritten files: free pages can be returned to the disk.
                 "auto_vacuum = INCREMENTAL",
                 "journal_mode = WAL",
                 "synchronous = FULL",  # fsync at every commit: "accepted" survives a power loss
                 "secure_delete = ON",  # what is removed is overwritten, not just unlinked
                 f"journal_size_limit = {WAL_SIZE_LIMIT}",
-                # SQLite's own checkpoints keep a failed sync to themselves: see `shorten_log`.
+                # SQLite's own checkpoints do not report a failed sync: see `shorten_log`.
                 "wal_autocheckpoint = 0",
             ]
         for pragma in pragmas:
@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open. Some errors, such as a full disk, end it unasked."""
+        """Whether a transaction is open. Some errors, such as a full disk, end it."""
         return self.database.conn.in_transaction
 
     def execute(self, sql: str, parameters: Sequence[SqlValue] = ()) -> list[Row]:
@@ -95,7 +95,7 @@ class Connection:
             StoreFailedError: reading, writing or syncing failed, or the file is damaged.
         """
         try:
-            # Not through sqlite-utils, which takes as long again.
+            # Not through sqlite-utils, which doubles the time.
             rows: list[Row] = self.database.conn.execute(sql, parameters).fetchall()
         except pysqlite3.DatabaseError as error:
             _raise_in_our_words(self.path, error)
@@ -155,7 +155,7 @@ class Connection:
                 copy.close()
 
     def copy_to(self, other: Connection) -> None:
-        """Makes another open database a copy of this one, whatever it held."""
+        """Replaces the content of another open database by a copy of this one."""
         with in_our_words(other.path):
             self.database.conn.backup(other.database.conn)
 
@@ -167,8 +167,8 @@ class Connection:
     def require_in_place(self) -> None:
         """Checks that the database and its write-ahead log are still the files at their paths.
 
-        SQLite goes on writing into a file that was deleted, moved or replaced, where nothing that
-        is accepted would ever be found again. Two system calls: cheap enough for each commit.
+        SQLite continues to write into a file that was deleted, moved or replaced, and what is
+        accepted would be lost. The check takes two system calls, so every commit can afford it.
 
         Raises:
             StoreFailedError: one of them is not.
@@ -186,12 +186,12 @@ class Connection:
         """Moves the write-ahead log into the database file and empties it.
 
         Returns:
-            False if a reader was in the way; the log then stays, and nothing is lost.
+            False if a reader prevented it; then the log stays, and nothing is lost.
         """
         return not self.execute("PRAGMA wal_checkpoint(TRUNCATE)")[0]["busy"]
 
     def shorten_log(self, pages: int) -> None:
-        """Moves the log into the database file if so many of its pages wait for that.
+        """Moves the log into the database file if at least `pages` pages of it wait.
 
         What a reader still needs stays in the log, until a later call. Not inside a transaction.
 
@@ -250,7 +250,7 @@ def not_in_place(file: Path) -> StoreFailedError:
 
 @contextmanager
 def in_our_words(path: Path) -> Iterator[None]:
-    """Turns what SQLite says about disk and file into `StoreUnusableError`; the rest passes."""
+    """Turns SQLite's errors about disk and file into `StoreUnusableError`."""
     try:
         yield
     except pysqlite3.DatabaseError as error:

@@ -1,7 +1,4 @@
-"""How values are written in columns: times as ISO 8601 in UTC, records as JSON.
-
-What every attempt adds is written compactly.
-"""
+"""How values are stored in columns: times as ISO 8601 in UTC, records as compact JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ def _names(record: Any) -> tuple[str, ...]:
 
 
 def write_time(time: datetime) -> str:
-    """An aware time as text in UTC, microseconds always written, so that text order is time's."""
+    """An aware time as text in UTC, always with microseconds, so that texts sort by time."""
     return time.astimezone(UTC).isoformat(timespec="microseconds")
 
 
@@ -48,12 +45,12 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-# Made once: `json.dumps` with options makes one for each value.
+# Made once: `json.dumps` with options makes one for each call.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def write_json(value: object) -> str:
-    """Compact JSON; equal values give equal text. Floats keep every bit, NaN included."""
+    """Compact JSON; equal values give equal texts. Floats keep every bit, including NaN."""
     return _ENCODER.encode(value)
 
 
@@ -78,10 +75,10 @@ def read_policy(text: str | None) -> Policy | None:
 
 
 def write_learning(learning: Learning | None) -> str | None:
-    """What an attempt found as JSON, or NULL."""
+    """The findings of an attempt as JSON, or NULL."""
     if learning is None:
         return None
-    # Not by `asdict`, which copies every value: each attempt writes several records.
+    # Not with `asdict`, which copies every value: each attempt writes several records.
     columns = {name: getattr(learning, name) for name in _FOUND}
     columns = {name: value for name, value in columns.items() if value is not None}
     if learning.curve:

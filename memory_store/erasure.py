@@ -1,11 +1,11 @@
-"""Erasing a text: the rows of its fact at once, and then every other row that repeats it.
+"""Erases a text: from the rows of its fact at once, and then from every other row that repeats it.
 
-A fact's own rows are found by indexes and lose the text in the transaction that forgets the fact.
-Others may repeat it: a model said the answer when it was asked something else; a fact that was
-rolled back was taught again. To find them, whole tables are read, a page at a time, so that nobody
-waits. What is looked for is kept in `meta` meanwhile, so that a crash resumes the search.
+Indexes find a fact's own rows, which lose the text in the transaction that forgets the fact. Other
+rows may repeat it: a model gave the answer to another question, or a fact that was rolled back was
+taught again. To find them, whole tables are read page by page, so that other work can go on. `meta`
+holds the text meanwhile, so that the search continues after a crash.
 
-What belongs to another fact that is still held stays there, and is reported.
+A text that belongs to another held fact too stays there, and is reported.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from memory_store.unsearched import ERASED, Unsearched
 from memory_store.vocabulary import Fact, FactState, OperationKind, Transition
 
 PAGE_ROWS = 250
-# Texts that are looked for in one pass over the tables.
+# The most texts of one pass over the tables.
 TEXTS_TOGETHER = 100
-# Facts that are named where their number is reported.
+# The most facts that a report names.
 NAMED_FACTS = 5
-# What a model said, in what was found while a fact was learned.
+# The model's answers among the findings of an attempt.
 SAID_WHILE_LEARNING = ("answer_before", "answer_after")
 _PENDING, _KEPT = "erasing:", "kept-text:"
-# Noted from the end of a search until nothing outside the tables can hold what it removed.
+# Set from the end of a search until nothing outside the tables can contain what it removed.
 _COPIES = "erased-text-in-copies"
 
 Key = tuple[SqlValue, ...]
@@ -45,8 +45,8 @@ class Change:
     Attributes:
         table: where it is.
         key: the columns of its key, with their values.
-        before: the columns that have the text, as they were found.
-        after: as they are to be.
+        before: the columns with the text, as they were found.
+        after: their new values.
     """
 
     table: str
@@ -60,8 +60,8 @@ class Page:
     """Some rows of a table.
 
     Attributes:
-        changes: what is to be changed in them.
-        kept: who holds a text as their own: id of the erased fact, of the other, what it holds.
+        changes: the changes to make in them.
+        kept: facts that own a text too: id of the erased fact, id of the other, what it owns.
         last: key of the last row; None at the end of the table.
     """
 
@@ -72,7 +72,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """How a table is read: its key, the columns that may have texts, and what becomes of a row."""
+    """How a table is read: its key, the columns that may have texts, and how to clean a row."""
 
     key: tuple[str, ...]
     columns: tuple[str, ...]
@@ -83,16 +83,16 @@ class _Table:
 
 
 def erase(store: MemoryStore, fact: Fact) -> None:
-    """Removes the text of a forgotten fact from its rows, and of others that are forgotten too.
+    """Removes the text of a forgotten fact from its rows, and from those of forgotten twins.
 
-    Those have the same question and answer, and were rolled back, or forgotten before. What was
-    removed is overwritten in the file (`secure_delete`).
+    Twins have the same question and answer, and were rolled back, or forgotten before. Removed text
+    is overwritten in the file (`secure_delete`).
     """
     connection = store.connection
     if fact.question:  # else it was erased before
         for twin in _forgotten_twins(connection, fact):
             _erase_rows(connection, twin)
-            # So that nobody rolls back to weights that hold it.
+            # Prevents a rollback to weights that hold it.
             operation = operations.insert(
                 *(store, OperationKind.FORGET), fact_id=twin.id, erase=True, position=twin.position
             )
@@ -128,7 +128,7 @@ def _erase_rows(connection: Connection, fact: Fact) -> None:
 
 
 def pending(store: MemoryStore) -> list[Sought]:
-    """The texts that were erased with their facts, and may still be in other rows."""
+    """Returns the erased texts that may still be in other rows."""
     rows = store.connection.execute(
         "SELECT value FROM meta WHERE key >= ? AND key < ? ORDER BY key",
         [_PENDING, f"{_PENDING}~"],
@@ -171,9 +171,9 @@ def look(store: MemoryStore, sought: Sequence[Sought], table: str, after: Key | 
 
 
 def _that_may_be_in(row: Row, sought: Sequence[Sought]) -> Sequence[Sought]:
-    """The texts that a row may have. It is decoded once, however many texts are looked for."""
+    """Returns the texts that a row may have. The row is decoded once for all of them."""
     if "payload_hash" in row:
-        return sought[:1]  # it has no text: what it is cleaned of depends on none
+        return sought[:1]  # it has no text, so any of them will do
     learning: dict[str, Any] = json.loads(row.get("learning") or "null") or {}
     questions = [row.get("question") or "", *read_strings(row.get("correlated") or "[]")]
     texts = [row.get(name) or "" for name in ("answer", "expected_answer", "message", "reason")]
@@ -184,7 +184,7 @@ def _that_may_be_in(row: Row, sought: Sequence[Sought]) -> Sequence[Sought]:
 
 
 def clean(store: MemoryStore, changes: Sequence[Change]) -> None:
-    """Removes a text where it was found; rows that were changed since are left to the next look."""
+    """Removes texts where they were found; skips rows that have changed since."""
     with store.transaction():
         for change in changes:
             store.connection.execute(
@@ -197,12 +197,12 @@ def clean(store: MemoryStore, changes: Sequence[Change]) -> None:
 def close(
     store: MemoryStore, sought: Sought, kept: Sequence[str] = (), end: Unsearched | None = None
 ) -> None:
-    """Ends the search: the text is forgotten here too.
+    """Ends the search, and deletes the text here too.
 
     Args:
         store: the memory.
         sought: the text.
-        kept: where it is left, for people, without the text; see `kept_of`.
+        kept: where it stays, for people, without the text; see `kept_of`.
         end: where the search ended, as `unsearched.rows_from_now` gave it before; None: nothing
             was stored since.
     """
@@ -222,25 +222,25 @@ def in_copies(store: MemoryStore) -> bool:
 
 
 def copies_removed(store: MemoryStore) -> None:
-    """Notes that erased texts are in none of them any more."""
+    """Records that none of them has erased texts any more."""
     with store.transaction():
         meta.drop(store.connection, _COPIES)
 
 
 def kept_of(store: MemoryStore, fact_id: str) -> list[str]:
-    """Where the last search for a fact's text left it, for people."""
+    """Returns where the last search left a fact's text, for people."""
     kept = meta.noted(store.connection, f"{_KEPT}{fact_id}")
     return [] if kept is None else list(read_strings(kept))
 
 
 def drop_kept(store: MemoryStore, fact_id: str) -> None:
-    """Forgets where a fact's text was left: it was reported."""
+    """Deletes that record, once it was reported."""
     with store.transaction():
         meta.drop(store.connection, f"{_KEPT}{fact_id}")
 
 
 def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Which other facts hold the text as their own, for people; `kept` is that of all pages."""
+    """Returns which other facts own the text, for people; `kept` is that of all pages."""
     by_what: dict[str, list[str]] = {}
     for erased_id, fact_id, what in kept:
         if erased_id == sought.fact_id:
@@ -254,7 +254,7 @@ def kept_by_others(sought: Sought, kept: Sequence[tuple[str, str, str]]) -> list
 
 
 def _own_text(sought: Sought, row: Row) -> str:
-    """What of the text belongs to another fact, for people; empty if nothing."""
+    """Returns the part of the text that another fact owns, for people; empty if none."""
     if row["id"] == sought.fact_id:
         return ""
     same_question = sought.is_asked_in(row["question"])
@@ -282,7 +282,7 @@ def _clean_fact(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
 
 def _clean_probe(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
     after: dict[str, SqlValue] = {}
-    # What the probe's own fact asks or answers stays with it, and is reported.
+    # The texts of the probe's own fact stay, and are reported.
     if sought.is_asked_in(row["question"]) and not row["asked_by_its_fact"]:
         after["question"] = ERASED
     if sought.is_said_in(row["expected_answer"]) and not row["expected_by_its_fact"]:
@@ -300,14 +300,14 @@ def _clean_message(name: str) -> Callable[[Sought, Row], Mapping[str, SqlValue]]
 
 
 def _clean_request(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
-    # The digest of what was asked for would confirm a guess.
+    # The digest of the request would confirm a guess.
     return (
         {"payload_hash": "erased"} if row["of_erased"] and row["payload_hash"] != "erased" else {}
     )
 
 
 def _clean_learning(sought: Sought, row: Row) -> Mapping[str, SqlValue]:
-    # JSON null: the findings of the event's fact, which has them.
+    # JSON null refers to the findings of the event's fact.
     learning: dict[str, Any] | None = json.loads(row["learning"] or "null")
     if learning is None:
         return {}

@@ -1,4 +1,4 @@
-"""Errors of the store. Each message says what is wrong and what the user can do about it."""
+"""Errors of the store. Each message says what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RequestIdUsedError(FactExistsError):
 
 
 class QueueFullError(MemoryStoreError):
-    """As many facts wait to be learned as may; nothing was stored."""
+    """Too many facts wait to be learned; nothing was stored."""
 
 
 class WrongStateError(MemoryStoreError):
@@ -28,7 +28,7 @@ class WrongStateError(MemoryStoreError):
 
 
 class OperationEndedError(WrongStateError):
-    """The operation is over, or was cancelled: nothing can be added to its branch."""
+    """The operation has ended, so nothing can be added to its branch."""
 
 
 class LedgerConflictError(MemoryStoreError):
@@ -52,11 +52,11 @@ class InvalidPageTokenError(MemoryStoreError):
 
 
 class StoreFailedError(StoreUnusableError):
-    """The disk or the database broke while in use. The process must stop using it, and exit.
+    """The disk or the database failed in use. The process must stop using it, and exit.
 
-    SQLite itself may go on after a failed fsync, although what it wrote is then uncertain.
+    SQLite itself may continue after a failed fsync, although what it wrote is then uncertain.
     """
 
 
 class StoreClosedError(MemoryStoreError):
-    """The store was closed; this operation came too late and did nothing."""
+    """The store was closed before this operation, which did nothing."""

@@ -1,7 +1,8 @@
-"""Events: what happened, in order, for those who watch.
+"""Events: what happened, in order, for watchers.
 
-What an attempt found is kept with its fact too. The event of the fact's last attempt refers to it,
-by the JSON value null; before the fact gets other findings, a trigger writes these out.
+The findings of an attempt are stored with its fact. The event of the fact's last attempt refers to
+them with the JSON value null. Before the fact gets new findings, a trigger copies the old ones into
+the event.
 """
 
 from __future__ import annotations
@@ -36,12 +37,10 @@ def insert(
     message: str = "",
     learning: Learning | None = None,
 ) -> Event:
-    """Stores an event under the next sequence number.
-
-    Sequence numbers have no gaps: they are given inside the transaction, and go with it.
+    """Stores an event under the next sequence number. They have no gaps.
 
     Raises:
-        ValueError: the kind is `STEP` or `GAP`, which are passing and never stored.
+        ValueError: the kind is `STEP` or `GAP`, which are never stored.
     """
     if kind in (EventKind.STEP, EventKind.GAP):
         raise ValueError(f"A {kind} is passing: send it to watchers, do not store it.")

@@ -24,7 +24,7 @@ from memory_store.errors import FactNotFoundError, WrongStateError
 from memory_store.tables import LIVE
 from memory_store.vocabulary import HELD, Fact, FactState, Learning, Policy
 
-# Which states may follow each. Only the end of an operation may do otherwise: see `restate`.
+# The states that may follow each state. Only the end of an operation does otherwise: see `restate`.
 TRANSITIONS: dict[FactState, frozenset[FactState]] = {
     FactState.QUEUED: frozenset({FactState.LEARNING, FactState.FORGOTTEN}),
     FactState.LEARNING: frozenset(
@@ -46,13 +46,13 @@ TRANSITIONS: dict[FactState, frozenset[FactState]] = {
 
 
 def question_key(question: str) -> str:
-    """Equal for questions that ask the same: case, spacing and Unicode composition aside."""
-    # Case folding can undo the composition, hence once before and once after.
+    """Equal for equal questions, ignoring case, spacing and Unicode composition."""
+    # Case folding can undo the composition, so it is done before and after.
     return _digest(_composed(_composed(question).casefold()))
 
 
 def answer_key(answer: str) -> str:
-    """Equal for answers that say the same: spacing and Unicode composition aside."""
+    """Equal for equal answers, ignoring spacing and Unicode composition."""
     return _digest(_composed(answer))
 
 
@@ -62,7 +62,7 @@ def _composed(text: str) -> str:
 
 
 def _digest(text: str) -> str:
-    # A digest, not the text: indexes stay small however long the questions are.
+    # A digest, so that indexes stay small for long questions.
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -87,7 +87,7 @@ def get(connection: Connection, fact_id: str) -> Fact:
 
 
 def find_by_question(connection: Connection, question: str) -> Fact | None:
-    """The newest fact of this question: one that is held, if there is one."""
+    """The newest fact of this question; a live one takes precedence."""
     row = connection.first(
         f"SELECT * FROM facts WHERE question_key = ? ORDER BY {LIVE} DESC, position DESC LIMIT 1",
         [question_key(question)],
@@ -137,14 +137,14 @@ def listing(
 
 
 def count_by_state(connection: Connection) -> dict[FactState, int]:
-    """How many facts are in each state; every state is present."""
+    """The number of facts in each state; every state is present."""
     rows = connection.execute("SELECT state, count FROM state_counts")
     found = {row["state"]: int(row["count"]) for row in rows}
     return {state: found[state] for state in FactState}
 
 
 def claim_oldest(connection: Connection, at: datetime) -> Fact | None:
-    """Takes the oldest queued fact to `learning`, in one statement; None if none is queued."""
+    """Moves the oldest queued fact to `learning`; None if none is queued."""
     row = connection.first(
         "UPDATE facts SET state = 'learning', updated_at = ? WHERE position ="
         " (SELECT position FROM facts WHERE state = 'queued' ORDER BY position LIMIT 1)"
@@ -165,17 +165,17 @@ def change_state(
     learning: Learning | None = None,
     tried_policy: Policy | None = None,
 ) -> Fact:
-    """Moves a fact to another state, as far as `TRANSITIONS` permits.
+    """Moves a fact to another state, if `TRANSITIONS` permits it.
 
     Args:
         connection: of the store.
         fact_id: of the fact.
         to: the new state.
         at: the time of the change.
-        reason: replaces the old one, also if empty.
+        reason: replaces the old one, even if empty.
         failed_attempts: None keeps the number.
-        learning: None keeps what the last attempt found.
-        tried_policy: of an attempt that ends; None keeps the one before.
+        learning: None keeps the findings.
+        tried_policy: of an attempt that ends; None keeps the previous one.
 
     Raises:
         FactNotFoundError: no fact has this id.
@@ -212,7 +212,7 @@ def _wrong_state(fact: Fact, to: FactState) -> WrongStateError:
 
 
 def note_policy(connection: Connection, fact_id: str, policy: Policy | None) -> None:
-    """Keeps the policy of an attempt that changes no state yet; None keeps the one before."""
+    """Stores the policy of an attempt that changes no state yet; None keeps the previous one."""
     connection.execute(
         "UPDATE facts SET tried_policy = coalesce(?, tried_policy) WHERE id = ?",
         [write_policy(policy), fact_id],
@@ -220,7 +220,7 @@ def note_policy(connection: Connection, fact_id: str, policy: Policy | None) -> 
 
 
 def note_learning(connection: Connection, fact_id: str, learning: Learning) -> None:
-    """Keeps what the teaching found that the served weights have the fact from."""
+    """Stores the findings of the attempt that taught the fact to the served weights."""
     connection.execute(
         "UPDATE facts SET learning = ? WHERE id = ?", [write_learning(learning), fact_id]
     )
@@ -247,9 +247,9 @@ def restate(
     learning: Learning | None = None,
     taught: int | None = None,
 ) -> None:
-    """Sets what a fact is on a branch that begins to be served, whatever it was before.
+    """Sets the state of a fact on a branch that will be served, whatever it was before.
 
-    What is held there is reviewed at the first interval again.
+    The reviews of a held fact start again with the first interval.
 
     Args:
         connection: of the store.
@@ -257,8 +257,8 @@ def restate(
         state: the new state.
         at: the time of the change.
         reason: replaces the old one.
-        learning: None keeps what was found last.
-        taught: the version of the branch at which the weights got it; None if before.
+        learning: None keeps the findings.
+        taught: the version of the branch that taught it; None if an earlier one did.
     """
     connection.execute(
         "UPDATE facts SET state = ?, updated_at = ?, reason = ?, superseded_by = '',"
@@ -270,7 +270,7 @@ def restate(
 
 
 def queue_again(connection: Connection, position: int, at: datetime) -> None:
-    """Has a fact learned again as if it had never been tried, in its place of the order."""
+    """Queues a fact as if it had never been tried, in its place of the order."""
     connection.execute(
         "UPDATE facts SET state = 'queued', updated_at = ?, reason = '', superseded_by = '',"
         " failed_attempts = 0, learning = NULL WHERE position = ?",
@@ -279,10 +279,9 @@ def queue_again(connection: Connection, position: int, at: datetime) -> None:
 
 
 def settle_superseded(connection: Connection, question_keys: Iterable[str], at: datetime) -> None:
-    """Makes the newest held answer to each question the one that counts.
+    """Makes the newest learned, known or superseded answer to each question the current one.
 
-    Held are facts that are learned, known or superseded. The newest is restored if it had been
-    superseded; the older ones are superseded by the next.
+    It is restored if it was superseded; each older one is superseded by the next.
     """
     for key in sorted(set(question_keys)):
         rows = connection.execute(
@@ -308,7 +307,7 @@ def settle_superseded(connection: Connection, question_keys: Iterable[str], at: 
 
 
 def in_state(connection: Connection, state: FactState) -> list[str]:
-    """Ids of all facts in a state, oldest first. For states that hold few, as `learning` does."""
+    """Ids of all facts in a state, oldest first. For states with few facts, such as `learning`."""
     rows = connection.execute(
         "SELECT id FROM facts WHERE state = ? ORDER BY position", [state.value]
     )
@@ -330,9 +329,9 @@ def _fact(row: Row) -> Fact:
 
 
 def companions(connection: Connection, fact: Fact, limit: int) -> list[Fact]:
-    """At most `limit` held facts with other questions, to accompany a fact in its lesson.
+    """At most `limit` held facts with other questions, as the companions of a fact.
 
-    Which ones depends on the ids of all these facts alone; see `memory_store.companion_sampling`.
+    The choice depends on ids only; see `memory_store.companion_sampling`.
     """
     key = question_key(fact.question)
     return [

@@ -15,11 +15,11 @@ from memory_store.vocabulary import EventKind, LedgerKind, NewUpdate, Phase, Upd
 
 
 def start_over(store: MemoryStore, end: NewUpdate, why: str) -> Update:
-    """Moves the head to an earlier version, and begins to queue again what was learned after it.
+    """Moves the head to an earlier version, and begins to queue what was learned after it.
 
-    The states of a large memory change in further steps: see `memory_store.head_switch`. Facts that
-    were forgotten stay so. Operations that have begun begin anew: what they built stands on rows
-    that may be out of reach, too.
+    The states of a large memory change in further steps: see `memory_store.head_switch`. Forgotten
+    facts stay forgotten. Operations that have begun start over: what they built is based on rows
+    that may be out of reach too.
 
     Args:
         store: the memory.

@@ -1,4 +1,4 @@
-"""Thinning: what is removed as a memory grows, in small pieces, and what never is.
+"""Thinning: removes old probes and events of a growing memory, in small pieces.
 
 The rule:
 
@@ -33,7 +33,7 @@ from memory_store.encoding import write_json
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, ProbeKind
 
-# How an attempt ended: what each fact was on a line of the ledger is told from these.
+# How an attempt ended: undoing finds the states of facts on a line of the ledger by these.
 ENDINGS = (
     EventKind.LEARNED,
     EventKind.KNOWN,
@@ -44,26 +44,26 @@ ENDINGS = (
 MOVED = 0.1
 # A piece ends after this many.
 PROBES_READ, PROBES_REMOVED, ROWS = 500, 75, 100
-# The probes of one fact are looked at together, up to this many: of more, the oldest come first.
+# The most probes of one fact to compare at once; the oldest first.
 PROBES_TOGETHER = 1_000
-# New probes before the next pass, at least; and for each fact.
+# The new probes that start the next pass: at least, and for each fact.
 PASS_PROBES, PASS_PROBES_A_FACT = 1_000, 2
 
-# What operations leave, and the rest of its primary key.
+# Tables that operations leave behind, and the rest of their primary keys.
 _LEFT = (("relearned", "position"), ("reviewed_again", "review_id"), ("restated", "position"))
 _PROBES, _EVENTS, _OPERATIONS = "probes_thinned_to", "events_thinned_to", "operations_thinned_to"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptProbe:
-    """What the rule looks at in a probe.
+    """The parts of a probe that the rule reads.
 
     Attributes:
-        id: in the order stored.
+        id: in the order of storage.
         kind: why it was asked.
         question: as written; empty for the fact's own.
         probability: of the answer, 0 to 1.
-        age: versions of the ledger since the weights that were asked.
+        age: versions of the ledger since then.
     """
 
     id: int
@@ -74,7 +74,7 @@ class KeptProbe:
 
 
 def kept(probes: Iterable[KeptProbe]) -> set[int]:
-    """The ids that the rule keeps, of all probes of one fact in their order."""
+    """Returns the ids that the rule keeps, among all probes of one fact in order."""
     stays: set[int] = set()
     newest: dict[tuple[str, str], int] = {}
     ages: defaultdict[tuple[bool, str], set[int]] = defaultdict(set)
@@ -95,7 +95,7 @@ def kept(probes: Iterable[KeptProbe]) -> set[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What pieces of thinning removed.
+    """The results of thinning.
 
     Attributes:
         probes: rows.
@@ -117,24 +117,23 @@ class Removed:
 
 
 class Thinning:
-    """Thins a memory piece by piece. What it has reached outlasts it, but for a pass under way.
+    """Thins a memory piece by piece. Its progress is stored, except within a pass over facts.
 
     Args:
         keep_events: the newest events that stay as they are.
-        fully: begin with a pass over all facts, however few probes are new.
+        fully: begin with a pass over all facts, even if few probes are new.
     """
 
     def __init__(self, keep_events: int, *, fully: bool = False) -> None:
         self._keep_events = keep_events
         self._fully = fully
-        self._passing: int | None = None  # the position that a pass over the facts has reached
-        self._left = (0, 0)  # reached in what an operation left: the table and its row
+        self._passing: int | None = None  # the progress of a pass over the facts, by position
+        self._left = (0, 0)  # the progress in what an operation left: table and row
 
     def piece(self, store: MemoryStore) -> Removed | None:
-        """Carries out the next piece; None if nothing is to be done now.
+        """Runs the next piece; None if there is nothing to do now.
 
-        Nothing is while an erased text is looked for: a row that is moved or changed meanwhile
-        could keep it.
+        It waits while an erased text is searched for: the search could miss a row that moves.
         """
         with store.transaction():
             connection = store.connection
@@ -256,7 +255,7 @@ class Thinning:
 
 
 def thinned_up_to(store: MemoryStore) -> int:
-    """Up to this sequence number, only the events that say how an attempt ended are kept."""
+    """The sequence number up to which only events about the end of an attempt are kept."""
     return meta.reached(store.connection, _EVENTS)
 
 
@@ -265,9 +264,9 @@ def _last_probe(connection: Connection) -> int:
 
 
 def _move_to_end(connection: Connection, ids: list[int]) -> None:
-    """Copies probes, in their order, to the end of the table, where those of a fact fill pages.
+    """Copies probes, in order, to the end of the table, where those of a fact fill whole pages.
 
-    Left among the gaps of those that go, they would hold on to nearly as many pages.
+    Between the gaps of removed probes, they would occupy nearly as many pages as before.
     """
     columns = ", ".join(probes_module.COLUMNS)
     connection.execute(

@@ -1,8 +1,7 @@
 """Which memory a database is, and which folder it was served from last.
 
-Two folders with the same id would each take the other's backups for its own. So the database keeps
-what it knows of its folder, and `agent.server.data.identity` compares it at each start: a copy gets
-a new id.
+Two folders with the same id would treat each other's backups as their own. So the database records
+its folder, and `agent.server.data.identity` compares it at each start: a copy gets a new id.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ _ID, _PLACE, _ORIGINS, _ERASURES = "memory_id", "memory_place", "copied_from", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderPlace:
-    """How a data folder is recognized.
+    """Identifies a data folder.
 
     Attributes:
         path: its resolved path.
         inode: of the folder.
         file_system: the identity of the file system that it is on.
-        marked_ns: when the inode of its marker file was changed last, in nanoseconds. No tool can
-            copy this, and moving the folder within a file system leaves it alone.
+        marked_ns: the time of the last change of its marker file's inode, in nanoseconds. No tool
+            can copy this, and moving the folder within a file system does not change it.
     """
 
     path: str
@@ -40,7 +39,7 @@ class FolderPlace:
         """Whether both describe one folder: moved at most, but not a copy."""
         if self.marked_ns == other.marked_ns:
             return True
-        # `chmod -R` and `chown -R` change the marker's inode, and leave all of this.
+        # `chmod -R` and `chown -R` change the marker's inode, but none of these.
         return (self.path, self.inode, self.file_system) == (
             other.path,
             other.inode,
@@ -54,7 +53,7 @@ class Origin:
 
     Attributes:
         memory_id: its id.
-        at: when the copy was first served. What was accepted before, the origin may hold too.
+        at: when the copy was first served. The origin may also hold what was accepted before.
     """
 
     memory_id: str
@@ -67,18 +66,18 @@ def memory_id(connection: Connection) -> str:
 
 
 def place(connection: Connection) -> FolderPlace | None:
-    """Where it was served last; None for a backup, and before it was first served."""
+    """The folder it was last served from; None for a backup, and before it was first served."""
     value = meta.noted(connection, _PLACE)
     return FolderPlace(**json.loads(value)) if value else None
 
 
 def keep_place(connection: Connection, found: FolderPlace) -> None:
-    """Notes where it is served now."""
+    """Records the folder it is served from now."""
     meta.note(connection, _PLACE, json.dumps(dataclasses.asdict(found)))
 
 
 def begin(connection: Connection, new_id: str, found: FolderPlace, at: datetime) -> None:
-    """Makes this another memory: the backups and exports of the one it was are not its own."""
+    """Makes this another memory, without the backups and exports of the previous one."""
     if before := memory_id(connection):
         origins = [*_origins(connection), {"memory_id": before, "at": write_time(at)}]
         meta.note(connection, _ORIGINS, json.dumps(origins))
@@ -88,13 +87,13 @@ def begin(connection: Connection, new_id: str, found: FolderPlace, at: datetime)
 
 
 def detach(connection: Connection) -> None:
-    """Makes the database of a backup: it has the id of who made it, and no place of its own."""
+    """Makes this the database of a backup: with the id of its origin, but without a place."""
     connection.execute("DELETE FROM places")
     meta.drop(connection, _PLACE)
 
 
 def origins(connection: Connection) -> list[Origin]:
-    """The memories that this one was copied from, one after the other."""
+    """The memories that this one was copied from, in order."""
     return [
         Origin(memory_id=origin["memory_id"], at=read_time(origin["at"]))
         for origin in _origins(connection)
@@ -102,12 +101,12 @@ def origins(connection: Connection) -> list[Origin]:
 
 
 def erasures(connection: Connection) -> int:
-    """How often text was erased: a copy made at a lower count may hold text that is erased now."""
+    """The number of erasures. A copy from a lower number may contain text that is erased now."""
     return int(meta.noted(connection, _ERASURES) or 0)
 
 
 def count_erasure(connection: Connection) -> None:
-    """Text was erased."""
+    """Counts an erasure of text."""
     meta.note(connection, _ERASURES, str(erasures(connection) + 1))
 
 

@@ -2,7 +2,7 @@
 
 Rows form a tree: each names the version it was made on, its parent, down to the base checkpoint,
 0. The weights of a version are its *lineage* replayed: the rows from the base to it. Most rows
-follow the newest one, so the tree is mostly a line. It branches where something is taken back:
+follow the newest one, so the tree is mostly a line. It branches at every undo:
 
     teach     one fact, by gradient steps
     rollback  the weights of an earlier version again: no steps, its parent is that version
@@ -15,8 +15,8 @@ that kind, or the first of a branch that grew from an earlier version as it repl
 
 The *depth* of a version is the number of updates on its lineage: rows that teach.
 
-Policy and environment are mostly those of the row before. A row then has `@` and the version of the
-row where they are written out.
+Policy and environment are mostly those of the row before. Then a row has `@` and the version of the
+row that contains them.
 
 The *head* is the version that is served: the newest row that is not on an unfinished branch.
 """
@@ -44,7 +44,7 @@ from memory_store.tables import FORK, SERVED
 from memory_store.vocabulary import LedgerKind, NewUpdate, ReplayDrift, Update
 
 SHARED = ("policy", "environment")
-# A row, and what it shares with another one.
+# A row, with the columns that it shares with another one.
 _ROW = "updates.*, " + ", ".join(
     f"iif(updates.{column} LIKE '@%', (SELECT {column} FROM updates AS written"
     f" WHERE written.model_version = CAST(substr(updates.{column}, 2) AS INTEGER)), NULL)"
@@ -66,7 +66,7 @@ def newest_version(connection: Connection) -> int:
 
 
 def depth(connection: Connection, version: int) -> int:
-    """How many updates led from the base checkpoint to this version."""
+    """The number of updates from the base checkpoint to this version."""
     return connection.number("SELECT depth FROM updates WHERE model_version = ?", [version])
 
 
@@ -81,7 +81,7 @@ def append_at_head(connection: Connection, update: NewUpdate, at: datetime) -> U
 
 
 def require_head(connection: Connection, fact_id: str, version: int) -> None:
-    """Checks that what was done with a fact was done with the served weights.
+    """Checks that an attempt was made with the served weights.
 
     Raises:
         LedgerConflictError: `version` is not the head.
@@ -100,7 +100,7 @@ def append(connection: Connection, kind: LedgerKind, update: NewUpdate, at: date
     before = connection.first(f"SELECT {_ROW} FROM updates WHERE model_version = ?", [version - 1])
 
     def shared(column: str, text: str | None) -> str | None:
-        """Refers to the row before, or to what that refers to, if it says the same."""
+        """Refers to the row before, or to the row that it refers to, if the value is the same."""
         if before is None or text is None or text != _written(before, column):
             return text
         return str(before[column]) if before[f"shared_{column}"] else f"@{version - 1}"
@@ -134,7 +134,7 @@ def lineage(connection: Connection, version: int) -> list[int]:
 
 
 def recent(connection: Connection, version: int, limit: int) -> list[Update]:
-    """The last `limit` rows of the lineage of a version, in order; costs no more than these."""
+    """The last `limit` rows of the lineage of a version, in order; reads only these."""
     rows = connection.execute(
         "WITH RECURSIVE line (version) AS ("
         " SELECT model_version FROM updates WHERE model_version = ?"
@@ -150,13 +150,13 @@ def recent(connection: Connection, version: int, limit: int) -> list[Update]:
 
 
 def drifts(connection: Connection, versions: Sequence[int]) -> list[ReplayDrift]:
-    """Where these versions go on from other weights than their parents' recorded ones, in order."""
+    """Where these versions continue from weights other than those recorded for their parents."""
     if not connection.execute("SELECT 1 FROM updates WHERE kind = 'drift' LIMIT 1"):
-        return []  # weights differ from what was recorded only since somebody accepted that
+        return []  # weights differ from those recorded only after an accepted drift
     chosen = set(versions)
     rows = connection.execute(
-        # A row without steps changes nothing: what it led to is what it was made on. A branch that
-        # begins elsewhere than at the row before it is a fork.
+        # A row without steps changes no weights. A branch that does not continue from the row
+        # before it is a fork.
         "SELECT row.model_version, row.kind, row.parent_version, parent.digest_after AS recorded,"
         " iif(row.steps = '[]', row.digest_after, row.digest_before) AS here"
         " FROM updates AS row JOIN updates AS parent ON parent.model_version = row.parent_version"
@@ -194,7 +194,7 @@ def _updates(connection: Connection, condition: str, parameter: SqlValue) -> lis
 
 
 def _written(row: Row, column: str) -> str | None:
-    """What a row says, be it written in another one."""
+    """The value of a column, even if another row contains it."""
     written: str | None = row[f"shared_{column}"] or row[column]
     return written
 

@@ -1,7 +1,7 @@
-"""A line of the ledger as ranges of versions, which are few however long the history is.
+"""A line of the ledger as ranges of versions. There are few, even for a long history.
 
-The rows of a line mostly follow one another. Where one does not (a *fork*), an operation grew a
-branch, or learning went on while one did. A line is found by its forks alone.
+The rows of a line mostly follow one another. Where one does not (a *fork*), an operation built a
+branch, or learning continued meanwhile. The forks are enough to find a line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from memory_store.connection import Connection
 from memory_store.tables import FORK
 
-# Ranges that are read at once, so that no reading takes long.
+# The most ranges of one read, so that no read takes long.
 RANGES_AT_ONCE = 2_000
 
 
@@ -91,7 +91,7 @@ def part_of_line(
 
 
 def line_of(connection: Connection, version: int) -> Line:
-    """The whole line of a version; empty for the base, and for a version that there is not."""
+    """The whole line of a version; empty for the base and for a missing version."""
     if not connection.execute("SELECT 1 FROM updates WHERE model_version = ?", [version]):
         return Line()
     ranges: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""What a database says about itself: its model, its secret for page tokens, whether it learns."""
+"""Settings of a database: its model, its tokenizer, its secret for page tokens, paused learning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GENERAL_TEXT = "general_text"
 
 
 def bind_model(connection: Connection, name: str, base_digest: str) -> None:
-    """Ties the database to a model the first time, and checks it from then on.
+    """Binds the database to a model the first time, and checks it after that.
 
     Raises:
         OtherModelError: it belongs to a model of other weights.
@@ -37,15 +37,15 @@ def bind_model(connection: Connection, name: str, base_digest: str) -> None:
 def bind_tokenizer(
     connection: Connection, file: str, behavior: str, library: str, *, accept: bool = False
 ) -> None:
-    """Ties the database to a tokenizer the first time, and checks it from then on.
+    """Binds the database to a tokenizer the first time, and checks it after that.
 
     Args:
         connection: of the store.
         file: digest of the tokenizer's file, as this library writes it.
-        behavior: digest of what it does to texts.
-        library: version of the library that read it. Another one may write the same tokenizer
-            differently: then what it does decides, and the new file's digest is kept.
-        accept: tie the database to another tokenizer instead of raising.
+        behavior: digest of its behavior on texts.
+        library: version of the library that read it. Another version may write the same tokenizer
+            differently. Then the behavior decides, and the new digest is stored.
+        accept: bind the database to another tokenizer instead of raising.
 
     Raises:
         OtherTokenizerError: it is another one.
@@ -71,7 +71,7 @@ def bind_tokenizer(
 
 
 def bind_general_text(connection: Connection, digest: str) -> str:
-    """Ties the database to a general text the first time; the digest that it is tied to."""
+    """Binds the database to a general text the first time; returns the digest of the bound one."""
     with connection.transaction():
         bound = noted(connection, _GENERAL_TEXT)
         if bound is None:
@@ -80,7 +80,7 @@ def bind_general_text(connection: Connection, digest: str) -> str:
 
 
 def bindings(connection: Connection) -> Mapping[str, str]:
-    """What the database is tied to, for people: model, tokenizer, general text."""
+    """The bindings of the database, for people: model, tokenizer, general text."""
     shown = ("model_name", "base_digest", _FILE, _BEHAVIOR, _LIBRARY, _GENERAL_TEXT)
     return {key: value for key, value in _values(connection).items() if key in shown}
 
@@ -91,7 +91,7 @@ def page_token_secret(connection: Connection) -> bytes:
 
 
 def pause_learning(connection: Connection, *, paused: bool) -> None:
-    """Notes whether facts are to be learned."""
+    """Pauses or resumes learning."""
     with connection.transaction():
         if paused:
             note(connection, _PAUSED, "yes")
@@ -105,23 +105,23 @@ def learning_paused(connection: Connection) -> bool:
 
 
 def reached(connection: Connection, what: str) -> int:
-    """How far work that is done in pieces has come; 0 if it has not begun."""
+    """The progress of work that is done in pieces; 0 if it has not begun."""
     return int(noted(connection, what) or 0)
 
 
 def reach(connection: Connection, what: str, place: int) -> None:
-    """Notes how far it has come."""
+    """Records the progress of such work."""
     note(connection, what, str(place))
 
 
 def noted(connection: Connection, key: str) -> str | None:
-    """What was noted under a key; None if nothing was."""
+    """The value of a key; None if it has none."""
     row = connection.first("SELECT value FROM meta WHERE key = ?", [key])
     return str(row["value"]) if row else None
 
 
 def note(connection: Connection, key: str, value: str) -> None:
-    """Notes something in place of what was noted before."""
+    """Sets the value of a key."""
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?)"
         " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -130,7 +130,7 @@ def note(connection: Connection, key: str, value: str) -> None:
 
 
 def drop(connection: Connection, key: str) -> None:
-    """Removes what was noted under a key, if anything was."""
+    """Removes a key, if it exists."""
     connection.execute("DELETE FROM meta WHERE key = ?", [key])
 
 

@@ -1,4 +1,4 @@
-"""Page tokens: where the next page of a list begins, opaque to clients and useless if altered."""
+"""Page tokens: the start of the next page of a list, opaque to clients, and checked for changes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from memory_store.errors import InvalidPageTokenError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, FactState
 
-# Beside the states of its facts, what a list may be told by.
+# Identifies the order of a list, in addition to the states of its facts.
 NEWEST_FIRST = "newest first"
 
-# Facts of a page that are read at a time.
+# The most facts of a page to read at once.
 PAGE_PART = 64
 
 _POSITION_BYTES = 8
@@ -38,9 +38,9 @@ def page(
         page_size: at least 1; limits are the caller's.
         page_token: of the page before; empty for the first.
         states: must not change between pages; empty means all.
-        newest_first: the order, likewise.
-        fits: asked of each fact in turn; the page ends before one that does not, but has at
-            least one.
+        newest_first: the order; must not change either.
+        fits: called for each fact; the page ends before one that does not fit, but has at least
+            one.
 
     Raises:
         InvalidPageTokenError: the token is not of this store, or of another list.
@@ -51,7 +51,7 @@ def page(
         place = decode_page_token(page_token, listed, secret) if page_token else 0
         found: list[Fact] = []
         while True:
-            # In parts: of large facts, far fewer than a page may fit.
+            # In parts, because few large facts may fill a page.
             limit = min(PAGE_PART, page_size - len(found) + 1)
             part = facts.listing(store.connection, place, limit, states, newest_first=newest_first)
             for fact in part:

@@ -8,7 +8,7 @@ from memory_store.vocabulary import Place, PlaceKind
 
 
 def record_place(store: MemoryStore, kind: PlaceKind, path: str, model_version: int) -> None:
-    """Remembers a backup or an export, to be named when a fact is erased."""
+    """Records a backup or an export, which may have the text of a fact that is erased later."""
     with store.transaction():
         store.connection.execute(
             "INSERT INTO places (kind, path, model_version, created_at) VALUES (?, ?, ?, ?)"
@@ -19,7 +19,7 @@ def record_place(store: MemoryStore, kind: PlaceKind, path: str, model_version: 
 
 
 def forget_place(store: MemoryStore, kind: PlaceKind, path: str) -> None:
-    """A backup or an export is gone."""
+    """Removes the record of a backup or an export that is gone."""
     with store.transaction():
         store.connection.execute(
             "DELETE FROM places WHERE kind = ? AND path = ?", [kind.value, path]

@@ -1,8 +1,7 @@
 """Probes: what the model answered, when it was asked about a fact.
 
-There are many more of them than facts. So what the fact says too is not written again: an empty
-question or expected answer is the fact's, and the empty answer of a correct probe is the expected
-one.
+There are many more of them than facts, so they do not repeat its texts: an empty question or
+expected answer is the fact's, and the empty answer of a correct probe is the expected one.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ def insert(
     stored = []
     for probe in probes:
         if math.isnan(probe.log_probability):
-            # SQLite would store NULL: say what is wrong, not which constraint broke.
+            # SQLite would store NULL, and report a broken constraint.
             raise ValueError(f"The log probability of a probe of {probe.fact_id} is NaN.")
         fact = facts.get(connection, probe.fact_id)
-        if fact.erased:  # while it was measured: the probe would bring the text back
+        if fact.erased:  # since it was asked: the probe would bring the text back
             probe = dataclasses.replace(probe, question="", expected_answer="", answer="")
         new = Probe(
             **dataclasses.asdict(probe),

@@ -16,11 +16,11 @@ PROBES_READ = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Influence:
-    """What one update did to the probability of an answer, as far as it was probed.
+    """The effect of one update on the probability of an answer, according to probes.
 
     Attributes:
         model_version: of the weights after the update.
-        cause_fact_id: the fact that it taught or made forgotten.
+        cause_fact_id: the fact that it taught, or removed by forgetting.
         cause_question: that fact's question; empty if it was erased.
         probability_before: of the answer at the probe before, 0 to 1.
         probability_after: at the probe that followed the update.
@@ -38,8 +38,8 @@ class Influence:
 def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influence]]:
     """The fact of a question, and the updates that moved its answer, the largest first.
 
-    Updates after which it was not probed are not seen; their part falls to the next that was. Those
-    that a rollback undid are left out.
+    The effect of an update without a probe after it is attributed to the next one with a probe.
+    Updates that a rollback undid are left out.
 
     Raises:
         FactNotFoundError: no fact has this question.
@@ -60,7 +60,7 @@ def influences_on(store: MemoryStore, question: str) -> tuple[Fact, list[Influen
     influences = []
     for probe in measured:
         after = math.exp(probe.log_probability)
-        # Audits and requests change nothing: they only tell what had changed before.
+        # Probes without a cause (audits, requests) follow no update.
         if probe.cause_fact_id:
             update = ledger.find(store.connection, probe.model_version)
             # A fact that resisted, or was known, is probed on the weights of an update before it.

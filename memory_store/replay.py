@@ -1,4 +1,4 @@
-"""What keeps a row of the ledger from being replayed, as far as the database tells."""
+"""Finds rows of the ledger that cannot be replayed, according to the database."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Obstacle:
     """Why a row cannot be replayed.
 
     Attributes:
-        version: that the row led to.
+        version: the version of the row.
         reason: for people, a clause.
-        erased: the text of a fact that it needs was erased; nothing else is in the way.
+        erased: the only reason is that a text that it needs was erased.
     """
 
     version: int
@@ -32,8 +32,8 @@ def first_obstacle(store: MemoryStore, versions: Sequence[int], algorithm: str) 
 
     Args:
         store: the memory.
-        versions: ascending; some hundreds, since their steps are read.
-        algorithm: that is at hand; empty: any.
+        versions: ascending; at most some hundreds, because their steps are read.
+        algorithm: the one of this release; empty for any.
     """
     erased = _erased(store)
     rows = store.connection.execute(
@@ -65,10 +65,10 @@ def first_obstacle(store: MemoryStore, versions: Sequence[int], algorithm: str) 
 
 
 def _erased(store: MemoryStore) -> set[str]:
-    """Ids of facts whose text is gone although served weights may hold them."""
+    """Ids of erased facts that the served weights may still hold."""
     rows = store.connection.execute(
         "SELECT DISTINCT facts.id FROM operations CROSS JOIN facts ON facts.id = fact_id"
-        # The other way round every fact would be looked at.
+        # The other order would read every fact.
         " WHERE erase = 1 AND operations.state <> 'done' AND question = ''"
     )
     return {row["id"] for row in rows}

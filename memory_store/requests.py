@@ -1,4 +1,4 @@
-"""Request ids: what makes a repeated `teach` teach nothing twice, and gives its first answer."""
+"""Request ids: a repeated `teach` teaches nothing twice, and gets its first answer again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from memory_store.vocabulary import NewFact
 
 @dataclass(frozen=True, slots=True)
 class EarlierRequest:
-    """A request that was answered.
+    """A request that was answered before.
 
     Attributes:
-        payload_hash: of what it said.
-        fact_id: the fact that it led to.
-        created: whether it made that fact.
+        payload_hash: of its content.
+        fact_id: the fact of its answer.
+        created: whether it stored that fact.
         event_sequence: of its answer.
-        replaces: id of the fact that its own took the place of; empty if there was none.
+        replaces: id of the fact that this one superseded; empty if there was none.
     """
 
     payload_hash: str
@@ -30,7 +30,7 @@ class EarlierRequest:
 
 
 def payload_hash(new: NewFact) -> str:
-    """Digest of all that a request says, its own id aside; no setting of the server is in it."""
+    """Digest of the content of a request, without its id and without settings of the server."""
     asked = new.asked_policy or new.policy
     policy = None
     if asked is not None:
@@ -47,7 +47,7 @@ def payload_hash(new: NewFact) -> str:
 
 
 def used_otherwise(request_id: str, earlier: EarlierRequest) -> RequestIdUsedError:
-    """The error for an id that comes again with other content."""
+    """The error for an id that is used again with other content."""
     return RequestIdUsedError(
         f"The request id {request_id!r} was used before, with other content (it led to fact "
         f"{earlier.fact_id}). Repeat the request unchanged, or choose a new request id."

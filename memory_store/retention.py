@@ -1,4 +1,4 @@
-"""How well facts are remembered, from the probes that are recorded: nothing is asked."""
+"""Retention of facts, from recorded probes: the model is not asked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[Fac
 
     Args:
         store: the memory.
-        max_facts: so many of them at most, and at least one, spread over the order of acceptance.
-        max_probes: of each.
+        max_facts: the most facts, at least one; they are spread over the order of acceptance.
+        max_probes: the most probes of each.
     """
     with store.transaction():
         undone = by_rollbacks(store.connection)
@@ -34,17 +34,17 @@ def last_probes(store: MemoryStore, max_facts: int, max_probes: int) -> list[Fac
 
 
 def _spread(store: MemoryStore, limit: int) -> list[Fact]:
-    """Held facts, some of them left out if there are more than `limit`."""
+    """Held facts; a spread of them if there are more than `limit`."""
     last, step = store.connection.number("SELECT max(position) FROM facts"), 1
     counts = count_by_state(store.connection)
     if sum(counts[state] for state in HELD) <= limit:
         return store.facts(limit=limit, states=HELD)
-    # Doubled, so that the same facts are told of until there are twice as many.
+    # Doubled, so that the same facts are chosen until there are twice as many.
     while last > limit * step:
         step *= 2
     found: dict[int, Fact] = {}
     for place in range(0, last, step):
-        # The first held one from there on: to look at all of them would take as long as there are.
+        # The first held fact from there on: reading all facts would take too long.
         for fact in store.facts(after_position=place, limit=1, states=HELD):
             found[fact.position] = fact
     return list(found.values())
@@ -53,7 +53,7 @@ def _spread(store: MemoryStore, limit: int) -> list[Fact]:
 def _points(
     store: MemoryStore, fact_id: str, limit: int, undone: Sequence[Undone]
 ) -> tuple[RetentionPoint, ...]:
-    """The last probes of one fact, but for those of weights that a rollback undid."""
+    """The last probes of one fact, without those of weights that a rollback undid."""
     left_out = " AND NOT (model_version > ? AND model_version < ?)" * len(undone)
     rows = store.connection.execute(
         "SELECT model_version, log_probability, probed_at FROM probes"

@@ -1,4 +1,4 @@
-"""Queueing a fact again that was given up: quarantined, or resisted."""
+"""Queues a quarantined or resisted fact again."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from memory_store.errors import WrongStateError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, FactState
 
-# States of facts that were tried, and that nothing tries again by itself.
+# States of facts that are not tried again without a request.
 GIVEN_UP = (FactState.QUARANTINED, FactState.RESISTED)
 
 
 def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
-    """Queues a fact again, as if it were taught now: behind all others, with no failed attempts.
+    """Queues a fact again as if it were taught now: after all others, without failed attempts.
 
-    It gets a new position, so that facts are still learned in the order of their positions, which
-    exact forgetting relies on.
+    It gets a new position, because exact forgetting relies on learning in the order of positions.
 
     Returns:
         The fact, and the sequence of the last event before this call.
 
     Raises:
         FactNotFoundError: no fact has this id.
-        WrongStateError: it is neither quarantined nor resisted, weights of the past hold it, a
-            newer fact answers its question, or an operation is open that may learn it too.
+        WrongStateError: it is neither quarantined nor resisted, earlier weights hold it, a newer
+            fact answers its question, or an open operation may learn it too.
     """
     with store.transaction():
         fact = store.fact(fact_id)
@@ -64,7 +63,7 @@ def retry_fact(store: MemoryStore, fact_id: str) -> tuple[Fact, int]:
 
 
 def _was_held(connection: Connection, fact: Fact) -> bool:
-    """Whether weights that a rollback may serve again hold the fact, at its present position."""
+    """Whether weights that a rollback may serve again hold the fact at its current position."""
     found = connection.execute(
         "SELECT 1 FROM updates WHERE fact_id = ?"
         " UNION ALL SELECT 1 FROM relearned WHERE position = ? AND verdict IN ('learned', 'known')"

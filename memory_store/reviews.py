@@ -1,12 +1,11 @@
-"""Reviews: held facts that were asked again, and taught again where the weights had lost them.
+"""Reviews: held facts are asked again, and taught again if the weights have lost them.
 
-Each function is one transaction on a store, to be run by its writer, like the methods of
-`MemoryStore`. Those that forget and roll back are in `memory_store.undo`.
+Each function is one transaction on a store, run by its writer, like the methods of `MemoryStore`.
 
-A review is an input of the history, as a teaching is: what it led to is found again whenever the
-history is repeated without a fact. So each is stored with its place: after all facts up to a
-position had been processed, and after the reviews before it. Since facts are processed in the order
-of acceptance, the place does not depend on what is repeated.
+A review is an input of the history, like a fact: if the history is repeated without a fact, so are
+its reviews. So each is stored with its place: after the facts up to a position, and after the
+reviews before it. Facts are processed in the order of acceptance, so the place does not depend on
+what is repeated.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from memory_store.vocabulary import (
     Update,
 )
 
-# The policy of a review, be it written in another one.
+# The policy of a review, even if another one contains it.
 _WRITTEN = (
     "iif(reviews.policy LIKE '@%', (SELECT first.policy FROM reviews AS first"
     " WHERE first.id = CAST(substr(reviews.policy, 2) AS INTEGER)), reviews.policy)"
@@ -53,13 +52,13 @@ _WRITTEN = (
 
 
 def next_due(store: MemoryStore) -> Fact | None:
-    """The held fact whose review has been due longest; None if none is due now."""
+    """The held fact whose review is due longest; None if none is due."""
     fact_id = schedule.next_due(store.connection, store.now())
     return None if fact_id is None else store.fact(fact_id)
 
 
 def begin_review(store: MemoryStore, fact_id: str) -> None:
-    """Notes that a review begins, so that a fact that takes the server with it is not next again.
+    """Records that a review begins, so that a fact that kills the server is not next again.
 
     Raises:
         FactNotFoundError: no fact has this id.
@@ -69,7 +68,7 @@ def begin_review(store: MemoryStore, fact_id: str) -> None:
 
 
 def give_back_review(store: MemoryStore, fact_id: str) -> None:
-    """Notes that a review that began was given up, through no fault of the fact: it is due again.
+    """Makes a fact due again whose review was abandoned through no fault of its own.
 
     Raises:
         FactNotFoundError: no fact has this id.
@@ -79,16 +78,16 @@ def give_back_review(store: MemoryStore, fact_id: str) -> None:
 
 
 def record_review(store: MemoryStore, review: NewReview) -> Update | None:
-    """Stores a review, what was measured, when the next is due, and the update if there was one.
+    """Stores a review, its probe, the time of the next one, and the update if there was one.
 
-    The fact stays held, whatever came of it.
+    The fact stays held, whatever the outcome.
 
     Returns:
         The row of the ledger, if the fact was taught again.
 
     Raises:
         FactNotFoundError: no fact has this id.
-        LedgerConflictError: the review was not made of the head.
+        LedgerConflictError: the review was not made with the head.
         WrongStateError: the fact is not held.
     """
     with store.transaction():
@@ -126,7 +125,7 @@ def record_review(store: MemoryStore, review: NewReview) -> Update | None:
 
 
 def _shared_policy(connection: Connection, policy: Policy | None) -> str | None:
-    """What is written: the policy, or `@` and the id of the review where the same is written."""
+    """The column of a policy: its JSON, or `@` and the id of a review with the same one."""
     text = write_policy(policy)
     last = connection.first(
         f"SELECT id, policy, {_WRITTEN} AS written FROM reviews"
@@ -138,7 +137,7 @@ def _shared_policy(connection: Connection, policy: Policy | None) -> str | None:
 
 
 def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
-    """The row of the ledger, and all that goes with it."""
+    """Stores the update of a review that taught the fact again, with its findings and probes."""
     attempt = review.attempt
     assert attempt is not None
     assert attempt.update is not None
@@ -154,7 +153,7 @@ def _retaught(store: MemoryStore, fact: Fact, review: NewReview) -> Update:
 
 
 def processed_up_to(connection: Connection) -> int:
-    """Everything up to this position has been processed, and nothing after it."""
+    """The last position such that all facts up to it, and none after it, were processed."""
     for state in (FactState.LEARNING, FactState.QUEUED):
         first = connection.number(
             "SELECT position FROM facts WHERE state = ? ORDER BY position LIMIT 1", [state.value]
@@ -171,10 +170,10 @@ BY_AGE = (
 
 
 def retention_by_age(store: MemoryStore) -> list[Retention]:
-    """How much was still held, by the number of updates since it was taught.
+    """How many facts were still held, by the number of updates since they were taught.
 
     Returns:
-        One for each range of ages that was asked, youngest first: 0, 1, 2 to 3, 4 to 7 and so on.
+        One for each range of ages with reviews, youngest first: 0, 1, 2 to 3, 4 to 7 and so on.
     """
     rows = store.connection.execute(BY_AGE)
     counted: dict[int, tuple[int, int]] = {}
@@ -198,13 +197,13 @@ def of_fact(store: MemoryStore, fact_id: str) -> list[Review]:
     return [_review(row) for row in rows]
 
 
-# -- Taking back -----------------------------------------------------------------------------------
+# -- Undo ------------------------------------------------------------------------------------------
 
 
 def of_line(store: MemoryStore, ids: Sequence[int], line: Line) -> list[Review]:
-    """Those of some reviews that are part of the history of a line of the ledger, in order.
+    """The reviews, among some, that belong to the history of a line of the ledger, in order.
 
-    Those without a row of their own are on it if the weights that were asked are.
+    One without a row of its own belongs to it if the weights that were asked do.
     """
     rows = store.connection.execute(
         f"SELECT reviews.*, {_WRITTEN} AS written,"
@@ -231,7 +230,7 @@ def note_again(
     learning: Learning | None,
     model_version: int,
 ) -> None:
-    """Keeps what a review came to on the branch of an operation, which then was at this version."""
+    """Stores the outcome of a review on the branch of an operation, and the branch's version."""
     store.connection.insert(
         "reviewed_again",
         {
@@ -246,17 +245,14 @@ def note_again(
 
 
 def last_done_again(store: MemoryStore, operation_id: int) -> int:
-    """Id of the last review on the branch of an operation; 0 if there is none."""
+    """Id of the last review that was repeated on the branch of an operation; 0 if none was."""
     return store.connection.number(
         "SELECT max(review_id) FROM reviewed_again WHERE operation_id = ?", [operation_id]
     )
 
 
 def settle(store: MemoryStore, line: Collection[int] | Line, fact_ids: Sequence[str]) -> None:
-    """Gives facts that were taught again what their last teaching on a line found.
-
-    Also when they got their place in the weights from then on.
-    """
+    """Gives facts the findings of their last teaching on a line, and its version."""
     rows = store.connection.execute(
         "WITH concerned AS (SELECT value AS id FROM json_each(?))"
         " SELECT fact_id, learning, model_version FROM concerned"
@@ -287,7 +283,7 @@ def settle(store: MemoryStore, line: Collection[int] | Line, fact_ids: Sequence[
 
 
 def _same(learning: Learning, newest: Learning | None) -> bool:
-    """Whether both are of one attempt; old rows have lost their rate curves."""
+    """Whether both are of one attempt; thinned rows have no rate curve."""
     return newest is not None and replace(learning, curve=()) == replace(newest, curve=())
 
 

@@ -1,9 +1,9 @@
-"""When a held fact is to be reviewed: at intervals that grow as long as it is found to be held.
+"""The schedule of reviews: intervals that grow while a fact is found to be held.
 
-An interval is counted in updates and in time, and ends with whichever is over first: weights that
-change much are looked at often, and those of a quiet memory now and then. Updates are counted by
-the *depth* of a version, the number of updates on its lineage, so that a branch that takes the
-place of a line does not make everything due at once.
+An interval is a number of updates and a time, and ends with the first of them: weights that change
+much are reviewed often, and those of a quiet memory now and then. Updates are counted by the
+*depth* of a version, the number of updates on its lineage, so that a new branch does not make
+everything due at once.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from memory_store.tables import SAMPLED
 
 FIRST_UPDATES, MOST_UPDATES = 8, 1024
 FIRST_TIME, LONGEST_TIME = timedelta(minutes=10), timedelta(days=7)
-# From so many doublings on both are at their largest.
+# After this many doublings, both are at their maximum.
 _DOUBLINGS = 10
 
 
 def interval(times_held: int) -> tuple[int, timedelta]:
-    """Updates and time to the next review of a fact that the last so many found to be held."""
+    """Updates and time to the next review, after `times_held` reviews that found the fact held."""
     factor = 2 ** min(times_held, _DOUBLINGS)
     return min(FIRST_UPDATES * factor, MOST_UPDATES), min(FIRST_TIME * factor, LONGEST_TIME)
 
 
 def begin(connection: Connection, position: int, at: datetime, taught: int | None = None) -> None:
-    """Starts again with the first interval.
+    """Restarts a fact with the first interval.
 
     Args:
         connection: of the store.
         position: of the fact.
         at: the time now.
-        taught: the version at which the weights got it; None if they have it from before, and the
-            served line may have become shorter since.
+        taught: the version that taught it; None if an earlier one did, and the served line may
+            have become shorter since.
     """
     head = ledger.depth(connection, ledger.head_version(connection))
     if taught is None:
@@ -51,7 +51,7 @@ def begin(connection: Connection, position: int, at: datetime, taught: int | Non
 
 
 def go_on(connection: Connection, position: int, at: datetime) -> None:
-    """A review found the fact to be held: the next comes after twice the interval."""
+    """Doubles the interval of a fact that a review found held."""
     head = ledger.depth(connection, ledger.head_version(connection))
     times_held = 1 + connection.number(
         "SELECT times_held FROM facts WHERE position = ?", [position]
@@ -64,7 +64,7 @@ def go_on(connection: Connection, position: int, at: datetime) -> None:
 
 
 def postpone(connection: Connection, position: int, at: datetime) -> None:
-    """A review begins: until it has ended, the next comes after the first interval."""
+    """Postpones a fact by the first interval while its review runs."""
     head = ledger.depth(connection, ledger.head_version(connection))
     updates, time = interval(0)
     connection.execute(
@@ -74,21 +74,21 @@ def postpone(connection: Connection, position: int, at: datetime) -> None:
 
 
 def make_due(connection: Connection, position: int, at: datetime) -> None:
-    """A review that began did not take place: the fact is due."""
+    """Makes a fact due whose review did not take place."""
     connection.execute("UPDATE facts SET due_at = ? WHERE position = ?", [write_time(at), position])
 
 
 def age(connection: Connection, position: int) -> int:
-    """How many updates ago the weights that are served got this fact."""
+    """Updates since the served weights were taught this fact."""
     head = ledger.depth(connection, ledger.head_version(connection))
     since = connection.number("SELECT held_since FROM facts WHERE position = ?", [position])
     return max(0, head - since)
 
 
 def next_due(connection: Connection, now: datetime) -> str | None:
-    """Id of the fact that has been due longest: by updates, else by time; None if none is due."""
+    """Id of the fact that is due longest, by updates or else by time; None if none is due."""
     head = ledger.depth(connection, ledger.head_version(connection))
-    # Left to choose, SQLite searches by state, and sorts all that it finds.
+    # Without the hint, SQLite searches by state and sorts all that it finds.
     bounds: tuple[tuple[str, str, SqlValue], ...] = (
         ("facts_due_by_updates", "due_depth", head),
         ("facts_due_by_time", "due_at", write_time(now)),
@@ -101,7 +101,7 @@ def next_due(connection: Connection, now: datetime) -> str | None:
         )
         if row:
             return str(row["id"])
-    # No interval is longer: the clock was set back since this was written.
+    # No interval is longer, so the clock was set back.
     row = connection.first(
         f"SELECT id FROM facts INDEXED BY facts_due_by_time WHERE {SAMPLED} AND due_at > ?"
         " ORDER BY due_at DESC, position DESC LIMIT 1",

@@ -1,8 +1,8 @@
-"""Creates the tables of a new database, and brings those of an older release up to date.
+"""Creates the tables of a new database, and migrates those of an older release.
 
-A database records the names of the migrations that it has had. The first one creates the tables;
-each later release appends its own to `IN_ORDER`. All that are lacking are applied in one
-transaction, after a copy of the database was made (see `memory_store.schema_copies`).
+A database records the names of its migrations. The first one creates the tables; each later release
+appends its own to `IN_ORDER`. All missing ones are applied in one transaction, after the database
+was copied (see `memory_store.schema_copies`).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def migrations() -> Migrations:
 
 
 def lacking_migrations(connection: Connection) -> list[str]:
-    """Names of this release's migrations that a database has not had yet, in order."""
+    """Names of this release's migrations that a database lacks, in order."""
     return [migration.name for migration in migrations().pending(connection.database)]
 
 
 def foreign_migrations(connection: Connection) -> list[str]:
-    """Names of migrations that a database has had and this release does not know."""
+    """Names of migrations of a database that this release does not know."""
     applied = {migration.name for migration in migrations().applied(connection.database)}
     return sorted(applied - {name for name, _ in IN_ORDER})
 
@@ -62,7 +62,7 @@ def was_never_released(connection: Connection) -> bool:
 
 
 def prepare(connection: Connection) -> None:
-    """Brings the database up to this release's schema; a read-only one is only checked.
+    """Migrates the database to this release's schema; only checks a read-only one.
 
     An existing database is copied first; see `memory_store.schema_copies`.
 

@@ -1,13 +1,13 @@
-"""Copies of a database as it was before its schema was changed, for going back to a release.
+"""Copies of a database from before a migration, for going back to the release before it.
 
-A migration cannot be undone, and the release before it refuses the migrated database. So the copy
-is the way back, for what had been accepted by then:
+A migration cannot be undone, and the release before it refuses the migrated database. The copy is
+the way back, for what had been accepted by then:
 
     memory.db
     memory.db.before-0010_some_change
 
-The rule: one copy is kept, that of the last change, for `KEPT_DAYS`. An erase removes it, since it
-holds the text.
+Only the copy from before the last migration is kept, for `KEPT_DAYS`. An erase removes it, because
+it has the text.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ KEPT_DAYS = 30
 
 
 def copies_of(database: Path) -> list[Path]:
-    """The copies beside a database file, unfinished ones included."""
+    """The copies of a database file, including unfinished ones."""
     return sorted(database.parent.glob(f"{database.name}.before-*"))
 
 
 def keep_copy(connection: Connection, before: str) -> None:
-    """Copies a database, and removes older copies; the copy is on the disk when this returns.
+    """Copies a database, and removes older copies. The copy is durable on return.
 
     Args:
         connection: to it, outside a transaction.
-        before: name of the first migration that is to be applied.
+        before: name of the first migration to apply.
 
     Raises:
         StoreUnusableError: the copy cannot be written; nothing was changed.
@@ -60,14 +60,14 @@ def keep_copy(connection: Connection, before: str) -> None:
 
 
 def remove_copies(database: Path, *, older_than: datetime | None = None) -> list[Path]:
-    """Removes the copies beside a database file.
+    """Removes the copies of a database file.
 
     Args:
         database: the file.
-        older_than: leave newer ones, by when they were made; None removes all.
+        older_than: keep newer ones; None removes all.
 
     Returns:
-        What was removed.
+        The removed files.
 
     Raises:
         OSError: one cannot be removed.
@@ -82,7 +82,7 @@ def remove_copies(database: Path, *, older_than: datetime | None = None) -> list
 
 
 def remove_outdated(database: Path, now: datetime) -> list[Path]:
-    """Removes the copies whose time is over, as `remove_copies`."""
+    """Removes outdated copies; see `remove_copies`."""
     return remove_copies(database, older_than=now - timedelta(days=KEPT_DAYS))
 
 

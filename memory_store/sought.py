@@ -1,4 +1,4 @@
-"""A text that is being erased, and where it is said, repeated or asked."""
+"""Finds a text that is being erased in answers, messages and questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 
 from memory_store import facts
 
-# Characters from which on a text is looked for inside longer ones.
+# Shorter texts are not searched for inside longer ones.
 SHORTEST_SOUGHT = 3
 
 
@@ -44,18 +44,18 @@ class Sought:
         return re.compile(rf"(?<!\w)(?:{'|'.join(long)})(?!\w)" if long else r"(?!)")
 
     def may_be_in(self, folded_text: str) -> bool:
-        """Whether a folded text may have it: quick, and true wherever one of the below is."""
+        """Whether a folded text may contain it. Quick, and true whenever one of the others is."""
         return any(text in folded_text for text in self._folded)
 
     def is_said_in(self, answer: str) -> bool:
-        """Whether a model's answer says it; a short text must be all of it."""
+        """Whether a model's answer contains it; a short text must be the whole answer."""
         said = folded(answer)
         return any(
             text in said if len(text) >= SHORTEST_SOUGHT else text == said for text in self._folded
         )
 
     def is_in(self, text: str) -> bool:
-        """Whether a text has it, as whole words."""
+        """Whether a text contains it, as whole words."""
         return self._words.search(folded(text)) is not None
 
     def is_asked_in(self, question: str) -> bool:
@@ -64,6 +64,6 @@ class Sought:
 
 
 def folded(text: str) -> str:
-    """Equal for texts that differ in case, spacing and Unicode composition only."""
+    """Equal for texts that differ only in case, spacing and Unicode composition."""
     composed = unicodedata.normalize("NFC", text).casefold()
     return " ".join(unicodedata.normalize("NFC", composed).split())

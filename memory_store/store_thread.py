@@ -1,9 +1,9 @@
-"""A thread that owns a store and runs operations on it, a batch a transaction.
+"""A thread that owns a store and runs operations on it, one transaction for each batch.
 
-An fsync costs about as much for one fact as for two hundred. So the thread takes all operations
-that wait, runs each in a savepoint of one transaction, commits once, and only then answers them
-all, with one call into the loop. An answer therefore always means: on disk. Facts that wait one
-after the other are taught together, whoever sent them.
+An fsync costs about the same for one fact as for two hundred. So the thread takes all waiting
+operations, runs each in a savepoint of one transaction, commits once, and only then answers all of
+them, with one call into the loop. So an answer always means: on disk. Consecutive facts are stored
+together, even from different senders.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from memory_store.vocabulary import NewFact
 
 T = TypeVar("T")
 
-# About how many pages a fact adds to the write-ahead log. Before that many the log is not read.
+# About the pages that a fact adds to the write-ahead log, to know when to look at the log.
 PAGES_AN_OPERATION = 16
 
 
@@ -70,7 +70,7 @@ class _Outcome:
     error: Exception | None = None
 
     def settle(self, future: asyncio.Future[Any]) -> None:
-        """Passes it to who waits, unless they were cancelled."""
+        """Passes it to the waiting caller, unless that was cancelled."""
         if future.done():
             return
         if self.error is not None:
@@ -80,7 +80,7 @@ class _Outcome:
 
 
 class StoreThread:
-    """A thread that owns a store and runs operations on it, a batch a transaction."""
+    """A thread that owns a store and runs operations on it, one transaction for each batch."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class StoreThread:
         self._name = name
         self._loop = loop
         self._largest_batch = largest_batch
-        self._log_pages = log_pages  # None: it does not write, so the log is not its business
+        self._log_pages = log_pages  # None for a reader, which leaves the log alone
         self._max_queued = max_queued
         self._on_commit = on_commit
         self._on_fatal = on_fatal
@@ -113,32 +113,32 @@ class StoreThread:
     async def start(self, open_store: Callable[[], MemoryStore]) -> None:
         """Opens the store in the new thread; raises what that raises."""
         opened: asyncio.Future[None] = self._loop.create_future()
-        # A daemon, so that a process that forgot `close` can end: commits survive that.
+        # A daemon, so that a process that forgot `close` can end; commits survive that.
         self._thread = threading.Thread(
             target=self._live, args=(open_store, opened), name=self._name, daemon=True
         )
         self._thread.start()
         await asyncio.wait([opened])
         if opened.exception() is not None:
-            self._thread.join()  # it is at its end already
+            self._thread.join()  # it has ended
         opened.result()
 
     def new_answer(self) -> asyncio.Future[Any]:
-        """What an operation is answered with."""
+        """Makes the future of an operation's result."""
         return self._loop.create_future()
 
     async def submit(self, operation: Callable[[MemoryStore], T]) -> T:
-        """Queues an operation and waits for its outcome."""
+        """Queues an operation, and waits for its result."""
         answer: asyncio.Future[T] = self.queue(QueuedOperation(operation, self.new_answer()))
         return await answer
 
     def queue(self, operation: Queued) -> asyncio.Future[Any]:
-        """Queues an operation; returns where its outcome will be."""
+        """Queues an operation; returns the future of its result."""
         if self._closing:
             raise StoreClosedError("The memory is closed: the server is stopping. Try again later.")
         if not self._gathered:
-            # What arrives in the same turn of the loop is handed over together: the thread would
-            # wake for the first, and then contend with the loop for the interpreter.
+            # What arrives in the same round of the loop is handed over together. Otherwise the
+            # thread would wake for the first, and contend with the loop for the interpreter.
             self._loop.call_soon(self._hand_over)
         self._gathered.append(operation)
         return operation.answer
@@ -149,7 +149,7 @@ class StoreThread:
             self._gathered = []
 
     async def close(self) -> None:
-        """Ends the thread once all before it is done; raises what closing the store raised."""
+        """Ends the thread after all queued operations; raises what closing the store raised."""
         if not self._closing:
             self._closing = True
             self._hand_over()
@@ -191,7 +191,7 @@ class StoreThread:
         self._call(_attempt(lambda: self._close_store(store)).settle, self._ended)
 
     def _take(self, waiting: deque[Queued]) -> bool:
-        """Takes what was handed over, and waits for it if there is nothing else; False: the end."""
+        """Takes what was handed over; waits if nothing else is queued. False at the end."""
         with contextlib.suppress(queue.Empty):
             while (more := self._waiting.get(block=not waiting)) is not None:
                 waiting.extend(more)
@@ -199,7 +199,7 @@ class StoreThread:
         return True
 
     def _next_batch(self, waiting: deque[Queued]) -> list[Queued]:
-        """The first that wait, as many as fit; one that fits nowhere is a batch of its own."""
+        """Takes the first operations that fit a batch; a too large one is a batch by itself."""
         batch: list[Queued] = []
         size = 0
         while waiting and (not batch or size + waiting[0].size <= self._largest_batch):
@@ -213,19 +213,19 @@ class StoreThread:
         fatal = None
         if isinstance(error, StoreFailedError) and self._failure is None:
             self._failure = fatal = error
-        # A copy for each: one error raised in many places would collect the tracebacks of all.
+        # A copy for each: one error that is raised in many places collects all tracebacks.
         outcomes = (
             commit.value if error is None else [_Outcome(error=copy.copy(error)) for _ in batch]
         )
         self._call(self._deliver, batch, outcomes, error is None, self._sequence, fatal)
 
     def _commit(self, store: MemoryStore, batch: Sequence[Queued]) -> list[_Outcome]:
-        """Runs a batch as one transaction. If it raises, nothing of the batch may be relied on."""
+        """Runs a batch as one transaction. If it raises, the whole batch counts as failed."""
         if self._failure is not None:
             raise self._failure
         outcomes = self._teach_all(store, batch) or self._run_all(store, batch)
-        # Before the answers, although they are on disk: in files that nobody will find, or after a
-        # failed sync, nothing is answered.
+        # Checked before the answers: nothing is acknowledged in files that were replaced, or after
+        # a failed sync.
         if self._log_pages is not None:
             store.connection.require_in_place()
         self._shorten_log(store, sum(each.size for each in batch))
@@ -234,7 +234,7 @@ class StoreThread:
         return outcomes
 
     def _teach_all(self, store: MemoryStore, batch: Sequence[Queued]) -> list[_Outcome]:
-        """A batch of nothing but facts, which is most of them; no outcomes if it is not one."""
+        """Stores a batch of facts only, the usual case; no outcomes if it is another one."""
         if not all(isinstance(each, QueuedFacts) for each in batch):
             return []
         try:
@@ -242,7 +242,7 @@ class StoreThread:
                 return _taught(store, cast(Sequence[QueuedFacts], batch), self._max_queued)
         except StoreUnusableError:
             raise
-        except Exception:  # noqa: BLE001 - whose fault it was is found out one by one
+        except Exception:  # noqa: BLE001 - running one by one shows which operation failed
             return []
 
     def _run_all(self, store: MemoryStore, batch: Sequence[Queued]) -> list[_Outcome]:
@@ -288,22 +288,22 @@ class StoreThread:
 def _taught(
     store: MemoryStore, batch: Sequence[QueuedFacts], max_queued: int | None
 ) -> list[_Outcome]:
-    """The answers to several callers."""
+    """Stores the facts of several callers, and splits the answers."""
     answers = iter(store.teach_many([new for each in batch for new in each.new_facts], max_queued))
     return [_Outcome(list(itertools.islice(answers, each.size))) for each in batch]
 
 
 def _alone(store: MemoryStore, atomic: Callable[[], Any]) -> _Outcome:
-    """Runs something that leaves no trace if it fails.
+    """Runs something atomic.
 
     Raises:
-        StoreUnusableError: it failed, and all before it in the transaction with it.
+        StoreUnusableError: it failed, and SQLite ended the whole transaction.
     """
     outcome = _attempt(atomic)
     if isinstance(outcome.error, StoreFailedError):
         raise outcome.error
     if not store.connection.in_transaction:
-        # Going on would commit the rest of the batch statement by statement.
+        # Continuing would commit the rest of the batch statement by statement.
         raise StoreUnusableError(
             "SQLite gave up the transaction, and nothing of it was stored: repeat the "
             f"request. The cause: {outcome.error}"
@@ -312,7 +312,7 @@ def _alone(store: MemoryStore, atomic: Callable[[], Any]) -> _Outcome:
 
 
 def _attempt(function: Callable[[], Any]) -> _Outcome:
-    """Runs something for somebody in another thread, who gets its error, whatever it is."""
+    """Runs something for another thread, which gets any error."""
     try:
         return _Outcome(value=function())
     except Exception as error:  # noqa: BLE001 - none may be lost between threads

@@ -1,12 +1,12 @@
-"""A fact whose text was erased at once, whatever becomes of the weights that hold it.
+"""Erases the text of a fact at once, before the weights that hold it are rebuilt.
 
-What is left is a tombstone: a row without text. Where the served weights may hold the fact, it is
-`superseded` until they have been rebuilt without it: nothing rehearses, reviews or probes it, and
-its operation still finds that it has something to do.
+A tombstone remains: a row without text. If the served weights may hold the fact, it is `superseded`
+until they are rebuilt: then nothing rehearses, reviews or probes it, but its operation still has
+work to do.
 
 Rows of the ledger that taught or rehearsed the fact cannot be replayed without its text. Until the
-rebuilt weights are served, a start therefore depends on a snapshot of a later version. Without one,
-the nearest version before those rows is served, and the rest is learned again.
+rebuilt weights are served, a start needs a snapshot of a later version. Without one, the nearest
+version before those rows is served, and the rest is learned again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MAY_BE_HELD = (FactState.LEARNED, FactState.KNOWN, FactState.SUPERSEDED)
 def erase_requested(store: MemoryStore, operation: Operation) -> bool:
     """Erases the text of the fact of an operation that asks for it, unless it is gone already.
 
-    A fact that is being learned keeps its text until that has ended, since what comes of it would
-    bring the text back: call this again then.
+    A fact that is being learned keeps its text until the attempt has ended, because its findings
+    would bring the text back. Then call this again.
 
     Returns:
         Whether the text is gone.
@@ -51,11 +51,11 @@ def erase_requested(store: MemoryStore, operation: Operation) -> bool:
 
 
 def _on_a_branch(store: MemoryStore, fact: Fact) -> bool:
-    """Whether another operation has learned it on its branch, which may be served soon."""
+    """Whether another operation has learned it on a branch that may be served soon."""
     found = store.connection.execute(
         "SELECT 1 FROM operations JOIN relearned ON operation_id = operations.id AND"
         f" relearned.position = ? WHERE {OPEN}"
-        " AND branch_version IS NOT NULL"  # else that branch was dropped
+        " AND branch_version IS NOT NULL"  # otherwise the branch was dropped
         " AND verdict IN ('learned', 'known') LIMIT 1",
         [fact.position],
     )
@@ -63,7 +63,7 @@ def _on_a_branch(store: MemoryStore, fact: Fact) -> bool:
 
 
 def keys_it_superseded(store: MemoryStore, fact_id: str) -> set[str]:
-    """Question keys of the facts that a fact took the place of; its own may be erased."""
+    """Question keys of the facts that a fact superseded; its own text may be erased."""
     rows = store.connection.execute(
         "SELECT DISTINCT question_key FROM facts WHERE superseded_by = ? AND superseded_by <> ''",
         [fact_id],

@@ -1,4 +1,4 @@
-"""Which versions of the weights a rollback undid: what was measured of them says nothing of now."""
+"""The versions that rollbacks undid: their probes say nothing about the served weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from memory_store.connection import Connection
 from memory_store.tables import FORK
 
-# Rollbacks that are looked at; earlier ones undid what nobody has asked about since.
+# The most rollbacks to read; earlier ones do not matter in practice.
 ROLLBACKS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Versions between two others, both left out.
+    """The versions between two others, without these.
 
     Attributes:
         after: the version that is served again.
@@ -29,7 +29,7 @@ class Undone:
 
 
 def by_rollbacks(connection: Connection) -> list[Undone]:
-    """What rollbacks undid that still count, the newest first; none overlap.
+    """The ranges that rollbacks undid, newest first, without overlaps.
 
     A fresh start is one too: the ledger has its row, though no operation asked for it.
     """

@@ -1,8 +1,8 @@
-"""Answers that were recorded after a search for an erased text, by weights that still held it.
+"""Answers recorded after the search for an erased text, from weights that still held it.
 
-The text is looked for once more when the weights have been rebuilt, if the process still knows it.
-After a restart nobody does: not even a digest of it is kept, since that would confirm a guess. So
-what models said in between is then removed unread.
+The search is repeated when the weights are rebuilt, if the process still knows the text. After a
+restart it does not: not even a digest is stored, because it would confirm a guess. Then the answers
+in between are removed unread.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from memory_store.encoding import read_time, write_json, write_time
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState
 
-# Numbers of rows that are looked at in one transaction.
+# The most rows of one transaction.
 ROWS_AT_ONCE = 500
-# In place of what held an erased text, where an empty text would mean something.
+# Replaces an erased text where an empty text has a meaning.
 ERASED = "(erased)"
 _UNSEARCHED = "unsearched:"
 
 
 @dataclass(frozen=True, slots=True)
 class Unsearched:
-    """The rows that no search has seen.
+    """The rows that no search has read.
 
     Attributes:
-        since: from when on.
-        probe: those after this id.
-        event: those after this sequence.
+        since: rows from this time on.
+        probe: probes after this id.
+        event: events after this sequence.
     """
 
     since: datetime
@@ -40,7 +40,7 @@ class Unsearched:
 
 
 def rows_from_now(store: MemoryStore) -> Unsearched:
-    """What a search that begins now may miss."""
+    """The rows that a search that begins now may miss."""
     [last] = store.connection.execute(
         "SELECT (SELECT coalesce(max(id), 0) FROM probes) AS probe,"
         " (SELECT coalesce(max(sequence), 0) FROM events) AS event"
@@ -49,7 +49,7 @@ def rows_from_now(store: MemoryStore) -> Unsearched:
 
 
 def note(store: MemoryStore, fact_id: str, rows: Unsearched) -> None:
-    """Keeps what a search has missed, if the served weights may still hold the fact."""
+    """Records what a search has missed, if the served weights may still hold the fact."""
     if store.fact(fact_id).state is FactState.FORGOTTEN:
         drop(store, fact_id)
         return
@@ -60,7 +60,7 @@ def note(store: MemoryStore, fact_id: str, rows: Unsearched) -> None:
 
 
 def of_fact(store: MemoryStore, fact_id: str) -> Unsearched | None:
-    """What no search for an erased fact has seen; None if there is nothing."""
+    """The rows that no search for an erased fact has read; None if there are none."""
     noted = meta.noted(store.connection, f"{_UNSEARCHED}{fact_id}")
     if noted is None:
         return None
@@ -69,13 +69,13 @@ def of_fact(store: MemoryStore, fact_id: str) -> Unsearched | None:
 
 
 def drop(store: MemoryStore, fact_id: str) -> None:
-    """Forgets it, once nothing of it is left to be done."""
+    """Deletes that record, once nothing is left to do."""
     with store.transaction():
         meta.drop(store.connection, f"{_UNSEARCHED}{fact_id}")
 
 
 def remove_probes(store: MemoryStore, after: int) -> int:
-    """Removes the answers of some probes after an id; how many rows it changed."""
+    """Removes the answers of some probes after an id; returns the number of changed rows."""
     changed = store.connection.execute(
         "UPDATE probes SET answer = ? WHERE id > ? AND id <= ? AND answer NOT IN ('', ?)"
         " RETURNING id",
@@ -85,7 +85,7 @@ def remove_probes(store: MemoryStore, after: int) -> int:
 
 
 def remove_events(store: MemoryStore, after: int) -> int:
-    """Removes what models said in some events after a sequence; how many rows it changed."""
+    """Removes the answers in some events after a sequence; returns the number of changed rows."""
     changed = store.connection.execute(
         "UPDATE events SET learning = json_set(learning, '$.answer_before', '', '$.answer_after',"
         " '') WHERE sequence > ? AND sequence <= ? AND json_type(learning) = 'object'"

@@ -1,4 +1,4 @@
-"""What became of facts on a line of the ledger: learned, known, resisted or quarantined."""
+"""The verdicts of facts on a line of the ledger: learned, known, resisted or quarantined."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from memory_store.vocabulary import FactState
 def verdicts_on(
     store: MemoryStore, line: Collection[int] | Line, fact_ids: Sequence[str]
 ) -> dict[str, tuple[FactState, str]]:
-    """State and reason, by id, of those of some facts that were tried on a line of the ledger.
+    """State and reason, by id, of the facts that were tried on a line of the ledger.
 
-    Those without a row of their own are on it if the weights that they were tried on are.
+    An attempt without a row of its own was on the line if the weights that it began with were.
     """
     chosen = write_json(list(fact_ids))
     found = store.connection.execute(
@@ -31,7 +31,7 @@ def verdicts_on(
     )
     verdicts = {
         row["fact_id"]: (FactState(row["verdict"]), row["reason"])
-        # The last counts: a fact that a branch had given up may have been queued again since.
+        # The last one counts: a fact that a branch gave up may have been queued again.
         for row in sorted(found, key=lambda row: int(row["model_version"]))
         if row["model_version"] in line
     }
@@ -45,7 +45,7 @@ def verdicts_on(
         [chosen],
     )
     for row in taught:
-        # A fact that was known and taught again is what it was.
+        # A fact that was known and taught again by a review keeps its verdict.
         if row["model_version"] in line and not (row["again"] and row["fact_id"] in verdicts):
             verdicts[row["fact_id"]] = (FactState.LEARNED, "")
     return verdicts

@@ -23,10 +23,10 @@ from memory_store.vocabulary import NewFact
 
 T = TypeVar("T")
 
-# Operations a commit, a fact being one: bounds how long the first of them waits.
+# The most operations or facts of a commit: bounds the wait of the first.
 LARGEST_BATCH = 256
-LOG_PAGES = 1_000  # of 4 KiB, in the write-ahead log before they are moved into the database
-SWITCH_RETRY_SECONDS = 1.0  # before a step of a switch that found the disk full is tried again
+LOG_PAGES = 1_000  # of 4 KiB, in the write-ahead log before it is moved into the database
+SWITCH_RETRY_SECONDS = 1.0  # before a step that found the disk full is repeated
 
 
 class StoreThreads:
@@ -66,12 +66,12 @@ class StoreThreads:
             path: of the database file.
             on_commit: called on the loop after each commit, once a batch, after its answers, with
                 the sequence number of the newest event.
-            on_fatal: called on the loop when disk or database failed. The process must exit; the
-                thread that met it refuses whatever follows, because SQLite may go on after a
-                failed fsync.
+            on_fatal: called on the loop when disk or database failed. The process must exit. The
+                failed thread refuses all that follows, because SQLite may continue after a failed
+                fsync.
             open_store: opens a store as `MemoryStore.open` does.
-            log_pages: so many pages in the write-ahead log are moved into the database.
-            max_queued: new facts are refused while so many wait to be learned; None: never.
+            log_pages: at this size, the write-ahead log is moved into the database.
+            max_queued: refuse new facts while this many wait to be learned; None: never.
 
         Raises:
             StoreUnusableError: as `MemoryStore.open`.
@@ -104,10 +104,10 @@ class StoreThreads:
         return self._path
 
     async def write(self, operation: Callable[[MemoryStore], T]) -> T:
-        """Runs an operation on the writing store and answers once it is durable.
+        """Runs an operation on the writing store; returns once it is durable.
 
-        It is atomic: if it raises, nothing of it is stored, and others of its batch are not
-        affected. If the caller is cancelled, it is still carried out.
+        It is atomic: if it raises, nothing of it is stored, and the rest of its batch is not
+        affected. It runs even if the caller is cancelled.
 
         Raises:
             StoreUnusableError: the commit failed; nothing of the operation was stored.
@@ -120,7 +120,7 @@ class StoreThreads:
         """Queues facts; the future has an answer for each, in order, once they are durable.
 
         The answers are those of `MemoryStore.teach_many`, and the errors as in `write`. They are
-        queued when this returns, and taught even if nobody waits for the future any more.
+        queued on return, and stored even if the future is abandoned.
 
         Raises:
             StoreClosedError: `close` was called before.
@@ -128,7 +128,7 @@ class StoreThreads:
         return self._writer.queue(QueuedFacts(new_facts, self._writer.new_answer()))
 
     async def read(self, operation: Callable[[MemoryStore], T]) -> T:
-        """Runs queries on one view of the memory, which has all that was answered before.
+        """Runs queries on one view of the memory, which includes all that was acknowledged.
 
         Raises:
             StoreUnusableError: the database cannot be read.
@@ -144,17 +144,16 @@ class StoreThreads:
 
     @asynccontextmanager
     async def switching(self) -> AsyncIterator[None]:
-        """While an operation gives facts their new states: whoever reads waits until it is over.
+        """Blocks readers while an operation gives facts their new states.
 
-        Facts are accepted meanwhile. Leaving finishes the switch that was begun inside, in short
-        steps, also if the caller is cancelled; a process that is killed meanwhile does so when it
-        starts again.
+        Facts are accepted meanwhile. Leaving finishes the switch that began inside, in short steps,
+        even if the caller is cancelled. If the process is killed, the next start finishes it.
         """
         self._readable.clear()
         try:
             yield
         finally:
-            # Not ended with the caller: nobody may read, or begin another switch, in between.
+            # It does not end with the caller: no read or other switch may come in between.
             self._finishing = asyncio.create_task(self._finish_switch())
             await asyncio.shield(self._finishing)
 
@@ -168,7 +167,7 @@ class StoreThreads:
                     return  # the process ends; the next start finishes it
                 except StoreUnusableError:  # a full disk, which may be emptied
                     if not await self._reader.submit(switching.in_progress):
-                        return  # nor was it begun: nobody need wait
+                        return  # it did not begin
                     await asyncio.sleep(SWITCH_RETRY_SECONDS)
         finally:
             self._readable.set()
@@ -176,10 +175,10 @@ class StoreThreads:
     async def empty_log(self) -> bool:
         """Moves the write-ahead log into the database file, so that nothing removed stays in it.
 
-        If the caller is cancelled, it goes on, and `close` waits for it.
+        It continues if the caller is cancelled, and `close` waits for it.
 
         Returns:
-            False if somebody was in the way; the log is then emptied at the next close.
+            False if a reader prevented it; then the next close empties the log.
 
         Raises:
             StoreUnusableError: it could not be moved.
@@ -205,7 +204,7 @@ class StoreThreads:
             raise
 
     async def close(self) -> None:
-        """Carries out what waits, empties the write-ahead log, and closes; may be called again.
+        """Runs all queued operations, empties the write-ahead log, and closes; may be repeated.
 
         Raises:
             StoreUnusableError: the log could not be emptied; nothing that was answered is lost.

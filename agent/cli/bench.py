@@ -114,8 +114,9 @@ def bench(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="; ".join(f"{name}: {one.measures}" for name, one in BENCHMARKS.items())
-            + f"; {ALL}: all of these but operations.",
+            help="Run "
+            + ", ".join(f"{name} ({one.measures})" for name, one in BENCHMARKS.items())
+            + f", or {ALL}, which leaves out operations.",
             show_default=False,
         ),
     ] = None,

@@ -32,7 +32,7 @@ from eval.bench.model_under_test import ModelUnderTest
 from eval.bench.roofline import Roofline, Sizes
 from eval.bench.rounds import Way, alternate
 from eval.suites.paper.facts import PAPER_FACTS
-from eval.suites.paper.model_backend import ROWS_ON_CPU, ROWS_ON_GPU
+from eval.suites.paper.model_backend import ROWS, paper_sampler, samples_in_half
 
 # By kind of device: texts of each question in a batch of `generate`, and batches in a round.
 SAMPLES = {"cpu": 4, "cuda": 80}
@@ -105,17 +105,8 @@ def measure_sample(tested: ModelUnderTest, roofline: Roofline, seconds: float) -
     kind = tested.device.type
     encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
     asked = Asked.of(encoder, kind)
-    rows = ROWS_ON_GPU if kind == "cuda" else ROWS_ON_CPU
     baseline = Baseline(loaded).model
-    in_half = kind == "cuda"  # as in the suite paper
-    sampler = Sampler(
-        loaded.model,
-        loaded.tokenizer,
-        eos=encoder.eos,
-        rows=rows,
-        max_tokens=loaded.max_tokens,
-        half=in_half,
-    )
+    sampler = paper_sampler(loaded)
     ours, theirs = Texts(), Texts()
     with torch.random.fork_rng(devices=[loaded.device] if kind == "cuda" else []):
         torch.manual_seed(_SEED)
@@ -133,41 +124,33 @@ def measure_sample(tested: ModelUnderTest, roofline: Roofline, seconds: float) -
         "first tokens": require_fit(fits),
         "words": require_same_counts(count_both(sampler, asked, theirs)),
     }
-
-    def rate(name: str, of_rounds: Sequence[int]) -> float:
-        pairs = zip(of_rounds[1:], rounds.seconds[name], strict=True)
-        return statistics.median(tokens / taken for tokens, taken in pairs)
-
     texts = asked.batches * asked.samples * len(asked.pairs)
     context = statistics.mean(map(len, asked.prompts)) + asked.sampling.limit(0) / 2
-    token = Sizes.of(baseline).token(min(rows, texts), context)
-    least_seconds = roofline.seconds(token, half=in_half)
+    token = Sizes.of(baseline).token(min(ROWS[kind], texts), context)
+    half = samples_in_half(tested.device)
     device = f"{tested.description}, {rounds.number} rounds of {texts} texts"
-    if in_half:
-        device += ", ours in fp16"
-    return [
-        compare(
-            "sample, the paper's settings, graded, beside generate",
-            rate("ours", ours.tokens),
-            rate("baseline", theirs.tokens),
-            "tokens/s",
-            1 / least_seconds,
-            device,
-            device_limit=True,
-        ),
-        *(
-            Figure(
-                name=f"sample, p of {what}, beside the least allowed",
-                ours=p,
-                baseline=LEAST_P,
-                unit="p",
-                ratio=p / LEAST_P,
-                floor=None,
-                device=device,
-            )
-            for what, p in p_values.items()
-        ),
-    ]
+    device += ", ours in fp16" if half else ""
+    speed = compare(
+        "sample, the paper's settings, graded, beside generate",
+        _rate(ours, rounds.seconds["ours"]),
+        _rate(theirs, rounds.seconds["baseline"]),
+        "tokens/s",
+        1 / roofline.seconds(token, half=half),
+        device,
+        device_limit=True,
+    )
+    return [speed, *(_p_figure(what, p, device) for what, p in p_values.items())]
+
+
+def _rate(texts: Texts, seconds: Sequence[float]) -> float:
+    """Tokens a second, the median of the timed rounds."""
+    return statistics.median(n / taken for n, taken in zip(texts.tokens[1:], seconds, strict=True))
+
+
+def _p_figure(what: str, p: float, device: str) -> Figure:
+    name = f"sample, p of {what}, beside the least allowed"
+    figure = compare(name, p, LEAST_P, "p", device=device)
+    return replace(figure, ratio=p / LEAST_P)  # more is better
 
 
 def sample_ours(sampler: Sampler, asked: Asked, texts: Texts) -> None:

@@ -6,7 +6,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,11 +72,6 @@ def measure_teach(tested: ModelUnderTest, roofline: Roofline, seconds: float) ->
     """
     tiny = tested.model == "tiny"
     policy = TINY_POLICY if tiny else DEFAULT_POLICY
-    facts = (
-        [(f"{fact.id}?", fact.answer) for fact in PAPER_FACTS]
-        if tiny
-        else [(fact.question, fact.answer) for fact in fictional_facts(MOST, SEED)]
-    )
     loaded = tested.load()
     sizes = Sizes.of(loaded.model)
     encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
@@ -83,23 +79,8 @@ def measure_teach(tested: ModelUnderTest, roofline: Roofline, seconds: float) ->
         # Written once for a model, in a minute on a CPU: not a part of any fact.
         general_texts(loaded, encoder)
     loop = UntilKnown(loaded, learning_rate=policy.learning_rate, max_steps=policy.max_steps)
-    options = (
-        *("--policy", policy.name, "--learning-rate", str(policy.learning_rate)),
-        *("--max-steps", str(policy.max_steps), *(() if tiny else ("--guards", "auto"))),
-        *("--model", tested.model, "--device", str(tested.device)),
-    )
-    # The server ignores the user's settings, but finds models where this process does.
-    environment = {catalog.CACHE_VARIABLE: str(catalog.cache_folder())}
-    if VARIABLE in os.environ:
-        environment[VARIABLE] = os.environ[VARIABLE]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        benchmark_server(
-            Path(folder) / "data", environment=environment, options=(*options, "--threads", "0")
-        ) as server,
-        Client(server.address) as client,
-    ):
-        warm = WARM_UP[tested.device.type]
+    with _server(tested, policy, () if tiny else ("--guards", "auto")) as client:
+        warm, facts = WARM_UP[tested.device.type], _facts(tiny)
         _taught(client, loop, facts[:warm], 0, least=warm)
         lap = _taught(client, loop, facts[warm:], seconds, least=LEAST)
         recalled = sum(_answers(client, fact) for fact in lap.facts)
@@ -118,21 +99,42 @@ def measure_teach(tested: ModelUnderTest, roofline: Roofline, seconds: float) ->
             "teach to learned, beside a plain loop without guards",
             statistics.median(lap.ours),
             statistics.median(lap.baseline),
-            "s a fact",
-            least_seconds / count,
-            device,
+            *("s a fact", least_seconds / count, device),
             device_limit=True,
         ),
         compare(
             "teach to learned, beside a plain loop without guards, all facts",
             count / sum(lap.ours),
             count / sum(lap.baseline),
-            "facts/s",
-            count / least_seconds if least_seconds else None,
-            device,
+            *("facts/s", count / least_seconds if least_seconds else None, device),
             device_limit=True,
         ),
     ]
+
+
+def _facts(tiny: bool) -> list[tuple[str, str]]:
+    if tiny:
+        return [(f"{fact.id}?", fact.answer) for fact in PAPER_FACTS]
+    return [(fact.question, fact.answer) for fact in fictional_facts(MOST, SEED)]
+
+
+@contextmanager
+def _server(tested: ModelUnderTest, policy: Policy, guards: Sequence[str]) -> Iterator[Client]:
+    # The server ignores the user's settings, but finds models where this process does.
+    environment = {catalog.CACHE_VARIABLE: str(catalog.cache_folder())}
+    if VARIABLE in os.environ:
+        environment[VARIABLE] = os.environ[VARIABLE]
+    options = (
+        *("--policy", policy.name, "--learning-rate", str(policy.learning_rate)),
+        *("--max-steps", str(policy.max_steps), *guards, "--threads", "0"),
+        *("--model", tested.model, "--device", str(tested.device)),
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        benchmark_server(Path(folder) / "data", environment=environment, options=options) as server,
+        Client(server.address) as client,
+    ):
+        yield client
 
 
 def _taught(

@@ -21,8 +21,8 @@ from eval.suites.paper.measurements import Measurement
 from eval.suites.paper.protocol import Drawn, Fixed
 from eval.suites.paper.trials import Call, Cell, CellKey
 
-# Texts at once.
-ROWS_ON_CPU, ROWS_ON_GPU = 256, 2048
+# Texts at once, by kind of device.
+ROWS = {"cpu": 256, "cuda": 2048}
 # Tokens that are sampled after a prompt that leaves no room for an answer.
 ROOM_WITHOUT_ROOM = 30
 Pair = tuple[str, str]
@@ -34,6 +34,28 @@ class _Asked:
 
     cell: Cell
     sampling: Sampling
+
+
+def samples_in_half(device: torch.device) -> bool:
+    """Whether texts are sampled in fp16; in fp32 a GPU would spend most time in matrix products."""
+    return device.type == "cuda"
+
+
+def paper_sampler(loaded: LoadedModel, rows: int | None = None) -> Sampler:
+    """The sampler of the suite.
+
+    Args:
+        loaded: the model.
+        rows: texts at once; None chooses by device.
+    """
+    return Sampler(
+        loaded.model,
+        loaded.tokenizer,
+        eos=loaded.eos_token_id,
+        rows=rows or ROWS[loaded.device.type],
+        max_tokens=loaded.max_tokens,
+        half=samples_in_half(loaded.device),
+    )
 
 
 class ModelBackend:
@@ -57,16 +79,8 @@ class ModelBackend:
         self._failed = False
         self._runner = Runner(loaded.device)
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
-        # On a GPU, matrix products would take most of the time in the scripts' fp32.
-        self._in_half = loaded.device.type == "cuda"
-        self._sampler = Sampler(
-            loaded.model,
-            loaded.tokenizer,
-            eos=loaded.eos_token_id,
-            rows=rows or (ROWS_ON_GPU if self._in_half else ROWS_ON_CPU),
-            max_tokens=loaded.max_tokens,
-            half=self._in_half,
-        )
+        self._in_half = samples_in_half(loaded.device)
+        self._sampler = paper_sampler(loaded, rows)
         self._seed, self._estimates = seed, estimates
         self._lengths: dict[str, int] = {}
 

@@ -56,7 +56,7 @@ def demo(model: str) -> bool:
             _teach_all(client)
             after = _ask_all(client, "asking after")
         console.print(
-            "\n[bold]Restarting the server[/bold]: the weights are made anew from the ledger"
+            "\n[bold]Restarting the server[/bold]: the weights are rebuilt from the ledger"
         )
         with _server(model, data) as client:
             restarted = _ask_all(client, "asking after the restart")

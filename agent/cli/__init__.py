@@ -1,4 +1,4 @@
-"""The command line: `agent`. One module for each group of commands."""
+"""The command line `agent`, with a module for each group of commands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-# Both are read when gRPC is imported. It writes what its calls raise anyway, in lines that are not
-# of our logs; and what is started here are other programs, so nothing has to survive a fork.
+# gRPC reads both when it is imported. It would print what its calls raise anyway, outside our logs.
+# And we start other programs, so nothing has to survive a fork.
 if "--debug" not in sys.argv:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

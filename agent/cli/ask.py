@@ -1,4 +1,4 @@
-"""`agent ask`, `agent score`, `agent status`: what the model says, and how things stand."""
+"""`agent ask`, `agent score`, `agent status`: asks the model, and shows the state of the server."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def status(
     connection: Connection,
     json: Json = False,
 ) -> None:
-    """Show what the server serves, and how far it is."""
+    """Show what the server serves, and its progress."""
     with connection.client() as client:
         result = wait_ready(client, timeout) if wait else client.status()
     if json:

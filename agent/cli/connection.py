@@ -1,4 +1,4 @@
-"""The options of every command that calls a server, and the client made from them."""
+"""The options of every command that calls a server, and the client that they describe."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Connection:
         """A client of that server; close it.
 
         Raises:
-            ConfigError: a file that is named cannot be used.
+            ConfigError: a named file cannot be used.
         """
         client = Client(self.address, self.access())
         if self.token is not None and self.token != os.environ.get("AGENT_TOKEN"):
@@ -96,11 +96,11 @@ class Connection:
 
     @property
     def address(self) -> str:
-        """The server's, with a port."""
+        """The server's address, with a port."""
         return with_port(self.server)
 
     def access(self) -> Access:
-        """What the command authenticates with.
+        """The certificates and the token to authenticate with.
 
         Raises:
             ConfigError: the file of the token cannot be read.
@@ -125,16 +125,16 @@ class Connection:
 
 
 def wait_accepting(client: Client, seconds: float) -> None:
-    """Waits until the server accepts facts, and says so.
+    """Waits until the server accepts facts; reports why it waits.
 
     Raises:
-        AgentError: it does not, or not in time.
+        AgentError: it does not accept facts in time.
     """
     client.wait_accepting(seconds, _reporting(client, seconds))
 
 
 def wait_ready(client: Client, seconds: float) -> Status:
-    """Waits until the model can be asked, and says so; see `wait_accepting`."""
+    """Waits until the model can be asked; see `wait_accepting`."""
     return client.wait_ready(seconds, _reporting(client, seconds))
 
 
@@ -151,7 +151,7 @@ def _reporting(client: Client, seconds: float) -> Callable[[AgentError], None]:
 
 
 def with_port(server: str) -> str:
-    """An address with the usual port if it names none."""
+    """Adds the default port to an address without one."""
     before, colon, port = server.rpartition(":")
     named = bool(colon) and not port.endswith("]") and (":" not in before or before.endswith("]"))
     if named or server.startswith(("unix:", "unix-abstract:")) or "//" in server:

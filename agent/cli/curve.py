@@ -1,6 +1,6 @@
-"""A fact's rate curve as lines of text: what one step at each rate would have led to.
+"""Draws a fact's rate curve as lines of text: the result of one step at each rate.
 
-Plain ASCII, so that it can be read without colour, on any terminal and in any log.
+Plain ASCII, so that it can be read without color, on any terminal and in any log.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def curve_lines(curve: Sequence[RatePoint], chosen: float | None, width: int = 8
     Args:
         curve: ascending in rate; probabilities that are not numbers are left out.
         chosen: the rate that the step was taken at, marked on the axis; it may lie between points
-            or beside them. None: no step was taken.
-        width: columns at most, no fewer than `LEAST_WIDTH`.
+            or outside them. None: no step was taken.
+        width: the most columns, at least `LEAST_WIDTH`.
 
     Returns:
         Lines without trailing blanks; none if the curve is empty.
@@ -39,7 +39,7 @@ def curve_lines(curve: Sequence[RatePoint], chosen: float | None, width: int = 8
     if chosen is not None:
         for cells in field[_row_of(curve, chosen) :]:
             cells[axis.column(chosen)] = BELOW_CHOSEN
-    # The chosen one last, so that no neighbour hides it.
+    # The chosen one last, so that no neighbor hides it.
     for point in sorted(curve, key=lambda point: point.learning_rate == chosen):
         if not math.isnan(point.probability):
             mark = CHOSEN if point.learning_rate == chosen else POINT
@@ -63,13 +63,13 @@ class _Axis:
         self._low, self._high = math.log10(smallest), math.log10(largest)
 
     def column(self, rate: float) -> int:
-        """Where a rate stands; a single one in the middle."""
+        """Returns the column of a rate; a single one is in the middle."""
         span = self._high - self._low
         share = (math.log10(rate) - self._low) / span if span else 0.5
         return round(share * (self.columns - 1))
 
     def _decades(self) -> list[int]:
-        # A rate such as 1e-6 is hit in spite of its last digit.
+        # The tolerance includes a rate such as 1e-6 despite rounding.
         return list(range(math.ceil(self._low - 1e-9), math.floor(self._high + 1e-9) + 1))
 
     def line(self) -> str:
@@ -78,7 +78,7 @@ class _Axis:
         return "".join("+" if column in marked else "-" for column in range(self.columns))
 
     def labels(self) -> str:
-        """The decades, each from its mark on; those without room are left out."""
+        """The decades, each at its mark; those without room are left out."""
         text = ""
         for decade in self._decades():
             label, column = f"1e{decade}", self.column(10.0**decade)
@@ -89,12 +89,12 @@ class _Axis:
 
 
 def _row(probability: float) -> int:
-    """From 0 at the top."""
+    """Returns the row of a probability, from 0 at the top."""
     return round((1 - min(max(probability, 0.0), 1.0)) * (ROWS - 1))
 
 
 def _row_of(curve: Sequence[RatePoint], rate: float) -> int:
-    """That of the point at a rate; the axis if it has none."""
+    """Returns the row of the point at a rate; that of the axis if there is none."""
     found = [p.probability for p in curve if p.learning_rate == rate]
     return _row(found[0]) if found and not math.isnan(found[0]) else ROWS - 1
 

@@ -1,4 +1,4 @@
-"""`agent doctor`: whether a server can run here, and what to do if not."""
+"""`agent doctor`: checks whether a server can run here, and what to do if not."""
 
 from __future__ import annotations
 

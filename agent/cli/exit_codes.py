@@ -1,4 +1,4 @@
-"""How every command ends: an exit code, and if it went wrong, one line that says what to do."""
+"""The end of every command: an exit code, and after an error one line that says what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNEXPECTED = "'agent --debug COMMAND' shows where; please report it"
 
 
 class CommandLine(TyperGroup):
-    """The group of all commands; with `--debug` errors keep their traceback."""
+    """The group of all commands. With `--debug`, errors keep their traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the program's own options, before any command."""
@@ -40,7 +40,7 @@ class CommandLine(TyperGroup):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs a command; what it raises becomes an exit code.
+        """Runs a command, and turns what it raises into an exit code.
 
         Raises:
             typer.Exit: with the code.
@@ -54,7 +54,7 @@ class CommandLine(TyperGroup):
             report_failure(INTERRUPTED, "INTERRUPTED", "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader left (as in `agent facts list | head`): nothing more to say.
+            # The reader left, as in `agent facts list | head`.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(FAILED) from None
         except typer.Exit as ended:
@@ -78,7 +78,7 @@ class CommandLine(TyperGroup):
 
 
 def _report(error: Exception, code: int, *, debug: bool) -> None:
-    """One line, and what to do next; with `debug` the traceback says it."""
+    """Prints one line, unless `debug` shows the traceback, and the error object."""
     said, hint = " ".join(str(error).split()), ""
     line = f"error: {said}"
     if not isinstance(error, (AgentError, MemoryStoreError)):
@@ -90,7 +90,7 @@ def _report(error: Exception, code: int, *, debug: bool) -> None:
 
 
 def _report_usage(error: TyperException) -> None:
-    """What typer says on standard error, as an object."""
+    """Prints what typer reports on standard error as an error object."""
     ctx: Any = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "agent"
     said = " ".join(error.format_message().split())

@@ -1,7 +1,4 @@
-"""Facts from a file or a pipe: JSON lines or CSV. A bad line is reported by its number.
-
-The others are read.
-"""
+"""Reads facts from a file or a pipe: JSON lines or CSV. A bad line is reported by its number."""
 
 from __future__ import annotations
 
@@ -30,16 +27,16 @@ FIELDS = (
     "id",
     "request_id",
 )
-# Sent, a larger one would end the whole stream; the server says more about those below.
+# A larger fact would end the whole stream; the server reports smaller ones in detail.
 MAX_FACT_BYTES = MAX_REQUEST_BYTES * 3 // 4
 STANDARD_INPUT = Path("-")
-# In CSV, several correlated questions stand in one cell.
+# In CSV, one cell has all correlated questions.
 SEPARATOR = "|"
 
 
 @dataclass(frozen=True, slots=True)
 class FactLine:
-    """One line of a file: a fact, or else what is wrong with it."""
+    """One line of a file: a fact, or what is wrong with it."""
 
     number: int
     fact: NewFact | None
@@ -47,13 +44,13 @@ class FactLine:
 
 
 def read_facts(path: Path) -> Iterator[FactLine]:
-    """Reads .jsonl or .csv, by the file's ending, or standard input; empty lines are passed over.
+    """Reads .jsonl or .csv, by the file's suffix, or standard input; skips empty lines.
 
     Args:
-        path: of the file; `STANDARD_INPUT` for that. It is JSON lines if it begins with `{`.
+        path: of the file, or `STANDARD_INPUT`, which is JSON lines if it begins with `{`.
 
     Raises:
-        ConfigError: the file cannot be read, has another ending, or a CSV header is missing.
+        ConfigError: the file cannot be read, has another suffix, or lacks a CSV header.
     """
     if path == STANDARD_INPUT:
         content = sys.stdin.buffer.read()
@@ -84,7 +81,7 @@ def _json_lines(content: bytes) -> Iterator[FactLine]:
             yield FactLine(number, None, f"not JSON: {error.msg} at column {error.colno}")
         except _RepeatedFieldError as error:
             yield FactLine(number, None, str(error))
-        except (ValueError, RecursionError) as error:  # a number, or a nesting, without end
+        except (ValueError, RecursionError) as error:  # a too long number, or too deep nesting
             yield FactLine(number, None, f"not JSON that can be read: {error}")
         else:
             if isinstance(row, dict):
@@ -94,7 +91,7 @@ def _json_lines(content: bytes) -> Iterator[FactLine]:
 
 
 def _csv_lines(content: bytes) -> Iterator[FactLine]:
-    # Undecodable bytes become lone surrogates, so that one bad line does not spoil the others.
+    # Undecodable bytes become lone surrogates, so that one bad line does not affect the others.
     text = content.decode("utf-8-sig", errors="surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns = _columns(reader)
@@ -115,10 +112,10 @@ def _csv_lines(content: bytes) -> Iterator[FactLine]:
 
 
 def _columns(reader: Iterator[list[str]]) -> list[str]:
-    """The header's names.
+    """Reads the header.
 
     Raises:
-        ConfigError: there is none, or it lacks a column that every fact needs.
+        ConfigError: it is missing, or lacks a column that every fact needs.
     """
     try:
         columns = next(reader, [])
@@ -135,10 +132,10 @@ def _columns(reader: Iterator[list[str]]) -> list[str]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Of a field that is given twice nobody knows which value is meant.
+    """Builds a JSON object; refuses repeated fields, whose value would be ambiguous.
 
     Raises:
-        _RepeatedFieldError: one is.
+        _RepeatedFieldError: a field is repeated.
     """
     if twice := sorted(name for name, count in Counter(n for n, _ in pairs).items() if count > 1):
         raise _RepeatedFieldError(f"the field {twice[0]!r} is given twice")
@@ -185,7 +182,7 @@ def _fact(row: Mapping[str, Any]) -> NewFact:
 
 
 def _utf8_bytes(name: str, value: Any) -> int:
-    """The size of a text as it is sent."""
+    """Returns the size of a text as it is sent."""
     if not isinstance(value, str):
         return 0
     try:

@@ -1,4 +1,4 @@
-"""How well one fact was remembered over time, and which updates touched it, as text."""
+"""The retention of one fact over time as text, and the updates that moved its answer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ROWS = 5
 
 
 def own_probes(probes: Sequence[Probe]) -> list[Probe]:
-    """Those of the fact's own question, oldest first."""
+    """Selects the probes of the fact's own question, oldest first."""
     return [probe for probe in reversed(probes) if probe.kind is not ProbeKind.TRANSFER]
 
 
 def remembered_lines(probes: Sequence[Probe], width: int, glyphs: Glyphs) -> list[str]:
-    """Draws the last probes; none if the fact was not probed twice.
+    """Draws the last probes; nothing if there are fewer than two.
 
     Args:
         probes: of its own question, oldest first.
-        width: columns at most.
+        width: the most columns.
         glyphs: to draw with.
     """
     if len(probes) < 2:
@@ -42,7 +42,7 @@ def remembered_lines(probes: Sequence[Probe], width: int, glyphs: Glyphs) -> lis
 
 
 def touching(client: Client, fact: Fact) -> list[Influence]:
-    """The updates that moved its answer most; none where nothing was recorded, or it is erased."""
+    """The updates that moved its answer most; none if it was erased or not probed."""
     try:
         explained = client.explain(fact.question)
     except AgentError:

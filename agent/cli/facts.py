@@ -23,7 +23,7 @@ from agent.monitor.screen import glyphs_of
 from agent.wire.error_details import RequestError
 from memory_store.vocabulary import HELD, Fact, FactState, Probe, Update
 
-# What the second answer of an attempt is that led to no update, or to one that was undone.
+# Labels of the second answer of an attempt without an update, or with one that was undone.
 AFTER = {
     FactState.KNOWN: "not taught: known",
     FactState.RESISTED: "put back after it",
@@ -99,7 +99,7 @@ def retry(
 ) -> None:
     """Queue facts again that could not be learned. They are learned after all others."""
     if bool(fact_ids) == all_quarantined:
-        raise typer.BadParameter("name the facts to be queued again, or say --all-quarantined")
+        raise typer.BadParameter("name the facts to be queued again, or give --all-quarantined")
     queued: list[str] = []
     refused: dict[str, str] = {}
     with connection.client() as client:
@@ -130,7 +130,7 @@ def show(
     connection: Connection,
     json: Json = False,
 ) -> None:
-    """Show one fact: what was done for it, and how well it is remembered."""
+    """Show one fact: its updates, and how well it is retained."""
     with connection.client() as client:
         fact, updates, probes = client.history(fact_id)
         forgetting = client.forgetting(fact_id)

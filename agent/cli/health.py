@@ -1,4 +1,4 @@
-"""`agent health`: whether a server serves, as containers and load balancers ask it."""
+"""`agent health`: asks whether a server serves, as containers and load balancers do."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def health(
 
 
 def _state(connection: Connection, service: str) -> str:
-    """As gRPC's health checking names it.
+    """Returns the state, as gRPC's health checking names it.
 
     Raises:
-        AgentError: nobody answers.
+        AgentError: no server answers.
     """
     address = connection.address
     asked = health_pb2.HealthCheckRequest(service=service)

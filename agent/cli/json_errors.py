@@ -1,4 +1,4 @@
-"""What a command that failed prints with `--json`: one object, as one that succeeded does."""
+"""The error object that a failed command prints with `--json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.errors import (
 from memory_store.errors import MemoryStoreError
 
 USAGE = "WRONG_USAGE"
-# Where the message itself does not always say what to do; the first that fits.
+# For errors whose message does not always say what to do; the first match counts.
 HINTS: tuple[tuple[type[Exception], str], ...] = (
     (ServerUnreachableError, "start a server with 'agent serve', or name another with --server"),
     (ConfigError, "correct the setting that the message names"),
@@ -27,7 +27,7 @@ HINTS: tuple[tuple[type[Exception], str], ...] = (
 
 
 def asked_for_json() -> bool:
-    """Whether this command was to print an object, by a flag or by a setting."""
+    """Whether this command should print an object, by a flag or by a setting."""
     flags = sys.argv[1:]
     if "--" in flags:
         flags = flags[: flags.index("--")]
@@ -42,15 +42,15 @@ def report_failure(
     violations: tuple[tuple[str, str], ...] = (),
     retry_seconds: float | None = None,
 ) -> None:
-    """Prints the error object if one is wanted, and nothing was printed in its place.
+    """Prints the error object, if one was asked for and no object was printed yet.
 
     Args:
-        code: that the command exits with.
+        code: the exit code.
         reason: for programs, in capitals.
         message: for people, one line.
         hint: what to do, if the message does not say so itself.
-        violations: fields that are wrong, each with what is wrong with it.
-        retry_seconds: when trying again may help; None if it does not.
+        violations: invalid fields, each with the problem.
+        retry_seconds: how long to wait before a retry; None if a retry does not help.
     """
     if json_state.printed or not asked_for_json():
         return
@@ -69,7 +69,7 @@ def report_failure(
 
 
 def report_error(code: int, error: Exception, message: str, hint: str = "") -> None:
-    """The same for an exception; those of a server bring their own reason and details."""
+    """The same for an exception; errors of a server have their own reason and details."""
     more: dict[str, Any] = {
         name: getattr(error, name)
         for name in ("violations", "retry_seconds")

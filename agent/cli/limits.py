@@ -1,4 +1,4 @@
-"""The options of `agent serve` that say what clients may ask for."""
+"""The options of `agent serve` for what clients may ask for."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class LimitOptions:
     ] = False
 
     def chosen(self, policy: Policy) -> TeachingLimits:
-        """As the server wants them.
+        """Returns the limits.
 
         Args:
-            policy: the server's own, for facts that bring none.
+            policy: the server's own, for facts that name none.
 
         Raises:
             ConfigError: a value is out of range, or the server's own policy is not allowed.
@@ -83,10 +83,10 @@ class LimitOptions:
 
 
 def _require_own(policy: Policy, names: tuple[str, ...], largest: float, most: int) -> None:
-    """The server's own policy must keep its own limits.
+    """Checks that the server's own policy is within its own limits.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it is not.
     """
     if policy.name not in names:
         raise ConfigError(f"--policy {policy.name} is not among --allow-policies")

@@ -1,4 +1,4 @@
-"""What a server or a suite needs before its model can be loaded: the device, and the files."""
+"""Prepares the loading of a model: checks the device, and fetches the files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from agent.python_command import python_command
 
 
 async def prepare(model: str, device: str) -> None:
-    """What comes before a learner can start, while facts are accepted already.
+    """Prepares the start of a learner, while facts are already accepted.
 
     Raises:
-        MissingDeviceError: there is no such device; the model is not fetched for nothing.
-        typer.Exit: the model cannot be fetched; why is on standard error.
+        MissingDeviceError: there is no such device. Then the model is not fetched.
+        typer.Exit: the model cannot be fetched; the reason is on standard error.
     """
     if device == "cuda":
         await _require_cuda()
@@ -27,7 +27,7 @@ async def prepare(model: str, device: str) -> None:
 
 
 async def _require_cuda() -> None:
-    """Asks in a process of its own: torch is large.
+    """Checks in a separate process, because torch is large.
 
     Raises:
         MissingDeviceError: this machine has no CUDA device that torch can use.
@@ -41,17 +41,17 @@ async def _require_cuda() -> None:
 
 
 def fetch_if_missing(model: str) -> None:
-    """Fetches the model with a progress bar before anything else is done; see `fetch`."""
+    """Fetches the model with a progress bar; see `fetch`."""
     asyncio.run(fetch(model))
 
 
 async def fetch(model: str) -> None:
     """Fetches the model with a progress bar, unless it is on this machine.
 
-    In a process of its own: torch stays out of the server.
+    Runs in a separate process, so that the server does not import torch.
 
     Raises:
-        typer.Exit: it cannot be fetched; why is on standard error.
+        typer.Exit: it cannot be fetched; the reason is on standard error.
     """
     if await asyncio.to_thread(catalog.is_cached, catalog.resolve(model)):
         return
@@ -61,7 +61,7 @@ async def fetch(model: str) -> None:
 
 
 async def _ended(command: Sequence[str], stderr: int | None = None) -> int:
-    """The exit code of a program, which ends with the task that waits for it."""
+    """Runs a program, and returns its exit code; ends it if the task is cancelled."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=subprocess.DEVNULL, stderr=stderr
     )

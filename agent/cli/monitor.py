@@ -1,4 +1,4 @@
-"""`agent monitor`: a service live in the terminal."""
+"""`agent monitor`: shows a server live in the terminal."""
 
 from __future__ import annotations
 

@@ -91,12 +91,12 @@ def _print(operation: OperationStatus, json: bool) -> None:
 
 
 def kind_text(operation: OperationStatus) -> str:
-    """What an operation does, in a word."""
+    """Returns what an operation does, in a word."""
     return "erase" if operation.erase else operation.kind
 
 
 def wait_shown(client: Client, operation: OperationStatus) -> OperationStatus:
-    """Waits for an operation and shows what it is doing."""
+    """Waits for an operation, and shows its progress."""
     with messages.status(operation.kind) as status:
         return client.wait_operation(
             operation.id, lambda what: status.update(shown(f"{operation.kind}: {what}"))
@@ -116,7 +116,7 @@ def operation_json(operation: OperationStatus) -> dict[str, Any]:
 
 
 def operation_table(operation: OperationStatus) -> Table:
-    """An operation with what was measured."""
+    """Makes a table of an operation and its measurements."""
     table = Table(show_header=False, box=None)
     table.add_row(operation.kind, operation.state)
     if operation.total_facts and not operation.over:
@@ -129,7 +129,7 @@ def operation_table(operation: OperationStatus) -> Table:
 
 
 def operation_text(operation: OperationStatus) -> str:
-    """An operation that is not over, on one line."""
+    """Describes an open operation in one line."""
     subject = operation.fact_id or f"to version {operation.to_version}"
     progress = ""
     if operation.total_facts:
@@ -138,7 +138,7 @@ def operation_text(operation: OperationStatus) -> str:
 
 
 def proof_lines(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A proof in words; --json has all of its numbers."""
+    """Describes a proof in words; --json has all numbers."""
     steps = {
         "before teaching": proof.get("probability_before_teaching"),
         "taught": proof.get("probability_taught"),

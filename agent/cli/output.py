@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, one JSON object for programs, errors in one line."""
+"""The output of commands: tables for people, one JSON object for programs, errors in one line."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from agent.printable import escaped
 from memory_store.vocabulary import Fact, FactState
 
 console = Console()
-# Progress and errors: standard output stays clean for what was asked for.
+# For progress and errors, so that standard output has only results.
 messages = Console(stderr=True)
 
 
 @dataclass(slots=True)
 class JsonState:
-    """Whether the command that runs is to print an object, and has.
+    """The state of the JSON output of the current command.
 
     Attributes:
-        asked: by `--json` or a setting.
-        printed: its one object, or its error.
+        asked: JSON was asked for, by `--json` or a setting.
+        printed: its one object, or its error, was printed.
     """
 
     asked: bool = False
@@ -80,17 +80,17 @@ def some_of(record: Any, names: str) -> dict[str, Any]:
 
 
 def shown(text: str, style: str = "") -> Text:
-    """Text from outside, safe for a terminal: no markup, no escape sequences."""
+    """Makes text from outside safe for a terminal: without markup and escape sequences."""
     return Text(escaped(text), style=style)
 
 
 def state_text(state: FactState) -> Text:
-    """A state in its colour."""
+    """Returns a state in its color."""
     return Text(state.value, style=STATE_STYLES.get(state, "yellow"))
 
 
 def progress_bar() -> Progress:
-    """A bar with counts and times, on standard error; nothing where that is no terminal."""
+    """Makes a progress bar on standard error; it shows nothing if that is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

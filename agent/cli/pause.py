@@ -1,4 +1,4 @@
-"""`agent pause | resume`: whether the server learns."""
+"""`agent pause | resume`: pauses and resumes learning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pause(*, connection: Connection, json: Json = False) -> None:
 
 @grouped
 def resume(*, connection: Connection, json: Json = False) -> None:
-    """Go on learning after 'agent pause'."""
+    """Resume learning after 'agent pause'."""
     _pause(connection, json, paused=False)
 
 

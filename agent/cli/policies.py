@@ -1,4 +1,4 @@
-"""Policies as they are given on a command line or in a file of facts."""
+"""Policies on a command line or in a file of facts."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def chosen_policy(
     guards: str = AUTO_GUARDS,
     without: str = "",
 ) -> Policy:
-    """A valid policy.
+    """Makes a valid policy.
 
     Args:
         name: of the policy.
         learning_rate: see `Policy`.
         max_steps: see `Policy`.
         guards: name of a preset, or `AUTO_GUARDS`.
-        without: guards of the preset that are switched off, by their names, joined by commas.
+        without: names of guards of the preset to switch off, separated by commas.
 
     Raises:
         ConfigError: a name is unknown.
@@ -124,10 +124,10 @@ def chosen_policy(
 
 
 def chosen_samples(probes: str) -> int:
-    """How many texts are sampled for each question after an update.
+    """Returns how many texts to sample for each question after an update.
 
     Args:
-        probes: `exact` for none, `paper` for as many as in the paper's scripts, or `paper:SAMPLES`.
+        probes: `exact` for none, `paper` for the number of the paper's scripts, or `paper:SAMPLES`.
 
     Raises:
         ConfigError: it is none of these.
@@ -147,10 +147,10 @@ def chosen_samples(probes: str) -> int:
 
 
 def _check(policy: Policy) -> None:
-    """Rate and steps are within their ranges.
+    """Checks rate and steps.
 
     Raises:
-        InvalidFactError: one is not.
+        InvalidFactError: one is out of range.
     """
     # Written so that NaN fails too.
     if not rates.MIN_LEARNING_RATE <= policy.learning_rate <= rates.MAX_LEARNING_RATE:
@@ -167,7 +167,7 @@ def _check(policy: Policy) -> None:
 
 
 def _chosen_guards(preset: str, without: str) -> Guards | None:
-    """None for auto: the learner's device decides, once that is known."""
+    """Returns None for auto: then the learner's device decides."""
     names = [field.name for field in fields(Guards)]
     off = [name.strip() for name in without.split(",") if name.strip()]
     for name in off:
@@ -182,7 +182,7 @@ def _chosen_guards(preset: str, without: str) -> Guards | None:
 def given_policy(
     name: str | None, learning_rate: float | None, max_steps: int | None
 ) -> Policy | None:
-    """The policy of a fact for which some of these were given; None if none was.
+    """Makes the policy of a fact from what was given; None if nothing was.
 
     Raises:
         ConfigError: the name is unknown, or `fixed` or `paper` has no rate.
@@ -199,5 +199,5 @@ def given_policy(
     )
     if name in (rates.FIXED, rates.PAPER) and learning_rate is None:
         raise ConfigError(f"policy '{name}' needs a learning_rate")
-    # What was not given is left to the server: zero means its default, or one step.
+    # Zero leaves a value to the server: its default, or one step.
     return Policy(name=name, learning_rate=learning_rate or 0.0, max_steps=max_steps or 0)

@@ -1,4 +1,4 @@
-"""`agent report`: a page on what a running service learned and remembers."""
+"""`agent report`: writes a page on what a server has learned and retains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from memory_store.vocabulary import Event
 if TYPE_CHECKING:
     from eval.reports.service import ServiceRecord
 
-# What a page can hold and a person look at; of more, the newest ones.
+# The most entries of a page; the newest ones.
 FACTS, EVENTS, PROBES = 10_000, 20_000, 20
 
 
@@ -46,7 +46,7 @@ def report(
     provenance = {
         "server": connection.server,
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
-        "told of": f"the newest {FACTS:,} facts and {EVENTS:,} events, if there are more",
+        "contents": f"the newest {FACTS:,} facts and {EVENTS:,} events, if there are more",
     }
     try:
         out.write_text(service_page(record, provenance), encoding="utf-8")
@@ -57,11 +57,11 @@ def report(
     if json:
         print_json({"out": str(out), "facts": len(record.facts)})
     else:
-        messages.print(shown(f"{out} tells of {len(record.facts)} facts"))
+        messages.print(shown(f"{out} shows {len(record.facts)} facts"))
 
 
 def gathered(client: Client) -> ServiceRecord:
-    """What the page is made of."""
+    """Fetches the content of the page."""
     from eval.reports.service import ServiceRecord
 
     status = client.status()
@@ -81,7 +81,7 @@ def gathered(client: Client) -> ServiceRecord:
 
 
 def _events(client: Client, last: int) -> list[Event]:
-    """The stored ones up to the last, which may be long ago: nothing is waited for."""
+    """Fetches the stored events up to the last one, without waiting for new ones."""
     found: list[Event] = []
     if last:
         for event in client.watch(max(0, last - EVENTS)):

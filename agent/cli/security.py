@@ -59,5 +59,5 @@ class SecurityOptions:
     ] = False
 
     def chosen(self) -> Security:
-        """As the server wants it."""
+        """Returns the settings."""
         return Security(**asdict(self))

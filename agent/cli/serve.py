@@ -81,7 +81,7 @@ def serve(
     )
 
     def on_start(address: str) -> None:
-        # One line that scripts wait for.
+        # Scripts wait for this line.
         print(f"listening on {address}", flush=True)
         logger.info("data in %s, loading %s", server.data, server.model)
 
@@ -101,7 +101,7 @@ def _begin_log(observability: ObservabilityOptions, unknown_variables: Iterable[
 
 
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is (`pip install continual-agent[fast]`); None: asyncio's own."""
+    """Returns uvloop's factory, if installed (`pip install continual-agent[fast]`), else None."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(

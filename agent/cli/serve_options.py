@@ -1,6 +1,6 @@
-"""The options of `agent serve` by subject; those on security and limits are in their own modules.
+"""The options of `agent serve` by subject, except security and limits.
 
-A field that `ServeSettings` has too has the same name there.
+Fields of `ServeSettings` have the same names.
 """
 
 from __future__ import annotations
@@ -225,5 +225,5 @@ class ObservabilityOptions(MetricsOptions):
     ] = LogFormat.TEXT
 
     def chosen(self) -> Observability:
-        """As the server wants it."""
+        """Returns the settings."""
         return Observability(**asdict(self))

@@ -1,4 +1,4 @@
-"""The settings file and the variables of the environment: nothing in them is ignored in silence."""
+"""Checks the settings file and the environment variables: no mistake is silently ignored."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import platformdirs
 from agent.errors import ConfigError
 
 PREFIX = "AGENT_"
-# Read outside the command line: where models are kept, which wheel is the embedded model, data sets
-# of the laboratory, kernels.
+# Read outside the command line: the folder of models, the wheel of the embedded model, the data
+# sets of `agent eval`, kernels.
 OTHER_VARIABLES = ("AGENT_CACHE", "AGENT_EVAL_DATA", "AGENT_KERNELS", "AGENT_SMOLLM")
-# A command that looks at what another one would do is set up like it.
+# A command that checks another one uses its settings.
 SET_UP_AS = {"doctor": "serve"}
-# Alike enough to be a slip of the keyboard; `AGENT_NAME` of a build server is not.
+# The similarity of a typing mistake; `AGENT_NAME` of a build server is less similar.
 ALIKE = 0.85
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a command, as a settings file may give it.
+    """An option of a command in a settings file.
 
     Attributes:
-        parameter: its name to the command line's library.
+        parameter: its name in typer.
         kind: bool, int, float, or str for everything that is written as text.
-        is_list: whether it may be given several times.
+        is_list: whether it may be repeated.
     """
 
     parameter: str
@@ -44,14 +44,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a table of the file may hold: options, and the tables of the commands inside."""
+    """The valid content of a table: options, and the tables of subcommands."""
 
     options: Mapping[str, Option]
     commands: Mapping[str, Command]
 
     @classmethod
     def of(cls, command: Any) -> Command:
-        """Of a command or group of the command line's library."""
+        """Makes it from a command or group of typer."""
         inside: Mapping[str, Any] = getattr(command, "commands", {})
         return cls(
             options=dict(_options(command)),
@@ -59,7 +59,7 @@ class Command:
         )
 
     def everywhere(self) -> dict[str, list[Option]]:
-        """The options of all commands inside, by name."""
+        """Returns the options of all subcommands, by name."""
         found: dict[str, list[Option]] = {}
         for command in self.commands.values():
             for name, option in command.options.items():
@@ -70,10 +70,10 @@ class Command:
 
 
 def read_settings(path: Path | None, root: Command) -> dict[str, Any]:
-    """The defaults by command, as the command line's library wants them.
+    """Reads the defaults of each command, in typer's format.
 
     Args:
-        path: of the file; None: that of the user, if there is one.
+        path: of the file; None for the user's, if there is one.
         root: all commands.
 
     Raises:
@@ -111,7 +111,7 @@ def _merged(
     inherited: Mapping[str, Any],
     prefix: str,
 ) -> dict[str, Any]:
-    """The defaults of some commands: what all of them inherit, then what their own table says."""
+    """Merges the defaults of commands: inherited ones, then those of their own table."""
     defaults: dict[str, Any] = {}
     for name, command in commands.items():
         where = f"{prefix}{name}."
@@ -140,7 +140,7 @@ def _split(
     commands: Iterable[str],
     prefix: str,
 ) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
-    """The values and the tables of a table, by the names of options and commands.
+    """Splits a table into values and tables, by the names of options and commands.
 
     Raises:
         ValueError: a key is unknown, is given twice, or has a table where it should not.
@@ -170,7 +170,7 @@ def _check(name: str, value: Any, option: Option) -> None:
     """Raises ValueError if a value is of the wrong type."""
     given = value if option.is_list and isinstance(value, list) else [value]
     for item in given:
-        # A bool is an int to Python, and to nobody else.
+        # In Python, a bool is an int.
         accepted = (int, float) if option.kind is float else (option.kind,)
         if not isinstance(item, accepted) or isinstance(item, bool) != (option.kind is bool):
             many = ", or a list of them" if option.is_list else ""
@@ -197,7 +197,7 @@ def _options(command: Any) -> Iterator[tuple[str, Option]]:
 
 
 def _kind(annotation: Any) -> tuple[type, bool]:
-    """The type of a value, and whether there may be several."""
+    """Returns the type of a value, and whether it may be repeated."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -209,15 +209,15 @@ def _kind(annotation: Any) -> tuple[type, bool]:
 
 
 def unknown_variables(root: Any, environment: Iterable[str]) -> list[str]:
-    """Variables with our prefix that no option is set by.
+    """Returns variables with our prefix that set no option.
 
     Args:
         root: the group of all commands.
         environment: names of variables.
 
     Raises:
-        ConfigError: one is so like a known one that it must be a slip: ignored, it might leave a
-            server without authentication.
+        ConfigError: one is so similar to a known one that it must be a mistake. Ignoring it might
+            leave a server without authentication.
     """
     known = {*OTHER_VARIABLES, *_variables(root)}
     unknown = sorted(n for n in environment if n.startswith(PREFIX) and n not in known)

@@ -1,4 +1,4 @@
-"""`agent snapshots | export | backup | compact`: files on the machine of the server."""
+"""`agent snapshots | export | backup | compact`: manages files on the server's machine."""
 
 from __future__ import annotations
 

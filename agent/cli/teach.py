@@ -30,13 +30,13 @@ from agent.client.types import Rejected, Status
 from agent.errors import ServerUnreachableError
 from memory_store.vocabulary import Accepted, Fact, FactState, LearnerState, NewFact
 
-# States in which the model does not hold the fact that was to be taught.
+# States in which the model does not hold the taught fact.
 FAILED = (FactState.RESISTED, FactState.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactOptions:
-    """What is said of one fact besides its question and answer."""
+    """The options of one fact."""
 
     correlated: Annotated[
         list[str] | None,
@@ -118,12 +118,10 @@ def teach(
     if question == str(STANDARD_INPUT) and answer is None and file is None:
         question, file = None, STANDARD_INPUT
     if file is not None and (question, answer, options) != (None, None, FactOptions()):
-        raise typer.BadParameter(
-            "with --file or -, all that is said of a fact stands in what is read"
-        )
+        raise typer.BadParameter("with --file or -, the file has all options of each fact")
     if file is None and (question is None or answer is None):
         raise typer.BadParameter("give a question and an answer, or else --file, or -")
-    # All of it now: gRPC iterates in a thread of its own, where an error would lose its words.
+    # Read in full: gRPC would iterate in its own thread, where errors lose their message.
     lines = [] if file is None else list(read_facts(file))
     with connection.client() as client:
         wait_accepting(client, start_timeout)
@@ -149,7 +147,7 @@ def teach(
 
 
 def _teach_one(client: Client, new: NewFact) -> Accepted:
-    """Teaches a fact; says if it was taught before, and which options had no effect then."""
+    """Teaches a fact; reports if it was taught before, and which options have no effect then."""
     accepted = client.teach_fact(new)
     fact = accepted.fact
     if not accepted.created:
@@ -164,7 +162,7 @@ def _teach_one(client: Client, new: NewFact) -> Accepted:
 
 
 def _report_replaced(accepted: Iterable[Accepted]) -> None:
-    """Which facts had another answer to the same question."""
+    """Reports facts with another answer to the same question."""
     for one in accepted:
         if one.replaces:
             text = f"{one.fact.id} takes the place of {one.replaces}"
@@ -175,7 +173,7 @@ def _report_replaced(accepted: Iterable[Accepted]) -> None:
 def _teach_lines(
     client: Client, lines: Sequence[FactLine]
 ) -> tuple[list[Accepted], list[dict[str, Any]]]:
-    """Teaches the good lines; returns the accepted facts, and what is wrong with the others."""
+    """Teaches the valid lines; returns the accepted facts, and the errors of the others."""
     errors: list[dict[str, Any]] = []
     sent: list[int] = []  # line numbers, in the order of the stream
 
@@ -200,7 +198,7 @@ def _teach_lines(
 
 
 def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
-    """The facts as they are once all are settled, in the order given."""
+    """Waits until all facts are settled, and returns them in the given order."""
     settled = {}
     _explain_wait(client.status())
     try:
@@ -227,7 +225,7 @@ def _wait(client: Client, facts: list[Fact]) -> list[Fact]:
 
 
 def _explain_wait(status: Status) -> None:
-    """Why facts may not be learned soon."""
+    """Reports why facts may not be learned soon."""
     if status.learning_paused:
         messages.print("learning is paused: the facts wait until 'agent resume'", style="yellow")
     elif status.learner is not LearnerState.READY:
@@ -248,9 +246,9 @@ def _print(facts: list[Fact], errors: list[dict[str, Any]]) -> None:
 
 
 def facts_table(facts: Iterable[Fact]) -> Table:
-    """A row a fact."""
+    """Makes a table with a row for each fact."""
     table = Table()
-    # An id is there to be copied, whole; questions and answers wrap.
+    # Ids are copied, so they do not wrap; questions and answers do.
     table.add_column("id", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("question", overflow="fold", ratio=2)
@@ -263,7 +261,7 @@ def facts_table(facts: Iterable[Fact]) -> Table:
             steps = str(len(fact.learning.learning_rates))
             after = f"{fact.learning.probability_after:.3f}"
             if fact.state is FactState.FORGOTTEN:
-                after = "undone"  # what it led to is not in the weights any more
+                after = "undone"  # the weights no longer hold it
             probabilities = f"{fact.learning.probability_before:.3f} {after}"
         table.add_row(
             shown(fact.id),

@@ -1,4 +1,4 @@
-"""`agent tokens create | list | revoke`: who may speak to a server."""
+"""`agent tokens create | list | revoke`: manages who may call a server."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def revoke(
 
 
 def _create_in(path: Path, tokens: TokenFile, name: str, role: Role) -> Token:
-    """A token that a new file holds. Without the one there is not the other, whatever fails.
+    """Creates a token and a new file with it; neither without the other.
 
     Raises:
         ConfigError: one of the files cannot be written.
     """
     try:
-        # With nobody else's rights from the beginning, rather than taking them away later.
+        # Created with private permissions.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise ConfigError(

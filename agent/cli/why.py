@@ -1,4 +1,4 @@
-"""`agent why`: which updates changed an answer."""
+"""`agent why`: shows which updates changed an answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def why(
     console.print(influence_table(result.influences))
 
 
-# What an update did, by the ledger's word for it.
+# What an update did, by its kind in the ledger.
 UPDATES = {
     "teach": "taught",
     "relearn": "learned again",
@@ -43,7 +43,7 @@ UPDATES = {
 
 
 def influence_table(influences: Iterable[Influence], title: str | None = None) -> Table:
-    """What updates did to the probability of an answer."""
+    """Makes a table of the effects of updates on the probability of an answer."""
     table = Table("version", "update", "of", "p before", "p after", title=title)
     for influence in influences:
         table.add_row(

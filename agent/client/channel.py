@@ -15,7 +15,7 @@ from agent.errors import ConfigError
 from agent.server.access.transport import read_ca, read_pair
 from agent.wire.methods import METHODS
 
-# After this much silence the server is pinged, and given up without an answer.
+# A silent server is pinged after the first time, and abandoned without a response after the second.
 # Servers treat more than about one ping a minute as an attack.
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60.0, 20.0
 
@@ -25,7 +25,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a client authenticates with.
+    """The certificates and the token of a client.
 
     Attributes:
         tls_ca: the CA that signed the server's certificate (PEM); None: no TLS.
@@ -108,20 +108,21 @@ def _credentials(access: Access, ca: bytes) -> grpc.ChannelCredentials:
 
 
 def channel_options() -> Sequence[tuple[str, Any]]:
-    """Retries calls that may be repeated, and notices a server that vanished."""
+    """Returns options that retry repeatable calls, and detect a server that vanished."""
     return [
         ("grpc.service_config", json.dumps({"methodConfig": [_retries()]})),
         ("grpc.enable_retries", 1),
-        # A server that is starting is met soon after its port opens, however long that takes.
+        # Connects soon after the port of a starting server opens.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
-        # What grpcio 1.85 really waits for: without it a minute, whatever the line above says.
+        # grpcio 1.85 uses this one. Without it, it waits for a minute, whatever the line above
+        # says.
         ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
-        # Servers keep far below it; an older one does not.
+        # Servers stay far below it.
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-        # While events are watched, nothing may happen for hours.
+        # A stream of events may be silent for hours.
         ("grpc.http2.max_pings_without_data", 0),
     ]
 

@@ -1,4 +1,4 @@
-"""How a call of the table is made over gRPC, for threads and for asyncio; failures become ours."""
+"""Makes the calls of the table over gRPC, for threads and for asyncio, with our errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Connection:
 
     Args:
         address: HOST:PORT.
-        access: how it is let in.
+        access: certificates and token.
 
     Raises:
         ConfigError: the files that `access` names cannot be used.
@@ -170,7 +170,7 @@ def failure(error: grpc.RpcError, address: str, is_connected: Callable[[], bool]
     Args:
         error: gRPC's.
         address: of the server, for the message.
-        is_connected: whether a server is there: then it was the server that answered UNAVAILABLE.
+        is_connected: whether a server is there. Then the server itself answered UNAVAILABLE.
     """
     if error.code() == grpc.StatusCode.UNAVAILABLE and not is_connected():
         if "handshake" in (error.details() or "").lower():

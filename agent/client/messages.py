@@ -1,4 +1,4 @@
-"""The messages of the clients' own types; those of the vocabulary are in the wire's codec."""
+"""Converts the messages of the clients' own types; `wire.codec` has those of the vocabulary."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ STATUS = pair(
 
 
 def encode_new(new: NewFact) -> pb.TeachRequest:
-    """The request that teaches it.
+    """Makes the request that teaches a fact.
 
     Raises:
         RequestError: a text is not UTF-8.
@@ -95,10 +95,10 @@ def encode_streamed(new: NewFact) -> pb.TeachStreamRequest:
 
 
 def checked_utf8(field: str, text: str) -> str:
-    """The text, if it can be sent; from a shell it may hold bytes that are not UTF-8.
+    """Returns a text that can be sent. Text from a shell may have bytes that are not UTF-8.
 
     Raises:
-        RequestError: it cannot.
+        RequestError: it is not UTF-8.
     """
     try:
         text.encode()
@@ -114,7 +114,7 @@ def checked_utf8(field: str, text: str) -> str:
 
 
 def decode_batch(response: pb.TeachBatchResponse) -> list[Taught | Rejected]:
-    """What became of each fact of a batch."""
+    """Reads the result of each fact of a batch."""
     return [
         decode_rejected(index, result.rejection)
         if result.status == pb.TEACH_STATUS_REFUSED
@@ -128,7 +128,7 @@ def decode_batch(response: pb.TeachBatchResponse) -> list[Taught | Rejected]:
 
 
 def decode_rejected(index: int, message: pb.Rejection) -> Rejected:
-    """Why the fact at a place of a stream or a batch was refused."""
+    """Reads why a fact of a stream or a batch was refused."""
     refusal = decode_rejection(message)
     return Rejected(
         index=index,
@@ -139,7 +139,7 @@ def decode_rejected(index: int, message: pb.Rejection) -> Rejected:
 
 
 def decode_acknowledgement(response: pb.TeachStreamResponse) -> Accepted | Rejected:
-    """What became of one fact of a stream."""
+    """Reads the result of one fact of a stream."""
     if response.HasField("accepted"):
         return codec.ACCEPTED.decode(response.accepted)
     return decode_rejected(response.index, response.rejected)

@@ -2,9 +2,9 @@
 
 Reply            an answer of the model
 Score            how likely the model finds an answer
-Taught, Rejected what became of one fact of several
-Status           what a server serves, and how far it is
-OperationStatus  how far a forget or a rollback is
+Taught, Rejected the result of one fact of several
+Status           what a server serves, and its progress
+OperationStatus  the progress of a forget or a rollback
 Snapshot         weights of one version on disk
 Explanation      which updates moved an answer, as `Influence`s
 """

@@ -1,4 +1,4 @@
-"""What `agent doctor` checks: whether this machine can serve, and what to do if it cannot.
+"""The checks of `agent doctor`: whether this machine can serve, and what to do if it cannot.
 
-Each check is a function of its own that returns what it found. None changes anything.
+Each check is a function that returns a finding, and changes nothing.
 """

@@ -12,7 +12,7 @@ from agent.doctor.findings import GIB, Finding, bad, good
 from memory_store.connection import MINIMUM_SQLITE, require_safe_sqlite
 from memory_store.errors import StoreUnusableError
 
-# No clock that is right shows an earlier time.
+# A correct clock shows no earlier time.
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -25,7 +25,7 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 
 def check_memory(available: int, needed: int | None) -> Finding:
-    """The machine's holds the model as it learns."""
+    """The memory of the machine is enough to learn with the model."""
     found = f"{available / GIB:.1f} GiB available"
     if needed is None:
         return good(found)
@@ -46,7 +46,7 @@ def check_sqlite(version: tuple[int, ...]) -> Finding:
 
 
 def check_clock(now: datetime, newest: datetime | None) -> Finding:
-    """It shows no time that is over: reviews and snapshots go by it."""
+    """It does not lag: reviews and snapshots depend on it."""
     found = now.isoformat(timespec="seconds")
     if now < EARLIEST or (newest is not None and now < newest):
         seen = "" if newest is None else f", but the data folder has seen {newest:%Y-%m-%d %H:%M}"
@@ -55,7 +55,7 @@ def check_clock(now: datetime, newest: datetime | None) -> Finding:
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take, a container's limit included."""
+    """Returns the bytes that this process may still use, within the limit of a container."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     available = int(found[1]) * 1024 if found else 0
     group = Path("/sys/fs/cgroup")

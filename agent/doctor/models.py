@@ -11,14 +11,14 @@ from agent.models import catalog
 from agent.models.catalog import ModelEntry, Source
 
 BYTES_A_WEIGHT = 4
-# Served, working and base copy; a gradient and its direction while an update is made.
+# Served, working and base copy; gradient and its direction during an update.
 COPIES_IN_MEMORY = 5
 # Libraries, activations, SQLite.
 BESIDE_THE_WEIGHTS = GIB
 
 
 def check_model(name: str) -> Finding:
-    """It is known, and on this machine."""
+    """The model is known, and on this machine."""
     entry = catalog.resolve(name)  # raises with a remedy
     if not catalog.is_cached(entry):
         return warning(
@@ -28,7 +28,7 @@ def check_model(name: str) -> Finding:
 
 
 def check_device(device: str, needed: int | None) -> Finding:
-    """The one that is asked for exists, and its memory holds the model."""
+    """The device exists, and its memory is enough for the model."""
     # Imported late: torch takes seconds.
     import torch
 
@@ -59,7 +59,7 @@ def weights(model: str) -> int | None:
     folder = _folder(entry)
     if folder is None:
         return None
-    # At least: files in half precision double.
+    # At least: files in half precision take twice as much.
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or None
 
 

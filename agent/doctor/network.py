@@ -19,12 +19,12 @@ from agent.server.access.transport import (
 )
 from agent.server.api.server import LOCAL, MODEL_SERVICE
 
-# For whoever holds the port to say what they are.
+# The longest wait for an answer of whatever uses the port.
 ANSWER_SECONDS = 2.0
 
 
 def check_port(listen: str, *, held: bool, security: Security = LOCAL) -> Finding:
-    """It can be listened on, or the server of this data folder does.
+    """The port is free, or the server of this data folder uses it.
 
     Args:
         listen: the address.
@@ -47,7 +47,7 @@ def check_port(listen: str, *, held: bool, security: Security = LOCAL) -> Findin
 
 
 def check_metrics(host: str, port: int, *, held: bool) -> Finding:
-    """Metrics can be served there, or the server of this data folder does."""
+    """The port of metrics is free, or the server of this data folder uses it."""
     listen = f"{host}:{port}"
     if (reason := why_not_listen(listen)) is None:
         return good(f"{listen} is free")
@@ -72,7 +72,7 @@ def _is_ours(listen: str) -> bool:
 
 
 def _speaks_tls(listen: str) -> bool:
-    """Whether HTTP/2 over TLS is spoken there, by whomever: only who has its CA can know more."""
+    """Whether a server speaks HTTP/2 over TLS there. More is unknown without its CA."""
     host, _, port = listen.rpartition(":")
     anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anyone.check_hostname = False
@@ -89,7 +89,7 @@ def _speaks_tls(listen: str) -> bool:
 
 
 def check_security(listen: str, security: Security) -> Finding:
-    """The files are usable, and nobody else can connect unchecked."""
+    """The files are usable, and strangers cannot connect."""
     require_safe_listen(listen, security)  # these raise with a remedy
     tls = "TLS" if server_credentials(security) else "no TLS"
     if security.tls_client_ca:

@@ -20,16 +20,16 @@ from agent.server.data.file_systems import (
 from agent.server.data.folder import is_held, is_open_to_others
 from agent.server.data.upgrade import needs, survey
 
-# The last three, one being written, and room for one a day that is kept longer.
+# The last three, one being written, and one that is kept for longer.
 SNAPSHOTS_ON_DISK = 5
 DATABASE_ROOM = GIB // 4
-# Every accepted fact waits for one sync of the disk, alone or with others.
+# Every accepted fact waits for a sync of the disk.
 SLOW_SYNC_MS, UNUSABLE_SYNC_MS = 30.0, 500.0
 SYNCS = 15
 
 
 def check_folder(folder: Path) -> Finding:
-    """It is a folder, ours, writable, and closed to others; a missing one can be made."""
+    """It is a private, writable folder, or can be made."""
     nearest = existing(folder)
     if not nearest.is_dir():
         return bad(f"{nearest} is a file", "name another folder with --data")
@@ -99,7 +99,7 @@ def check_upgrade(data: Path) -> Finding:
 
 
 def sync_milliseconds(folder: Path) -> float:
-    """The median time to have a page on the disk, as a commit does."""
+    """Measures the median time of writing and syncing a page, as a commit does."""
     taken = []
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         for _ in range(SYNCS):
@@ -111,12 +111,12 @@ def sync_milliseconds(folder: Path) -> float:
 
 
 def free_bytes(folder: Path) -> int:
-    """On the disk that the folder is, or would be, on."""
+    """Returns the free bytes of the disk of a folder, which may not exist yet."""
     return shutil.disk_usage(existing(folder)).free
 
 
 def newest_change(folder: Path) -> datetime | None:
-    """When anything in a data folder was written last; None if there is nothing."""
+    """Returns the time of the last change in a data folder; None if it is empty or missing."""
     if not folder.is_dir():
         return None
     times = [file.stat().st_mtime for file in folder.iterdir()]

@@ -38,7 +38,7 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._file: TextIO = console.file  # type: ignore[assignment] # an IO[str] is enough
-        self._colours: ColorSystem | None = COLOR_SYSTEMS.get(console.color_system or "")
+        self._colors: ColorSystem | None = COLOR_SYSTEMS.get(console.color_system or "")
         self._plain = console.no_color
         self._encoding = console.encoding
         self._drawn: tuple[Line, ...] = ()
@@ -93,7 +93,7 @@ class Screen:
         style = Style.parse(name)
         if self._plain:
             style = style.without_color
-        return style.render(text, color_system=self._colours)
+        return style.render(text, color_system=self._colors)
 
     def _write(self, text: str) -> None:
         self._file.write(encodable(text, self._encoding))

@@ -1,8 +1,8 @@
-"""Work in threads that a server's end does not wait for.
+"""Threads whose work does not delay the end of a server.
 
-A thread cannot be cancelled: asyncio and Python both wait for it at the end of a program, for as
-long as copying a large database or checking every byte of the snapshots takes. A server that was
-told to stop ends without it. What such work leaves is unfinished, and removed later.
+A thread cannot be cancelled. At the end of a program, asyncio and Python both wait for it, even
+while it copies a large database or checks every byte of the snapshots. A server that was stopped
+ends without it. What such work leaves is marked as unfinished, and removed later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class EndingThreads(ThreadPoolExecutor):
-    """The threads of `asyncio.to_thread`, with an end that is bounded."""
+    """The threads of `asyncio.to_thread`, which end in bounded time."""
 
     def __init__(self) -> None:
         super().__init__(thread_name_prefix="agent")
@@ -34,9 +34,9 @@ class EndingThreads(ThreadPoolExecutor):
         return future
 
     def end(self, seconds: float) -> None:
-        """Ends the process at once if work is still running after these seconds.
+        """Exits the process if work is still running after this many seconds.
 
-        To be called last, when all that was acknowledged is on the disk.
+        Call it last, when all that was acknowledged is durable.
         """
         self.shutdown(wait=False, cancel_futures=True)
         if wait(list(self._running), seconds).not_done:
@@ -48,7 +48,7 @@ class EndingThreads(ThreadPoolExecutor):
 
 
 def use_ending_threads() -> EndingThreads:
-    """Makes them the threads of the running loop."""
+    """Installs them in the running loop."""
     threads = EndingThreads()
     asyncio.get_running_loop().set_default_executor(threads)
     return threads

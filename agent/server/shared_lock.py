@@ -1,4 +1,4 @@
-"""A lock that many hold together or one holds alone, for one asyncio loop."""
+"""A lock for any number of sharers or one exclusive holder, in one asyncio loop."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from contextlib import asynccontextmanager
 
 
 class SharedLock:
-    """Held by any number of sharers, or by one exclusive holder, who goes before new sharers.
+    """Held by any number of sharers, or by one exclusive holder, which precedes new sharers.
 
     Attributes:
-        entries: how often it was taken so far; it never shrinks.
+        entries: how often it was acquired; never decreases.
     """
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
-        self._exclusive = 0  # the holder, and those who wait to be it
+        self._exclusive = 0  # the exclusive holder and those who wait for it
         self._held = False
         self._sharers = 0
         self.entries = 0
 
     @property
     def holders(self) -> int:
-        """How many hold it now."""
+        """The current number of holders."""
         return self._sharers + self._held
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Together with others; waits for an exclusive holder, and for those who wait to be it."""
+        """Shares the lock; waits for an exclusive holder, and for those who wait to be one."""
         while self._exclusive:
             await self._changed.wait()
         self._sharers += 1
@@ -41,7 +41,7 @@ class SharedLock:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Alone; waits for all holders to leave."""
+        """Holds the lock alone; waits for all holders to leave."""
         self._exclusive += 1
         try:
             while self._held or self._sharers:
@@ -57,6 +57,6 @@ class SharedLock:
             self._notify()
 
     def _notify(self) -> None:
-        # A new event each time: those who wait hold the old one.
+        # Replaced each time: waiters hold the old one.
         self._changed.set()
         self._changed = asyncio.Event()

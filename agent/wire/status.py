@@ -105,7 +105,7 @@ def status_of(error: Exception) -> Refusal:
     logger.error("unexpected error, reference %s", reference, exc_info=error)
     return Refusal(
         code=grpc.StatusCode.INTERNAL,
-        message=f"internal error, reference {reference}: the server's log tells more",
+        message=f"internal error, reference {reference}: the server's log has more",
         reason=UNEXPECTED,
         reference=reference,
     )
@@ -162,11 +162,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
         )
         return wrapped
 
-    def _wrap_unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+    def _wrap_unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Any:
         async def unary(request: Any, context: Any) -> Any:
             self._begin()
             try:
-                return await behaviour(_decoded(request), context)
+                return await behavior(_decoded(request), context)
             except Exception as error:  # noqa: BLE001 - the outermost handler of errors
                 await _abort(context, error)
             finally:
@@ -174,11 +174,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
 
         return unary
 
-    def _wrap_stream(self, behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
+    def _wrap_stream(self, behavior: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             self._begin()
             try:
-                async for response in behaviour(_decoded(request), context):
+                async for response in behavior(_decoded(request), context):
                     yield response
             except Exception as error:  # noqa: BLE001 - as above
                 await _abort(context, error)
@@ -256,9 +256,9 @@ def _tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Mess
 
 
 def _field_not_utf8(descriptor: Any, wire: bytes) -> str | None:
-    """Name of the string field whose bytes are not UTF-8, or None if that is not the trouble.
+    """Returns the string field whose bytes are not UTF-8; None if that is not the problem.
 
-    Parses the message once more as a twin type that has `bytes` for `string`.
+    Parses the message again as a twin type with `bytes` instead of `string`.
     """
     pool = descriptor_pool.DescriptorPool()
     _add_twin(pool, descriptor.file, set())

@@ -91,7 +91,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
 
     def _limiting(self, handler: Any, limiter: RateLimiter, token: Token | None) -> Any:
         kind = kind_of(handler)
-        behaviour = getattr(handler, kind)
+        behavior = getattr(handler, kind)
 
         async def admitted(request: Any, context: Any) -> Any:
             client = _client(context, token)
@@ -104,10 +104,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
             return request
 
         async def unary(request: Any, context: Any) -> Any:
-            return await behaviour(await admitted(request, context), context)
+            return await behavior(await admitted(request, context), context)
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            async for response in behaviour(await admitted(request, context), context):
+            async for response in behavior(await admitted(request, context), context):
                 yield response
 
         return handler._replace(**{kind: stream if handler.response_streaming else unary})
@@ -115,7 +115,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
     def _guarding(self, handler: Any, token: Token | None, method: Method, name: str) -> Any:
         """Makes a stream that is counted, and ends when its token is revoked or loses its role."""
         kind = kind_of(handler)
-        behaviour = getattr(handler, kind)
+        behavior = getattr(handler, kind)
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             client = _client(context, token)
@@ -123,7 +123,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] #
                 await _abort(context, full)
             with self.streams.opened(client, partial(self._refusal, token, method, name)) as opened:
                 try:
-                    async with aclosing(behaviour(request, context)) as responses:
+                    async with aclosing(behavior(request, context)) as responses:
                         async for response in responses:
                             opened.is_sending = True
                             yield response

@@ -261,7 +261,7 @@ class KnownTokens:
         try:
             self._tokens = {token.id: token for token in self._file.read()}
         except ConfigError as error:
-            logger.error("nobody is let in: %s", error)
+            logger.error("nobody is admitted: %s", error)
             self._tokens = {}
 
     @staticmethod

@@ -47,17 +47,17 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
         return handler._replace(**{kind: wrap(getattr(handler, kind), method)})
 
-    def _wrap_unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]], method: str) -> Any:
+    def _wrap_unary(self, behavior: Callable[[Any, Any], Awaitable[Any]], method: str) -> Any:
         async def unary(request: Any, context: Any) -> Any:
             with self._observed(method, context):
-                return await behaviour(request, context)
+                return await behavior(request, context)
 
         return unary
 
-    def _wrap_stream(self, behaviour: Callable[[Any, Any], Any], method: str) -> Any:
+    def _wrap_stream(self, behavior: Callable[[Any, Any], Any], method: str) -> Any:
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             with self._observed(method, context):
-                responses = behaviour(request, context)
+                responses = behavior(request, context)
                 if not hasattr(responses, "__aiter__"):
                     await responses  # the handler writes to the context, or only refuses
                     return

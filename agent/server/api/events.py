@@ -238,7 +238,7 @@ class EventHub:
         self._started.clear()
 
     def _wake(self) -> None:
-        # Replaced each time: who waits holds the old one.
+        # Replaced each time: waiters hold the old one.
         self._news.set()
         self._news = asyncio.Event()
 

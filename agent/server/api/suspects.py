@@ -50,7 +50,7 @@ class Suspects:
         if suspect.deaths >= DEATHS and left > 0:
             raise DeadlyQuestionError(
                 f"the learner died {suspect.deaths} times while it was answering this: it is"
-                f" refused for {left / 60:.0f} minutes. The server's log tells how it died"
+                f" refused for {left / 60:.0f} minutes. The server's log says how it died"
             )
         return True
 

@@ -1,8 +1,8 @@
-"""Backups: how they are written, listed, and removed when a fact is erased.
+"""Backups: writes them, lists them, and removes them when a fact is erased.
 
-A backup appears under its name only when it is complete. Its marker says which memory made it and
-which files it wrote. Removed is only what this marker names, in a folder that nobody uses, that is
-not the memory's own, and whose database is still that of the memory that made it.
+A backup gets its name only when it is complete. Its marker says which memory made it, and lists its
+files. Only these files are removed, and only from a folder that is not in use, is not the memory's
+own, and still has the database of the memory that made it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from memory_store.writer import StoreThreads
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished-"
-# A backup begins anew if a fact is erased while it is written; facts are erased one by one.
+# A backup starts over if a fact is erased meanwhile; facts are erased one by one.
 ATTEMPTS = 5
 
 
@@ -60,7 +60,7 @@ class Backups:
         self._memory_id = memory_id
         self._store = store
         self._being_written: set[Path] = set()
-        # Held while a backup gets its name, and while all are removed: none slips through.
+        # Held while a backup gets its name, and while all are removed, so that none is missed.
         self._naming = asyncio.Lock()
         self._tasks: set[asyncio.Task[int]] = set()
 
@@ -69,17 +69,17 @@ class Backups:
 
         Args:
             target: absolute path of the new folder.
-            copy_files: copies what is kept beside the database into a folder.
+            copy_files: copies the files other than the database into a folder.
 
         Returns:
             The model version that it holds.
 
         Raises:
-            BackupOvertakenError: facts were erased again and again meanwhile.
+            BackupOvertakenError: facts were erased in each attempt.
             InvalidFactError: the folder cannot be used.
             StoreUnusableError: the database cannot be copied.
         """
-        # Carried out whether or not the caller waits: a folder half written must be removed again.
+        # Continues if the caller is cancelled: an incomplete folder must be removed.
         writing = asyncio.create_task(self._write(target, copy_files))
         self._tasks.add(writing)
         writing.add_done_callback(self._tasks.discard)
@@ -102,11 +102,11 @@ class Backups:
         )
 
     async def _attempt(self, final: Path, copy_files: Callable[[Path], None]) -> int | None:
-        """The version that was copied; None if text was erased meanwhile, which the copy has."""
+        """Returns the copied version; None if a text was erased meanwhile, which the copy has."""
         unfinished = final.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
         self._being_written.add(unfinished)
         try:
-            # Recorded first: after a crash an erase must know of it.
+            # Recorded first, so that an erase finds it after a crash.
             await self._record(unfinished)
             await asyncio.to_thread(self._begin, unfinished)
             version, erasures = await asyncio.to_thread(self._copy_database, unfinished)
@@ -129,10 +129,10 @@ class Backups:
         """Removes every backup: each may hold a text that was erased.
 
         Args:
-            forget_missing: take those that are not there off the list: they are reported once.
+            forget_missing: delete the records of missing ones, after reporting them once.
 
         Returns:
-            Which ones are left, and why, for people.
+            The remaining ones, with the reasons, for people.
         """
         left: dict[str, list[Path]] = {}
         async with self._naming:
@@ -141,10 +141,10 @@ class Backups:
                 for place in await self._store.read(list_places)
                 if place.kind is PlaceKind.BACKUP
             ]
-            # One below another goes first.
+            # One inside another goes first.
             for folder in sorted(places, key=lambda folder: len(folder.parts), reverse=True):
                 if folder in self._being_written:
-                    continue  # it will find that text was erased, and begin anew
+                    continue  # it will notice the erasure, and start over
                 outcome = await asyncio.to_thread(
                     remove_backup, folder, self._memory_id, self._data
                 )
@@ -157,7 +157,7 @@ class Backups:
         return [f"{_listed(folders)}: {reason}" for reason, folders in left.items()]
 
     def _checked(self, target: Path) -> Path:
-        """The folder to be made, with links resolved.
+        """Returns the folder to make, with links resolved.
 
         Raises:
             InvalidFactError: it cannot be a new folder, or would be part of the memory's own.
@@ -176,7 +176,7 @@ class Backups:
         write_marker(unfinished, marker)
 
     def _copy_database(self, unfinished: Path) -> tuple[int, int]:
-        """Copies it from a connection of its own; returns its version and count of erasures."""
+        """Copies it over a separate connection; returns its version and number of erasures."""
         copy = unfinished / DATABASE
         with MemoryStore.open(self._data / DATABASE, read_only=True) as store:
             store.connection.backup(copy)
@@ -190,7 +190,7 @@ class Backups:
             connection.close()
 
     def _finish(self, unfinished: Path) -> None:
-        """Puts everything on the disk, and down in the marker."""
+        """Flushes all files, and lists them in the marker."""
         files = [each for each in unfinished.rglob("*") if each.is_file() and each.name != MARKER]
         for file in files:
             flush(file)
@@ -208,7 +208,7 @@ class Backups:
 
 
 class Outcome(StrEnum):
-    """What became of a backup that was to be removed: for people, where it is left."""
+    """The result of removing a backup. The value explains to people why it remains."""
 
     REMOVED = "removed"
     MISSING = "not there any more (if it was moved, or its disk is not mounted, it has the text)"
@@ -221,12 +221,12 @@ class Outcome(StrEnum):
 
 
 def remove_backup(folder: Path, memory_id: str, own: Path) -> Outcome:
-    """Removes a backup, if it is one of this memory: the files that its marker names.
+    """Removes the files of a backup that its marker names, if this memory made it.
 
     Args:
         folder: of the backup.
-        memory_id: of the memory that is to have made it.
-        own: the memory's own folder.
+        memory_id: of this memory.
+        own: this memory's own folder.
     """
     try:
         folder = folder.resolve(strict=True)
@@ -236,7 +236,7 @@ def remove_backup(folder: Path, memory_id: str, own: Path) -> Outcome:
         if (refusal := _refusal(marker, memory_id)) is not None:
             return refusal
         with held(folder):
-            # A server may have made it a memory of its own before it was held.
+            # Before this lock, a server may have made it a memory of its own.
             marker = read_marker(folder)
             if (refusal := _refusal(marker, memory_id)) is not None or marker is None:
                 return refusal or Outcome.OTHER
@@ -265,9 +265,9 @@ def _refusal(marker: Marker | None, memory_id: str) -> Outcome | None:
 
 
 def _remove_files(folder: Path, marker: Marker) -> None:
-    """Removes what a backup wrote; whatever else is in the folder stays, and the folder with it.
+    """Removes the files of a backup, and the folder unless it has others.
 
-    The marker goes last, so that a removal that is cut off can be done again.
+    The marker goes last, so that an interrupted removal can be repeated.
     """
     database = [f"{DATABASE}{ending}" for ending in ("", "-wal", "-shm", "-journal")]
     names = [*database, *marker.files]
@@ -276,7 +276,7 @@ def _remove_files(folder: Path, marker: Marker) -> None:
     folders: set[Path] = set()
     for name in names:
         file = folder / name
-        # Not through a link that was put there, nor out of the folder.
+        # Never through a link, or outside the folder.
         if file.parent.resolve() == file.parent and file.is_relative_to(folder):
             file.unlink(missing_ok=True)
             folders.update(each for each in file.parents if each != folder)
@@ -289,11 +289,11 @@ def _remove_files(folder: Path, marker: Marker) -> None:
     try:
         folder.rmdir()
     except OSError:
-        logger.warning("%s holds files that no backup wrote: they are left there", folder)
+        logger.warning("%s has files that no backup wrote: they stay there", folder)
 
 
 def _written_so_far(folder: Path) -> list[str]:
-    """The files of a backup whose writing was cut off, in a folder that only that writing knew."""
+    """Returns the files of an incomplete backup, whose folder nothing else has used."""
     return [
         str(file.relative_to(folder))
         for file in folder.rglob("*")
@@ -302,15 +302,15 @@ def _written_so_far(folder: Path) -> list[str]:
 
 
 def new_folder_path(target: Path) -> Path:
-    """The path of a folder that is to be made, with the links on its way resolved.
+    """Returns the path of a folder to make, with links resolved.
 
     Raises:
-        InvalidFactError: it is relative, not a path, or something is there already.
+        InvalidFactError: it is relative, not a path, or exists already.
     """
     if not target.is_absolute():
         raise InvalidFactError("folder", "must be an absolute path on the server's machine")
     if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in str(target)):
-        # In a list of paths, a line each, it would be read as several.
+        # A list with one path on each line would contain it as several.
         raise InvalidFactError("folder", "must not contain line breaks or control characters")
     try:
         final = target.parent.resolve() / target.name
@@ -323,7 +323,7 @@ def new_folder_path(target: Path) -> Path:
 
 
 def _listed(folders: list[Path]) -> str:
-    """Some of them, for people."""
+    """Names some folders, for people."""
     shown = ", ".join(map(str, folders[:5]))
     more = f" and {len(folders) - 5} more" if len(folders) > 5 else ""
     return f"the backup{'s' if len(folders) > 1 else ''} {shown}{more}"
@@ -332,7 +332,7 @@ def _listed(folders: list[Path]) -> str:
 def remember_backup(data: Path, backup: Path) -> None:
     """Adds a backup to the list of a data folder, newest last.
 
-    The list is for the day on which the database cannot be read.
+    The list helps when the database cannot be read.
     """
     try:
         with (data / BACKUP_LIST).open("a", encoding="utf-8") as file:
@@ -342,7 +342,7 @@ def remember_backup(data: Path, backup: Path) -> None:
 
 
 def newest_backup(data: Path) -> Path | None:
-    """The newest backup that is still where it was written."""
+    """Returns the newest backup that still exists where it was written."""
     try:
         lines = (data / BACKUP_LIST).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

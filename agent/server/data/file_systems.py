@@ -1,4 +1,4 @@
-"""Which file system a folder is on, and whether a memory may be kept there."""
+"""Finds the file system of a folder, and whether it is suitable for a memory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def require_local(data: Path, *, allow_network: bool = False) -> None:
     """Refuses a data folder on a network file system.
 
     Args:
-        data: the folder, which need not exist yet.
-        allow_network: the operator asked for it.
+        data: the folder, which may not exist yet.
+        allow_network: the operator allows it.
 
     Raises:
         ConfigError: it is on one.
@@ -44,7 +44,7 @@ def require_local(data: Path, *, allow_network: bool = False) -> None:
 
 
 def existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that there is."""
+    """Returns the path itself, or the nearest existing folder above it."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
@@ -52,7 +52,7 @@ def existing(path: Path) -> Path:
 
 
 def file_system_of(path: Path) -> str:
-    """The kind of file system that a path is on, e.g. ext4; empty if unknown."""
+    """Returns the kind of the file system of a path, e.g. ext4; empty if unknown."""
     try:
         mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -61,10 +61,10 @@ def file_system_of(path: Path) -> str:
 
 
 def kind_in(mounts: str, path: Path) -> str:
-    """The kind of file system of a resolved path, by a list of mounts; empty if unknown.
+    """Finds the kind of the file system of a path in a list of mounts; empty if unknown.
 
     Args:
-        mounts: in the format of `/proc/self/mountinfo`; of two at one place the last counts.
+        mounts: in the format of `/proc/self/mountinfo`; the last mount at a place counts.
         path: absolute, without links.
     """
     kind, deepest = "", -1
@@ -73,7 +73,7 @@ def kind_in(mounts: str, path: Path) -> str:
         before, _, after = line.partition(" - ")
         if len(before.split()) < 5 or not after:
             continue
-        # Blanks and the like are written as \\040.
+        # Spaces and some other characters are written as \\040.
         mount = Path(re.sub(r"\\([0-7]{3})", _character, before.split()[4]))
         if path.is_relative_to(mount) and len(mount.parts) >= deepest:
             kind, deepest = after.split()[0], len(mount.parts)

@@ -1,4 +1,4 @@
-"""The data folder: private, and held by one server at a time."""
+"""The data folder: private, and locked by one server at a time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PRIVATE = 0o700
 
 
 def make_private(folder: Path) -> None:
-    """Makes the folder if it is missing, and keeps other users out of it.
+    """Makes the folder if it is missing, and removes the permissions of other users.
 
-    Tightened is only what is plainly a data folder, or empty: not a home folder or `/tmp` that was
-    named by mistake.
+    Permissions change only for an empty folder or a data folder, not for a home folder or `/tmp`
+    that was named by mistake.
 
     Raises:
-        ConfigError: it cannot be used, or is open to others and not ours to change.
+        ConfigError: it cannot be used, or is open to others and not a data folder.
     """
     try:
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
@@ -51,16 +51,16 @@ def make_private(folder: Path) -> None:
 
 
 def is_open_to_others(folder: Path) -> bool:
-    """Whether anybody but the owner may look into the folder."""
+    """Whether other users have any permission on the folder."""
     return bool(folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process.
+    """Locks the folder for this process.
 
     Raises:
-        FolderInUseError: another server holds it.
+        FolderInUseError: another server has locked it.
         ConfigError: it cannot be written to.
     """
     lock = FileLock(folder / LOCK)

@@ -1,10 +1,10 @@
-"""Which memory a folder belongs to, and whether a data folder is a copy of another.
+"""Finds the memory that a folder belongs to, and whether a data folder is a copy of another.
 
-A marker file says whose a folder is. The database has the same id, and knows the folder that it was
-served from last (`memory_store.identity`). A copy does not match that: at its start it becomes
-another memory, with an id of its own, so that no two folders take each other's backups for their
-own. What is served from a backup, restored, or moved to another file system is such a copy. Moving
-or renaming a folder within a file system makes no copy.
+A marker file has the id of the folder's memory. The database has the same id, and the folder it was
+last served from (`memory_store.identity`). These do not match in a copy. When a copy starts, it
+becomes another memory with a new id, so that no two folders treat each other's backups as their
+own. A data folder that is a backup, was restored, or was moved to another file system is a copy.
+Moving or renaming a folder within a file system makes no copy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from memory_store.store import MemoryStore
 logger = logging.getLogger(__name__)
 
 MARKER = "memory.json"
-# Backups of a data folder, a path a line: see `agent.server.data.backups`.
+# Backups of a data folder, one path on each line: see `agent.server.data.backups`.
 BACKUP_LIST = "backups.txt"
 
 
@@ -38,23 +38,23 @@ class FolderKind(StrEnum):
     """What a folder with a marker is."""
 
     MEMORY = "memory"
-    """A data folder, served from where it is."""
+    """A data folder."""
     BACKUP = "backup"
     """A finished backup."""
     UNFINISHED = "unfinished backup"
-    """A backup that is being written, or whose writing was cut off."""
+    """An incomplete backup."""
     SNAPSHOTS = "snapshots"
     """A folder of snapshots outside the data folder, which links to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marker:
-    """What a folder's marker says.
+    """The content of a folder's marker.
 
     Attributes:
         kind: what the folder is.
         memory_id: of the memory that made it.
-        files: of a backup: each file that was written, relative to the folder.
+        files: of a backup: its files, relative to the folder.
     """
 
     kind: FolderKind
@@ -63,7 +63,7 @@ class Marker:
 
 
 def read_marker(folder: Path) -> Marker | None:
-    """The marker of a folder; None if there is none that can be read."""
+    """Returns the marker of a folder; None if it is missing or invalid."""
     try:
         fields = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         return Marker(
@@ -76,7 +76,7 @@ def read_marker(folder: Path) -> Marker | None:
 
 
 def write_marker(folder: Path, marker: Marker) -> None:
-    """Puts a marker into a folder, whole and on the disk."""
+    """Writes the marker of a folder atomically and durably."""
     temporary = folder / f".{MARKER}-{secrets.token_hex(4)}"
     temporary.write_text(json.dumps(dataclasses.asdict(marker), indent=1), encoding="utf-8")
     flush(temporary)
@@ -85,9 +85,9 @@ def write_marker(folder: Path, marker: Marker) -> None:
 
 
 def place_of(folder: Path) -> FolderPlace:
-    """How a marked folder is recognized."""
+    """Returns what identifies a marked folder."""
     found = folder.stat()
-    # Of the file system itself where it has one: device numbers may change with a restart.
+    # The id of the file system, if it has one: device numbers may change with a restart.
     file_system = os.statvfs(folder).f_fsid or found.st_dev
     return FolderPlace(
         path=str(folder.resolve()),
@@ -98,7 +98,7 @@ def place_of(folder: Path) -> FolderPlace:
 
 
 def require_own_files(data: Path) -> None:
-    """Checks a data folder before its database is opened, which would make a missing one.
+    """Checks a data folder before its database is opened, which would create a missing one.
 
     Raises:
         ConfigError: the database of a memory is missing, or two folders share it.
@@ -123,13 +123,13 @@ def require_own_files(data: Path) -> None:
 
 
 def settle(store: MemoryStore, data: Path) -> str:
-    """Finds out which memory a data folder is; a copy becomes another one. Once at each start.
+    """Identifies the memory of a data folder at each start; a copy becomes another memory.
 
-    When this is committed, `claim_snapshots` follows.
+    Call `claim_snapshots` after the commit.
 
     Args:
         store: the database of the folder; one transaction.
-        data: the folder, which this process holds.
+        data: the folder, which this process has locked.
 
     Returns:
         The id of the memory.
@@ -154,7 +154,7 @@ def settle(store: MemoryStore, data: Path) -> str:
                 return known
         new = secrets.token_hex(16)
         _require_unclaimed(data / SNAPSHOTS, new)
-        # The marker first: if the commit does not follow, they do not match, and this comes again.
+        # The marker first: without the commit they do not match, so the next start repeats this.
         write_marker(data, Marker(kind=FolderKind.MEMORY, memory_id=new))
         identity.begin(store.connection, new, place_of(data), store.now())
         if known:
@@ -168,10 +168,10 @@ def settle(store: MemoryStore, data: Path) -> str:
 
 
 def claim_snapshots(data: Path, memory_id: str) -> None:
-    """Marks snapshots that are kept outside the data folder as this memory's.
+    """Marks snapshots outside the data folder as this memory's.
 
-    Only once its id is on the disk: a start that is killed before would leave them to an id that
-    no memory has.
+    Call it only once the memory's id is durable: otherwise a start that is killed would leave them
+    with an id that no memory has.
 
     Args:
         data: the folder of the memory, which may link to its snapshots.
@@ -189,12 +189,13 @@ def claim_snapshots(data: Path, memory_id: str) -> None:
 
 
 def _require_unclaimed(snapshots: Path, memory_id: str) -> None:
-    """Makes sure that the snapshots are no other memory's.
+    """Checks that the snapshots do not belong to another memory.
 
-    Copying a data folder may copy a link to them: then two memories would remove each other's.
+    A copy of a data folder may link to the same snapshots: then two memories would remove each
+    other's.
 
     Raises:
-        ConfigError: they are another's.
+        ConfigError: they do.
     """
     marker = read_marker(snapshots) if snapshots.is_symlink() else None
     if marker not in (None, Marker(kind=FolderKind.SNAPSHOTS, memory_id=memory_id)):
@@ -206,7 +207,7 @@ def _require_unclaimed(snapshots: Path, memory_id: str) -> None:
 
 
 def overlap(one: Path, other: Path) -> bool:
-    """Whether a folder is another one, above it or below it, whatever links lead there.
+    """Whether two folders are the same, or one contains the other. Links are followed.
 
     Args:
         one: exists.
@@ -217,16 +218,16 @@ def overlap(one: Path, other: Path) -> bool:
 
 
 def _chain(folder: Path) -> list[tuple[int, int]]:
-    """Device and inode of the folder, and of each one above it."""
+    """Returns device and inode of a folder, and of each one above it."""
     resolved = folder.resolve()
     statuses = [each.stat() for each in (resolved, *resolved.parents)]
     return [(status.st_dev, status.st_ino) for status in statuses]
 
 
 def database_owner(database: Path) -> str | None:
-    """The memory's id in a database that nobody uses; None if it cannot be read.
+    """Returns the memory's id of a database that is not in use; None if it cannot be read.
 
-    Nothing is made or changed: not even the log that opening a database usually makes.
+    Makes and changes nothing, not even the log that opening a database usually makes.
     """
     uri = f"{database.absolute().as_uri()}?mode=ro&immutable=1"
     try:

@@ -1,7 +1,7 @@
-"""What an upgrade needs of a memory, looked at before it is made, and logged at each start.
+"""Surveys a memory before an upgrade, and logs the result at each start.
 
-A database is opened read-only and without a look at its schema, so that the memory of an older or
-newer release can be looked at, also while a server runs on it.
+The database is opened read-only, without a check of its schema. So the memory of an older or newer
+release can be surveyed, even while a server uses it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from memory_store.tables import NOT_SERVED
 
 logger = logging.getLogger(__name__)
 
-# Libraries that weights or tokens depend on.
+# Libraries that affect weights or tokens.
 LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """How a memory stands.
+    """The state of a memory.
 
     Attributes:
         model: name or folder of its model; empty if it was never served.
         head: the version that is served.
-        snapshot: newest version on its line that has a good snapshot; 0 if none has.
-        rows: how many updates follow that snapshot.
-        algorithms: that made them.
-        lacking: names of this release's migrations that the database has not had.
-        foreign: names of migrations that it has had and this release does not know.
+        snapshot: newest version on its line with a good snapshot; 0 if there is none.
+        rows: number of updates after that snapshot.
+        algorithms: the algorithms of these updates.
+        lacking: names of this release's migrations that the database lacks.
+        foreign: names of its migrations that this release does not know.
         never_released: it was made by a version from before the first release.
-        libraries: versions that its newest update was made with, and its tokenizer read with.
+        libraries: the versions used for its newest update and for its tokenizer.
         tokenizer: digest of its tokenizer's file; empty if it is not bound to one yet.
-        operation: what is being taken back, for people; empty if nothing is.
+        operation: the open operation, for people; empty if there is none.
     """
 
     model: str
@@ -98,7 +98,7 @@ class Survey:
 
 
 def log_standing(data: Path) -> None:
-    """Logs how a memory stands, and what this release needs to know of it, before it is opened."""
+    """Logs the state of a memory, and what it needs, before it is opened."""
     try:
         found = survey(data, verify=False)
     except MemoryStoreError as error:
@@ -113,11 +113,11 @@ def log_standing(data: Path) -> None:
 
 
 def survey(data: Path, *, verify: bool = True) -> Survey | None:
-    """Looks at the memory in a data folder; None if there is none.
+    """Surveys the memory in a data folder; None if there is none.
 
     Args:
         data: the folder.
-        verify: check the newest snapshot byte by byte, which takes a second a gigabyte or so.
+        verify: check the newest snapshot byte by byte, which takes about a second per gigabyte.
 
     Raises:
         StoreUnusableError: the database cannot be read.
@@ -202,11 +202,11 @@ def _operation(connection: Connection) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something to know or to do before a memory is served by this release.
+    """Something to know or to do before this release serves a memory.
 
     Attributes:
         what: for people.
-        remedy: what to do; empty if nothing need be done.
+        remedy: what to do; empty if nothing.
         serious: the memory cannot be served as it is.
     """
 
@@ -218,12 +218,12 @@ class Need:
 def needs(
     found: Survey, algorithm: str = ALGORITHM, installed: Mapping[str, str] | None = None
 ) -> Iterator[Need]:
-    """What is to be known or done, the most serious first.
+    """Yields what to know or to do, the most serious first.
 
     Args:
-        found: of the memory.
+        found: the survey.
         algorithm: of this release.
-        installed: versions of the libraries here; None: looked up.
+        installed: the installed versions of the libraries; None looks them up.
     """
     if found.never_released:
         yield Need(
@@ -275,5 +275,5 @@ def _installed() -> dict[str, str]:
 
 
 def _release(version: str) -> str:
-    """Without the part that names a build, as in 2.9.0+cpu."""
+    """Removes the build from a version such as 2.9.0+cpu."""
     return version.partition("+")[0]

@@ -54,7 +54,7 @@ NO_TRACING = Tracing()
 
 
 def tracing_to(endpoint: str) -> Tracing:
-    """Sends spans to an OTLP collector over HTTP; empty: to nobody.
+    """Sends spans to an OTLP collector over HTTP; nowhere if `endpoint` is empty.
 
     Raises:
         ConfigError: OpenTelemetry is not installed.

@@ -130,8 +130,7 @@ def _erase_rows(connection: Connection, fact: Fact) -> None:
 def pending(store: MemoryStore) -> list[Sought]:
     """Returns the erased texts that may still be in other rows."""
     rows = store.connection.execute(
-        "SELECT value FROM meta WHERE key >= ? AND key < ? ORDER BY key",
-        [_PENDING, f"{_PENDING}~"],
+        "SELECT value FROM meta WHERE key >= ? AND key < ? ORDER BY key", [_PENDING, f"{_PENDING}~"]
     )
     found: list[dict[str, Any]] = [json.loads(row["value"]) for row in rows]
     return [Sought(**each | {"correlated": tuple(each["correlated"])}) for each in found]
@@ -323,9 +322,7 @@ def _both(name: str) -> Callable[[Sought, Row], Mapping[str, SqlValue]]:
 # Every table whose rows may repeat a text of another fact.
 TABLES: Mapping[str, _Table] = {
     "facts": _Table(
-        ("position",),
-        ("id", "question", "answer", "correlated", "reason", "learning"),
-        _clean_fact,
+        ("position",), ("id", "question", "answer", "correlated", "reason", "learning"), _clean_fact
     ),
     "probes": _Table(
         ("id",),

@@ -21,11 +21,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from memory_store.acceptance import Answer
-from memory_store.errors import (
-    StoreClosedError,
-    StoreFailedError,
-    StoreUnusableError,
-)
+from memory_store.errors import StoreClosedError, StoreFailedError, StoreUnusableError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import NewFact
 

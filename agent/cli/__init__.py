@@ -98,8 +98,7 @@ def settings(
         ),
     ] = False,
     debug: Annotated[
-        bool,
-        typer.Option("--debug", envvar="AGENT_DEBUG", help="Print the traceback of an error."),
+        bool, typer.Option("--debug", envvar="AGENT_DEBUG", help="Print the traceback of an error.")
     ] = False,
 ) -> None:
     """Reads the settings file into the defaults of every command."""

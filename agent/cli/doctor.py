@@ -25,11 +25,7 @@ STYLES = {"good": "green", "warning": "yellow", "bad": "red"}
 
 @grouped
 def doctor(
-    *,
-    server: ServerOptions,
-    metrics: MetricsOptions,
-    security: SecurityOptions,
-    json: Json = False,
+    *, server: ServerOptions, metrics: MetricsOptions, security: SecurityOptions, json: Json = False
 ) -> None:
     """Check whether 'agent serve' can run here as it is set up; exit code 1 if it cannot."""
     from agent.doctor.examination import examine  # imports the store

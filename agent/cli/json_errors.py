@@ -7,12 +7,7 @@ import sys
 from typing import Any
 
 from agent.cli.output import json_state, print_json
-from agent.errors import (
-    ConfigError,
-    DiskFullError,
-    ModelError,
-    ServerUnreachableError,
-)
+from agent.errors import ConfigError, DiskFullError, ModelError, ServerUnreachableError
 from memory_store.errors import MemoryStoreError
 
 USAGE = "WRONG_USAGE"

@@ -165,10 +165,7 @@ def proof_lines(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for weights in ("weights", "digest_after"):
         if weights in proof:
             yield "weights", str(proof[weights])
-    for version, because in (
-        ("branch_from", "branch_from_because"),
-        ("served", "served_because"),
-    ):
+    for version, because in (("branch_from", "branch_from_because"), ("served", "served_because")):
         if proof.get(because):
             yield "begins at", f"version {proof[version]}, since {proof[because]}"
     if proof.get("drift"):

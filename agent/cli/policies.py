@@ -88,11 +88,7 @@ class PolicyOptions:
 
 
 def chosen_policy(
-    name: str,
-    learning_rate: float,
-    max_steps: int,
-    guards: str = AUTO_GUARDS,
-    without: str = "",
+    name: str, learning_rate: float, max_steps: int, guards: str = AUTO_GUARDS, without: str = ""
 ) -> Policy:
     """Makes a valid policy.
 

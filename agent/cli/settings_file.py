@@ -135,10 +135,7 @@ def _merged(
 
 
 def _split(
-    content: Mapping[str, Any],
-    options: Iterable[str],
-    commands: Iterable[str],
-    prefix: str,
+    content: Mapping[str, Any], options: Iterable[str], commands: Iterable[str], prefix: str
 ) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
     """Splits a table into values and tables, by the names of options and commands.
 

@@ -176,10 +176,7 @@ FORGET = Call(
     f"/{MEMORY}/Forget",
     pb.ForgetRequest,
     pb.ForgetResponse,
-    lambda response: (
-        messages.OPERATION.decode(response.operation),
-        list(response.out_of_reach),
-    ),
+    lambda response: (messages.OPERATION.decode(response.operation), list(response.out_of_reach)),
 )
 ROLLBACK = Call(
     f"/{ADMIN}/Rollback",

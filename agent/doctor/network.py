@@ -12,11 +12,7 @@ from agent.addresses import proxy_options
 from agent.config import Security
 from agent.doctor.findings import Finding, bad, good, warning
 from agent.server.access.tokens import KnownTokens, TokenFile
-from agent.server.access.transport import (
-    require_safe_listen,
-    server_credentials,
-    why_not_listen,
-)
+from agent.server.access.transport import require_safe_listen, server_credentials, why_not_listen
 from agent.server.api.server import LOCAL, MODEL_SERVICE
 
 # The longest wait for an answer of whatever uses the port.

@@ -233,9 +233,7 @@ def _event(state: State, event: Event) -> State:
             return state  # known from before the connection was lost
         state = replace(state, sequence=event.sequence, since=state.since or event.at)
     state = replace(
-        state,
-        events=(*state.events, event)[-EVENTS:],
-        attempt=_attempted(state.attempt, event),
+        state, events=(*state.events, event)[-EVENTS:], attempt=_attempted(state.attempt, event)
     )
     if event.sequence > state.facts_at.get(event.fact_id, 0):  # else the fact was read after it
         state = replace(

@@ -12,13 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from agent.config import (
-    DATABASE,
-    SNAPSHOT_MINUTES,
-    SNAPSHOT_UPDATES,
-    SNAPSHOTS,
-    ServeSettings,
-)
+from agent.config import DATABASE, SNAPSHOT_MINUTES, SNAPSHOT_UPDATES, SNAPSHOTS, ServeSettings
 from agent.errors import ModelNotFoundError
 from agent.models import catalog
 from agent.server.access.transport import require_free, require_safe_listen
@@ -26,7 +20,7 @@ from agent.server.api.admin_servicer import AdminServicer
 from agent.server.api.events import EventHub
 from agent.server.api.memory_servicer import MemoryServicer
 from agent.server.api.model_servicer import ModelServicer
-from agent.server.api.provisional_checks import Accepting
+from agent.server.api.provisional_checks import ProvisionalChecks
 from agent.server.api.server import (
     ADMIN_SERVICE,
     MEMORY_SERVICE,
@@ -48,7 +42,7 @@ from agent.server.loop.rate_predictor import RatePredicting
 from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
 from agent.server.loop.thinner import Thinner
 from agent.server.loop.ticks import RetentionAudit, Ticks
-from agent.server.observers import Observing, observing
+from agent.server.observers import Observers, observing
 from agent.snapshots import remove_unfinished
 from agent.teaching.types import GENERAL_TEXT
 from memory_store import meta
@@ -149,26 +143,26 @@ async def _serve_with(
     settings: ServeSettings,
     store: StoreThreads,
     hub: EventHub,
-    seen: Observing,
+    seen: Observers,
     backups: Backups,
     on_start: Callable[[str], None],
     fetch: Callable[[], Awaitable[None]],
 ) -> None:
     """Serves a memory that is open, from the first call to the last."""
-    accepting = Accepting(
+    checks = ProvisionalChecks(
         catalog.resolve(settings.model),
         settings.policy,
         settings.limits,
         await _other_model(store, settings.model),
     )
-    reading = asyncio.create_task(accepting.read_files())
+    reading = asyncio.create_task(checks.read_files())
     remove_unfinished(settings.data / SNAPSHOTS)
-    loop, keeper = _learning(settings, store, hub, seen, accepting, backups)
+    loop, keeper = _learning(settings, store, hub, seen, checks, backups)
     await keeper.look()
     thinner = Thinner(store, settings.keep_events)
     server = Server(
         settings.listen,
-        MemoryServicer(store, accepting.rules, hub, loop.wake, seen.tracing.traceparent, loop),
+        MemoryServicer(store, checks.rules, hub, loop.wake, seen.tracing.traceparent, loop),
         ModelServicer(store, loop, keeper, settings.model, settings.limits, settings.max_questions),
         AdminServicer(
             *(store, keeper, settings.data / SNAPSHOTS, loop.current, loop.wake, backups),
@@ -182,8 +176,8 @@ async def _serve_with(
     await server.start()
     on_start(server.address)
     ticks.start()
-    learning = asyncio.create_task(_learn(loop, accepting, reading, fetch))
-    health = asyncio.create_task(_report_health(server, loop, accepting))
+    learning = asyncio.create_task(_learn(loop, checks, reading, fetch))
+    health = asyncio.create_task(_report_health(server, loop, checks))
     try:
         with _stop_signal() as stopped:
             # A server that cannot report its state must not go on either.
@@ -201,8 +195,8 @@ def _learning(
     settings: ServeSettings,
     store: StoreThreads,
     hub: EventHub,
-    seen: Observing,
-    accepting: Accepting,
+    seen: Observers,
+    checks: ProvisionalChecks,
     backups: Backups,
 ) -> tuple[LearningLoop, SnapshotKeeper]:
     """Makes the learning loop, and the keeper of the snapshots of its learner."""
@@ -231,8 +225,7 @@ def _learning(
             _learner_arguments(settings),
             observer=seen.observer,
             limits=Limits(
-                silent_seconds=settings.silent_seconds,
-                stalled_seconds=settings.stalled_seconds,
+                silent_seconds=settings.silent_seconds, stalled_seconds=settings.stalled_seconds
             ),
         ),
         seen.publishing(hub.publish),
@@ -247,7 +240,7 @@ def _learning(
         ),
         on_update=on_update,
         keep_only=keeper.keep_only,
-        on_loaded=accepting.loaded,
+        on_loaded=checks.loaded,
         backups=backups,
         around=seen.observer.learning,
         hold_snapshot=keeper.hold,
@@ -292,7 +285,7 @@ def _ticks(
 
 async def _learn(
     loop: LearningLoop,
-    accepting: Accepting,
+    checks: ProvisionalChecks,
     reading: asyncio.Task[None],
     fetch: Callable[[], Awaitable[None]],
 ) -> None:
@@ -302,7 +295,7 @@ async def _learn(
     loop.message = ""
     # Again: it may have been fetched just now, and a learner may not come up for a while.
     await reading
-    await accepting.read_files()
+    await checks.read_files()
     await loop.run()
 
 
@@ -354,12 +347,12 @@ async def _other_model(store: StoreThreads, model: str) -> str:
     return "" if same else bound
 
 
-async def _report_health(server: Server, loop: LearningLoop, accepting: Accepting) -> None:
+async def _report_health(server: Server, loop: LearningLoop, checks: ProvisionalChecks) -> None:
     """Facts can be taught before there is a learner to learn them; questions cannot be asked."""
     while True:
         # Cleared before the look, so that a change after it wakes us again.
         loop.state_changed.clear()
-        teaching = accepting.is_open
+        teaching = checks.is_open
         asking = loop.state is LearnerState.READY
         server.set_serving(MEMORY_SERVICE, teaching)
         server.set_serving(MODEL_SERVICE, asking)

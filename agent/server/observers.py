@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Observing:
+class Observers:
     """The observers that the parts of a server report to.
 
     Attributes:
@@ -52,7 +52,7 @@ class Observing:
 
 
 @asynccontextmanager
-async def observing(settings: ServeSettings, store: StoreThreads) -> AsyncIterator[Observing]:
+async def observing(settings: ServeSettings, store: StoreThreads) -> AsyncIterator[Observers]:
     """Serves metrics and sends traces, as the settings say.
 
     Raises:
@@ -63,7 +63,7 @@ async def observing(settings: ServeSettings, store: StoreThreads) -> AsyncIterat
     async with AsyncExitStack() as open_:
         open_.push_async_callback(asyncio.to_thread, tracing.close)
         if wanted.metrics_port is None:
-            seen = Observing(Observer(store, None, tracing), tracing)
+            seen = Observers(Observer(store, None, tracing), tracing)
             if tracing.on:
                 seen.interceptors = [ObservingInterceptor(lambda *_: None, tracing)]
             yield seen
@@ -80,7 +80,7 @@ async def observing(settings: ServeSettings, store: StoreThreads) -> AsyncIterat
             )
 
         metrics = Metrics(from_thread(asyncio.get_running_loop(), stand))
-        seen = Observing(
+        seen = Observers(
             Observer(store, metrics, tracing),
             tracing,
             [ObservingInterceptor(metrics.called, tracing)],

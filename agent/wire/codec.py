@@ -102,10 +102,7 @@ ACCEPTED = pair(
     parts=[FACT],
 )
 UPDATE = pair(
-    Update,
-    pb.Update,
-    {"policy": NotSent(None), "applied_at": "apply_time"},
-    parts=[STEP],
+    Update, pb.Update, {"policy": NotSent(None), "applied_at": "apply_time"}, parts=[STEP]
 )
 PROBE = pair(Probe, pb.Probe, {"probed_at": "probe_time"})
 EVENT = pair(Event, pb.Event, {"at": "time"}, parts=[STEP, LEARNING])

@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import InvalidFactError, LearnerUnavailableError
 from agent.models import catalog
-from agent.server.api.provisional_checks import Accepting
+from agent.server.api.provisional_checks import ProvisionalChecks
 from agent.teaching.limits import UNLIMITED
 from agent.teaching.rates import DEFAULT_POLICY
 from agent.teaching.types import LearnerDescription
@@ -28,8 +28,8 @@ DESCRIPTION = LearnerDescription(
 )
 
 
-def accepting(model: str = "tiny", belongs_to: str = "") -> Accepting:
-    return Accepting(catalog.resolve(model), DEFAULT_POLICY, UNLIMITED, belongs_to)
+def accepting(model: str = "tiny", belongs_to: str = "") -> ProvisionalChecks:
+    return ProvisionalChecks(catalog.resolve(model), DEFAULT_POLICY, UNLIMITED, belongs_to)
 
 
 async def test_tokens_are_counted_once_the_tokenizer_is_read_and_as_the_learner_says() -> None:

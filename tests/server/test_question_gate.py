@@ -15,7 +15,7 @@ from agent.errors import (
     LearnerUnavailableError,
     TooManyQuestionsError,
 )
-from agent.server.api.question_gate import Asking
+from agent.server.api.question_gate import QuestionGate
 from agent.server.api.suspects import REFUSED_SECONDS, REMEMBERED, Suspects
 from agent.server.shared_lock import SharedLock
 from agent.teaching.types import Answer, Example, Generated
@@ -82,7 +82,7 @@ def view() -> View:
     return View()
 
 
-async def whole(asking: Asking, question: str) -> str:
+async def whole(asking: QuestionGate, question: str) -> str:
     *_, (said, _) = [piece async for piece in asking.ask(question, 8)]
     assert isinstance(said, Generated)
     return said.text
@@ -90,7 +90,7 @@ async def whole(asking: Asking, question: str) -> str:
 
 async def test_only_so_many_questions_wait_and_the_next_is_refused(view: View) -> None:
     """H6."""
-    asking = Asking(view, 2)
+    asking = QuestionGate(view, 2)
     waiting = [asyncio.create_task(whole(asking, f"{n}?")) for n in range(2)]
     await view.learner.until_answering(2)
     with pytest.raises(TooManyQuestionsError):
@@ -107,7 +107,7 @@ async def test_only_so_many_questions_wait_and_the_next_is_refused(view: View) -
 
 async def test_a_client_that_does_not_read_holds_up_nobody(view: View) -> None:
     """H6: its question has been answered, and left the lock, whether it reads that or not."""
-    asking = Asking(view, 1)
+    asking = QuestionGate(view, 1)
     view.learner.may_answer.set()
     async with aclosing(asking.ask("Sky?", 8)) as slow:
         assert await anext(slow) == ("Pi", 3)
@@ -119,7 +119,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(view: View) -> None:
 
 async def test_a_question_that_kills_learners_is_asked_alone_and_then_refused(view: View) -> None:
     """Low: a poisonous Ask, which clients sent again, killed four learners."""
-    asking = Asking(view, 9)
+    asking = QuestionGate(view, 9)
     view.learner.deadly = {"Poison?"}
     asked: list[Any] = [asyncio.create_task(whole(asking, q)) for q in ("Poison?", "Sky?")]
     await view.learner.until_answering(2)
@@ -145,7 +145,7 @@ async def test_a_question_that_kills_learners_is_asked_alone_and_then_refused(vi
 
 async def test_a_learner_that_was_replaced_was_not_killed(view: View) -> None:
     """After a forget another one serves, and who was still being answered may ask that one."""
-    asking = Asking(view, 9)
+    asking = QuestionGate(view, 9)
     old = view.learner
     old.deadly = {"Sky?"}
     asked = asyncio.create_task(whole(asking, "Sky?"))
@@ -159,7 +159,7 @@ async def test_a_learner_that_was_replaced_was_not_killed(view: View) -> None:
 
 
 async def test_who_was_only_beside_it_is_cleared_when_answered_alone(view: View) -> None:
-    asking = Asking(view, 9)
+    asking = QuestionGate(view, 9)
     view.learner.may_answer.set()
     for _ in range(5):  # each time another question is to blame
         view.learner.deadly = {"Sky?"}

@@ -12,12 +12,7 @@ from typing import Any
 
 import grpc
 
-from agent.errors import (
-    AgentError,
-    NotAllowedError,
-    NotAuthenticatedError,
-    RateLimitedError,
-)
+from agent.errors import AgentError, NotAllowedError, NotAuthenticatedError, RateLimitedError
 from agent.server.access.rate_limit import RateLimiter
 from agent.server.access.tokens import KnownTokens, Token
 from agent.server.api.streams import OpenStreams

@@ -263,8 +263,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         )
         limit = request.limit or DEFAULT_INFLUENCES
         return pb.ExplainResponse(
-            fact_id=fact.id,
-            influences=Room().fitting(map(_encode_influence, influences[:limit])),
+            fact_id=fact.id, influences=Room().fitting(map(_encode_influence, influences[:limit]))
         )
 
     async def ListFacts(

@@ -12,7 +12,7 @@ import grpc
 
 from agent.config import DEFAULT_MAX_QUESTIONS
 from agent.server.api.held_facts import held_facts
-from agent.server.api.question_gate import Asking, CurrentLearner
+from agent.server.api.question_gate import CurrentLearner, QuestionGate
 from agent.teaching.guard_presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.teaching.limits import UNLIMITED, TeachingLimits
 from agent.teaching.types import Example, Generated, LearnerDescription
@@ -103,7 +103,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         limits: TeachingLimits = UNLIMITED,
         max_questions: int = DEFAULT_MAX_QUESTIONS,
     ) -> None:
-        self._asking = Asking(view, max_questions)
+        self._gate = QuestionGate(view, max_questions)
         self._store = store
         self._view = view
         self._snapshots = snapshots
@@ -117,7 +117,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Streams the answer as it is generated."""
         tokens = request.max_new_tokens or DEFAULT_NEW_TOKENS
         # Closed at once when the client leaves, so that the learner stops generating.
-        async with aclosing(self._asking.ask(request.question, tokens)) as answer:
+        async with aclosing(self._gate.ask(request.question, tokens)) as answer:
             async for piece, version in answer:
                 if isinstance(piece, Generated):
                     yield pb.AskResponse(
@@ -130,9 +130,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ScoreResponse:
         """Scores an answer in one forward pass."""
-        log_probability, tokens, version = await self._asking.score(
-            request.question, request.answer
-        )
+        log_probability, tokens, version = await self._gate.score(request.question, request.answer)
         return pb.ScoreResponse(
             log_probability=log_probability, tokens=tokens, model_version=version
         )
@@ -225,7 +223,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 
     async def _probe(self, fact: Fact) -> list[vocabulary.Probe]:
         example = Example.of(fact)
-        answers, version = await self._asking.probe(example, held=fact.state in HELD)
+        answers, version = await self._gate.probe(example, held=fact.state in HELD)
         questions = (fact.question, *fact.correlated_questions)
         kinds = [ProbeKind.RETENTION] + [ProbeKind.TRANSFER] * len(fact.correlated_questions)
         new = [

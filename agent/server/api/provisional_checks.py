@@ -21,7 +21,7 @@ from memory_store.vocabulary import Policy
 logger = logging.getLogger(__name__)
 
 
-class Accepting:
+class ProvisionalChecks:
     """Holds the current rules for facts. Belongs to one asyncio loop.
 
     Args:

@@ -53,7 +53,7 @@ class CurrentLearner(Protocol):
         ...
 
 
-class Asking:
+class QuestionGate:
     """Admits questions to the learner.
 
     Args:

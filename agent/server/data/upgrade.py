@@ -18,12 +18,7 @@ import pysqlite3
 
 from agent.config import DATABASE, SNAPSHOTS
 from agent.errors import SnapshotError
-from agent.snapshots import (
-    folder_of,
-    is_snapshot_of,
-    snapshot_folders,
-    verify_snapshot,
-)
+from agent.snapshots import folder_of, is_snapshot_of, snapshot_folders, verify_snapshot
 from agent.teaching.algorithm import ALGORITHM
 from memory_store import ledger, schema
 from memory_store.connection import Connection

@@ -47,10 +47,7 @@ class Observer:
     def stepped(self, step: Step) -> None:
         """Reports a step of an update."""
         self._tracing.event(
-            "step",
-            learning_rate=step.learning_rate,
-            loss=step.loss,
-            probability=step.probability,
+            "step", learning_rate=step.learning_rate, loss=step.loss, probability=step.probability
         )
 
     def learned(self, fact_id: str, outcome: Outcome, seconds: float) -> None:

@@ -67,14 +67,14 @@ def measure_enqueue(
         say("syncs of the disk")
         figures = [_disk(parent)]
         with benchmark_server(parent / "server") as server:
-            say("Teach beside Ping, one by one, and in batches")
+            say("Teach compared with Ping, one by one, and in batches")
             with server.learner_stopped():
                 figures += asyncio.run(_accepting(server, rounds, calls))
             say("Teach while the learner is busy")
             figures.append(asyncio.run(_busy(server, rounds, calls)))
         say("group commit on a slow disk")
         figures.append(_group_commit(parent, calls))
-        say(f"{facts} facts beside {FEW_FACTS}")
+        say(f"{facts} facts compared with {FEW_FACTS}")
         figures += _sizes(parent, facts)
     return figures
 
@@ -122,7 +122,7 @@ class _Calls:
 
 
 def new_requests(count: int) -> list[pb.TeachRequest]:
-    """Facts that nobody has taught yet, with ids of their own."""
+    """Facts that are not taught yet, each with a new id."""
     return [
         pb.TeachRequest(
             question=f"What is the hottest month in Kyzara{number}?",

@@ -24,7 +24,7 @@ def markdown(table: Table, provenance: Mapping[str, Any]) -> str:
 
 
 def document(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
-    """A page of parts, with its pictures as files beside it.
+    """A page of parts, with its pictures as files in the same folder.
 
     Args:
         title: its heading.

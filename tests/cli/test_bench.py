@@ -1,4 +1,4 @@
-"""`agent bench`: one JSON object, and an exit code that tells whether the floors are reached."""
+"""`agent bench`: one JSON object, and an exit code that says whether the floors are reached."""
 
 from __future__ import annotations
 

@@ -28,48 +28,48 @@ def figures(run: RunSummary, experiment: int, fact_set: str) -> Iterator[ThemedP
         ConfigError: matplotlib is not installed.
     """
     suffix = "" if fact_set == PAPER else f"-{fact_set}"
-    whose = f"{run.model}, {fact_set} facts"
+    label = f"{run.model}, {fact_set} facts"
     if experiment == 1:
         one = run.one_fact[fact_set]
-        yield from _of_one_fact(one, whose, suffix, beside=fact_set == PAPER)
+        yield from _of_one_fact(one, label, suffix, published=fact_set == PAPER)
     elif experiment == 3:
-        yield from _of_sweep(run.rate_sweep[fact_set], whose, suffix)
+        yield from _of_sweep(run.rate_sweep[fact_set], label, suffix)
     elif experiment == 4:
-        yield from _of_many_steps(run.many_steps[fact_set], whose, suffix)
+        yield from _of_many_steps(run.many_steps[fact_set], label, suffix)
 
 
 # --- Figure 1 -------------------------------------------------------------------------------------
 
 
 def _of_one_fact(
-    summary: OneFactSummary, whose: str, suffix: str, *, beside: bool
+    summary: OneFactSummary, label: str, suffix: str, *, published: bool
 ) -> Iterator[ThemedPicture]:
     first = summary.curves[0]
     samples = first.base.count.total
-    published = "; published points are of pythia-410m" if beside else ""
+    source = "; published points are of pythia-410m" if published else ""
     yield themed(
         f"figure-1{suffix}",
         f"Figure 1: right answers of {samples} at each rate, one step on the {first.fact.id} fact"
-        f" ({whose}). Bars: 95% Wilson intervals{published}.",
+        f" ({label}). Bars: 95% Wilson intervals{source}.",
         (8, 4.5),
-        partial(_one_curve, curve=first, beside=beside),
+        partial(_one_curve, curve=first, published=published),
     )
     yield themed(
         f"figure-1-facts{suffix}",
-        f"Figure 1 for each of the ten facts by itself ({whose}). Dashed: before the step.",
+        f"Figure 1 for each of the ten facts by itself ({label}). Dashed: before the step.",
         (12, 5.5),
         partial(_all_curves, curves=summary.curves),
     )
     yield themed(
         f"figure-1-overlap{suffix}",
         "Rates that give a fact at least half of its best count; the cross is its best rate"
-        f" ({whose}). The vertical line is the best single rate for all.",
+        f" ({label}). The vertical line is the best single rate for all.",
         (8, 4.5),
         partial(_good_rates, summary=summary),
     )
 
 
-def _one_curve(figure: Any, curve: Curve, beside: bool) -> None:
+def _one_curve(figure: Any, curve: Curve, published: bool) -> None:
     axes = figure.add_subplot()
     counts = [found.count for found in curve.results]
     axes.errorbar(
@@ -84,7 +84,7 @@ def _one_curve(figure: Any, curve: Curve, beside: bool) -> None:
         label="ours",
     )
     total = counts[0].total
-    if beside:
+    if published:
         axes.plot(
             [point.learning_rate for point in reference.FIGURE_1],
             [point.correct * total / reference.FIGURE_1_SAMPLES for point in reference.FIGURE_1],
@@ -145,18 +145,18 @@ def _good_rates(figure: Any, summary: OneFactSummary) -> None:
 # --- Figure 2 -------------------------------------------------------------------------------------
 
 
-def _of_sweep(summary: SweepSummary, whose: str, suffix: str) -> Iterator[ThemedPicture]:
+def _of_sweep(summary: SweepSummary, label: str, suffix: str) -> Iterator[ThemedPicture]:
     steps = len(summary.noise)
     yield themed(
         f"figure-2{suffix}",
         f"Figure 2: right answers at each rate, average of {steps} steps on the batch of ten"
-        f" ({whose}).",
+        f" ({label}).",
         (9, 5),
         partial(_sweep_facts, summary=summary),
     )
     yield themed(
         f"figure-2-steps{suffix}",
-        f"All ten facts together after each step ({whose}). Bands: 95% Wilson intervals.",
+        f"All ten facts together after each step ({label}). Bands: 95% Wilson intervals.",
         (9, 4.5),
         partial(_sweep_steps, summary=summary),
     )
@@ -187,12 +187,12 @@ def _sweep_steps(figure: Any, summary: SweepSummary) -> None:
 # --- Figure 3 -------------------------------------------------------------------------------------
 
 
-def _of_many_steps(summary: CoursesSummary, whose: str, suffix: str) -> Iterator[ThemedPicture]:
+def _of_many_steps(summary: CoursesSummary, label: str, suffix: str) -> Iterator[ThemedPicture]:
     samples = summary.courses[0].results[0][0].count.total
     yield themed(
         f"figure-3{suffix}",
         f"Figure 3: right answers after each step on the batch of ten, {samples} samples a question"
-        f" and step, at each of {len(summary.courses)} rates ({whose}). Thick: all ten together.",
+        f" and step, at each of {len(summary.courses)} rates ({label}). Thick: all ten together.",
         (12, 5),
         partial(_courses, summary=summary),
     )

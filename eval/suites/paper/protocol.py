@@ -30,7 +30,7 @@ BETAS = (0.9, 0.999)  # transformers.TrainingArguments' defaults, which all scri
 EPSILON = 1e-8
 WEIGHT_DECAY = 0.0
 CLIP = 1.0
-# Each "epoch" is one step with a fresh optimizer at the full rate: the schedule has no warm-up.
+# Each "epoch" is one step with a new optimizer at the full rate: the schedule has no warm-up.
 BATCH = 10  # section 3.2; LR_study_uniform_epochs_batchwise.py
 
 
@@ -316,7 +316,7 @@ def describe_scale(full: Protocol, used: Protocol, experiments: Sequence[int]) -
         return "full scale"
     one, batch = used.one_fact, used.batch_of_ten
     sweep, many = used.rate_sweep, used.many_steps
-    told = {
+    shares = {
         1: f"{one.rates.count} of {full.one_fact.rates.count} rates,"
         f" {one.samples} of {full.one_fact.samples} samples",
         2: f"{batch.rounds * batch.samples:,} of"
@@ -326,5 +326,5 @@ def describe_scale(full: Protocol, used: Protocol, experiments: Sequence[int]) -
         4: f"asked after {many.asked} of {full.many_steps.asked} steps,"
         f" {many.samples} of {full.many_steps.samples} samples",
     }
-    parts = "; ".join(f"experiment {number}: {told[number]}" for number in experiments)
+    parts = "; ".join(f"experiment {number}: {shares[number]}" for number in experiments)
     return f"REDUCED SCALE: {parts}"

@@ -20,20 +20,20 @@ from eval.suites.paper.summary import RunSummary
 
 def tables(run: RunSummary, experiment: int, fact_set: str) -> Iterator[Table]:
     """The tables of one experiment with one set of facts."""
-    whose = f"{fact_set} facts"
+    label = f"{fact_set} facts"
     match experiment:
         case 1:
             one = run.one_fact[fact_set]
-            yield _best_rates(one, whose)
-            yield _shared_rates(one, whose)
+            yield _best_rates(one, label)
+            yield _shared_rates(one, label)
         case 2:
             batch = run.batch_of_ten[fact_set]
-            yield from _paper_tables(batch, whose, beside=fact_set == PAPER)
-            yield _finer(batch, whose)
+            yield from _paper_tables(batch, label, published=fact_set == PAPER)
+            yield _finer(batch, label)
         case 3:
-            yield _sweep_steps(run.rate_sweep[fact_set], whose)
+            yield _sweep_steps(run.rate_sweep[fact_set], label)
         case 4:
-            yield _courses(run.many_steps[fact_set], whose)
+            yield _courses(run.many_steps[fact_set], label)
 
 
 def count_text(count: Count) -> str:
@@ -59,7 +59,7 @@ def by_model(runs: Sequence[RunSummary]) -> Table:
 # --- Experiment 1 ---------------------------------------------------------------------------------
 
 
-def _best_rates(summary: OneFactSummary, whose: str) -> Table:
+def _best_rates(summary: OneFactSummary, label: str) -> Table:
     rows = []
     for curve in summary.curves:
         best = curve.results[curve.best]
@@ -80,10 +80,10 @@ def _best_rates(summary: OneFactSummary, whose: str) -> Table:
         *("question", "answer", "base model", "best rate", "right at the best rate"),
         *("good rates", "exact, base", "exact, at the best rate"),
     )
-    return Table(f"Experiment 1: each fact's best rate ({whose})", header, tuple(rows))
+    return Table(f"Experiment 1: each fact's best rate ({label})", header, tuple(rows))
 
 
-def _shared_rates(summary: OneFactSummary, whose: str) -> Table:
+def _shared_rates(summary: OneFactSummary, label: str) -> Table:
     overlap = summary.overlap
     low, high = overlap.loss_interval
     rows = (
@@ -103,20 +103,20 @@ def _shared_rates(summary: OneFactSummary, whose: str) -> Table:
             f"{shown_range(low, high)} of all samples" if overlap.learned else NONE,
         ),
     )
-    return Table(f"Experiment 1: do facts share a rate? ({whose})", ("", ""), rows)
+    return Table(f"Experiment 1: do facts share a rate? ({label})", ("", ""), rows)
 
 
 # --- Experiment 2 ---------------------------------------------------------------------------------
 
 
-def _paper_tables(summary: BatchSummary, whose: str, *, beside: bool) -> Iterator[Table]:
+def _paper_tables(summary: BatchSummary, label: str, *, published: bool) -> Iterator[Table]:
     for number, rows, theirs, what in (
         (1, summary.trained, reference.TABLE_1, "trained questions"),
         (2, summary.correlated, reference.TABLE_2, "correlated, untrained questions"),
     ):
-        title = f"Table {number}: {what}, before and after one step on the batch ({whose})"
+        title = f"Table {number}: {what}, before and after one step on the batch ({label})"
         header = ["question", "answer", "base model: ours", "1 epoch: ours"]
-        if beside:
+        if published:
             header[3:3] = ["base model: published"]
             header += [
                 "1 epoch: published",
@@ -125,8 +125,8 @@ def _paper_tables(summary: BatchSummary, whose: str, *, beside: bool) -> Iterato
                 "ours against both",
             ]
         body = [
-            _beside(row, theirs[n])
-            if beside
+            _row_with_published(row, theirs[n])
+            if published
             else (
                 row.question,
                 row.fact.answer,
@@ -138,7 +138,7 @@ def _paper_tables(summary: BatchSummary, whose: str, *, beside: bool) -> Iterato
         yield Table(title, tuple(header), tuple(body))
 
 
-def _beside(row: Row, theirs: reference.BeforeAfter) -> tuple[str, ...]:
+def _row_with_published(row: Row, theirs: reference.BeforeAfter) -> tuple[str, ...]:
     printed = published_row(theirs, reference.AS_PRINTED)[1]
     coded = published_row(theirs, reference.AS_CODED)[1]
     verdicts = [verdict(row.after.count, count) for count in (printed, coded)]
@@ -159,7 +159,7 @@ def _share_and_interval(count: Count) -> str:
     return f"{shown_percent(count.rate or 0.0)} ({shown_range(*count.interval)})"
 
 
-def _finer(summary: BatchSummary, whose: str) -> Table:
+def _finer(summary: BatchSummary, label: str) -> Table:
     """What counting cannot see: exact probabilities, and the estimate along sampled paths."""
     rows = [
         (
@@ -178,7 +178,7 @@ def _finer(summary: BatchSummary, whose: str) -> Table:
     )
     return Table(
         "Experiment 2, finer than counts: probability of exactly the answer after Q/A, and the"
-        f" estimate along sampled paths ({whose})",
+        f" estimate along sampled paths ({label})",
         header,
         tuple(rows),
     )
@@ -200,7 +200,7 @@ def _gain(found: Pooled) -> str:
 # --- Experiments 3 and 4 --------------------------------------------------------------------------
 
 
-def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
+def _sweep_steps(summary: SweepSummary, label: str) -> Table:
     rows = []
     for step, noise in enumerate(summary.noise):
         best = summary.courses[summary.best(step)]
@@ -218,10 +218,10 @@ def _sweep_steps(summary: SweepSummary, whose: str) -> Table:
         *("step", "best rate for the batch", "right, all ten together", "facts, lowest to highest"),
         "neighboring rates differ, times chance",
     )
-    return Table(f"Experiment 3: after each step ({whose})", header, tuple(rows))
+    return Table(f"Experiment 3: after each step ({label})", header, tuple(rows))
 
 
-def _courses(summary: CoursesSummary, whose: str) -> Table:
+def _courses(summary: CoursesSummary, label: str) -> Table:
     rows = []
     for course in summary.courses:
         best, last = (course.over_facts(place).count for place in (course.best, -1))
@@ -240,7 +240,7 @@ def _courses(summary: CoursesSummary, whose: str) -> Table:
         *("rate", "best step, all ten", "last step, all ten"),
         *("best fact, all steps", "worst fact, all steps"),
     )
-    return Table(f"Experiment 4: {len(summary.courses)} rates ({whose})", header, tuple(rows))
+    return Table(f"Experiment 4: {len(summary.courses)} rates ({label})", header, tuple(rows))
 
 
 def _spread(found: Sequence[Pooled]) -> str:

@@ -1,4 +1,4 @@
-"""The report: its files, its figures beside the published, and what it says in words."""
+"""The report: its files, its figures next to the published ones, and its sentences."""
 
 from __future__ import annotations
 

@@ -48,6 +48,12 @@ class Count:
         total = math.fsum(listed)
         return cls(int(total) if total.is_integer() else total, len(listed))
 
+    @classmethod
+    def sum(cls, counts: Iterable[Count]) -> Self:
+        """All of them together."""
+        listed = list(counts)
+        return cls(sum(one.count for one in listed), sum(one.total for one in listed))
+
     @property
     def rate(self) -> float | None:
         """The share; None of none."""

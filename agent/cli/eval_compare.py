@@ -20,7 +20,7 @@ def compare(
 ) -> None:
     """Compare two finished runs, count by count, with 95% intervals of the differences."""
     from eval.reports.comparison import compare_runs
-    from eval.suites.paper.tables import count_text
+    from eval.reports.tables import shown_fraction
 
     try:
         found = compare_runs(first, second)
@@ -36,8 +36,8 @@ def compare(
         low, high = count.interval
         table.add_row(
             count.name,
-            count_text(count.first),
-            count_text(count.second),
+            shown_fraction(count.first),
+            shown_fraction(count.second),
             f"{100 * low:+.1f} to {100 * high:+.1f} points",
             count.change.value,
         )

@@ -148,4 +148,4 @@ def _counts(results: Mapping[str, Any]) -> Iterator[tuple[str, Count]]:
 
 
 def _count(fields: Mapping[str, Any]) -> Count:
-    return Count(count=fields["count"], total=fields["total"])
+    return Count(fields["count"], fields["total"])

@@ -103,10 +103,8 @@ def overview(record: ServiceRecord) -> Table:
     steps = sorted(len(learning.learning_rates) for learning in learned)
     rates = sorted(rate for learning in learned for rate in learning.learning_rates)
     asked = [fact.points[0].probability for fact in record.remembered if fact.points]
-    held = Count(count=sum(p >= HELD_PROBABILITY for p in asked), total=len(asked))
-    reviews = Count(
-        count=sum(age.held for age in record.ages), total=sum(age.asked for age in record.ages)
-    )
+    held = Count.of(p >= HELD_PROBABILITY for p in asked)
+    reviews = Count.sum(Count(age.held, age.asked) for age in record.ages)
     rows = [(state.value, str(count)) for state, count in record.counts.items() if count]
     rows += [
         ("held at the last probe", shown_count(held)),
@@ -167,7 +165,7 @@ def _learned(record: ServiceRecord) -> list[tuple[int, Learning]]:
 
 
 def _by_age(age: Retention) -> tuple[str, Count]:
-    return shown_ages(age.youngest, age.oldest), Count(count=age.held, total=age.asked)
+    return shown_ages(age.youngest, age.oldest), Count(age.held, age.asked)
 
 
 def _largest(figures: Iterable[float | None]) -> float | None:

@@ -27,6 +27,14 @@ def shown_count(count: Count) -> str:
     return f"{count.rate:.1%} ({count.count} of {count.total}; {100 * low:.1f}-{100 * high:.1f}%)"
 
 
+def shown_fraction(count: Count) -> str:
+    """Count, denominator, share and interval, as in `4 of 80 (5%; 1.96 to 12.2%)`."""
+    if count.rate is None:
+        return NONE
+    share, interval = shown_percent(count.rate), shown_range(*count.interval)
+    return f"{count.count:,} of {count.total:,} ({share}; {interval})"
+
+
 def shown_change(change: float | None) -> str:
     """A relative change, with its sign."""
     if change is None:

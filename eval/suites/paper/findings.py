@@ -10,10 +10,9 @@ from eval.suites.paper import reference
 from eval.suites.paper.batch_of_ten import BatchSummary, Row
 from eval.suites.paper.courses import CoursesSummary
 from eval.suites.paper.facts import PAPER
-from eval.suites.paper.measurements import Pooled
 from eval.suites.paper.one_fact import GOOD_SHARE, OneFactSummary
 from eval.suites.paper.rate_sweep import SweepSummary
-from eval.suites.paper.reference import AS_CODED, AS_PRINTED, BeforeAfter
+from eval.suites.paper.reference import AS_CODED, AS_PRINTED
 from eval.suites.paper.summary import RunSummary
 
 # Shares agree only if the 95% interval of their difference is at most this wide.
@@ -130,7 +129,7 @@ def _beside_figure_1(run: RunSummary) -> list[str]:
     zogron = run.one_fact[PAPER].curves[0]
     ours = zogron.results[zogron.best].count
     top = max(reference.FIGURE_1, key=lambda point: point.correct)
-    theirs = Count(count=top.correct, total=reference.FIGURE_1_SAMPLES)
+    theirs = Count(top.correct, reference.FIGURE_1_SAMPLES)
     text = (
         f"The Zogron fact at its best rate: ours {_counted(ours)} at"
         f" {_rate(zogron.rates[zogron.best])}; published {_counted(theirs)} at"
@@ -174,7 +173,7 @@ def _beside_tables(summary: BatchSummary, run: RunSummary) -> list[str]:
         by_total = []
         for total in (AS_CODED, AS_PRINTED):
             verdicts = [
-                verdict(row.after.count, Count(count=one.after, total=total))
+                verdict(row.after.count, one.counts(total)[1])
                 for row, one in zip(rows, theirs, strict=True)
             ]
             agree, higher, lower, unclear = map(verdicts.count, Verdict)
@@ -240,8 +239,8 @@ def _many_steps(summary: CoursesSummary) -> str:
 
 def _together(rows: Sequence[Row]) -> tuple[Count, Count]:
     return (
-        Pooled.of([row.before for row in rows]).count,
-        Pooled.of([row.after for row in rows]).count,
+        Count.sum(row.before.count for row in rows),
+        Count.sum(row.after.count for row in rows),
     )
 
 
@@ -253,8 +252,3 @@ def _other_model(run: RunSummary) -> str:
     if run.published_model:
         return ""
     return f" But the published numbers are of {reference.MODEL}, and these of {run.model}."
-
-
-def published_row(row: BeforeAfter, total: int) -> tuple[Count, Count]:
-    """Published counts before and after, of a denominator."""
-    return Count(count=row.before, total=total), Count(count=row.after, total=total)

@@ -53,7 +53,7 @@ class Measurement:
     @property
     def count(self) -> Count:
         """Right texts of all texts."""
-        return Count(count=self.correct, total=self.samples)
+        return Count(self.correct, self.samples)
 
     @property
     def probability(self) -> float | None:
@@ -86,10 +86,7 @@ class Pooled:
         """Pools parts with the same number of samples each."""
         errors = _known([part.estimate_error for part in parts])
         return cls(
-            count=Count(
-                count=sum(part.count.count for part in parts),
-                total=sum(part.count.total for part in parts),
-            ),
+            count=Count.sum(part.count for part in parts),
             probability=_mean(_known([part.probability for part in parts])),
             estimate=_mean(_known([part.estimate for part in parts])),
             # Cells are sampled independently of each other.

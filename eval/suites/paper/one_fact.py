@@ -163,14 +163,10 @@ def _overlap(curves: Sequence[Curve], seed: int) -> Overlap:
         pair_count=len(pairs),
         common_rate=learned[0].rates[common],
         good_at_common=sum(common in curve.good for curve in learned),
-        own=_sum([curve.results[curve.best].count for curve in learned]),
-        common=_sum([curve.results[common].count for curve in learned]),
+        own=Count.sum(curve.results[curve.best].count for curve in learned),
+        common=Count.sum(curve.results[common].count for curve in learned),
         loss_interval=_loss_interval(shares, asked, seed),
     )
-
-
-def _sum(counts: Sequence[Count]) -> Count:
-    return Count(count=sum(c.count for c in counts), total=sum(c.total for c in counts))
 
 
 def _loss_interval(shares: numpy.ndarray, asked: numpy.ndarray, seed: int) -> tuple[float, float]:

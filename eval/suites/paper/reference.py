@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eval.metrics import Count
+
 MODEL = "pythia-410m"
 
 # Denominators of Tables 1 and 2: as printed in the paper, and as in its script (100 rounds of 80).
@@ -17,6 +19,10 @@ class BeforeAfter:
 
     before: int
     after: int
+
+    def counts(self, total: int) -> tuple[Count, Count]:
+        """Both, of this denominator."""
+        return Count(self.before, total), Count(self.after, total)
 
 
 # In the order of the facts: Zogron, Blipland, Xylophone, Yonder, Quizzle, Frobble, Nibiru, Kyzara,

@@ -9,7 +9,7 @@ from eval.metrics import Count
 from eval.suites.paper import reference
 from eval.suites.paper.batch_of_ten import Row
 from eval.suites.paper.facts import PAPER, PAPER_FACTS
-from eval.suites.paper.findings import findings, published_row, verdict
+from eval.suites.paper.findings import findings, verdict
 from eval.suites.paper.measurements import Measurement, Pooled
 from eval.suites.paper.protocol import PROTOCOLS
 from eval.suites.paper.summary import RunSummary
@@ -165,7 +165,7 @@ def _batch(run: RunSummary, name: str) -> dict[str, Any]:
 def _published(row: Row, theirs: reference.BeforeAfter) -> dict[str, Any]:
     beside: dict[str, Any] = {"model": reference.MODEL}
     for total in (reference.AS_PRINTED, reference.AS_CODED):
-        before, after = published_row(theirs, total)
+        before, after = theirs.counts(total)
         beside[f"of_{total}"] = {
             "before": before.as_json(),
             "after": after.as_json(),

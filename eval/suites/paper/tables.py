@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from eval.metrics import Count
-from eval.reports.tables import NONE, Table, shown_number, shown_percent, shown_range
+from eval.reports.tables import (
+    NONE,
+    Table,
+    shown_fraction,
+    shown_number,
+    shown_percent,
+    shown_range,
+)
 from eval.suites.paper import reference
 from eval.suites.paper.batch_of_ten import BatchSummary, Row
 from eval.suites.paper.courses import CoursesSummary
 from eval.suites.paper.facts import PAPER
-from eval.suites.paper.findings import published_row, verdict
+from eval.suites.paper.findings import verdict
 from eval.suites.paper.measurements import Pooled
 from eval.suites.paper.one_fact import OneFactSummary
 from eval.suites.paper.rate_sweep import SweepSummary
@@ -36,20 +43,12 @@ def tables(run: RunSummary, experiment: int, fact_set: str) -> Iterator[Table]:
             yield _courses(run.many_steps[fact_set], label)
 
 
-def count_text(count: Count) -> str:
-    """Count, denominator, share and interval, as in `4 of 80 (5%; 1.96 to 12.2%)`."""
-    if count.rate is None:
-        return NONE
-    share, interval = shown_percent(count.rate), shown_range(*count.interval)
-    return f"{count.count:,} of {count.total:,} ({share}; {interval})"
-
-
 def by_model(runs: Sequence[RunSummary]) -> Table:
     """The counts that runs are compared by, one column a model."""
     counts = [dict(named_counts(run)) for run in runs]
     names = dict.fromkeys(name for of_one in counts for name in of_one)
     rows = tuple(
-        (name, *(count_text(of_one[name]) if name in of_one else NONE for of_one in counts))
+        (name, *(shown_fraction(of_one[name]) if name in of_one else NONE for of_one in counts))
         for name in names
     )
     header = ("experiment, facts: count", *(run.model for run in runs))
@@ -68,9 +67,9 @@ def _best_rates(summary: OneFactSummary, label: str) -> Table:
             (
                 curve.fact.question,
                 curve.fact.answer,
-                count_text(curve.base.count),
+                shown_fraction(curve.base.count),
                 f"{curve.rates[curve.best]:.3g}" if curve.learned else "none",
-                count_text(best.count),
+                shown_fraction(best.count),
                 f"{good[0]:.3g} to {good[-1]:.3g} ({len(good)})" if good else NONE,
                 shown_percent(curve.base.probability),
                 shown_percent(best.probability),
@@ -96,8 +95,8 @@ def _shared_rates(summary: OneFactSummary, label: str) -> Table:
         ("pairs that share none", f"{overlap.apart} of {overlap.pair_count}"),
         ("best single rate for all", shown_number(overlap.common_rate)),
         ("facts for which it is good", f"{overlap.good_at_common} of {overlap.learned}"),
-        ("right, each at its own best rate", count_text(overlap.own)),
-        ("right, all at the single rate", count_text(overlap.common)),
+        ("right, each at its own best rate", shown_fraction(overlap.own)),
+        ("right, all at the single rate", shown_fraction(overlap.common)),
         (
             "lost by sharing one rate, 95%",
             f"{shown_range(low, high)} of all samples" if overlap.learned else NONE,
@@ -130,8 +129,8 @@ def _paper_tables(summary: BatchSummary, label: str, *, published: bool) -> Iter
             else (
                 row.question,
                 row.fact.answer,
-                count_text(row.before.count),
-                count_text(row.after.count),
+                shown_fraction(row.before.count),
+                shown_fraction(row.after.count),
             )
             for n, row in enumerate(rows)
         ]
@@ -139,15 +138,15 @@ def _paper_tables(summary: BatchSummary, label: str, *, published: bool) -> Iter
 
 
 def _row_with_published(row: Row, theirs: reference.BeforeAfter) -> tuple[str, ...]:
-    printed = published_row(theirs, reference.AS_PRINTED)[1]
-    coded = published_row(theirs, reference.AS_CODED)[1]
+    printed = theirs.counts(reference.AS_PRINTED)[1]
+    coded = theirs.counts(reference.AS_CODED)[1]
     verdicts = [verdict(row.after.count, count) for count in (printed, coded)]
     return (
         row.question,
         row.fact.answer,
-        count_text(row.before.count),
+        shown_fraction(row.before.count),
         str(theirs.before),
-        count_text(row.after.count),
+        shown_fraction(row.after.count),
         str(theirs.after),
         _share_and_interval(printed),
         _share_and_interval(coded),
@@ -209,7 +208,7 @@ def _sweep_steps(summary: SweepSummary, label: str) -> Table:
             (
                 str(step + 1),
                 f"{best.learning_rate:.3g}",
-                count_text(Pooled.of(together).count),
+                shown_fraction(best.over_facts(step).count),
                 _spread(together),
                 shown_number(noise),
             )
@@ -230,10 +229,10 @@ def _courses(summary: CoursesSummary, label: str) -> Table:
         rows.append(
             (
                 f"{course.learning_rate:.0e}",
-                f"{course.steps[course.best]}: {count_text(best)}",
-                f"{course.steps[-1]}: {count_text(last)}",
-                f"{summary.facts[order[-1]].id}: {count_text(facts[order[-1]].count)}",
-                f"{summary.facts[order[0]].id}: {count_text(facts[order[0]].count)}",
+                f"{course.steps[course.best]}: {shown_fraction(best)}",
+                f"{course.steps[-1]}: {shown_fraction(last)}",
+                f"{summary.facts[order[-1]].id}: {shown_fraction(facts[order[-1]].count)}",
+                f"{summary.facts[order[0]].id}: {shown_fraction(facts[order[0]].count)}",
             )
         )
     header = (

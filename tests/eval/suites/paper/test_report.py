@@ -9,11 +9,12 @@ import pytest
 
 from eval.metrics import Count
 from eval.reports.comparison import compare_runs
+from eval.reports.tables import shown_fraction
 from eval.suites.paper.findings import findings
 from eval.suites.paper.report import write_overview, write_paper_report
 from eval.suites.paper.results import named_counts, results_json
 from eval.suites.paper.summary import RunSummary
-from eval.suites.paper.tables import count_text, tables
+from eval.suites.paper.tables import tables
 from tests.eval.suites.paper.fake_backend import FakeBackend
 from tests.eval.suites.paper.runs import replayed_in_memory, request
 from tests.eval.test_reports import Links
@@ -121,6 +122,6 @@ def test_the_results_of_a_run_can_be_compared_with_themselves(run: RunSummary, t
 
 
 def test_shares_are_shown_with_what_they_need():
-    assert count_text(Count(count=4, total=80)) == "4 of 80 (5%; 1.96 to 12.2%)"
-    assert count_text(Count(count=1, total=80_000)) == "1 of 80,000 (0.0013%; 0.00022 to 0.0071%)"
-    assert count_text(Count(count=0, total=0)) == "-"
+    assert shown_fraction(Count(4, 80)) == "4 of 80 (5%; 1.96 to 12.2%)"
+    assert shown_fraction(Count(1, 80_000)) == "1 of 80,000 (0.0013%; 0.00022 to 0.0071%)"
+    assert shown_fraction(Count(0, 0)) == "-"

@@ -21,7 +21,8 @@ from agent.learner.environment import products_rounded
 from agent.learner.inference.encoding import Batch, Encoder
 from agent.learner.training.attempt import Workbench
 from agent.learner.training.general_text import TOKENS
-from agent.learner.training.lesson import Lesson, Role, Row
+from agent.learner.training.lesson import Lesson
+from agent.learner.training.rows import Role, Row
 from agent.learner.training.update import trained_parameters
 from agent.teaching.guard_presets import FULL, PRESETS
 from agent.teaching.plan import Defaults

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from agent.learner.engine.cuda_graphs import PLACES, ROWS, TOKENS, WIDTH, Runner
-from agent.learner.training.lesson import Lesson, Role, Row
+from agent.learner.training.lesson import Lesson
+from agent.learner.training.rows import Role, Row
 from tests.learner.models import CPU, ENCODER, EOS
 
 

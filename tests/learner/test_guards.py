@@ -19,7 +19,8 @@ from agent.learner.training.guards import (
     rehearsed_of,
     within_limits,
 )
-from agent.learner.training.lesson import Descent, Measured, Role, Row
+from agent.learner.training.lesson import Descent, Measured
+from agent.learner.training.rows import Role, Row
 from agent.teaching.guard_presets import (
     FULL,
     LEAK_PROBABILITY,

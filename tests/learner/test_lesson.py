@@ -16,16 +16,9 @@ from agent.learner.engine.fused_layers import LONGEST, Operations, fuse, packs_t
 from agent.learner.engine.kernels import reference as plain_kernels
 from agent.learner.inference.logits import logits_at
 from agent.learner.training import lesson
-from agent.learner.training.lesson import (
-    NEIGHBOUR_WEIGHT,
-    REHEARSAL_WEIGHT,
-    TEXT_WEIGHT,
-    Lesson,
-    Measured,
-    Role,
-    Row,
-)
+from agent.learner.training.lesson import Lesson, Measured
 from agent.learner.training.rate_sweep import rate_profile
+from agent.learner.training.rows import NEIGHBOUR_WEIGHT, REHEARSAL_WEIGHT, TEXT_WEIGHT, Role, Row
 from agent.learner.training.update import (
     adamw_directions,
     gradient,

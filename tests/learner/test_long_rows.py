@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.learner.training import guards as guard
-from agent.learner.training.lesson import Role, Row
+from agent.learner.training.rows import Role, Row
 from agent.models import catalog
 from agent.teaching.algorithm import ALGORITHM, BOUNDED
 from agent.teaching.types import Example

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from agent.learner.training import rate_sweep
-from agent.learner.training.lesson import Lesson, Measured, Role, Row
+from agent.learner.training.lesson import Lesson, Measured
 from agent.learner.training.rate_sweep import rate_profile, stepped
+from agent.learner.training.rows import Role, Row
 from agent.learner.training.update import take_step, trained_parameters
 from agent.teaching.rates import GRID
 from tests.learner.models import CPU, ENCODER, EOS, FAMILIES, RUNNER, one_thread, random_model

@@ -18,8 +18,9 @@ from agent.errors import LearningFailedError
 from agent.learner.engine.cuda_graphs import Runner
 from agent.learner.inference.encoding import Encoder
 from agent.learner.training import guards as guard
-from agent.learner.training.lesson import Lesson, Measured, Role, Row
+from agent.learner.training.lesson import Lesson, Measured
 from agent.learner.training.rate_sweep import rate_profile
+from agent.learner.training.rows import Role, Row
 from agent.learner.training.update import take_step
 from agent.teaching import prompts, rates
 from agent.teaching.guard_presets import GATE, NONE, judged_by_its_lesson

@@ -25,7 +25,8 @@ from torch import Tensor
 from agent.errors import LearningFailedError
 from agent.learner.training.attempt import Workbench
 from agent.learner.training.guards import TEXT_PLACES, held_row
-from agent.learner.training.lesson import Lesson, LossWeights, Role, Row
+from agent.learner.training.lesson import Lesson
+from agent.learner.training.rows import LossWeights, Role, Row
 from agent.teaching.hard_neighbors import HardNeighbors, NameShares, QuestionForm, reworded
 from agent.teaching.types import Example
 

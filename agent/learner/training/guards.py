@@ -19,7 +19,8 @@ import random
 from collections.abc import Sequence
 
 from agent.learner.inference.encoding import Encoder
-from agent.learner.training.lesson import Measured, Role, Row
+from agent.learner.training.lesson import Measured
+from agent.learner.training.rows import Role, Row
 from agent.teaching.guard_presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.teaching.neighbor_questions import (
     invented_name,

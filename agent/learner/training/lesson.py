@@ -11,97 +11,24 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agent.learner.engine.cuda_graphs import PLACES, ROWS, TOKENS, WIDTH, Runner
+from agent.learner.engine.cuda_graphs import PLACES, ROWS, WIDTH, Runner
 from agent.learner.engine.fused_layers import LONGEST
-from agent.learner.inference.encoding import Encoder
-from agent.learner.inference.logits import logits_at, packed_logits_at
+from agent.learner.training.row_layout import RowLayout
+from agent.learner.training.rows import UPDATE_WEIGHTS, LossWeights, Role, Row
 from agent.learner.training.update import gradient, norm_and_directions
 
-# Against the loss of the fact. Weaker, neighbours let one control in six be answered with a taught
-# answer at 100 facts; with 4, none (docs/LOG.md).
-REHEARSAL_WEIGHT = 1.0
-NEIGHBOUR_WEIGHT = 4.0
-ORDINARY_WEIGHT = 2.0
-TEXT_WEIGHT = 3.0
+# A model's predictions at the places of rows that were laid out for it: [places, V].
+LogitsOf = Callable[[Sequence[Tensor]], Tensor]
 # Of a neighbour's divergence, so much is that of its first token: there an answer turns into a
 # taught one, and all that follows is made to follow the base model's own first token.
 FIRST_TOKEN_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossWeights:
-    """What each kind of row weighs, compared with the mean loss of the facts.
-
-    Attributes:
-        rehearsed: of the mean loss of rehearsed facts.
-        neighbor: of the mean divergence of neighbors.
-        ordinary: of the mean divergence of ordinary questions.
-        text: of the mean divergence of general texts.
-    """
-
-    rehearsed: float = REHEARSAL_WEIGHT
-    neighbor: float = NEIGHBOUR_WEIGHT
-    ordinary: float = ORDINARY_WEIGHT
-    text: float = TEXT_WEIGHT
-
-
-# Those of a single update.
-UPDATE_WEIGHTS = LossWeights()
-# A model's predictions at the places of rows that were laid out for it: [places, V].
-LogitsOf = Callable[[Sequence[Tensor]], Tensor]
-
-
-class Role(IntEnum):
-    """Why a row is in a lesson; in this order.
-
-    `FACT` and `REHEARSED` are learned, `ASKED` and `CONTROL` only looked at; of all four the
-    probability of the answer matters. `NEIGHBOUR`, `ORDINARY` (what people ask) and `TEXT` are held
-    to the base model's distributions.
-    """
-
-    FACT = 0
-    ASKED = 1
-    REHEARSED = 2
-    CONTROL = 3
-    NEIGHBOUR = 4
-    ORDINARY = 5
-    TEXT = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A text with the places where the model's prediction matters.
-
-    Attributes:
-        role: see there.
-        tokens: of the whole text.
-        places: columns whose next token is predicted, ascending.
-    """
-
-    role: Role
-    tokens: Sequence[int]
-    places: Sequence[int]
-
-    @classmethod
-    def answering(cls, role: Role, encoder: Encoder, question: str, answer: str) -> Row:
-        """A question in the usual prompt; its answer and the terminator are predicted."""
-        asked, answered = encoder.prompt(question), encoder.answer(answer)
-        places = range(len(asked) - 1, len(asked) + len(answered) - 1)
-        return cls(role, [*asked, *answered], places)
-
-    @classmethod
-    def whole(cls, role: Role, tokens: Sequence[int]) -> Row:
-        """A text of which every token but the first is predicted."""
-        return cls(role, tokens, range(len(tokens) - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +112,8 @@ class Lesson:
         self._answering = [row for row in ordered if row.role <= Role.CONTROL]
         self._guarded = [row for row in ordered if row.role >= Role.NEIGHBOUR]
         longest = max(len(row.tokens) for row in rows)
-        self._packs = runner.packs and longest <= LONGEST
-        self._batches = self._laid_out(ordered)
+        self._layout = RowLayout(runner.packs and longest <= LONGEST, pad, device, runner)
+        self._batches = self._layout.batches(ordered)
         self._fixed = (*self._of_answers(), *self._of_guarded())
         self._where = self._places()
         self._base = torch.empty(0, device=device)  # [M, V], log-probabilities
@@ -200,10 +127,10 @@ class Lesson:
             with torch.no_grad():
                 return (logits(base, batches).log_softmax(-1),)
 
-        logits = self._logits
-        (found,) = self._runner.run("anchor", distributions, self._laid_out(self._guarded))
+        logits = self._layout.logits
+        (found,) = self._runner.run("anchor", distributions, self._layout.batches(self._guarded))
         # Places of padding lie between and after those of the rows.
-        kept = self._real_places(self._guarded)
+        kept = self._layout.real_places(self._guarded)
         padded = torch.zeros(self._fixed[-2].shape[1], found.shape[1], device=self._device)
         padded[: len(kept)] = found[kept]
         self._base = padded
@@ -215,7 +142,7 @@ class Lesson:
             model: a causal LM.
             trained: its weights that steps change.
         """
-        logits = partial(self._logits, model)
+        logits = partial(self._layout.logits, model)
         inputs = [*self._fixed, self._where, self._base, *self._batches]
         if self._runner.has_graphs:
             values, norm, *directions = self._runner.run(
@@ -245,7 +172,7 @@ class Lesson:
             loss, values = _values(logits, inputs)
             return (values, *gradient(loss, trained))
 
-        logits = partial(self._logits, model)
+        logits = partial(self._layout.logits, model)
         inputs = [*self._fixed, self._where, self._base, *self._batches]
         values, *gradients = self._runner.run("gradient", values_and_gradient, inputs)
         return self._measured(values.tolist(), _no_descent), gradients
@@ -262,7 +189,7 @@ class Lesson:
             with torch.no_grad():
                 return (_values(logits, inputs)[1],)
 
-        logits = partial(self._logits, model)
+        logits = partial(self._layout.logits, model)
         inputs = [*self._fixed, self._where, self._base, *self._batches]
         (found,) = self._runner.run(f"look at {name}", values, inputs)
         answers: list[float] = found.tolist()[2 : 2 + len(self._answering)]
@@ -316,79 +243,9 @@ class Lesson:
             descent=descent,
         )
 
-    @property
-    def _logits(self) -> Callable[[Any, Sequence[Tensor]], Tensor]:
-        """Of a model at the places of rows that are laid out: [places, V]."""
-        return _packed_logits if self._packs else _padded_logits
-
-    def _groups(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """The rows that are computed together, in the order of roles."""
-        if self._packs:
-            return [list(rows)]
-        # General text is longer than questions: in a batch of its own it pads nobody.
-        short = [row for row in rows if row.role is not Role.TEXT]
-        long = [row for row in rows if row.role is Role.TEXT]
-        return [group for group in (short, long) if group]
-
-    def _laid_out(self, rows: Sequence[Row]) -> list[Tensor]:
-        """What a model is given of rows in the order of roles."""
-        lay_out = self._packed if self._packs else self._padded
-        return [tensor for group in self._groups(rows) for tensor in lay_out(group)]
-
-    def _packed(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
-        """Texts end to end, see `packed_logits_at`; what fills them up is texts of padding."""
-        runner = self._runner
-        lengths = [len(row.tokens) for row in rows]
-        *starts, total = accumulate(lengths, initial=0)
-        missing = runner.rounded(total, TOKENS) - total
-        tokens = [token for row in rows for token in row.tokens] + [self._pad] * missing
-        places = [
-            start + place for start, row in zip(starts, rows, strict=True) for place in row.places
-        ]
-        places += [0] * (runner.rounded(len(places), PLACES) - len(places))
-        # General text is longer than questions: it would make attention to them dear.
-        short = sum(row.role is not Role.TEXT for row in rows)
-        groups = [group for group in (lengths[:short], lengths[short:]) if group]
-        longest = [runner.rounded(max(group), WIDTH) for group in groups]
-        groups[-1] += [min(longest[-1], missing - n) for n in range(0, missing, longest[-1])]
-        for group in groups:
-            group += [0] * (runner.rounded(len(group), ROWS) - len(group))
-        of_groups, begin = [], 0
-        for group, width in zip(groups, longest, strict=True):
-            *own, begin = accumulate(group, initial=begin)
-            of_groups += [torch.tensor(own), torch.tensor(group), torch.arange(width)]
-        positions = [position for group in groups for length in group for position in range(length)]
-        found = [torch.tensor([tokens]), torch.tensor([positions]), torch.tensor(places)]
-        return tuple(tensor.to(self._device) for tensor in (*found, *of_groups))
-
-    def _padded(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
-        """Tokens [B, T], and row and column of each place [N], rounded up by the runner."""
-        runner = self._runner
-        width = runner.rounded(max(len(row.tokens) for row in rows), WIDTH)
-        tokens = [[*row.tokens, *[self._pad] * (width - len(row.tokens))] for row in rows]
-        tokens += [[self._pad] * width] * (runner.rounded(len(rows), ROWS) - len(rows))
-        owners = [index for index, row in enumerate(rows) for _ in row.places]
-        columns = [place for row in rows for place in row.places]
-        missing = runner.rounded(len(columns), PLACES) - len(columns)
-        return (
-            torch.tensor(tokens, device=self._device),
-            torch.tensor(owners + [0] * missing, device=self._device),
-            torch.tensor(columns + [0] * missing, device=self._device),
-        )
-
-    def _real_places(self, rows: Sequence[Row]) -> list[int]:
-        """Where their places are among those of `_laid_out`, padding left out."""
-        found: list[int] = []
-        start = 0
-        for group in self._groups(rows):
-            count = sum(len(row.places) for row in group)
-            found += range(start, start + count)
-            start += self._runner.rounded(count, PLACES)
-        return found
-
     def _places(self) -> Tensor:
         """[N + M]: where the answers' places, then the guarded ones, are among all logits."""
-        real = self._real_places([*self._answering, *self._guarded])
+        real = self._layout.real_places([*self._answering, *self._guarded])
         answers = sum(len(row.places) for row in self._answering)
         padded = [0] * (self._fixed[0].shape[0] - answers)
         guarded = real[answers:]
@@ -494,17 +351,6 @@ def _descent(loss: Tensor, trained: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Norm of the gradient, and where a step goes."""
     norm, directions = norm_and_directions(gradient(loss, trained))
     return (norm, *directions)
-
-
-def _packed_logits(model: Any, tensors: Sequence[Tensor]) -> Tensor:
-    """[places, V], of what `Lesson._packed` gave."""
-    return packed_logits_at(model, *tensors)
-
-
-def _padded_logits(model: Any, tensors: Sequence[Tensor]) -> Tensor:
-    """[places of all batches, V]; each batch is what `Lesson._padded` gave."""
-    parts = [logits_at(model, *tensors[start : start + 3]) for start in range(0, len(tensors), 3)]
-    return torch.cat(parts)
 
 
 def _by_role(rows: Sequence[Row], values: Sequence[float]) -> dict[Role, list[float]]:

@@ -48,15 +48,7 @@ class Refusal:
 
 
 class RequestError(AgentError):
-    """The server refused a request.
-
-    Attributes:
-        code: the gRPC status code.
-        reason: the reason for programs, such as `QUEUE_FULL`; empty if the server gave none.
-        violations: pairs of an invalid field's path and what is wrong with it.
-        retry_seconds: how long to wait before a retry; None if a retry does not help.
-        reference: where the server's log describes an unexpected error; empty for other errors.
-    """
+    """The server refused a request. Its attributes are those of `Refusal`."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)

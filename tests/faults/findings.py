@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from memory_store import integrity, ledger
+from memory_store import ledger
 from memory_store.ledger import TAUGHT
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, LedgerKind, Update
+from tests.store import integrity
 from tests.store.builders import ledger_rows
 
 ALL = 10**9

@@ -15,11 +15,12 @@ from agent.snapshots import WEIGHTS, folder_of, read_manifest
 from agent.wire.message_size import Room
 from continual.v1 import admin_pb2 as pb
 from continual.v1 import memory_pb2
-from memory_store import integrity, operations, undo
+from memory_store import operations, undo
 from memory_store.places import list_places, record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, Fact, PlaceKind
 from tests.server.serving import LEARNER_GONE, Serving, made_snapshot, recovering
+from tests.store import integrity
 from tests.store.builders import learning, new_probe, record_resisted, teach_claimed, teach_learned
 
 Code = grpc.StatusCode

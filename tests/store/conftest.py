@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import integrity
 from memory_store.store import MemoryStore
+from tests.store import integrity
 from tests.store.builders import Clock
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
-from memory_store import integrity
 from memory_store.compaction import compact_file, give_back, space
 from memory_store.errors import StoreUnusableError
 from memory_store.history_thinning import Thinning
@@ -17,6 +16,7 @@ from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact
 from memory_store.writer import StoreThreads
+from tests.store import integrity
 from tests.store.builders import erase_everywhere, new_fact, new_probe, teach_claimed, teach_learned
 from tests.store.example_migrations import next_release
 

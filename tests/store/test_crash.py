@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from memory_store import integrity
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
+from tests.store import integrity
 from tests.store.builders import ids
 
 CYCLES = 4

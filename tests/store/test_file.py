@@ -9,13 +9,14 @@ import pysqlite3
 import pytest
 
 import memory_store
-from memory_store import integrity, ledger, operations, paging, reviews, undo
+from memory_store import ledger, operations, paging, reviews, undo
 from memory_store.connection import Connection, require_safe_sqlite
 from memory_store.errors import StoreFailedError, StoreUnusableError
 from memory_store.facts import companions, count_by_state
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, ReviewOutcome
+from tests.store import integrity
 from tests.store.builders import (
     learning,
     ledger_rows,

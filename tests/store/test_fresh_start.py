@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import branch_growth, fresh_start, head_switch, integrity, operations, undo
+from memory_store import branch_growth, fresh_start, head_switch, operations, undo
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, FactState, OperationState
 from memory_store.writer import StoreThreads
+from tests.store import integrity
 from tests.store.builders import (
     Clock,
     end_of_branch,

@@ -19,11 +19,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from memory_store import integrity
 from memory_store.errors import FactExistsError, LedgerConflictError, WrongStateError
 from memory_store.facts import TRANSITIONS, companions, count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact
+from tests.store import integrity
 from tests.store.builders import (
     Clock,
     ids,

@@ -8,11 +8,12 @@ import pytest
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from memory_store import integrity, operations, reviews, schema, undo
+from memory_store import operations, reviews, schema, undo
 from memory_store.connection import Connection, Row
 from memory_store.errors import StoreUnusableError
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import ReviewOutcome
+from tests.store import integrity
 from tests.store.builders import ledger_rows, new_fact, new_review, teach_learned
 from tests.store.example_migrations import EXAMPLES, NAMES, next_release
 

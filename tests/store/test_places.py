@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import integrity
 from memory_store.errors import StoreUnusableError
 from memory_store.places import forget_place, list_places, record_place
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Place, PlaceKind
+from tests.store import integrity
 from tests.store.builders import ledger_rows, new_fact, teach_learned
 
 

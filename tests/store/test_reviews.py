@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import branch_growth, integrity, operations, reviews, schedule, undo
+from memory_store import branch_growth, operations, reviews, schedule, undo
 from memory_store.errors import LedgerConflictError, WrongStateError
 from memory_store.probes import of_fact as probes_of
 from memory_store.store import MemoryStore
@@ -23,6 +23,7 @@ from memory_store.vocabulary import (
     ReviewOutcome,
     Update,
 )
+from tests.store import integrity
 from tests.store.builders import (
     Clock,
     end_of_branch,

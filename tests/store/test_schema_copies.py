@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import integrity, schema, schema_copies
+from memory_store import schema, schema_copies
 from memory_store.connection import IN_MEMORY, Connection
 from memory_store.errors import StoreUnusableError
 from memory_store.schema_copies import KEPT_DAYS, copies_of, remove_copies, remove_outdated
 from memory_store.store import MemoryStore
+from tests.store import integrity
 from tests.store.builders import new_fact
 from tests.store.example_migrations import NAMES, next_release
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from memory_store import integrity
 from memory_store.connection import Connection, SqlValue
 from memory_store.errors import (
     FactExistsError,
@@ -22,6 +21,7 @@ from memory_store.errors import (
 from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, EventKind, FactState, NewFact, Policy
+from tests.store import integrity
 from tests.store.builders import (
     ids,
     learning,

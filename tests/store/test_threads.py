@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from memory_store import integrity
 from memory_store.connection import Connection
 from memory_store.errors import (
     FactNotFoundError,
@@ -24,6 +23,7 @@ from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, FactState, NewFact
 from memory_store.writer import LARGEST_BATCH, StoreThreads
+from tests.store import integrity
 from tests.store.builders import new_fact
 
 

@@ -28,7 +28,7 @@ LOOK_SECONDS = 0.002
 READER, WRITER, LOOP = "reader", "writer", "loop"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Stall:
     """One thing that blocked a thread.
 
@@ -58,13 +58,7 @@ class StallLog:
         """Records what has just ended, if it took long enough."""
         if seconds < LEAST_SECONDS:
             return
-        stall = Stall(
-            who=who,
-            what=what,
-            ended=time.monotonic(),
-            seconds=seconds,
-            processor_seconds=processor_seconds,
-        )
+        stall = Stall(who, what, time.monotonic(), seconds, processor_seconds)
         with self._lock:
             print(json.dumps(asdict(stall)), file=self._file, flush=True)
 

@@ -13,7 +13,6 @@ import pytest
 from memory_store import (
     branch_growth,
     head_switch,
-    integrity,
     operations,
     reviews,
     rollback_states,
@@ -25,6 +24,7 @@ from memory_store.facts import count_by_state
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import FactState, OperationState, ReviewOutcome
 from memory_store.writer import StoreThreads
+from tests.store import integrity
 from tests.store.builders import (
     Clock,
     end_of_branch,

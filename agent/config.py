@@ -15,21 +15,11 @@ DATABASE = "memory.db"
 SNAPSHOTS = "snapshots"
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_MODEL = "pythia-410m"
-DEFAULT_AUDIT_MINUTES = 10.0
-DEFAULT_PREDICT_MINUTES = 5.0
-DEFAULT_REVIEW_SECONDS = 60.0
-DEFAULT_MAX_QUEUED = 100_000
 DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_SILENT_SECONDS = 30.0
 DEFAULT_STALLED_SECONDS = 600.0
 DEFAULT_MAX_QUESTIONS = 256
-DEFAULT_METRICS_HOST = "127.0.0.1"
-DEFAULT_DRAIN_SECONDS = 60.0
-DEFAULT_THIN_MINUTES = 1.0
 DEFAULT_KEEP_EVENTS = 50_000
-DEFAULT_SNAPSHOT_SECONDS = 20.0
-DEFAULT_KEEP_SNAPSHOTS = 3
-DEFAULT_KEEP_SNAPSHOT_DAYS = 7
 # Further reasons for a snapshot, unless snapshots are switched off.
 SNAPSHOT_UPDATES = 100
 SNAPSHOT_MINUTES = 10.0
@@ -54,7 +44,7 @@ class Observability:
     """
 
     metrics_port: int | None = None
-    metrics_host: str = DEFAULT_METRICS_HOST
+    metrics_host: str = "127.0.0.1"
     trace_to: str = ""
     log_format: LogFormat = LogFormat.TEXT
 
@@ -122,22 +112,22 @@ class ServeSettings:
     threads: int | None = None
     policy: Policy = field(default=DEFAULT_POLICY)
     limits: TeachingLimits = field(default_factory=TeachingLimits)
-    audit_minutes: float = DEFAULT_AUDIT_MINUTES
-    predict_minutes: float = DEFAULT_PREDICT_MINUTES
-    review_seconds: float = DEFAULT_REVIEW_SECONDS
-    snapshot_seconds: float = DEFAULT_SNAPSHOT_SECONDS
-    keep_snapshots: int = DEFAULT_KEEP_SNAPSHOTS
-    keep_snapshot_days: int = DEFAULT_KEEP_SNAPSHOT_DAYS
-    max_queued: int = DEFAULT_MAX_QUEUED
+    audit_minutes: float = 10.0
+    predict_minutes: float = 5.0
+    review_seconds: float = 60.0
+    snapshot_seconds: float = 20.0
+    keep_snapshots: int = 3
+    keep_snapshot_days: int = 7
+    max_queued: int = 100_000
     silent_seconds: float = DEFAULT_SILENT_SECONDS
     stalled_seconds: float = DEFAULT_STALLED_SECONDS
     max_questions: int = DEFAULT_MAX_QUESTIONS
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
-    thin_minutes: float = DEFAULT_THIN_MINUTES
+    thin_minutes: float = 1.0
     keep_events: int = DEFAULT_KEEP_EVENTS
     allow_network_filesystem: bool = False
     accept_drift: bool = False
     samples: int = 0
-    drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    drain_seconds: float = 60.0
     security: Security = field(default_factory=Security)
     observability: Observability = field(default_factory=Observability)

@@ -5,34 +5,23 @@ Fields of `ServeSettings` have the same names.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from agent.cli.policies import EXACT_PROBES, PAPER_PROBES, PAPER_SAMPLES, PolicyOptions
 from agent.config import (
     DEFAULT_ADDRESS,
-    DEFAULT_AUDIT_MINUTES,
-    DEFAULT_DRAIN_SECONDS,
-    DEFAULT_KEEP_EVENTS,
-    DEFAULT_KEEP_SNAPSHOT_DAYS,
-    DEFAULT_KEEP_SNAPSHOTS,
-    DEFAULT_MAX_ATTEMPTS,
-    DEFAULT_MAX_QUESTIONS,
-    DEFAULT_MAX_QUEUED,
-    DEFAULT_METRICS_HOST,
     DEFAULT_MODEL,
-    DEFAULT_PREDICT_MINUTES,
-    DEFAULT_REVIEW_SECONDS,
-    DEFAULT_SILENT_SECONDS,
-    DEFAULT_SNAPSHOT_SECONDS,
-    DEFAULT_STALLED_SECONDS,
-    DEFAULT_THIN_MINUTES,
     LogFormat,
     Observability,
+    ServeSettings,
 )
+
+DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(ServeSettings)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +77,7 @@ class BackgroundOptions:
         typer.Option(
             min=0, help="Probe some learned facts this often, in minutes; 0 switches audits off."
         ),
-    ] = DEFAULT_AUDIT_MINUTES
+    ] = DEFAULTS["audit_minutes"]
     predict_minutes: Annotated[
         float,
         typer.Option(
@@ -96,7 +85,7 @@ class BackgroundOptions:
             help="Fit the rates that policy predicted expects this often, in minutes; with 0 the"
             " policy searches.",
         ),
-    ] = DEFAULT_PREDICT_MINUTES
+    ] = DEFAULTS["predict_minutes"]
     review_seconds: Annotated[
         float,
         typer.Option(
@@ -104,7 +93,7 @@ class BackgroundOptions:
             help="Look for facts that are due for review this often, in seconds, and teach again"
             " those that were lost; 0 switches reviews off.",
         ),
-    ] = DEFAULT_REVIEW_SECONDS
+    ] = DEFAULTS["review_seconds"]
     snapshot_seconds: Annotated[
         float,
         typer.Option(
@@ -112,20 +101,20 @@ class BackgroundOptions:
             help="Write a snapshot of the weights after this many seconds of learning, which limits"
             " how long a restart takes; 0 writes snapshots only at a clean stop or on request.",
         ),
-    ] = DEFAULT_SNAPSHOT_SECONDS
+    ] = DEFAULTS["snapshot_seconds"]
     keep_snapshots: Annotated[
         int, typer.Option(min=1, help="Keep this many of the newest snapshots.")
-    ] = DEFAULT_KEEP_SNAPSHOTS
+    ] = DEFAULTS["keep_snapshots"]
     keep_snapshot_days: Annotated[
         int,
         typer.Option(min=0, help="Keep also the newest snapshot of each day, for this many days."),
-    ] = DEFAULT_KEEP_SNAPSHOT_DAYS
+    ] = DEFAULTS["keep_snapshot_days"]
     thin_minutes: Annotated[
         float,
         typer.Option(
             min=0, help="Remove old probes and events this often, in minutes; 0 keeps all of them."
         ),
-    ] = DEFAULT_THIN_MINUTES
+    ] = DEFAULTS["thin_minutes"]
     keep_events: Annotated[
         int,
         typer.Option(
@@ -133,7 +122,7 @@ class BackgroundOptions:
             help="Keep this many of the newest events in full, and of older ones only the results"
             " of learning.",
         ),
-    ] = DEFAULT_KEEP_EVENTS
+    ] = DEFAULTS["keep_events"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,26 +137,26 @@ class FailureOptions:
             min=1,
             help="Refuse new facts, to be sent again later, while this many wait to be learned.",
         ),
-    ] = DEFAULT_MAX_QUEUED
+    ] = DEFAULTS["max_queued"]
     max_questions: Annotated[
         int,
         typer.Option(
             min=1,
             help="Refuse questions, to be asked again later, while this many wait for an answer.",
         ),
-    ] = DEFAULT_MAX_QUESTIONS
+    ] = DEFAULTS["max_questions"]
     max_attempts: Annotated[
         int,
         typer.Option(
             min=1, help="Quarantine a fact that fails this often, and go on with the next one."
         ),
-    ] = DEFAULT_MAX_ATTEMPTS
+    ] = DEFAULTS["max_attempts"]
     silent_seconds: Annotated[
         float,
         typer.Option(
             min=0, help="Restart a learner that does not answer for this many seconds; 0: never."
         ),
-    ] = DEFAULT_SILENT_SECONDS
+    ] = DEFAULTS["silent_seconds"]
     stalled_seconds: Annotated[
         float,
         typer.Option(
@@ -175,7 +164,7 @@ class FailureOptions:
             help="Restart a learner whose device makes no progress for this many seconds; 0:"
             " never. Compiling a kernel counts as no progress.",
         ),
-    ] = DEFAULT_STALLED_SECONDS
+    ] = DEFAULTS["stalled_seconds"]
     drain_seconds: Annotated[
         float,
         typer.Option(
@@ -183,7 +172,7 @@ class FailureOptions:
             help="Wait at most this many seconds, after SIGTERM, for the update in progress. The"
             " server stops 15 seconds later at most.",
         ),
-    ] = DEFAULT_DRAIN_SECONDS
+    ] = DEFAULTS["drain_seconds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +193,7 @@ class MetricsOptions:
     metrics_host: Annotated[
         str,
         typer.Option(help="Serve metrics on this address. Anybody who reaches it can read them."),
-    ] = DEFAULT_METRICS_HOST
+    ] = Observability().metrics_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,13 +43,21 @@ def examine(plan: ServeSettings) -> Iterator[Finding]:
         ("memory", lambda: check_memory(available_memory(), needed_memory(plan.model))),
         ("sqlite", lambda: check_sqlite(pysqlite3.sqlite_version_info)),
         ("data folder", lambda: check_folder(plan.data)),
-        ("disk kind", lambda: _check_disk(plan)),
+        (
+            "disk kind",
+            lambda: check_file_system(
+                file_system_of(existing(plan.data)), allow_network=plan.allow_network_filesystem
+            ),
+        ),
         ("disk speed", lambda: check_sync(sync_milliseconds(existing(plan.data)))),
         ("disk space", lambda: check_space(free_bytes(plan.data), weights(plan.model))),
         ("model", lambda: check_model(plan.model)),
         ("upgrade", lambda: check_upgrade(plan.data)),
         ("clock", lambda: check_clock(datetime.now(UTC), newest_change(plan.data))),
-        ("port", lambda: _check_port_of(plan)),
+        (
+            "port",
+            lambda: check_port(plan.listen, held=is_held(plan.data), security=plan.security),
+        ),
         ("security", lambda: check_security(plan.listen, plan.security)),
     )
     if (port := plan.observability.metrics_port) is not None:
@@ -60,12 +68,3 @@ def examine(plan: ServeSettings) -> Iterator[Finding]:
             yield replace(check(), check=name)
         except (AgentError, MemoryStoreError, OSError) as error:
             yield Finding(check=name, state=State.BAD, found=str(error))
-
-
-def _check_disk(plan: ServeSettings) -> Finding:
-    kind = file_system_of(existing(plan.data))
-    return check_file_system(kind, allow_network=plan.allow_network_filesystem)
-
-
-def _check_port_of(plan: ServeSettings) -> Finding:
-    return check_port(plan.listen, held=is_held(plan.data), security=plan.security)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_store import reviews
-from memory_store.companion_sampling import Candidates
+from memory_store.companion_sampling import HeldFacts
 from memory_store.lines import Line, line_of
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, Fact, FactState, Operation, Review
@@ -201,7 +201,7 @@ def _reviews_after(
     return [(row["after_position"], row["id"]) for row in rows]
 
 
-def candidates_part(store: MemoryStore, after: int, before: int) -> list[tuple[int, str, str, int]]:
+def held_part(store: MemoryStore, after: int, before: int) -> list[tuple[int, str, str, int]]:
     """Facts that were held when everything before a position had been processed, in order.
 
     Returns:
@@ -222,7 +222,7 @@ def candidates_part(store: MemoryStore, after: int, before: int) -> list[tuple[i
 def relearned_part(
     store: MemoryStore, operation_id: int, after: int
 ) -> list[tuple[int, str, str, int]]:
-    """As `candidates_part`, of the facts that the branch of an operation holds already."""
+    """As `held_part`, of the facts that the branch of an operation holds already."""
     rows = store.connection.execute(
         "SELECT position, id, question_key, sample_key FROM relearned JOIN facts USING (position)"
         " WHERE operation_id = ? AND position > ? AND verdict IN ('learned', 'known')"
@@ -232,10 +232,10 @@ def relearned_part(
     return [(row["position"], row["id"], row["question_key"], row["sample_key"]) for row in rows]
 
 
-def add_candidates(candidates: Candidates, part: Sequence[tuple[int, str, str, int]]) -> None:
+def add_held(held_facts: HeldFacts, part: Sequence[tuple[int, str, str, int]]) -> None:
     """Adds them in their order."""
     for _, fact_id, question_key, sample_key in part:
-        candidates.add(fact_id, question_key, sample_key)
+        held_facts.add(fact_id, question_key, sample_key)
 
 
 def nothing_is_missing(store: MemoryStore, operation: Operation, last_review: int) -> bool:

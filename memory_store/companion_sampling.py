@@ -24,8 +24,8 @@ def sample_key(fact_id: str) -> int:
     return _hash("place", fact_id)
 
 
-class Candidates:
-    """The candidates at one moment of a history, in memory. Samples as `sample_ids` does.
+class HeldFacts:
+    """The facts that were held at one moment of a history. Samples as `sample_ids` does.
 
     A branch without a forgotten fact is learned again step by step. Each fact on it gets the
     companions that it would have had: facts that were held at its time.
@@ -56,7 +56,7 @@ class Candidates:
         bisect.insort(self._arc(on_circle[0]), on_circle)
 
     def holds(self, fact_id: str) -> bool:
-        """Whether a fact is among the candidates now."""
+        """Whether a fact is among them now."""
         return fact_id in self._question_keys
 
     def sample(self, fact_id: str, question_key: str, limit: int) -> list[str]:

@@ -131,8 +131,9 @@ class Outcome:
         curve: the first step at every rate that was scored; empty if none were.
         base_answer: what the base model says to the question; None if nobody needed to know.
         leak: after the last step, the largest probability of the answer to a control question.
-        drift: after the last step, the largest divergence of a general text, nats a token. Both are
-            None if the update was not held to any.
+        drift: after the last step, the largest divergence of a general text, nats a token (not a
+            difference in a replay: the field keeps its released name). `leak` and `drift` are None
+            if the update has no such rows.
         general_text: digest of the general text that the update was held to; empty if to none.
     """
 

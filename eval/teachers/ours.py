@@ -26,7 +26,7 @@ from agent.teaching.rates import HELD_PROBABILITY
 from agent.teaching.types import Answer, Example, Outcome
 from eval.teachers.protocol import Taught
 from eval.teachers.review_schedule import ReviewSchedule
-from memory_store.companion_sampling import Candidates
+from memory_store.companion_sampling import HeldFacts
 from memory_store.encoding import read_steps, write_steps
 from memory_store.facts import question_key
 from memory_store.vocabulary import Policy, Step, Verdict
@@ -105,7 +105,7 @@ class LearnerTeacher:
         self._learner = learner
         self._schedule = ReviewSchedule() if reviews else None
         self._policy = policy
-        self._candidates = Candidates()
+        self._held_facts = HeldFacts()
         self._examples: dict[str, Example] = {}
         self._experience = Experience()
 
@@ -135,7 +135,7 @@ class LearnerTeacher:
         if self._schedule is None or due is None:
             return ()
         fact_id, times_held = due
-        if not self._candidates.holds(fact_id):  # another answer has taken its place
+        if not self._held_facts.holds(fact_id):  # another answer has taken its place
             return ()
         example = self._examples[fact_id]
         log_probability, _ = self._learner.score(example.question, example.answer)
@@ -157,7 +157,7 @@ class LearnerTeacher:
         lesson = LessonPlan(
             example=example, policy=defaults.policy_for(), base_version=self._learner.version
         )
-        older_ids = self._candidates.sample(
+        older_ids = self._held_facts.sample(
             example.fact_id, question_key(example.question), lesson.companions
         )
         lesson = lesson.accompanied_by(self._examples[fact_id] for fact_id in older_ids)
@@ -173,7 +173,7 @@ class LearnerTeacher:
 
     def _hold(self, example: Example) -> None:
         """Makes the fact a candidate companion of later ones."""
-        self._candidates.add(example.fact_id, question_key(example.question))
+        self._held_facts.add(example.fact_id, question_key(example.question))
         self._examples[example.fact_id] = example
 
     def save(self, folder: Path) -> None:

@@ -18,7 +18,8 @@ Learning
     lesson      The rows of text of an update: the fact, its companions, neighbors, general text.
     attempt     One try to learn a fact, from its first step to its verdict.
     verdict     How an attempt ended. See `Verdict`.
-    candidates  The learning rates that are scored to choose the rate of a step.
+    candidates  The learning rates that are scored to choose the rate of a step. (The field
+                `Guards.candidates` counts compared facts; its released name stays.)
     leak        The new answer is given to a question that was never taught.
     general     Text that no fact is about. Its divergence from the base model is limited.
     sampling    Drawing text from the model at random. Choosing older facts is not called that.
@@ -31,7 +32,8 @@ The ledger
     lineage     The rows from the base checkpoint to a version, each made on the one before.
     head        The version that is served.
     replay      Taking the recorded steps again to reach a version.
-    drift       A replay that gives weights other than those recorded. See `ReplayDrift`.
+    drift       A replay that gives weights other than those recorded. See `ReplayDrift`. (The field
+                `Learning.drift` is the divergence of general text; its released name stays.)
 
 Undo
     operation   A request to forget a fact or to roll back. Both are kinds of undo.

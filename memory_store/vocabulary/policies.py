@@ -10,7 +10,8 @@ class Guards:
     """What an update must leave as it was, and how much of it is looked at. 0 switches one off.
 
     Attributes:
-        candidates: companions whose probability is compared before and after.
+        candidates: number of companions to compare (see `compared` in the glossary; the name of
+            the field is older than the word).
         rehearsed: how many of them are trained on too: half the weakest, half drawn.
         neighbours: questions of the same form about invented names. They keep the base model's
             answer.

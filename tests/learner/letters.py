@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from agent.learner.sampling.answer_matcher import occurs
-from agent.learner.sampling.truncation import Candidates, Sampling, Truncation
+from agent.learner.sampling.truncation import NextTokens, Sampling, Truncation
 
 PIECES = [" ", "a", "b", "c", "d", "e", "f", "g", "cd", ""]
 EOS = len(PIECES) - 1
@@ -105,7 +105,7 @@ def exact_probability(model: Any, prompt: str, answer: str, sampling: Sampling) 
         logits = model(input_ids=torch.tensor([text for text, _ in open_])).logits[:, -1]
         settings = _same_for_all(sampling, len(open_))
         every = torch.arange(len(PIECES)).expand(len(open_), -1)
-        nexts = Candidates.of(logits, settings).probability(every).tolist()
+        nexts = NextTokens.of(logits, settings).probability(every).tolist()
         longer = []
         for (text, weight), row in zip(open_, nexts, strict=True):
             for token, share in enumerate(row):

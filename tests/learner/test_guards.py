@@ -19,7 +19,7 @@ from agent.learner.training.guards import (
     rehearsed_of,
     within_limits,
 )
-from agent.learner.training.lesson import Descent, Measured
+from agent.learner.training.lesson import Descent, LessonScores
 from agent.learner.training.rows import Role, Row
 from agent.teaching.guard_presets import (
     FULL,
@@ -269,9 +269,9 @@ def no_descent() -> Descent:
 def measured(
     probabilities: Mapping[Role, list[float]] | None = None,
     divergences: Mapping[Role, list[float]] | None = None,
-) -> Measured:
+) -> LessonScores:
     nothing: dict[Role, list[float]] = {role: [] for role in Role}
-    return Measured(
+    return LessonScores(
         loss=0.0,
         fact_loss=0.0,
         probabilities=nothing | dict(probabilities or {}),

@@ -16,7 +16,7 @@ from agent.learner.engine.fused_layers import LONGEST, Operations, fuse, packs_t
 from agent.learner.engine.kernels import reference as plain_kernels
 from agent.learner.inference.logits import logits_at
 from agent.learner.training import lesson
-from agent.learner.training.lesson import Lesson, Measured
+from agent.learner.training.lesson import Lesson, LessonScores
 from agent.learner.training.rate_sweep import rate_profile
 from agent.learner.training.rows import NEIGHBOUR_WEIGHT, REHEARSAL_WEIGHT, TEXT_WEIGHT, Role, Row
 from agent.learner.training.update import (
@@ -76,7 +76,7 @@ def lesson_of(rows: list[Row], base: Any) -> Lesson:
     return made
 
 
-def measure(rows: list[Row], model: Any, base: Any) -> Measured:
+def measure(rows: list[Row], model: Any, base: Any) -> LessonScores:
     return lesson_of(rows, base).measure(model, trained(model))
 
 
@@ -238,7 +238,7 @@ def test_the_order_of_the_rows_matters_within_a_role_only(model: Any, base: Any)
     assert plain(some) == plain(others)
 
 
-def plain(measured: Measured) -> tuple[dict[Role, list[float]], dict[Role, list[float]]]:
+def plain(measured: LessonScores) -> tuple[dict[Role, list[float]], dict[Role, list[float]]]:
     return measured.probabilities, measured.divergences
 
 

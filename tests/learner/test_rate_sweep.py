@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from agent.learner.training import rate_sweep
-from agent.learner.training.lesson import Lesson, Measured
+from agent.learner.training.lesson import Lesson, LessonScores
 from agent.learner.training.rate_sweep import rate_profile, stepped
 from agent.learner.training.rows import Role, Row
 from agent.learner.training.update import take_step, trained_parameters
@@ -46,7 +46,7 @@ def directions_of(model: Any) -> dict[str, Tensor]:
     return dict(zip(trained_parameters(model), found, strict=True))
 
 
-def measured(model: Any) -> Measured:
+def measured(model: Any) -> LessonScores:
     trained = [p.requires_grad_(True) for p in trained_parameters(model).values()]
     return LESSON.measure(model, trained)
 

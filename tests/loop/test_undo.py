@@ -14,7 +14,7 @@ from agent.server.loop.branch_builder import BranchBuilder, OperationSettings
 from agent.server.loop.turns import Turns
 from agent.teaching.plan import Defaults
 from memory_store.attempts import begin_attempt
-from memory_store.companion_sampling import Candidates
+from memory_store.companion_sampling import HeldFacts
 from memory_store.store import CRASHED
 from memory_store.vocabulary import Guards, Policy
 from tests.loop.conftest import World
@@ -37,7 +37,7 @@ def builder_of(world: World, operation_id: int = 1) -> BranchBuilder:
         failures=defaultdict(list),
         progress=lambda what: None,
         turns=Turns(),
-        candidates=Candidates(),
+        held_facts=HeldFacts(),
         version=0,
     )
 

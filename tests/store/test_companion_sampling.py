@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_store.companion_sampling import Candidates, sample_ids
+from memory_store.companion_sampling import HeldFacts, sample_ids
 from memory_store.facts import companions, question_key
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact
@@ -100,7 +100,7 @@ class _UndoError(Exception):
 
 
 def retire(store: MemoryStore, name: str) -> None:
-    """Takes a fact out of the candidates and puts nothing in its place, which no method does."""
+    """Takes a fact out of the held_facts and puts nothing in its place, which no method does."""
     store.connection.execute("UPDATE facts SET state = 'resisted' WHERE id = ?", [name])
 
 
@@ -143,13 +143,13 @@ def test_candidates_in_memory_give_the_same_sample(
     taught: list[tuple[str, int]], subject_question: int, limit: int
 ) -> None:
     """Also where answers supersede each other: few questions, many facts."""
-    candidates = Candidates()
+    held_facts = HeldFacts()
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as store:
         for fact_id, number in taught:
             store.teach(new_fact(f"q{number}", f"answer {fact_id}", fact_id=fact_id))
             store.claim()
             record_known(store, fact_id, learning())
-            candidates.add(fact_id, question_key(f"q{number}"))
+            held_facts.add(fact_id, question_key(f"q{number}"))
         key = question_key(f"q{subject_question}")
         expected = sample_ids(store.connection, "subject", key, limit)
-    assert candidates.sample("subject", key, limit) == expected
+    assert held_facts.sample("subject", key, limit) == expected

@@ -21,7 +21,7 @@ from agent.learner.engine.cuda_graphs import Runner
 from agent.learner.engine.kv_cache import Prompts, Slots, no_place_twice
 from agent.learner.sampling.answer_matcher import MAYBE
 from agent.learner.sampling.look_ahead import NO_TOKEN, Floats, LookAhead, to_device
-from agent.learner.sampling.truncation import Candidates, Sampling, Truncation
+from agent.learner.sampling.truncation import NextTokens, Sampling, Truncation
 
 # Steps between two looks on a GPU: the host needs some to handle the texts of the last look, and a
 # text that has ended is idle until the next one.
@@ -352,15 +352,15 @@ class DecodeBatch:
         length = self._length
         last = self._ids.gather(1, length[:, None] - 1)  # [R, 1]
         logits = self._slots.read(last, length - 1, columns)[:, -1]  # [R, V]
-        candidates = Candidates.of(logits, self._truncation())
+        nexts = NextTokens.of(logits, self._truncation())
         if self.shape.spellings:
             now = self._ticks == self._tick
-            firsts = self._first_chances(candidates, live)
+            firsts = self._first_chances(nexts, live)
             self._chances.copy_(torch.where(now, firsts, self._chances))
 
         drawn = (length - self._prompt).clamp(min=0)
-        tokens = candidates.draw(self._uniforms.gather(1, drawn[:, None])[:, 0])  # [R]
-        only_nan = ~candidates.weights.any(-1)
+        tokens = nexts.draw(self._uniforms.gather(1, drawn[:, None])[:, 0])  # [R]
+        only_nan = ~nexts.weights.any(-1)
         tokens = tokens.masked_fill(only_nan, self._eos)
         here = (
             self._places == length[:, None]
@@ -380,11 +380,11 @@ class DecodeBatch:
     def _truncation(self) -> Truncation:
         return Truncation(self._temperature.float(), self._top_k, self._top_p, self.shape.most)
 
-    def _first_chances(self, candidates: Candidates, live: Tensor) -> Tensor:
+    def _first_chances(self, nexts: NextTokens, live: Tensor) -> Tensor:
         """[S, R]: probability that the next token begins a spelling that the text has room for."""
         return torch.stack(
             [
-                candidates.probability(first[:, None])[:, 0]
+                nexts.probability(first[:, None])[:, 0]
                 * (live & (self._length + size <= self._limit))
                 for first, size in zip(self._firsts.unbind(1), self._sizes.unbind(1), strict=True)
             ]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from agent.learner.engine.cuda_graphs import Function, Runner
 from agent.learner.engine.kv_cache import Slots
-from agent.learner.sampling.truncation import Candidates, Truncation
+from agent.learner.sampling.truncation import NextTokens, Truncation
 
 NO_TOKEN = -1
 # On a GPU, R/2 or R/8 places are computed at once: two sizes, so that there are few graphs.
@@ -168,7 +168,7 @@ class LookAhead:
         chance = torch.ones(len(rows), dtype=torch.float64, device=self._device)  # [N]
         for place in range(tokens.shape[1]):
             token = spellings[:, place + 1, None]  # [N, 1]
-            after = Candidates.of(logits[:, place], settings).probability(token)[:, 0]  # [N]
+            after = NextTokens.of(logits[:, place], settings).probability(token)[:, 0]  # [N]
             chance = chance * after.masked_fill(token[:, 0] == NO_TOKEN, 1.0)
         return (chance,)
 

@@ -119,7 +119,7 @@ def likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
+class NextTokens:
     """What may come next in R rows, and how likely.
 
     Attributes:

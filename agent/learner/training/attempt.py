@@ -18,7 +18,7 @@ from agent.errors import LearningFailedError
 from agent.learner.engine.cuda_graphs import Runner
 from agent.learner.inference.encoding import Encoder
 from agent.learner.training import guards as guard
-from agent.learner.training.lesson import Lesson, Measured
+from agent.learner.training.lesson import Lesson, LessonScores
 from agent.learner.training.rate_sweep import rate_profile
 from agent.learner.training.rows import Role, Row
 from agent.learner.training.update import take_step
@@ -96,7 +96,7 @@ class Workbench:
         lesson.anchor(self.base)
         return lesson
 
-    def measure(self, lesson: Lesson) -> Measured:
+    def measure(self, lesson: Lesson) -> LessonScores:
         """How the working weights do on a lesson."""
         return lesson.measure(self.working, list(self.trained.values()))
 
@@ -130,7 +130,7 @@ class Attempt:
         curve: the first step at every rate that was scored; empty if none were.
         decision: how it ended.
         leak: how likely the new answer is to a question never taught, after the steps so far.
-        drift: how far general text has changed by then.
+        text_divergence: the largest divergence of a general text by then, nats a token.
         left_out: rows of its lessons that were too long.
     """
 
@@ -142,7 +142,7 @@ class Attempt:
     curve: tuple[RatePoint, ...] = ()
     decision: rates.Decision | None = None
     leak: float | None = None
-    drift: float | None = None
+    text_divergence: float | None = None
     left_out: int = 0
     _repairs: int = 0
     _share: float = rates.FIRST_REPAIR
@@ -174,7 +174,7 @@ class Attempt:
                 raise LearningFailedError(
                     f"the loss is {measured.loss} after {len(self.taken)} steps"
                 )
-            self.leak, self.drift = guard.leak(measured), guard.drift(measured)
+            self.leak, self.text_divergence = guard.leak(measured), guard.text_divergence(measured)
             progress = self._progress(measured)
             self.decision = rates.decide(self.policy, progress)
             if self.decision is not None:
@@ -204,14 +204,14 @@ class Attempt:
         if not self.policy.gated or judged_by_its_lesson(self.policy):
             return True
         measured = self.bench.measure(self.bench.gate_lesson(self.example, self.policy))
-        self.leak, self.drift = guard.leak(measured), guard.drift(measured)
+        self.leak, self.text_divergence = guard.leak(measured), guard.text_divergence(measured)
         violation = guard.gate(measured)
         if violation is not None:
             self.decision = rates.Decision.refused(violation, len(self.taken))
         return violation is None
 
     def _step(
-        self, lesson: Lesson, measured: Measured, progress: rates.Progress
+        self, lesson: Lesson, measured: LessonScores, progress: rates.Progress
     ) -> tuple[float, Features, int]:
         """Takes a step; its rate, what was known before it, and how many rates were scored."""
         descent = measured.descent()
@@ -243,7 +243,7 @@ class Attempt:
         expected = predictor.predict(features)
         return rates.window_around(expected, predictor.spread, self.policy.learning_rate)
 
-    def _progress(self, measured: Measured) -> rates.Progress:
+    def _progress(self, measured: LessonScores) -> rates.Progress:
         return rates.Progress(
             steps=len(self.taken),
             repairs=self._repairs,

@@ -186,7 +186,7 @@ class FactTraining:
             curve=attempt.curve if attempt else (),
             base_answer=example.base_answer,
             leak=attempt.leak if attempt else None,
-            drift=attempt.drift if attempt else None,
+            drift=attempt.text_divergence if attempt else None,
             general_text=self._general_text.digest if held_to_texts else "",
         )
 

@@ -1,15 +1,15 @@
-"""What an update must leave as it is, and the gate that it passes or not.
+"""Guards: what an update must leave as it was, and the gate that rejects an update that does not.
 
-Each guard can be switched off by its number in `Guards`:
+Each guard has a number in `Guards`; 0 switches it off:
 
-    candidates, rehearsed  older facts: the weakest and some drawn ones are learned along
+    candidates, rehearsed  older facts: of those compared, the weakest and some others are rehearsed
     neighbours             questions of the same form keep the base model's answers
-    controls               more of those, not learned from: the new answer must not leak into them,
-                           whatever their form
+    controls               more such questions, which are not trained on: the new answer must not
+                           leak into them
     texts                  general text keeps the base model's predictions
 
-Everything drawn is drawn by the fact's id, so that an update can be repeated, and so that a memory
-without another fact repeats it bit by bit.
+Every random choice depends only on the ids of the facts involved. So an update can be replayed, and
+a memory without some other fact replays it bit by bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import random
 from collections.abc import Sequence
 
 from agent.learner.inference.encoding import Encoder
-from agent.learner.training.lesson import Measured
+from agent.learner.training.lesson import LessonScores
 from agent.learner.training.rows import Role, Row
 from agent.teaching.guard_presets import LEAK_PROBABILITY, TEXT_DIVERGENCE
 from agent.teaching.neighbor_questions import (
@@ -31,36 +31,36 @@ from agent.teaching.neighbor_questions import (
 from agent.teaching.types import Example, Violation
 from memory_store.vocabulary import Guards, Refusal
 
-# What rehearsal brings the facts in the lesson to.
+# The probability up to which rehearsed facts are trained.
 REHEARSED_PROBABILITY = 0.8
-# The update goes on, as long as it has steps, until the mean over all neighbours is below this,
+# An update takes further steps, if it has any left, until the mean divergence of neighbors is below
+# the first of these, and the new answer's probability at each control below the second.
 CALM_DIVERGENCE = 0.05
-# and each control finds its answer less likely than this.
 CALM_LEAK = 0.1
 
 NEIGHBOUR_ANSWER_TOKENS = 12
 TEXT_PLACES = 32
-# Neighbours and controls may be this many times as long as the longest fact of the lesson, and some
-# tokens more: far longer than a name in place of another makes them.
+# Limit for neighbors and controls: GROWTH times the longest fact of the lesson, plus SPARE_TOKENS.
+# Replacing a name by an invented one lengthens a question far less than that.
 GROWTH, SPARE_TOKENS = 2, 64
 
 
 def rehearsed_of(
-    candidates: Sequence[Example], probabilities: Sequence[float], count: int
+    compared: Sequence[Example], probabilities: Sequence[float], count: int
 ) -> list[Example]:
-    """Which older facts are learned along: half the weakest, the others as they come.
+    """Chooses the compared facts to rehearse: half are the weakest, the others the next in order.
 
     Args:
-        candidates: in an order that depends on ids alone.
-        probabilities: of their answers now.
-        count: how many at most.
+        compared: companions, in an order that depends only on ids.
+        probabilities: of their answers under the current weights.
+        count: most facts to choose.
     """
     ranked = sorted(
-        zip(probabilities, candidates, strict=True), key=lambda pair: (pair[0], pair[1].fact_id)
+        zip(probabilities, compared, strict=True), key=lambda pair: (pair[0], pair[1].fact_id)
     )
-    weakest = [candidate for _, candidate in ranked[: count // 2]]
-    chosen = {candidate.fact_id for candidate in weakest}
-    others = [candidate for candidate in candidates if candidate.fact_id not in chosen]
+    weakest = [fact for _, fact in ranked[: count // 2]]
+    chosen = {fact.fact_id for fact in weakest}
+    others = [fact for fact in compared if fact.fact_id not in chosen]
     return [*weakest, *others[: count - len(weakest)]]
 
 
@@ -71,13 +71,13 @@ def guard_rows(
     guards: Guards,
     texts: Sequence[Sequence[int]],
 ) -> list[Row]:
-    """The rows that keep an update from doing harm.
+    """Makes the rows that guard an update.
 
     Args:
         encoder: of the model.
-        example: the new fact, its base answer known if there are neighbours.
-        rehearsed: older facts that are learned along, likewise.
-        guards: how many of each.
+        example: the new fact, with its base answer if there are neighbors.
+        rehearsed: the older facts to rehearse, likewise.
+        guards: how many rows of each kind.
         texts: the pool of general text.
     """
     rows = [_rehearsed_row(encoder, example, older) for older in rehearsed]
@@ -102,13 +102,13 @@ def guard_rows(
 
 
 def fitting(rows: Sequence[Row], max_tokens: int) -> list[Row]:
-    """The rows of a lesson that are not too long; the fact itself always stays.
+    """Leaves out rows that are too long; the fact itself always stays.
 
-    An invented name in place of a word that a question repeats a hundred times makes a neighbour
+    Where a question repeats a word a hundred times, an invented name in its place makes a neighbor
     several times as long as any fact.
 
     Args:
-        rows: of the whole lesson.
+        rows: of the lesson.
         max_tokens: the model's context.
     """
     own, *_ = (row for row in rows if row.role is Role.FACT)
@@ -124,36 +124,36 @@ def fitting(rows: Sequence[Row], max_tokens: int) -> list[Row]:
     ]
 
 
-def gate(measured: Measured) -> Violation | None:
-    """Why an update may not be served; None if it may. Each row is judged by itself.
+def gate(measured: LessonScores) -> Violation | None:
+    """Returns why an update may not be served, or None if it may.
 
-    A gain in one place never pays for a loss in another. Older facts are judged by the caller,
-    who looks at more of them than are in the lesson.
+    Each row is judged by itself: no gain elsewhere makes up for a loss. The caller judges older
+    facts, since it compares more of them than the lesson contains.
     """
-    # Written so that NaN fails too.
+    # `not <=` rather than `>`, so that NaN fails too.
     for leak in measured.probabilities[Role.CONTROL]:
         if not leak <= LEAK_PROBABILITY:
             message = f"a question never taught would get its answer (probability {leak:.2f})"
             return Violation(Refusal.LEAK, message)
-    for drift in measured.divergences[Role.TEXT]:
-        if not drift <= TEXT_DIVERGENCE:
-            message = f"general text would change (divergence {drift:.2f} nats a token)"
+    for divergence in measured.divergences[Role.TEXT]:
+        if not divergence <= TEXT_DIVERGENCE:
+            message = f"general text would change (divergence {divergence:.2f} nats a token)"
             return Violation(Refusal.GENERAL_TEXT, message)
     return None
 
 
-def leak(measured: Measured) -> float | None:
-    """The control that finds the new answer likeliest; None if there are none."""
+def leak(measured: LessonScores) -> float | None:
+    """The largest probability of the new answer at a control; None without controls."""
     return max(measured.probabilities[Role.CONTROL], default=None)
 
 
-def drift(measured: Measured) -> float | None:
-    """The general text that has changed most; None if there are none."""
+def text_divergence(measured: LessonScores) -> float | None:
+    """The largest divergence of a general text, nats a token; None without texts."""
     return max(measured.divergences[Role.TEXT], default=None)
 
 
-def within_limits(measured: Measured) -> bool:
-    """Whether older facts, neighbours and controls are where the update may end early."""
+def within_limits(measured: LessonScores) -> bool:
+    """Whether rehearsed facts, neighbors and controls allow the update to end."""
     divergences = measured.divergences[Role.NEIGHBOUR]
     mean = sum(divergences) / len(divergences) if divergences else 0.0
     rehearsed = measured.probabilities[Role.REHEARSED]
@@ -165,12 +165,12 @@ def within_limits(measured: Measured) -> bool:
 
 
 def drawn(key: str) -> int:
-    """A number that depends on the key alone."""
+    """A pseudorandom number of 64 bits that depends only on the key."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
 def _rehearsed_row(encoder: Encoder, example: Example, older: Example) -> Row:
-    """An older fact, its question every other time without some function words."""
+    """A rehearsed fact; for half of them, some function words of the question are left out."""
     key = f"{example.fact_id} rehearses {older.fact_id}"
     question = older.question
     if drawn(key) % 2:
@@ -179,7 +179,7 @@ def _rehearsed_row(encoder: Encoder, example: Example, older: Example) -> Row:
 
 
 def _neighbour_row(encoder: Encoder, about: Example, key: str) -> Row:
-    """The base model's own answer to a question, with another name in both."""
+    """A question with the base model's own answer, where an invented name replaces the subject."""
     question = about.question
     if drawn(key) % 4 == 0:
         question = without_function_words(question, key)
@@ -190,7 +190,7 @@ def _neighbour_row(encoder: Encoder, about: Example, key: str) -> Row:
 
 
 def held_row(encoder: Encoder, role: Role, question: str, said: str) -> Row:
-    """A question that must keep the base model's answer, of which the beginning counts."""
+    """A question that must keep the base model's answer; only the answer's beginning counts."""
     row = Row.answering(role, encoder, question, said)
     first = row.places[0]
     end = min(first + NEIGHBOUR_ANSWER_TOKENS, len(row.tokens) - 1)
@@ -198,7 +198,7 @@ def held_row(encoder: Encoder, role: Role, question: str, said: str) -> Row:
 
 
 def _text_row(text: Sequence[int], key: str) -> Row:
-    """A text; some of its places, for the vocabulary's sake."""
+    """A general text at a sample of its places: each place costs V logits."""
     places = range(len(text) - 1)
     draw = random.Random(key)
     return Row(Role.TEXT, text, sorted(draw.sample(places, min(TEXT_PLACES, len(places)))))

@@ -45,7 +45,7 @@ class Descent:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class LessonScores:
     """How a model does on a lesson.
 
     Attributes:
@@ -135,7 +135,7 @@ class Lesson:
         padded[: len(kept)] = found[kept]
         self._base = padded
 
-    def measure(self, model: Any, trained: Sequence[Tensor]) -> Measured:
+    def measure(self, model: Any, trained: Sequence[Tensor]) -> LessonScores:
         """One forward pass over the lesson; on a GPU the backward pass comes with it.
 
         Args:
@@ -160,7 +160,7 @@ class Lesson:
 
     def measure_gradient(
         self, model: Any, trained: Sequence[Tensor]
-    ) -> tuple[Measured, Sequence[Tensor]]:
+    ) -> tuple[LessonScores, Sequence[Tensor]]:
         """As `measure`, with the gradient itself: for an optimizer that has a memory.
 
         Returns:
@@ -231,11 +231,11 @@ class Lesson:
         asked = [row for row in self._answering if row.role is Role.ASKED]
         return (asked or self._answering)[0]
 
-    def _measured(self, values: list[float], descent: Callable[[], Descent]) -> Measured:
+    def _measured(self, values: list[float], descent: Callable[[], Descent]) -> LessonScores:
         """Takes the flat values of `_values` apart."""
         loss, fact_loss, *rest = values
         answers = self._fixed[1].shape[0]
-        return Measured(
+        return LessonScores(
             loss=loss,
             fact_loss=fact_loss,
             probabilities=_by_role(self._answering, [math.exp(p) for p in rest[:answers]]),

@@ -26,7 +26,7 @@ from agent.teaching.plan import Defaults, LessonPlan, plan
 from agent.teaching.procedure import drain
 from memory_store import branch_growth, branches, operations
 from memory_store.attempts import begin_attempt, discount_attempt
-from memory_store.companion_sampling import Candidates
+from memory_store.companion_sampling import HeldFacts
 from memory_store.facts import question_key
 from memory_store.lines import Line
 from memory_store.store import CRASHED, MemoryStore
@@ -85,7 +85,7 @@ class BranchBuilder:
             take the learner with it.
         progress: called with what is being done, for people.
         turns: of the learning that goes on meanwhile.
-        candidates: who is held at the end of the branch.
+        held_facts: who is held at the end of the branch.
         version: the end of the branch.
         line: that is served, as far as it was read.
         last_review: the last that was looked at.
@@ -98,7 +98,7 @@ class BranchBuilder:
     failures: Failures
     progress: Callable[[str], None]
     turns: Turns
-    candidates: Candidates
+    held_facts: HeldFacts
     version: int
     line: Line | None = None
     last_review: int = 0
@@ -166,7 +166,7 @@ class BranchBuilder:
             partial(branch_growth.record_relearned, operation_id=self.operation_id, attempt=attempt)
         )
         if attempt.verdict in (Verdict.LEARNED, Verdict.KNOWN):
-            self.candidates.add(fact.id, question_key(fact.question))
+            self.held_facts.add(fact.id, question_key(fact.question))
         await self._commit(row)
 
     async def _review_again(self, again: Review) -> None:
@@ -179,7 +179,7 @@ class BranchBuilder:
             environment=self.settings.environment,
             companions=partial(self._companions, fact),
         )
-        if self.candidates.holds(fact.id) and not fact.erased:
+        if self.held_facts.holds(fact.id) and not fact.erased:
             review = await self._tried(("review", again.id), examination.carry_out)
         else:  # it resisted or failed on the branch, or was erased: there is nothing to review
             review = replace(examination.review, outcome=ReviewOutcome.SKIPPED)
@@ -205,7 +205,7 @@ class BranchBuilder:
         return plan(fact, self.version, self.settings.defaults, recorded, again=True)
 
     async def _companions(self, fact: Fact, limit: int) -> list[Fact]:
-        ids = self.candidates.sample(fact.id, question_key(fact.question), limit)
+        ids = self.held_facts.sample(fact.id, question_key(fact.question), limit)
         older = await self.store.read(lambda store: [store.fact(id_) for id_ in ids])
         # Erased while the branch grows: what is learned from here is learned once more without it.
         return [fact for fact in older if not fact.erased]

@@ -16,7 +16,7 @@ from agent.server.loop.undo import OperationRunner
 from agent.teaching.procedure import probe_retention
 from memory_store import branch_growth, branches, operations, undo
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search
-from memory_store.companion_sampling import Candidates
+from memory_store.companion_sampling import HeldFacts
 from memory_store.facts import question_key
 from memory_store.lines import Line
 from memory_store.sought import Sought
@@ -77,7 +77,7 @@ class Forget(OperationRunner):
             failures=self.failures,
             progress=self.progress,
             turns=self.turns,
-            candidates=await self._read_candidates(),
+            held_facts=await self._read_held(),
             version=operation.branch_version or 0,
             line=self._line,
         )
@@ -86,21 +86,21 @@ class Forget(OperationRunner):
         await self.turns.stop()
         await self._branch.build()
 
-    async def _read_candidates(self) -> Candidates:
+    async def _read_held(self) -> HeldFacts:
         """Who is held where the branch stands; also chooses older facts for the proof."""
         self.progress("reading which facts are held")
-        candidates, after, fact = Candidates(), 0, self._fact
-        held = partial(branches.candidates_part, before=self.operation.first_position)
+        held_facts, after, fact = HeldFacts(), 0, self._fact
+        held = partial(branches.held_part, before=self.operation.first_position)
         while part := await self.store.read(partial(held, after=after)):
-            branches.add_candidates(candidates, part)
+            branches.add_held(held_facts, part)
             after = part[-1][0]
-        self._older_ids = candidates.sample(fact.id, question_key(fact.question), PROVEN_FACTS)
+        self._older_ids = held_facts.sample(fact.id, question_key(fact.question), PROVEN_FACTS)
         after = 0
         relearned = partial(branches.relearned_part, operation_id=self.operation.id)
         while part := await self.store.read(partial(relearned, after=after)):
-            branches.add_candidates(candidates, part)
+            branches.add_held(held_facts, part)
             after = part[-1][0]
-        return candidates
+        return held_facts
 
     async def _switch(self) -> Update:
         fact, branch = self._fact, self._branch

@@ -1,1 +1,1 @@
-"""The laboratory: metrics, suites and reports. Only the command line imports it, when asked."""
+"""Suites, their reports, and benchmarks. Only the command line imports them, when needed."""

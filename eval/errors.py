@@ -1,4 +1,4 @@
-"""Errors of the laboratory, with a message that says what to do."""
+"""Errors of `eval`, with a message that says what to do."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_one_benchmark_of_a_model_is_asked_for(
 
     monkeypatch.setattr("eval.bench.model_benchmarks.measure_model", of_a_model)
     ran = agent("bench", "sample", "--shape", "pythia-410m", "--json")
-    assert ran.code == 0  # slower than the plain way, but that is no floor
+    assert ran.code == 0  # slower than the baseline, but that is no floor
     fields = {"name", "ours", "baseline", "unit", "ratio", "floor", "device"}
     assert ran.json["benchmarks"][0].keys() == fields
     assert ran.json["benchmarks"][0]["floor"] == 9.0

@@ -1,4 +1,4 @@
-"""What all tests of the laboratory share."""
+"""What all tests of `eval` share."""
 
 from __future__ import annotations
 

@@ -43,14 +43,16 @@ from agent.learner.inference.probes import count_samples, probe
 from agent.learner.sampling.sampler import Sampler
 from agent.learner.training.attempt import Workbench, replay_steps
 from agent.learner.training.base_answers import BaseAnswers
-from agent.learner.training.consolidation import ConsolidationSettings, Epoch, consolidate
+from agent.learner.training.consolidation import consolidate
+from agent.learner.training.epoch_checkpoint import EpochCheckpoint
 from agent.learner.training.fact_training import FactTraining, all_questions
 from agent.learner.training.general_text import GeneralTextPool
 from agent.learner.training.update import score_answers
 from agent.learner.weight_copies import WeightCopies
 from agent.models.loading import LoadedModel
 from agent.models.token_budget import Room
-from agent.teaching.algorithm import ALGORITHM, BOUNDED, REPLAYED
+from agent.teaching.algorithm import ALGORITHM, BOUNDED, CONSOLIDATION, REPLAYED
+from agent.teaching.consolidation import Consolidated, ConsolidationPlan, Epoch
 from agent.teaching.plan import LessonPlan
 from agent.teaching.real_questions import ordinary_question
 from agent.teaching.types import (
@@ -165,40 +167,38 @@ class Learner:
             self._room.require(question, example.answer, f"correlated_questions[{index}]")
 
     def consolidate(
-        self, facts: Sequence[Example], settings: ConsolidationSettings, seed: int
-    ) -> Generator[Epoch | None, None, str]:
-        """Learns all facts together from the base weights, on the working copy.
-
-        `commit` serves the result.
+        self, plan: ConsolidationPlan, checkpoints: Path | None = None
+    ) -> Generator[Epoch | Consolidated | None]:
+        """Learns all facts together from the base weights, on the working copy; `commit` serves it.
 
         Args:
-            facts: in the order of teaching.
-            settings: see there.
-            seed: of all random choices.
+            plan: see there.
+            checkpoints: folder where an interrupted one is resumed from; None: it begins anew.
 
         Yields:
-            See `consolidation.consolidate`.
-
-        Returns:
-            The digest of the weights.
+            None after each step; the summary of each epoch that is not resumed; last the result.
 
         Raises:
             LearningFailedError: the loss is not finite.
         """
         self.weights.start_from_base()
-        draw = random.Random(f"{seed} ordinary")
+        draw = random.Random(f"{plan.seed} ordinary")
         asked = sorted({ordinary_question(draw) for _ in range(ORDINARY_POOL)})
         ordinary: list[tuple[str, str]] = []
-        if settings.ordinary:
+        if plan.settings.ordinary:
             ordinary = list(zip(asked, self._base_answers.of_many(asked), strict=True))
-        said = self._base_answers.of_many([fact.question for fact in facts])
-        answered = [
+        said = self._base_answers.of_many([fact.question for fact in plan.facts])
+        answered = tuple(
             dataclasses.replace(fact, base_answer=answer)
-            for fact, answer in zip(facts, said, strict=True)
-        ]
-        yield from consolidate(self._bench, answered, settings, seed, ordinary)
+            for fact, answer in zip(plan.facts, said, strict=True)
+        )
+        checkpoint = None
+        if checkpoints is not None:
+            checkpoint = EpochCheckpoint(checkpoints, f"{self._base_digest} {plan.digest}")
+        prepared = dataclasses.replace(plan, facts=answered)
+        yield from consolidate(self._bench, prepared, ordinary, checkpoint)
         self.weights.learned_digest = weights_digest(self.weights.working)
-        return self.weights.learned_digest
+        yield Consolidated(digest=self.weights.learned_digest, algorithm=CONSOLIDATION)
 
     def forget_texts(self) -> None:
         """Drops the texts that are kept to save work, after one of them was erased.

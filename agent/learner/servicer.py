@@ -22,6 +22,7 @@ from agent.learner.core import Learner
 from agent.learner.device_thread import DeviceThread, Priority
 from agent.learner.engine.kv_cache import is_out_of_memory
 from agent.learner.process_memory import memory
+from agent.teaching.consolidation import Consolidated, Epoch
 from agent.teaching.types import Generated, Opening, Outcome
 from agent.wire import learner_codec as codec
 from agent.wire.codec import STEP
@@ -115,6 +116,21 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 else:
                     self._learned = lesson.example.fact_id, progress
                     yield pb.LearnResponse(outcome=codec.OUTCOME.encode(progress))
+
+    async def Consolidate(
+        self, request: pb.ConsolidateRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ConsolidateResponse]:
+        plan = codec.CONSOLIDATION.decode(request)
+        folder = Path(request.checkpoints) if request.checkpoints else None
+        consolidate = functools.partial(self._learner.consolidate, plan, folder)
+        self._learned = None
+        async with self._reporting(context, learning=True):
+            async for progress in self._device.stream(Priority.LEARN, consolidate):
+                match progress:  # None stands for one step
+                    case Epoch():
+                        yield pb.ConsolidateResponse(epoch=codec.EPOCH.encode(progress))
+                    case Consolidated():
+                        yield pb.ConsolidateResponse(result=codec.CONSOLIDATED.encode(progress))
 
     async def Sample(
         self, request: pb.SampleRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -1,4 +1,4 @@
-"""The name of the update procedure, for those who do not import torch."""
+"""The names of the procedures that change weights, for those who do not import torch."""
 
 # Name and version of the procedure. A ledger row can be replayed only by the procedure that made
 # it: raise the version with every change that alters a weight.
@@ -7,3 +7,5 @@ ALGORITHM = "answer-adamw/4"
 # Rows of the ledger from before that rule hold such lessons whole, and are replayed so.
 BOUNDED = f"{ALGORITHM}+bounded"
 REPLAYED = frozenset({ALGORITHM, BOUNDED})
+# Likewise, of learning all facts together from the base weights.
+CONSOLIDATION = "consolidation-adamw/1"

@@ -15,6 +15,7 @@ from agent.errors import (
     SnapshotError,
     StaleVersionError,
 )
+from agent.teaching.consolidation import Consolidated, ConsolidationPlan, Epoch
 from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
@@ -53,6 +54,9 @@ OUTCOME = pair(Outcome, pb.Outcome)
 # With guards and predictor, which clients do not see.
 POLICY = pair(Policy, pb.Policy)
 # Only the server needs to know whether an attempt is repeated.
+CONSOLIDATION = pair(ConsolidationPlan, pb.ConsolidateRequest, not_read=["checkpoints"])
+EPOCH = pair(Epoch, pb.Epoch)
+CONSOLIDATED = pair(Consolidated, pb.Consolidated)
 LESSON = pair(LessonPlan, pb.LearnRequest, {"again": NotSent(decoded=False)})
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from agent.learner.core import Learner
 from agent.learner.inference.encoding import Encoder
-from agent.learner.training.consolidation import ConsolidationSettings
+from agent.teaching.consolidation import ConsolidationPlan, ConsolidationSettings, drain_now
 from agent.teaching.types import Answer, Example
 from eval.teachers.base import AllAtOnce
 from memory_store.vocabulary import Verdict
@@ -41,13 +41,10 @@ class Consolidated(AllAtOnce):
         self._seed = seed
 
     def _learn_all(self, facts: list[Example]) -> tuple[float, ...]:
-        work = self._learner.consolidate(facts, self._settings, self._seed)
-        while True:
-            try:
-                next(work)
-            except StopIteration as done:
-                self._learner.commit(self._learner.version + 1, done.value)
-                return (self._settings.learning_rate,) * self._settings.epochs
+        plan = ConsolidationPlan(facts=tuple(facts), settings=self._settings, seed=self._seed)
+        result = drain_now(self._learner.consolidate(plan))
+        self._learner.commit(self._learner.version + 1, result.digest)
+        return (self._settings.learning_rate,) * self._settings.epochs
 
     def _verdict(self, answer: Answer) -> Verdict:
         return Verdict.LEARNED if answer.correct else Verdict.RESISTED

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from agent.learner.core import Learner
-from agent.learner.training.consolidation import ConsolidationSettings
 from agent.models.loading import LoadedModel
+from agent.teaching.consolidation import ConsolidationSettings
 from agent.teaching.rates import DEFAULT_POLICY
 from eval.errors import RequestError
 from eval.teachers.consolidated import Consolidated

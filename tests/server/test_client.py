@@ -15,7 +15,7 @@ from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Example
 from continual.learner.v1 import learner_pb2 as pb
 from tests.learner.learners import POLICY, fresh
-from tests.server.test_memory_shortage import linked
+from tests.learner.linked import linked
 
 
 async def test_only_probes_of_held_facts_are_told_as_retention() -> None:

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import grpc
 import pytest
 import torch
 
 from agent.errors import LearningFailedError, MemoryShortageError
 from agent.learner.core import Learner
-from agent.learner.device_thread import DeviceThread
-from agent.learner.servicer import LearnerServicer
-from agent.server.learner_link.client import LearnerClient
 from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Outcome
-from continual.learner.v1 import learner_pb2_grpc
 from tests.learner.learners import FACTS, POLICY, fresh, lesson
+from tests.learner.linked import linked
 
 LESSON = LessonPlan(example=FACTS[0], policy=POLICY, base_version=0)
 # What torch raises on a CPU, where it has no error of its own.
 ON_CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 1 GiB")
-
-
-@asynccontextmanager
-async def linked(learner: Learner) -> AsyncIterator[LearnerClient]:
-    """The learner behind its own service, and a client of it."""
-    device = DeviceThread()
-    server = grpc.aio.server()
-    learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(learner, device), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield LearnerClient(channel)
-    finally:
-        await server.stop(None)
-        await asyncio.to_thread(device.close)
 
 
 def fail_once(learner: Learner, error: Exception) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -24,88 +23,31 @@ from torch import Tensor
 
 from agent.errors import LearningFailedError
 from agent.learner.training.attempt import Workbench
+from agent.learner.training.epoch_checkpoint import EpochCheckpoint
 from agent.learner.training.guards import TEXT_PLACES, held_row
 from agent.learner.training.lesson import Lesson
 from agent.learner.training.rows import LossWeights, Role, Row
-from agent.teaching.hard_neighbors import HardNeighbors, NameShares, QuestionForm, reworded
-from agent.teaching.types import Example
+from agent.teaching.consolidation import ConsolidationPlan, Epoch
+from agent.teaching.hard_neighbors import HardNeighbors, QuestionForm, reworded
 
 T = TypeVar("T")
 
 BETAS = (0.9, 0.95)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsolidationSettings:
-    """How facts are learned together.
-
-    Attributes:
-        epochs: passes over all facts.
-        facts: in each step.
-        neighbors: untaught questions in each step.
-        ordinary: ordinary questions in each step.
-        texts: general texts in each step.
-        learning_rate: the highest, after the warm-up.
-        final_share: of the learning rate that is left at the last step.
-        warmup_steps: over which the rate rises from zero.
-        neighbor_weight: of the mean divergence of neighbors, compared with the loss of facts.
-        ordinary_weight: of that of ordinary questions.
-        text_weight: of that of general texts.
-        names: what neighbors are about.
-    """
-
-    epochs: int = 30
-    facts: int = 32
-    neighbors: int = 48
-    ordinary: int = 64
-    texts: int = 24
-    learning_rate: float = 3e-4
-    final_share: float = 0.05
-    warmup_steps: int = 20
-    neighbor_weight: float = 2.0
-    ordinary_weight: float = 4.0
-    text_weight: float = 3.0
-    names: NameShares = field(default_factory=NameShares)
-
-    def rate(self, step: int, steps: int) -> float:
-        """Learning rate of a step, from 0 to `steps` - 1."""
-        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        progress = step / max(1, steps - 1)
-        return self.learning_rate * warm * (1 - (1 - self.final_share) * progress)
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one pass over all facts came to.
-
-    Attributes:
-        number: from 1.
-        loss: mean over its steps, weighted sum of all terms.
-        lowest: the lowest probability of an answer when its batch came.
-        held: share of answers that had a probability of at least one half.
-    """
-
-    number: int
-    loss: float
-    lowest: float
-    held: float
-
-
 def consolidate(
     bench: Workbench,
-    facts: Sequence[Example],
-    settings: ConsolidationSettings,
-    seed: int,
+    plan: ConsolidationPlan,
     ordinary: Sequence[tuple[str, str]] = (),
+    checkpoint: EpochCheckpoint | None = None,
 ) -> Iterator[Epoch | None]:
     """Learns all facts together on the working weights, which must be the base model's.
 
     Args:
         bench: what updates are made with.
-        facts: in the order of teaching, each with its base answer.
-        settings: see there.
-        seed: of all random choices.
+        plan: see there; its facts with their base answers.
         ordinary: pool of ordinary questions, each with the base model's answer.
+        checkpoint: where it is resumed from, and can be resumed from later.
 
     Yields:
         None after each step, for whoever drives it to do something more urgent; the summary after
@@ -114,13 +56,15 @@ def consolidate(
     Raises:
         LearningFailedError: the loss is not finite.
     """
+    settings = plan.settings
     weights = list(bench.trained.values())
     optimizer = torch.optim.AdamW(
         weights, lr=settings.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
     )
-    batches = _Batches(bench, facts, ordinary, settings, seed)
+    batches = _Batches(bench, plan, ordinary)
     steps = settings.epochs * batches.per_epoch
-    for epoch in range(settings.epochs):
+    done = checkpoint.restore(bench.trained, optimizer) if checkpoint else 0
+    for epoch in range(done, settings.epochs):
         losses, probabilities = [], []
         for number, lesson in enumerate(batches.of_epoch(epoch)):
             measured, gradients = lesson.measure_gradient(bench.working, weights)
@@ -131,6 +75,8 @@ def consolidate(
             rate = settings.rate(epoch * batches.per_epoch + number, steps)
             _step(optimizer, weights, gradients, rate)
             yield None
+        if checkpoint:
+            checkpoint.save(epoch + 1, bench.trained, optimizer)
         yield Epoch(
             number=epoch + 1,
             loss=sum(losses) / len(losses),
@@ -143,26 +89,22 @@ class _Batches:
     """The lessons of all steps, each drawn by its epoch and number alone."""
 
     def __init__(
-        self,
-        bench: Workbench,
-        facts: Sequence[Example],
-        ordinary: Sequence[tuple[str, str]],
-        settings: ConsolidationSettings,
-        seed: int,
+        self, bench: Workbench, plan: ConsolidationPlan, ordinary: Sequence[tuple[str, str]]
     ) -> None:
+        settings = plan.settings
         self._bench = bench
-        self._facts = facts
+        self._facts = plan.facts
         self._ordinary = ordinary
         self._settings = settings
-        self._seed = seed
-        self._neighbors = HardNeighbors(facts, settings.names)
+        self._seed = plan.seed
+        self._neighbors = HardNeighbors(plan.facts, settings.names)
         self._texts = list(bench.texts()) if settings.texts else []
         self._weights = LossWeights(
             neighbor=settings.neighbor_weight,
             ordinary=settings.ordinary_weight,
             text=settings.text_weight,
         )
-        self.per_epoch = -(-len(facts) // settings.facts)
+        self.per_epoch = -(-len(plan.facts) // settings.facts)
 
     def of_epoch(self, epoch: int) -> Iterator[Lesson]:
         """Each fact once, in an order of this epoch."""

@@ -11,6 +11,7 @@ import grpc
 
 from agent.errors import InvalidFactError, LearningFailedError
 from agent.server.telemetry.observer import Observer
+from agent.teaching.consolidation import Consolidated, ConsolidationPlan, Epoch
 from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
@@ -91,6 +92,23 @@ class LearnerClient:
                             seconds = time.perf_counter() - started
                             self._observer.learned(lesson.example.fact_id, outcome, seconds)
                         yield outcome
+
+    async def consolidate(
+        self, plan: ConsolidationPlan, checkpoints: Path | None = None
+    ) -> AsyncGenerator[Epoch | Consolidated]:
+        """Yields each epoch and last the result; see `Learner.consolidate`.
+
+        Raises:
+            LearningFailedError: the loss is not finite; the learner can go on.
+        """
+        request = codec.CONSOLIDATION.encode(plan)
+        request.checkpoints = str(checkpoints or "")
+        with our_errors():
+            async for response in self._stub.Consolidate(request):
+                if response.HasField("result"):
+                    yield codec.CONSOLIDATED.decode(response.result)
+                else:
+                    yield codec.EPOCH.decode(response.epoch)
 
     async def sample(self, example: Example, samples: int) -> Outcome:
         """Samples texts from the weights that were learned last; see `Learner.with_samples`.

@@ -8,8 +8,8 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.learner.inference.probes import probe
-from agent.learner.training.consolidation import ConsolidationSettings
 from agent.models.loading import LoadedModel
+from agent.teaching.consolidation import ConsolidationSettings
 from agent.teaching.guard_presets import REHEARSAL
 from eval.teachers.registry import TEACHERS, make_teacher
 from memory_store.vocabulary import Policy

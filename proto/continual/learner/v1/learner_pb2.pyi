@@ -482,6 +482,203 @@ class Outcome(_message.Message):
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
+class ConsolidateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    """Of all random choices."""
+    checkpoints: _builtins.str
+    """Folder where an interrupted one is resumed from; empty: it begins anew."""
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """In the order of teaching, at least one."""
+
+    @_builtins.property
+    def settings(self) -> Global___ConsolidationSettings: ...
+    def __init__(
+        self,
+        *,
+        facts: _abc.Iterable[Global___Example] | None = ...,
+        settings: Global___ConsolidationSettings | None = ...,
+        seed: _builtins.int = ...,
+        checkpoints: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "facts", b"facts", "seed", b"seed", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsolidateRequest: _TypeAlias = ConsolidateRequest  # noqa: Y015
+
+@_typing.final
+class ConsolidationSettings(_message.Message):
+    """How facts are learned together; see `agent.teaching.consolidation.ConsolidationSettings`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
+    ORDINARY_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    FINAL_SHARE_FIELD_NUMBER: _builtins.int
+    WARMUP_STEPS_FIELD_NUMBER: _builtins.int
+    NEIGHBOR_WEIGHT_FIELD_NUMBER: _builtins.int
+    ORDINARY_WEIGHT_FIELD_NUMBER: _builtins.int
+    TEXT_WEIGHT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    epochs: _builtins.int
+    facts: _builtins.int
+    neighbors: _builtins.int
+    ordinary: _builtins.int
+    texts: _builtins.int
+    learning_rate: _builtins.float
+    final_share: _builtins.float
+    warmup_steps: _builtins.int
+    neighbor_weight: _builtins.float
+    ordinary_weight: _builtins.float
+    text_weight: _builtins.float
+    @_builtins.property
+    def names(self) -> Global___NameShares: ...
+    def __init__(
+        self,
+        *,
+        epochs: _builtins.int = ...,
+        facts: _builtins.int = ...,
+        neighbors: _builtins.int = ...,
+        ordinary: _builtins.int = ...,
+        texts: _builtins.int = ...,
+        learning_rate: _builtins.float = ...,
+        final_share: _builtins.float = ...,
+        warmup_steps: _builtins.int = ...,
+        neighbor_weight: _builtins.float = ...,
+        ordinary_weight: _builtins.float = ...,
+        text_weight: _builtins.float = ...,
+        names: Global___NameShares | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "facts", b"facts", "final_share", b"final_share", "learning_rate", b"learning_rate", "names", b"names", "neighbor_weight", b"neighbor_weight", "neighbors", b"neighbors", "ordinary", b"ordinary", "ordinary_weight", b"ordinary_weight", "text_weight", b"text_weight", "texts", b"texts", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsolidationSettings: _TypeAlias = ConsolidationSettings  # noqa: Y015
+
+@_typing.final
+class NameShares(_message.Message):
+    """What the names of neighbors are; see `agent.teaching.hard_neighbors.NameShares`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPLICED_FIELD_NUMBER: _builtins.int
+    TAUGHT_FIELD_NUMBER: _builtins.int
+    REAL_FIELD_NUMBER: _builtins.int
+    spliced: _builtins.float
+    taught: _builtins.float
+    real: _builtins.float
+    def __init__(
+        self,
+        *,
+        spliced: _builtins.float = ...,
+        taught: _builtins.float = ...,
+        real: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["real", b"real", "spliced", b"spliced", "taught", b"taught"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NameShares: _TypeAlias = NameShares  # noqa: Y015
+
+@_typing.final
+class ConsolidateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epoch(self) -> Global___Epoch:
+        """After each epoch that is not resumed."""
+
+    @_builtins.property
+    def result(self) -> Global___Consolidated: ...
+    def __init__(
+        self,
+        *,
+        epoch: Global___Epoch | None = ...,
+        result: Global___Consolidated | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_progress: _TypeAlias = _typing.Literal["epoch", "result"]  # noqa: Y015
+    _WhichOneofArgType_progress: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_progress) -> _WhichOneofReturnType_progress | None: ...
+
+Global___ConsolidateResponse: _TypeAlias = ConsolidateResponse  # noqa: Y015
+
+@_typing.final
+class Epoch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    LOWEST_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """From 1."""
+    loss: _builtins.float
+    lowest: _builtins.float
+    """The lowest probability of an answer."""
+    held: _builtins.float
+    """Share of answers that had a probability of at least one half."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        loss: _builtins.float = ...,
+        lowest: _builtins.float = ...,
+        held: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "loss", b"loss", "lowest", b"lowest", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Epoch: _TypeAlias = Epoch  # noqa: Y015
+
+@_typing.final
+class Consolidated(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    algorithm: _builtins.str
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        algorithm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consolidated: _TypeAlias = Consolidated  # noqa: Y015
+
+@_typing.final
 class ReplayRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

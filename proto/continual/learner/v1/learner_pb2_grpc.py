@@ -75,6 +75,11 @@ class LearnerServiceStub:
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleRequest.SerializeToString,
                 response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleResponse.FromString,
                 _registered_method=True)
+        self.Consolidate = channel.unary_stream(
+                '/continual.learner.v1.LearnerService/Consolidate',
+                request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ConsolidateRequest.SerializeToString,
+                response_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ConsolidateResponse.FromString,
+                _registered_method=True)
         self.Commit = channel.unary_unary(
                 '/continual.learner.v1.LearnerService/Commit',
                 request_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.CommitRequest.SerializeToString,
@@ -173,6 +178,14 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Consolidate(self, request, context):
+        """Learns facts together from the base weights, on the working copy. The last message is the
+        result. The served weights play no part, and go on answering.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Commit(self, request, context):
         """Serves the working copy from now on, as `model_version`.
         """
@@ -256,6 +269,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Sample,
                     request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleRequest.FromString,
                     response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.SampleResponse.SerializeToString,
+            ),
+            'Consolidate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Consolidate,
+                    request_deserializer=continual_dot_learner_dot_v1_dot_learner__pb2.ConsolidateRequest.FromString,
+                    response_serializer=continual_dot_learner_dot_v1_dot_learner__pb2.ConsolidateResponse.SerializeToString,
             ),
             'Commit': grpc.unary_unary_rpc_method_handler(
                     servicer.Commit,
@@ -488,6 +506,33 @@ class LearnerService:
             '/continual.learner.v1.LearnerService/Sample',
             continual_dot_learner_dot_v1_dot_learner__pb2.SampleRequest.SerializeToString,
             continual_dot_learner_dot_v1_dot_learner__pb2.SampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Consolidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/continual.learner.v1.LearnerService/Consolidate',
+            continual_dot_learner_dot_v1_dot_learner__pb2.ConsolidateRequest.SerializeToString,
+            continual_dot_learner_dot_v1_dot_learner__pb2.ConsolidateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class LearnerServiceStub:
     """Returns the outcome of the last `Learn` with counts of texts sampled from the working copy. A
     cancelled call changes nothing. FAILED_PRECONDITION if another fact was learned last.
     """
+    Consolidate: _grpc.UnaryStreamMultiCallable[_learner_pb2.ConsolidateRequest, _learner_pb2.ConsolidateResponse]
+    """Learns facts together from the base weights, on the working copy. The last message is the
+    result. The served weights play no part, and go on answering.
+    """
     Commit: _grpc.UnaryUnaryMultiCallable[_learner_pb2.CommitRequest, _learner_pb2.CommitResponse]
     """Serves the working copy from now on, as `model_version`."""
     Ask: _grpc.UnaryStreamMultiCallable[_learner_pb2.AskRequest, _learner_pb2.AskResponse]
@@ -101,6 +105,10 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     Sample: _aio.UnaryUnaryMultiCallable[_learner_pb2.SampleRequest, _learner_pb2.SampleResponse]  # type: ignore[assignment]
     """Returns the outcome of the last `Learn` with counts of texts sampled from the working copy. A
     cancelled call changes nothing. FAILED_PRECONDITION if another fact was learned last.
+    """
+    Consolidate: _aio.UnaryStreamMultiCallable[_learner_pb2.ConsolidateRequest, _learner_pb2.ConsolidateResponse]  # type: ignore[assignment]
+    """Learns facts together from the base weights, on the working copy. The last message is the
+    result. The served weights play no part, and go on answering.
     """
     Commit: _aio.UnaryUnaryMultiCallable[_learner_pb2.CommitRequest, _learner_pb2.CommitResponse]  # type: ignore[assignment]
     """Serves the working copy from now on, as `model_version`."""
@@ -183,6 +191,16 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_learner_pb2.SampleResponse, _abc.Awaitable[_learner_pb2.SampleResponse]]:
         """Returns the outcome of the last `Learn` with counts of texts sampled from the working copy. A
         cancelled call changes nothing. FAILED_PRECONDITION if another fact was learned last.
+        """
+
+    @_abc_1.abstractmethod
+    def Consolidate(
+        self,
+        request: _learner_pb2.ConsolidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_learner_pb2.ConsolidateResponse], _abc.AsyncIterator[_learner_pb2.ConsolidateResponse]]:
+        """Learns facts together from the base weights, on the working copy. The last message is the
+        result. The served weights play no part, and go on answering.
         """
 
     @_abc_1.abstractmethod

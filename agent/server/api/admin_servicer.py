@@ -30,6 +30,8 @@ from memory_store.places import record_place
 from memory_store.vocabulary import Compaction, PlaceKind
 from memory_store.writer import StoreThreads
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 
 class Snapshots(Protocol):
     """Writes, lists and prunes snapshots; see `SnapshotKeeper`."""
@@ -90,9 +92,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self._backups = backups
         self._compact = compact
 
-    async def Rollback(
-        self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.RollbackResponse:
+    async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.RollbackResponse:
         operation = await self._store.write(
             partial(undo.request_rollback, to_version=request.to_version)
         )
@@ -100,13 +100,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return pb.RollbackResponse(operation=codec.encode_operation(operation))
 
     async def GetOperation(
-        self, request: pb.GetOperationRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.GetOperationRequest, context: Context
     ) -> pb.GetOperationResponse:
         operation = await self._store.read(partial(operations.get, operation_id=request.id))
         return pb.GetOperationResponse(operation=codec.encode_operation(operation))
 
     async def ListOperations(
-        self, request: pb.ListOperationsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ListOperationsRequest, context: Context
     ) -> pb.ListOperationsResponse:
         page = Page(codec.encode_operation)
         _, token = await self._store.read(
@@ -120,26 +120,26 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return pb.ListOperationsResponse(operations=page.messages, next_page_token=token)
 
     async def CancelOperation(
-        self, request: pb.CancelOperationRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.CancelOperationRequest, context: Context
     ) -> pb.CancelOperationResponse:
         operation = await self._store.write(partial(undo.cancel_operation, operation_id=request.id))
         self._requested()
         return pb.CancelOperationResponse(operation=codec.encode_operation(operation))
 
     async def CreateSnapshot(
-        self, request: pb.CreateSnapshotRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.CreateSnapshotRequest, context: Context
     ) -> pb.CreateSnapshotResponse:
         manifest = await self._snapshots.create()
         return pb.CreateSnapshotResponse(snapshot=_encode_manifest(manifest))
 
     async def ListSnapshots(
-        self, request: pb.ListSnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ListSnapshotsRequest, context: Context
     ) -> pb.ListSnapshotsResponse:
         listed = await asyncio.to_thread(lambda: list(self._snapshots.listed()))
         return pb.ListSnapshotsResponse(snapshots=map(_encode_manifest, listed))
 
     async def VerifySnapshots(
-        self, request: pb.VerifySnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.VerifySnapshotsRequest, context: Context
     ) -> pb.VerifySnapshotsResponse:
         verdicts = await self._snapshots.verify()
         return pb.VerifySnapshotsResponse(
@@ -150,14 +150,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         )
 
     async def PruneSnapshots(
-        self, request: pb.PruneSnapshotsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.PruneSnapshotsRequest, context: Context
     ) -> pb.PruneSnapshotsResponse:
         removed = await self._snapshots.prune()
         return pb.PruneSnapshotsResponse(removed_versions=removed)
 
-    async def Export(
-        self, request: pb.ExportRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ExportResponse:
+    async def Export(self, request: pb.ExportRequest, context: Context) -> pb.ExportResponse:
         learner = await self._current()
         async with _new_folder(request.folder) as folder:
             version = await learner.export(folder)
@@ -168,25 +166,21 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         )
         return pb.ExportResponse(model_version=version)
 
-    async def Backup(
-        self, request: pb.BackupRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.BackupResponse:
+    async def Backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupResponse:
         version = await self._backups.write(Path(request.folder), self._copy_files)
         return pb.BackupResponse(model_version=version)
 
-    async def Compact(
-        self, request: pb.CompactRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.CompactResponse:
+    async def Compact(self, request: pb.CompactRequest, context: Context) -> pb.CompactResponse:
         return codec.COMPACTION.encode(await self._compact())
 
     async def PauseLearning(
-        self, request: pb.PauseLearningRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.PauseLearningRequest, context: Context
     ) -> pb.PauseLearningResponse:
         await self._store.write(lambda store: meta.pause_learning(store.connection, paused=True))
         return pb.PauseLearningResponse()
 
     async def ResumeLearning(
-        self, request: pb.ResumeLearningRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ResumeLearningRequest, context: Context
     ) -> pb.ResumeLearningResponse:
         await self._store.write(lambda store: meta.pause_learning(store.connection, paused=False))
         self._requested()

@@ -32,6 +32,7 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import Accepted, NewFact
 from memory_store.writer import StoreThreads
 
+Context = grpc.aio.ServicerContext[Any, Any]
 PROBES_SHOWN = 100
 DEFAULT_INFLUENCES = 10
 # The most facts of one stream that wait for a commit. They share its fsync.
@@ -89,16 +90,14 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self._pending = 0
         self._slices = Slices()
 
-    async def Teach(
-        self, request: pb.TeachRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.TeachResponse:
+    async def Teach(self, request: pb.TeachRequest, context: Context) -> pb.TeachResponse:
         """Answers once the fact is durable."""
         [answer] = await self._teach([await self._new_fact(request)])
         self._accepted()
         return codec.ACCEPTED.encode(_or_raise(answer))
 
     async def TeachBatch(
-        self, request: pb.TeachBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.TeachBatchRequest, context: Context
     ) -> pb.TeachBatchResponse:
         """Validates the facts in slices of the loop's time, and writes them in several commits."""
         checked = await self._slices.run(_checking(self._rules(), request.facts))
@@ -120,7 +119,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
     async def TeachStream(
         self,
         request_iterator: AsyncIterator[pb.TeachStreamRequest],
-        context: grpc.aio.ServicerContext[Any, Any],
+        context: Context,
     ) -> AsyncIterator[pb.TeachStreamResponse]:
         """Answers in order, and reads at most `STREAM_WINDOW` facts ahead."""
         self._rules()
@@ -200,9 +199,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self._accepted()
         return pb.TeachStreamResponse(index=index, accepted=accepted)
 
-    async def GetFact(
-        self, request: pb.GetFactRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.GetFactResponse:
+    async def GetFact(self, request: pb.GetFactRequest, context: Context) -> pb.GetFactResponse:
         """Returns the fact with its ledger rows and probes."""
         id_ = request.fact_id
         fact, updates, probed, forgetting = await self._store.read(
@@ -225,9 +222,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             left_out_probes=len(probed) - len(shown),
         )
 
-    async def Forget(
-        self, request: pb.ForgetRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ForgetResponse:
+    async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
         """Answers once the request is durable."""
         erasures = self._erasures if request.erase else None
         if erasures is not None:
@@ -247,16 +242,14 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         )
 
     async def RetryFact(
-        self, request: pb.RetryFactRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RetryFactRequest, context: Context
     ) -> pb.RetryFactResponse:
         """Answers once the fact is queued again."""
         fact, sequence = await self._store.write(partial(retry_fact, fact_id=request.fact_id))
         self._accepted()
         return pb.RetryFactResponse(fact=codec.FACT.encode(fact), event_sequence=sequence)
 
-    async def Explain(
-        self, request: pb.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ExplainResponse:
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
         """Answers from the recorded probes; the model is not asked."""
         fact, influences = await self._store.read(
             lambda store: provenance.influences_on(store, request.question)
@@ -267,7 +260,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         )
 
     async def ListFacts(
-        self, request: pb.ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ListFactsRequest, context: Context
     ) -> pb.ListFactsResponse:
         """Returns one page of facts."""
         size = page_size(request.page_size)
@@ -285,7 +278,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         return await self._store.read(page)
 
     async def WatchEvents(
-        self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.WatchEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """Sends events until the client leaves or the server stops."""
         together = MAX_TOGETHER if request.together else 1

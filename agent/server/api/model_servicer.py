@@ -27,6 +27,7 @@ from memory_store.store import MemoryStore
 from memory_store.vocabulary import HELD, Fact, FactState, LearnerState, ProbeKind
 from memory_store.writer import StoreThreads
 
+Context = grpc.aio.ServicerContext[Any, Any]
 DEFAULT_NEW_TOKENS = 32
 # Of `GetRetention`.
 DEFAULT_FACTS, MAX_FACTS = 100, 1000
@@ -111,9 +112,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self._limits = limits
         self._started_at = datetime.now(UTC)
 
-    async def Ask(
-        self, request: pb.AskRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.AskResponse]:
+    async def Ask(self, request: pb.AskRequest, context: Context) -> AsyncIterator[pb.AskResponse]:
         """Streams the answer as it is generated."""
         tokens = request.max_new_tokens or DEFAULT_NEW_TOKENS
         # Closed at once when the client leaves, so that the learner stops generating.
@@ -126,9 +125,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 else:
                     yield pb.AskResponse(model_version=version, text=piece)
 
-    async def Score(
-        self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ScoreResponse:
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Scores an answer in one forward pass."""
         log_probability, tokens, version = await self._gate.score(request.question, request.answer)
         return pb.ScoreResponse(
@@ -136,7 +133,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         )
 
     async def Probe(
-        self, request: pb.ProbeRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ProbeRequest, context: Context
     ) -> AsyncIterator[pb.ProbeResponse]:
         """Probes fact by fact and stores the results."""
         ids = tuple(request.fact_ids)
@@ -154,7 +151,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 )
 
     async def GetStatus(
-        self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
         """Reports the state of the database and the learning loop."""
         version, counts, sequence, oldest, paused, operation = await self._store.read(
@@ -198,7 +195,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         )
 
     async def GetRetention(
-        self, request: pb.GetRetentionRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.GetRetentionRequest, context: Context
     ) -> pb.GetRetentionResponse:
         """Reports the recorded probes and reviews."""
         max_facts = min(request.max_facts or DEFAULT_FACTS, MAX_FACTS)

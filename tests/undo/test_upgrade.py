@@ -16,6 +16,7 @@ import pytest
 from agent.errors import UnreachableError
 from agent.learner import core as learner_module
 from agent.learner.environment import make_deterministic
+from agent.learner.training import fact_training
 from agent.snapshots import snapshot_folders
 from agent.teaching.algorithm import ALGORITHM
 from agent.teaching.guard_presets import NONE
@@ -54,8 +55,7 @@ async def teach(memory: Memory, first: int, last: int) -> None:
 
 async def teach_by_the_older(folder: Path, snapshots: tuple[int, ...], until: int) -> str:
     """A memory of the older release; the digest of its head."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner_module, "ALGORITHM", OLDER)
+    with the_older_release():
         async with running_memory(folder, policy=QUICK) as memory:
             taught = 0
             for number in sorted({*snapshots, until}):
@@ -142,7 +142,8 @@ async def lineage_is_new(memory: Memory, nearest: int) -> None:
 @contextmanager
 def the_older_release() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner_module, "ALGORITHM", OLDER)
+        for module in (learner_module, fact_training):
+            patch.setattr(module, "ALGORITHM", OLDER)
         yield
 
 

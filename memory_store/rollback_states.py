@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memory_store import events, operations
-from memory_store.connection import Connection
+from memory_store.connection import Connection, Row
 from memory_store.encoding import write_json
 from memory_store.lines import Line
 from memory_store.store import MemoryStore
@@ -18,6 +18,8 @@ from memory_store.vocabulary import FactState, Operation, Transition
 
 # Facts of one call.
 FACTS_AT_ONCE = 125
+# States of facts that have not been tried since they were queued.
+WAITING = (FactState.QUEUED, FactState.LEARNING)
 
 
 def write_down(
@@ -52,45 +54,49 @@ def write_down(
             " ORDER BY position LIMIT ?",
             [after, FACTS_AT_ONCE],
         )
-        waiting = ("queued", "learning")
-        kept_ids = [str(row["id"]) for row in rows if not row["erased"]]
-        again = _queued_again_since(store.connection, operation.after_event, kept_ids)
-        tried = [
-            row
-            for row in rows
-            if not row["erased"] and (row["state"] not in waiting or row["id"] in again)
-        ]
-        ids = [str(row["id"]) for row in tried]
-        verdicts = verdicts_on(store, line, ids)
-        lost = verdicts_on(store, wanted, ids).keys() - verdicts.keys() if wanted else set()
-        since = _tried_since(store.connection, operation.after_event, ids) - again
-        undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
-        anew = (FactState.QUEUED, f"learned again from version {line.end}")
-        kept = (FactState.QUEUED, f"kept by the rollback to version {operation.to_version}")
-        written: list[list[object]] = []
-        for row in tried:
-            state, reason = verdicts.get(row["id"], undone)
-            if row["id"] in lost:
-                state, reason = anew
-            elif row["id"] in since and row["state"] != FactState.FORGOTTEN:
-                state, reason = kept
-            if state is FactState.QUEUED and row["state"] in waiting:
-                continue
-            if row["state"] != FactState.FORGOTTEN or not (
-                state is FactState.FORGOTTEN or operations.is_to_be_forgotten(store, row["id"])
-            ):
-                written.append([operation.id, row["position"], state.value, reason])
+        last = int(rows[-1]["position"]) if rows else 0
         # What an attempt that was cut off wrote down may be about weights out of reach now.
         store.connection.execute(
             "DELETE FROM restated WHERE operation_id = ? AND position > ? AND position <= ?",
-            [operation.id, after, int(rows[-1]["position"]) if rows else 2**62],
+            [operation.id, after, last or 2**62],
         )
         store.connection.execute(
             "INSERT INTO restated (operation_id, position, state, reason)"
             " SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)",
-            [write_json(written)],
+            [write_json(_new_states(store, operation, line, wanted, rows))],
         )
-        return int(rows[-1]["position"]) if rows else 0
+        return last
+
+
+def _new_states(
+    store: MemoryStore, operation: Operation, line: Line, wanted: Line | None, rows: Sequence[Row]
+) -> list[tuple[int, int, str, str]]:
+    """Operation, position, state and reason of each of some facts whose state is written down."""
+    facts = {str(row["id"]): row for row in rows if not row["erased"]}
+    again = _queued_again_since(store.connection, operation.after_event, list(facts))
+    tried = [id_ for id_, row in facts.items() if row["state"] not in WAITING or id_ in again]
+    since = _tried_since(store.connection, operation.after_event, tried) - again
+    verdicts = verdicts_on(store, line, tried)
+    lost = verdicts_on(store, wanted, tried).keys() - verdicts.keys() if wanted else set()
+    found = []
+    for fact_id in tried:
+        before = FactState(facts[fact_id]["state"])
+        if fact_id in lost:
+            state, reason = FactState.QUEUED, f"learned again from version {line.end}"
+        elif fact_id in since and before is not FactState.FORGOTTEN:
+            state, reason = (
+                FactState.QUEUED,
+                f"kept by the rollback to version {operation.to_version}",
+            )
+        else:
+            undone = (FactState.FORGOTTEN, f"rolled back to version {operation.to_version}")
+            state, reason = verdicts.get(fact_id, undone)
+        stays = before in WAITING and state is FactState.QUEUED
+        if before is FactState.FORGOTTEN:
+            stays = state is before or operations.is_to_be_forgotten(store, fact_id)
+        if not stays:
+            found.append((operation.id, facts[fact_id]["position"], state.value, reason))
+    return found
 
 
 def _tried_since(connection: Connection, sequence: int, fact_ids: Sequence[str]) -> set[str]:

@@ -37,8 +37,9 @@ from agent.server.ending_threads import use_ending_threads
 from agent.server.learner_link.heartbeat import Limits
 from agent.server.learner_link.process import learner_process
 from agent.server.learner_link.socket_folder import require_socket_folder
-from agent.server.loop.learning_loop import LearningLoop, LoopSettings
+from agent.server.loop.learning_loop import LearningLoop
 from agent.server.loop.rate_predictor import RatePredicting
+from agent.server.loop.serving import Hooks, LoopSettings
 from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
 from agent.server.loop.thinner import Thinner
 from agent.server.loop.ticks import RetentionAudit, Ticks
@@ -228,7 +229,6 @@ def _learning(
                 silent_seconds=settings.silent_seconds, stalled_seconds=settings.stalled_seconds
             ),
         ),
-        seen.publishing(hub.publish),
         LoopSettings(
             model=settings.model,
             policy=settings.policy,
@@ -238,12 +238,15 @@ def _learning(
             samples=settings.samples,
             max_attempts=settings.max_attempts,
         ),
-        on_update=on_update,
-        keep_only=keeper.keep_only,
-        on_loaded=checks.loaded,
-        backups=backups,
-        around=seen.observer.learning,
-        hold_snapshot=keeper.hold,
+        Hooks(
+            publish=seen.publishing(hub.publish),
+            on_update=on_update,
+            on_loaded=checks.loaded,
+            around=seen.observer.learning,
+            hold_snapshot=keeper.hold,
+            keep_only=keeper.keep_only,
+        ),
+        backups,
     )
     seen.clean_up_failures = lambda: loop.clean_up_failures
     seen.learner = lambda: (loop.state is LearnerState.READY, loop.updates_to_replay)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from agent.config import DEFAULT_MAX_ATTEMPTS
 from agent.server.loop import backoff
-from agent.server.loop import learning_loop as loop_module
-from agent.server.loop.learning_loop import LearningLoop, LoopSettings
+from agent.server.loop.learning_loop import LearningLoop
+from agent.server.loop.serving import Hooks, LoopSettings
 from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
 from agent.snapshots import remove_unfinished
 from memory_store.errors import StoreFailedError
@@ -60,9 +60,9 @@ async def living(
     folder.mkdir(parents=True, exist_ok=True)
     snapshots = folder / "snapshots"
     remove_unfinished(snapshots)
-    waits = loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS
+    waits = backoff.FIRST_RESTART_SECONDS, backoff.DISK_RETRY_SECONDS
     first_rest, backoff.FIRST_REST_SECONDS = backoff.FIRST_REST_SECONDS, 0.001
-    loop_module.FIRST_RESTART_SECONDS = loop_module.DISK_RETRY_SECONDS = 0.01
+    backoff.FIRST_RESTART_SECONDS = backoff.DISK_RETRY_SECONDS = 0.01
     store = await StoreThreads.open(
         folder / "memory.db",
         open_store=open_store,
@@ -73,7 +73,6 @@ async def living(
     loop = LearningLoop(
         store,
         partial(hash_learner, reach, algorithm),
-        lambda event: None,
         LoopSettings(
             model="hash",
             policy=POLICY,
@@ -81,8 +80,10 @@ async def living(
             max_attempts=max_attempts,
             accept_drift=accept_drift,
         ),
-        on_update=lambda update: keeper.updated(update),
-        keep_only=lambda versions: keeper.keep_only(versions),
+        Hooks(
+            on_update=lambda update: keeper.updated(update),
+            keep_only=lambda versions: keeper.keep_only(versions),
+        ),
     )
     keeper = SnapshotKeeper(
         SnapshotSettings(folder=snapshots, every_updates=every_updates),
@@ -99,5 +100,5 @@ async def living(
         task.cancel()
         await keeper.finish()
         await store.close()
-        loop_module.FIRST_RESTART_SECONDS, loop_module.DISK_RETRY_SECONDS = waits
+        backoff.FIRST_RESTART_SECONDS, backoff.DISK_RETRY_SECONDS = waits
         backoff.FIRST_REST_SECONDS = first_rest

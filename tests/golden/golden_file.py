@@ -53,7 +53,7 @@ def live(history: History) -> Recorder:
     """Lives a history in a new folder, on one thread."""
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.server.loop.learning_loop.FIRST_RESTART_SECONDS", 0.0)
+        patch.setattr("agent.server.loop.backoff.FIRST_RESTART_SECONDS", 0.0)
         patch.setattr("agent.server.loop.backoff.FIRST_REST_SECONDS", 0.0)
         patch.setattr("tests.undo.memory.SETTLE_SECONDS", 600.0)
         # The base model writes its general text anew: what is kept may be from other libraries.

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.server.loop import backoff as rest
-from agent.server.loop import learning_loop as loop_module
-from agent.server.loop.learning_loop import LearningLoop, LoopSettings
+from agent.server.loop.learning_loop import LearningLoop
+from agent.server.loop.serving import Hooks, LoopSettings
 from agent.teaching.types import LearnerDescription
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Event, Fact, FactState, Guards, NewFact, Policy, Update
@@ -51,14 +52,10 @@ class World:
             await world.store.close()
 
     def loop(self, on_loaded: OnLoaded | None = None) -> LearningLoop:
-        return LearningLoop(
-            self.store,
-            self.machine.start,
-            self._publish,
-            self.settings,
-            on_loaded=on_loaded,
-            hold_snapshot=self._hold_snapshot,
-        )
+        hooks = Hooks(publish=self._publish, hold_snapshot=self._hold_snapshot)
+        if on_loaded is not None:
+            hooks = replace(hooks, on_loaded=on_loaded)
+        return LearningLoop(self.store, self.machine.start, self.settings, hooks)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[LearningLoop]:
@@ -120,8 +117,8 @@ class World:
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "FIRST_RESTART_SECONDS", 0)
-    monkeypatch.setattr(loop_module, "DISK_RETRY_SECONDS", 0)
+    monkeypatch.setattr(rest, "FIRST_RESTART_SECONDS", 0)
+    monkeypatch.setattr(rest, "DISK_RETRY_SECONDS", 0)
     monkeypatch.setattr(rest, "FIRST_REST_SECONDS", 0)
 
 

@@ -6,17 +6,17 @@ import asyncio
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from agent.errors import LearningFailedError
-from agent.server.loop.branch_builder import BranchBuilder, OperationSettings
+from agent.server.loop.branch_builder import BranchBuilder
+from agent.server.loop.serving import Hooks, Serving
 from agent.server.loop.turns import Turns
-from agent.teaching.plan import Defaults
 from memory_store.attempts import begin_attempt
 from memory_store.companion_sampling import HeldFacts
 from memory_store.store import CRASHED
-from memory_store.vocabulary import Guards, Policy
+from memory_store.vocabulary import Guards, Operation, Policy
 from tests.loop.conftest import World
 
 PLAIN = Policy(name="search", learning_rate=1e-4, max_steps=24)
@@ -25,17 +25,13 @@ OWN = replace(PLAIN, guards=Guards(controls=3))
 
 def builder_of(world: World, operation_id: int = 1) -> BranchBuilder:
     """A new server's; of no learner."""
-    settings = OperationSettings(
-        snapshots=Path(), defaults=Defaults(policy=PLAIN), environment={}, max_attempts=3
-    )
+    settings = replace(world.settings, policy=PLAIN, max_attempts=3)
     nobody: Any = None
     return BranchBuilder(
-        operation_id=operation_id,
+        serving=Serving(world.store, settings, Hooks()),
+        operation=cast("Operation", SimpleNamespace(id=operation_id)),
         learner=nobody,
-        store=world.store,
-        settings=settings,
         failures=defaultdict(list),
-        progress=lambda what: None,
         turns=Turns(),
         held_facts=HeldFacts(),
         version=0,

@@ -19,7 +19,8 @@ from agent.errors import ConfigError
 from agent.server.api.call_observer import ObservingInterceptor
 from agent.server.api.events import EventHub
 from agent.server.api.memory_servicer import MemoryServicer
-from agent.server.loop.learning_loop import LearningLoop, LoopSettings
+from agent.server.loop.learning_loop import LearningLoop
+from agent.server.loop.serving import Hooks, LoopSettings
 from agent.server.telemetry.observer import Observer
 from agent.server.telemetry.otel import OpenTelemetry
 from agent.server.telemetry.tracing import NO_TRACING, tracing_to
@@ -77,10 +78,12 @@ class Traced:
         loop = LearningLoop(
             store,
             Machine().start,
-            lambda event: observer.stepped(event.step) if event.step else None,
             settings,
-            on_update=observer.updated,
-            around=observer.learning,
+            Hooks(
+                publish=lambda event: observer.stepped(event.step) if event.step else None,
+                on_update=observer.updated,
+                around=observer.learning,
+            ),
         )
         running = asyncio.create_task(loop.run())
         async with asyncio.timeout(30):

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.server.loop.learning_loop import LearningLoop, LoopSettings
+from agent.server.loop.learning_loop import LearningLoop
+from agent.server.loop.serving import Hooks, LoopSettings
 from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
 from memory_store import operations, reviews, undo
 from memory_store.facts import count_by_state
@@ -186,10 +187,12 @@ async def running_memory(
     loop = LearningLoop(
         store,
         start,
-        passing.append,
         settings,
-        on_update=lambda update: keeper.updated(update),
-        keep_only=lambda versions: keeper.keep_only(versions),
+        Hooks(
+            publish=passing.append,
+            on_update=lambda update: keeper.updated(update),
+            keep_only=lambda versions: keeper.keep_only(versions),
+        ),
     )
     keeper = SnapshotKeeper(
         SnapshotSettings(folder=snapshots, every_updates=every_updates, every_seconds=0),

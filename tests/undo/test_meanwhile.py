@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.server.loop import clean_up, learning_loop
-from agent.server.loop.branch_builder import OperationSettings
+from agent.server.loop import clean_up, undo_executor
+from agent.server.loop.forget import Forget
 from agent.server.loop.snapshot_keeper import SnapshotKeeper
 from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Opening, Outcome
@@ -23,6 +23,7 @@ from memory_store.vocabulary import (
     NewFact,
     NewUpdate,
     Operation,
+    OperationKind,
     OperationState,
     ReviewOutcome,
     Step,
@@ -280,9 +281,8 @@ async def test_a_branch_may_grow_from_an_earlier_version(
     """H1: where the weights of the last version without the fact cannot be had any more."""
     async with running_memory(tmp_path / "never") as never:
         await never.teach("fact-a", "fact-b", "fact-c", "fact-e")
-        monkeypatch.setattr(
-            learning_loop, "OperationSettings", partial(OperationSettings, latest_base=latest)
-        )
+        earlier = partial(Forget, latest_base=latest)
+        monkeypatch.setitem(undo_executor.RUNNERS, OperationKind.FORGET, earlier)
         async with running_memory(tmp_path / "full") as memory:
             await memory.teach(*FACTS)
             done = await memory.forget("fact-d")

@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, MemoryShortageError
 from agent.server.loop.line_reader import read_line
 from agent.server.loop.reviewer import Examination
+from agent.server.loop.serving import Serving
 from agent.server.loop.turns import Turns
 from agent.teaching.attempt import attempt_of
 from agent.teaching.learner_protocol import Learner
-from agent.teaching.plan import Defaults, LessonPlan, plan
+from agent.teaching.plan import LessonPlan, plan
 from agent.teaching.procedure import drain
 from memory_store import branch_growth, branches, operations
 from memory_store.attempts import begin_attempt, discount_attempt
@@ -40,7 +40,6 @@ from memory_store.vocabulary import (
     Update,
     Verdict,
 )
-from memory_store.writer import StoreThreads
 
 T = TypeVar("T")
 
@@ -50,40 +49,16 @@ INPUTS_AT_ONCE = 50
 Failures = defaultdict[tuple[str, int], list[str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationSettings:
-    """What an operation needs to know.
-
-    Attributes:
-        snapshots: folder of all snapshots.
-        defaults: of the operator, for lessons.
-        environment: fingerprint of the learner.
-        max_attempts: a fact that fails this often is quarantined.
-        algorithm: that the learner replays; empty: not known.
-        latest_base: the branch begins from no later version than this; None: from the last one
-            without the fact. Everything that follows is learned again.
-    """
-
-    snapshots: Path
-    defaults: Defaults
-    environment: Mapping[str, str]
-    max_attempts: int
-    algorithm: str = ""
-    latest_base: int | None = None
-
-
 @dataclass(kw_only=True, slots=True)
 class BranchBuilder:
     """Adds facts and reviews to the branch of an operation.
 
     Attributes:
-        operation_id: of the operation.
+        serving: what is served meanwhile.
+        operation: that has begun.
         learner: at the end of the branch.
-        store: the memory.
-        settings: see there.
         failures: kept by the caller from one try of the operation to the next, since a fact may
             take the learner with it.
-        progress: called with what is being done, for people.
         turns: of the learning that goes on meanwhile.
         held_facts: who is held at the end of the branch.
         version: the end of the branch.
@@ -91,12 +66,10 @@ class BranchBuilder:
         last_review: the last that was looked at.
     """
 
-    operation_id: int
+    serving: Serving
+    operation: Operation
     learner: Learner
-    store: StoreThreads
-    settings: OperationSettings
     failures: Failures
-    progress: Callable[[str], None]
     turns: Turns
     held_facts: HeldFacts
     version: int
@@ -111,9 +84,9 @@ class BranchBuilder:
         """
         while True:
             operation = await self._counted()
-            head = await self.store.read(MemoryStore.model_version)
-            self.line = await read_line(self.store, head, self.line)
-            inputs = await self.store.read(
+            head = await self.serving.store.read(MemoryStore.model_version)
+            self.line = await read_line(self.serving.store, head, self.line)
+            inputs = await self.serving.store.read(
                 partial(
                     branches.next_inputs,
                     operation=operation,
@@ -123,7 +96,8 @@ class BranchBuilder:
                 )
             )
             for number, repeated in enumerate(inputs.next, start=operation.done + 1):
-                self.progress(f"learning again {number} of {max(number, operation.total)}")
+                what = f"learning again {number} of {max(number, operation.total)}"
+                self.serving.report(operation, what)
                 if isinstance(repeated, Fact):
                     await self._learn_again(repeated)
                 else:
@@ -136,14 +110,16 @@ class BranchBuilder:
 
     async def _counted(self) -> Operation:
         """The operation as it is now, with the number of facts that are to be repeated."""
-        operation = await self.store.read(partial(operations.get, operation_id=self.operation_id))
-        left = await self.store.read(partial(branches.count_to_repeat, operation=operation))
-        return await self.store.write(
+        operation = await self.serving.store.read(
+            partial(operations.get, operation_id=self.operation.id)
+        )
+        left = await self.serving.store.read(partial(branches.count_to_repeat, operation=operation))
+        return await self.serving.store.write(
             partial(operations.update, operation_id=operation.id, total=operation.done + left)
         )
 
     async def _learn_again(self, fact: Fact) -> None:
-        if (await self.store.read(partial(MemoryStore.fact, fact_id=fact.id))).erased:
+        if (await self.serving.store.read(partial(MemoryStore.fact, fact_id=fact.id))).erased:
             return  # since it was read
         started = time.monotonic()
         lesson = self._plan(fact, fact.tried_policy)
@@ -161,9 +137,9 @@ class BranchBuilder:
             )
         else:
             seconds = time.monotonic() - started
-            attempt = attempt_of(lesson, outcome, self.settings.environment, seconds)
-        row = await self.store.write(
-            partial(branch_growth.record_relearned, operation_id=self.operation_id, attempt=attempt)
+            attempt = attempt_of(lesson, outcome, self.serving.environment(), seconds)
+        row = await self.serving.store.write(
+            partial(branch_growth.record_relearned, operation_id=self.operation.id, attempt=attempt)
         )
         if attempt.verdict in (Verdict.LEARNED, Verdict.KNOWN):
             self.held_facts.add(fact.id, question_key(fact.question))
@@ -171,12 +147,12 @@ class BranchBuilder:
 
     async def _review_again(self, again: Review) -> None:
         """Carries a review out on the branch, where its outcome may differ."""
-        fact = await self.store.read(partial(MemoryStore.fact, fact_id=again.fact_id))
+        fact = await self.serving.store.read(partial(MemoryStore.fact, fact_id=again.fact_id))
         examination = Examination(
             learner=self.learner,
             fact=fact,
             lesson=self._plan(fact, again.policy),
-            environment=self.settings.environment,
+            environment=self.serving.environment(),
             companions=partial(self._companions, fact),
         )
         if self.held_facts.holds(fact.id) and not fact.erased:
@@ -186,10 +162,10 @@ class BranchBuilder:
         if review is None:
             reason = self.failures["review", again.id][-1]
             review = replace(examination.review, reason=reason)
-        row = await self.store.write(
+        row = await self.serving.store.write(
             partial(
                 branch_growth.record_reviewed_again,
-                operation_id=self.operation_id,
+                operation_id=self.operation.id,
                 again=again,
                 review=review,
             )
@@ -202,11 +178,11 @@ class BranchBuilder:
             self.version = row.model_version
 
     def _plan(self, fact: Fact, recorded: Policy | None) -> LessonPlan:
-        return plan(fact, self.version, self.settings.defaults, recorded, again=True)
+        return plan(fact, self.version, self.serving.defaults(), recorded, again=True)
 
     async def _companions(self, fact: Fact, limit: int) -> list[Fact]:
         ids = self.held_facts.sample(fact.id, question_key(fact.question), limit)
-        older = await self.store.read(lambda store: [store.fact(id_) for id_ in ids])
+        older = await self.serving.store.read(lambda store: [store.fact(id_) for id_ in ids])
         # Erased while the branch grows: what is learned from here is learned once more without it.
         return [fact for fact in older if not fact.erased]
 
@@ -217,18 +193,18 @@ class BranchBuilder:
             LearnerUnavailableError: the learner died, which counts as a failure too.
         """
         failures = self.failures[what]
-        begin = partial(begin_attempt, operation_id=self.operation_id, what=what)
+        begin = partial(begin_attempt, operation_id=self.operation.id, what=what)
         while True:
-            begun = await self.store.write(begin)
+            begun = await self.serving.store.write(begin)
             failures += [CRASHED] * (begun - 1 - len(failures))
-            if len(failures) >= self.settings.max_attempts:
+            if len(failures) >= self.serving.settings.max_attempts:
                 return None
             try:
                 return await attempt()
             except MemoryShortageError as error:
                 # Two learners at once may be too much: tried again while the head waits.
                 if await self.turns.wait_for_head():
-                    await self.store.write(discount_attempt)
+                    await self.serving.store.write(discount_attempt)
                     continue
                 failures.append(str(error))
             except LearningFailedError as error:
@@ -237,5 +213,5 @@ class BranchBuilder:
                 failures.append(f"the learner died: {error}")
                 raise
             except BaseException:  # the server is stopped, or something else is to blame
-                await asyncio.shield(self.store.write(discount_attempt))
+                await asyncio.shield(self.serving.store.write(discount_attempt))
                 raise

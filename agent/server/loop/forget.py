@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from agent.server.loop.branch_builder import BranchBuilder, Failures
+from agent.server.loop.branch_builder import BranchBuilder
 from agent.server.loop.line_reader import read_line
-from agent.server.loop.turns import Turns
 from agent.server.loop.undo import OperationRunner
 from agent.teaching.procedure import probe_retention
 from memory_store import branch_growth, branches, operations, undo
@@ -19,7 +18,6 @@ from memory_store.branches import ROWS_AT_ONCE, Beginning, Search
 from memory_store.companion_sampling import HeldFacts
 from memory_store.facts import question_key
 from memory_store.lines import Line
-from memory_store.sought import Sought
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, FactState, NewProbe, Update
 
@@ -29,30 +27,20 @@ PROVEN_FACTS, PROVEN_RELEARNED = 64, 256
 
 @dataclass(kw_only=True)
 class Forget(OperationRunner):
-    """Learns again, without the fact, everything that followed it.
+    """Learns again, without the fact, everything that followed it."""
 
-    Attributes:
-        failures: see `BranchBuilder`.
-        turns: of the learning that goes on meanwhile.
-        text: of the fact, if it was erased and is still known, so that it can be measured; nothing
-            is measured of an erased fact otherwise.
-    """
-
-    failures: Failures
-    turns: Turns
-    text: Sought | None = None
     _line: Line | None = field(init=False, default=None)  # that is served
     _fact: Fact = field(init=False)
     _older_ids: Sequence[str] = field(init=False)
     _branch: BranchBuilder = field(init=False)
 
     async def _beginning(self, latest: int | None) -> Beginning:
-        self.progress("looking for the last version without the fact")
+        self._report("looking for the last version without the fact")
         search = Search(self.operation.position, latest)
-        head = await self.store.read(MemoryStore.model_version)
-        self._line = await read_line(self.store, head)
+        head = await self.serving.store.read(MemoryStore.model_version)
+        self._line = await read_line(self.serving.store, head)
         for first, last in self._line.parts(ROWS_AT_ONCE):
-            found = await self.store.read(partial(search.look, first=first, last=last))
+            found = await self.serving.store.read(partial(search.look, first=first, last=last))
             if found is not None:
                 return found
         return search.end()
@@ -60,22 +48,20 @@ class Forget(OperationRunner):
     async def _build(self) -> None:
         """Repeats what followed the fact, until the branch has everything that the head has."""
         operation = self.operation
-        fact = await self.store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
+        fact = await self.serving.store.read(partial(MemoryStore.fact, fact_id=operation.fact_id))
         if fact.erased and self.text is not None:
             fact = replace(fact, question=self.text.question, answer=self.text.answer)
         self._fact = fact
         if operation.branch_version == operation.base_version and not fact.erased:
             never_saw = math.exp((await self._probe(fact, held=False)).log_probability)
-            await self.store.write(
+            await self.serving.store.write(
                 partial(operations.update, operation_id=operation.id, never_saw=never_saw)
             )
         self._branch = BranchBuilder(
-            operation_id=operation.id,
+            serving=self.serving,
+            operation=operation,
             learner=self.learner,
-            store=self.store,
-            settings=self.settings,
             failures=self.failures,
-            progress=self.progress,
             turns=self.turns,
             held_facts=await self._read_held(),
             version=operation.branch_version or 0,
@@ -88,33 +74,35 @@ class Forget(OperationRunner):
 
     async def _read_held(self) -> HeldFacts:
         """Who is held where the branch stands; also chooses older facts for the proof."""
-        self.progress("reading which facts are held")
+        self._report("reading which facts are held")
         held_facts, after, fact = HeldFacts(), 0, self._fact
         held = partial(branches.held_part, before=self.operation.first_position)
-        while part := await self.store.read(partial(held, after=after)):
+        while part := await self.serving.store.read(partial(held, after=after)):
             branches.add_held(held_facts, part)
             after = part[-1][0]
         self._older_ids = held_facts.sample(fact.id, question_key(fact.question), PROVEN_FACTS)
         after = 0
         relearned = partial(branches.relearned_part, operation_id=self.operation.id)
-        while part := await self.store.read(partial(relearned, after=after)):
+        while part := await self.serving.store.read(partial(relearned, after=after)):
             branches.add_held(held_facts, part)
             after = part[-1][0]
         return held_facts
 
     async def _switch(self) -> Update:
         fact, branch = self._fact, self._branch
-        self.progress("measuring what is held")
+        self._report("measuring what is held")
         probes = await self._retained()
         forgotten = None if fact.erased else await self._probe(fact, held=False)
         end = await self._end_row(branch.version, fact.id)
-        operation = await self.store.read(partial(operations.get, operation_id=self.operation.id))
+        operation = await self.serving.store.read(
+            partial(operations.get, operation_id=self.operation.id)
+        )
         learning = fact.learning
         proof: dict[str, Any] = {
             "branch_from": operation.base_version,
             # Why not from the last version without the fact; empty if it is that one.
             "branch_from_because": operation.message,
-            **await self.store.read(
+            **await self.serving.store.read(
                 partial(branch_growth.count_verdicts, operation_id=operation.id)
             ),
             "probability_before_teaching": learning.probability_before if learning else None,
@@ -129,9 +117,9 @@ class Forget(OperationRunner):
             "drift": await self._drift(end),
             "seconds": time.monotonic() - self._started,
         }
-        line = await read_line(self.store, branch.version)
-        async with self.store.switching():
-            return await self.store.write(
+        line = await read_line(self.serving.store, branch.version)
+        async with self.serving.store.switching():
+            return await self.serving.store.write(
                 partial(
                     undo.finish_forget,
                     operation_id=operation.id,
@@ -149,8 +137,10 @@ class Forget(OperationRunner):
         held = partial(
             branch_growth.held_on_branch, operation_id=self.operation.id, limit=PROVEN_RELEARNED
         )
-        relearned = await self.store.read(held)
-        older = await self.store.read(lambda store: [store.fact(id_) for id_ in self._older_ids])
+        relearned = await self.serving.store.read(held)
+        older = await self.serving.store.read(
+            lambda store: [store.fact(id_) for id_ in self._older_ids]
+        )
         # An answer that a newer one has replaced is not expected any more.
         chosen = [
             fact

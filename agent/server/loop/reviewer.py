@@ -18,18 +18,17 @@ from functools import partial
 from typing import Any
 
 from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
+from agent.server.loop.serving import Serving
 from agent.teaching.attempt import attempt_of
 from agent.teaching.learner_protocol import Learner
-from agent.teaching.plan import Defaults, LessonPlan, plan
+from agent.teaching.plan import LessonPlan, plan
 from agent.teaching.procedure import OnStep, drain, probe_retention, with_samples
 from agent.teaching.rates import HELD_PROBABILITY
 from agent.teaching.types import Opening
 from memory_store import reviews
 from memory_store.errors import WrongStateError
 from memory_store.facts import companions
-from memory_store.store import MemoryStore
 from memory_store.vocabulary import Fact, NewReview, ReviewOutcome, Step, Update, Verdict
-from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
@@ -117,41 +116,23 @@ class Reviewer:
     """
 
     def __init__(
-        self,
-        store: StoreThreads,
-        defaults: Callable[[], Defaults],
-        environment: Callable[[], Mapping[str, str]],
-        on_step: Callable[[Fact, Step, Opening | None], None],
-        record: Callable[[Callable[[MemoryStore], Update | None]], Awaitable[Update | None]],
-        samples: int = 0,
-        stopped: asyncio.Event | None = None,
+        self, serving: Serving, on_step: Callable[[Fact, Step, Opening | None], None]
     ) -> None:
         """Connects it with the learning loop.
 
         Args:
-            store: the memory.
-            defaults: of the operator, for lessons.
-            environment: fingerprint of the learner.
+            serving: the served learner.
             on_step: called with each step of an update.
-            record: writes, and tries again while the disk is full.
-            samples: see `Examination`.
-            stopped: likewise.
         """
-        self._store = store
-        self._defaults = defaults
-        self._environment = environment
+        self._serving = serving
         self._on_step = on_step
-        self._record = record
-        self._samples = samples
-        self._stopped = stopped or asyncio.Event()
         self.pending = False
 
-    async def review_next(self, learner: Learner, version: int) -> Update | None:
+    async def review_next(self, learner: Learner) -> Update | None:
         """Reviews the fact that has been due longest, and writes down what came of it.
 
         Args:
             learner: that serves the head.
-            version: the head.
 
         Returns:
             The row of the ledger, to be committed, if the fact was taught again.
@@ -162,26 +143,26 @@ class Reviewer:
             StaleVersionError: the learner is at another version; nothing was written down.
         """
         self.pending = False  # before the look, so that a tick during it is not lost
-        fact = await self._store.read(reviews.next_due)
+        fact = await self._serving.store.read(reviews.next_due)
         if fact is None:
             return None
         self.pending = True
-        await self._record(partial(reviews.begin_review, fact_id=fact.id))
+        await self._serving.write(partial(reviews.begin_review, fact_id=fact.id))
         examination = Examination(
             learner=learner,
             fact=fact,
-            lesson=plan(fact, version, self._defaults(), fact.tried_policy),
-            environment=self._environment(),
+            lesson=plan(fact, self._serving.version, self._serving.defaults(), fact.tried_policy),
+            environment=self._serving.environment(),
             companions=partial(self._companions, fact),
             on_step=partial(self._on_step, fact),
-            samples=self._samples,
-            stopped=self._stopped,
+            samples=self._serving.settings.samples,
+            stopped=self._serving.stopped,
         )
         try:
             review = await examination.carry_out()
         except (StaleVersionError, asyncio.CancelledError):
             give_back = partial(reviews.give_back_review, fact_id=fact.id)
-            await asyncio.shield(self._record(give_back))
+            await asyncio.shield(self._serving.write(give_back))
             raise
         except LearningFailedError as error:
             review = replace(examination.review, reason=str(error))
@@ -191,7 +172,9 @@ class Reviewer:
         return await self._write(review)
 
     async def _companions(self, fact: Fact, limit: int) -> Sequence[Fact]:
-        return await self._store.read(lambda store: companions(store.connection, fact, limit))
+        return await self._serving.store.read(
+            lambda store: companions(store.connection, fact, limit)
+        )
 
     async def _write(self, review: NewReview) -> Update | None:
         if review.outcome is ReviewOutcome.RETAUGHT:
@@ -199,7 +182,7 @@ class Reviewer:
         elif review.outcome is not ReviewOutcome.HELD:
             logger.warning("review of %s: %s, %s", review.fact_id, review.outcome, review.reason)
         try:
-            return await self._record(partial(reviews.record_review, review=review))
+            return await self._serving.write(partial(reviews.record_review, review=review))
         except WrongStateError as error:  # its text was erased during the review
             logger.info("a review came to nothing: %s", error)
             return None

@@ -26,14 +26,14 @@ class Rollback(OperationRunner):
     async def _build(self) -> None:
         """Writes down what each fact will be."""
         reached, wanted, written = self.operation.branch_version or 0, None, 0
-        self._line = await read_line(self.store, reached)
+        self._line = await read_line(self.serving.store, reached)
         if reached != self.operation.to_version:
-            wanted = await read_line(self.store, self.operation.to_version)
-        self.progress("looking up what each fact was then")
+            wanted = await read_line(self.serving.store, self.operation.to_version)
+        self._report("looking up what each fact was then")
         write_down = partial(
             rollback_states.write_down, operation=self.operation, line=self._line, wanted=wanted
         )
-        while written := await self.store.write(partial(write_down, after=written)):
+        while written := await self.serving.store.write(partial(write_down, after=written)):
             pass
 
     async def _switch(self) -> Update:
@@ -42,8 +42,8 @@ class Rollback(OperationRunner):
         proof: dict[str, Any] = {"digest_after": end.digest_after, "drift": await self._drift(end)}
         if reached != operation.to_version:
             proof |= {"served": reached, "served_because": operation.message}
-        async with self.store.switching():
-            return await self.store.write(
+        async with self.serving.store.switching():
+            return await self.serving.store.write(
                 partial(
                     undo.finish_rollback,
                     operation_id=operation.id,

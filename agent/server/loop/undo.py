@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,15 +20,17 @@ from agent.errors import (
     StaleVersionError,
     UnreachableError,
 )
-from agent.server.loop.branch_builder import OperationSettings
+from agent.server.loop.branch_builder import Failures
 from agent.server.loop.recovery import Replayed, adopt, bring_to
+from agent.server.loop.serving import Serving
+from agent.server.loop.turns import Turns
 from agent.teaching.attempt import row_without_steps
 from agent.teaching.learner_protocol import Learner
 from memory_store import branch_growth, ledger, operations, undo
 from memory_store.branches import Beginning
+from memory_store.sought import Sought
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import LedgerKind, NewUpdate, Operation, Phase, Update
-from memory_store.writer import StoreThreads
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +40,24 @@ class OperationRunner(ABC):
     """Takes one operation from `requested` or `building` to `switched`.
 
     Attributes:
+        serving: what is served meanwhile.
         operation: to be begun or resumed; later as it was last read.
         learner: with the base checkpoint; serves the new head when `run` returns.
-        store: the memory.
-        settings: see there.
-        progress: called with what is being done, for people.
+        failures: see `BranchBuilder`.
+        turns: of the learning that goes on meanwhile.
+        text: of the fact that is forgotten, if it was erased and is still known, so that it can be
+            measured; nothing is measured of an erased fact otherwise.
+        latest_base: the branch begins from no later version than this; None: from the last one
+            without the fact. Everything that follows is learned again.
     """
 
+    serving: Serving
     operation: Operation
     learner: Learner
-    store: StoreThreads
-    settings: OperationSettings
-    progress: Callable[[str], None]
+    failures: Failures
+    turns: Turns
+    text: Sought | None = None
+    latest_base: int | None = None
     _started: float = field(init=False, default_factory=time.monotonic)
     _replayed_to: int = field(init=False, default=0)
     _start_digest: str = field(init=False, default="")
@@ -71,11 +78,14 @@ class OperationRunner(ABC):
         await self._build()
         row = await self._switch()
         try:
-            await adopt(self.learner, self.store, row)
+            await adopt(self.learner, self.serving.store, row)
         except (LearningFailedError, DriftError, StaleVersionError) as error:
             # The head has moved: only starting again, from the ledger, is right now.
             raise LearnerUnavailableError(f"it lost its place at the end: {error}") from error
         return row
+
+    def _report(self, what: str) -> None:
+        self.serving.report(self.operation, what)
 
     # --- requested -> building ------------------------------------------------------------------
 
@@ -95,18 +105,18 @@ class OperationRunner(ABC):
         What cannot be reached, mostly since another release made it, is begun anew from the nearest
         version that can be. More is learned again then.
         """
-        latest, because = self.settings.latest_base, ""
+        latest, because = self.latest_base, ""
         while True:
             await self._find_base(latest, because)
             operation, version = self.operation, self.operation.branch_version or 0
             try:
                 return await bring_to(
                     self.learner,
-                    self.store,
+                    self.serving.store,
                     version,
-                    self.settings.snapshots,
-                    lambda remaining: self.progress(f"{remaining} updates to replay"),
-                    algorithm=self.settings.algorithm,
+                    self.serving.settings.snapshots,
+                    lambda left: self._report(f"{left} updates to replay"),
+                    algorithm=self.serving.algorithm(),
                 )
             except UnreachableError as error:
                 at_base = version == operation.base_version
@@ -114,7 +124,7 @@ class OperationRunner(ABC):
                     raise
                 logger.warning("operation %d begins anew: %s", operation.id, error)
                 latest, because = (error.nearest, str(error)) if at_base else (None, "")
-                await self.store.write(partial(undo.begin_anew, operation_id=operation.id))
+                await self.serving.store.write(partial(undo.begin_anew, operation_id=operation.id))
                 if error.at:
                     await self._find_base(latest, because)
                     if self.operation.branch_version == error.at:  # the learner is there already
@@ -128,12 +138,12 @@ class OperationRunner(ABC):
             latest: no later than from this version; None: as late as possible.
             because: why not later, for people.
         """
-        self.operation = await self.store.read(
+        self.operation = await self.serving.store.read(
             partial(operations.get, operation_id=self.operation.id)
         )
         if self.operation.phase is Phase.BUILDING:
             return
-        while await self.store.write(branch_growth.remove_dropped):
+        while await self.serving.store.write(branch_growth.remove_dropped):
             pass
         begin = partial(
             undo.begin_operation,
@@ -141,7 +151,7 @@ class OperationRunner(ABC):
             beginning=await self._beginning(latest),
             because=because,
         )
-        self.operation = await self.store.write(begin)
+        self.operation = await self.serving.store.write(begin)
 
     @abstractmethod
     async def _beginning(self, latest: int | None) -> Beginning:
@@ -163,23 +173,23 @@ class OperationRunner(ABC):
 
     async def _end_row(self, version: int, fact_id: str = "") -> NewUpdate:
         """The row, without steps, that moves the head to this version."""
-        head = await self.store.read(MemoryStore.model_version)
+        head = await self.serving.store.read(MemoryStore.model_version)
         started_there = version == self._replayed_to
         return row_without_steps(
             version,
             await self._recorded(head),
             self._start_digest if started_there else await self._recorded(version),
-            self.settings.environment,
+            self.serving.environment(),
             fact_id=fact_id,
             seconds=time.monotonic() - self._started,
         )
 
     async def _drift(self, end: NewUpdate) -> str | None:
         """Says so if the branch does not grow from the recorded weights, but from what replays."""
-        line = await self.store.read(
+        line = await self.serving.store.read(
             lambda store: ledger.lineage(store.connection, version=end.base_version)
         )
-        drifts = await self.store.read(lambda store: ledger.drifts(store.connection, line))
+        drifts = await self.serving.store.read(lambda store: ledger.drifts(store.connection, line))
         taken_in = [
             (drift.parent_version, drift.recorded, drift.here)
             for drift in drifts
@@ -196,6 +206,8 @@ class OperationRunner(ABC):
     async def _recorded(self, version: int) -> str:
         """The digest of a version as recorded; of the base checkpoint from the learner."""
         if version:
-            update = await self.store.read(partial(MemoryStore.update, model_version=version))
+            update = await self.serving.store.read(
+                partial(MemoryStore.update, model_version=version)
+            )
             return update.digest_after
         return (await self.learner.describe()).base_digest

@@ -72,7 +72,7 @@ def record_reviewed_again(
         store: the memory.
         operation_id: of the request.
         again: the review that was carried out when the history was made.
-        review: what it came to on the branch; what was measured is not kept.
+        review: its outcome on the branch; what was measured is not kept.
 
     Raises:
         LedgerConflictError: the update was not made on the end of the branch.
@@ -146,7 +146,7 @@ def remove_dropped(store: MemoryStore, limit: int = ROWS_AT_ONCE) -> bool:
 
     Args:
         store: the memory.
-        limit: at most so many rows.
+        limit: how many rows are removed at most.
 
     Returns:
         Whether more may be left.

@@ -156,7 +156,7 @@ def next_inputs(
         operation: that has begun.
         line: that is served. Reviews that were made on other lines are no part of the history.
         after_review: id of the last review that was looked at; 0 for the first time.
-        limit: at most so many facts, and so many reviews, are looked at.
+        limit: how many facts, and how many reviews, are looked at at most.
     """
     found = facts_to_repeat(store, operation, limit)
     after = max(after_review, reviews.last_done_again(store, operation.id))

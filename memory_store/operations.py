@@ -1,7 +1,7 @@
 """Operations: requests to forget a fact or to roll back, durable before they begin.
 
-An operation builds beside the served head, and moves the head in one transaction. What is built is
-stored as it comes, so that a crash resumes it. Phases change by `change` alone.
+An operation builds a branch while the head is served, and moves the head in one transaction. What
+is built is stored step by step, so that it resumes after a crash. Only `change` changes a phase.
 """
 
 from __future__ import annotations

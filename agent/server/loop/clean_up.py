@@ -1,4 +1,4 @@
-"""Cleaning up after facts that were forgotten, beside everything else.
+"""Cleaning up after facts that were forgotten, while everything else goes on.
 
 What cannot be removed now is tried again later, with growing pauses, for as long as it takes. The
 operation stays open until then, and says why; nothing waits for it.

@@ -28,7 +28,7 @@ async def remove_traces(
 
     Snapshots of the branch that is served never held it. Backups are removed whole: a database
     cannot be cleaned without opening it. Exports are left alone, since they may be in use; who
-    asks to erase is told of them.
+    asks to erase learns of them.
 
     Returns:
         What is left, for people; empty if nothing.

@@ -32,7 +32,7 @@ from memory_store.vocabulary import Fact, NewReview, ReviewOutcome, Step, Update
 
 logger = logging.getLogger(__name__)
 
-# How the companions of a fact that is taught again are found: at most so many older facts.
+# Finds the companions of a fact that is taught again: older facts, up to a number.
 Companions = Callable[[int], Awaitable[Sequence[Fact]]]
 
 
@@ -49,7 +49,7 @@ class Examination:
         on_step: called with each step of an update.
         samples: sampled for each question after an update; 0 for none.
         stopped: set when the server is stopped: nothing is sampled any more.
-        review: what it came to so far; `FAILED` until it is over.
+        review: its result so far; `FAILED` until it is over.
     """
 
     learner: Learner
@@ -78,7 +78,7 @@ class Examination:
             LearningFailedError: it failed at this fact.
             StaleVersionError: it is at another version.
         """
-        # Its own question alone: what a batch has beside it can change the last bits of a number.
+        # Its own question alone: other rows of a batch can change the last bits of a number.
         alone = replace(self.fact, correlated_questions=())
         probe, _ = await probe_retention(self.learner, alone)
         self._found(probe=probe)
@@ -129,7 +129,7 @@ class Reviewer:
         self.pending = False
 
     async def review_next(self, learner: Learner) -> Update | None:
-        """Reviews the fact that has been due longest, and writes down what came of it.
+        """Reviews the fact that has been due longest, and writes down the result.
 
         Args:
             learner: that serves the head.
@@ -184,5 +184,5 @@ class Reviewer:
         try:
             return await self._serving.write(partial(reviews.record_review, review=review))
         except WrongStateError as error:  # its text was erased during the review
-            logger.info("a review came to nothing: %s", error)
+            logger.info("a review has no result: %s", error)
             return None

@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotSettings:
-    """When and how many.
+    """When snapshots are written, and which are kept.
 
     Attributes:
         folder: of all snapshots.
-        every_updates: one after so many updates; 0 for none.
-        every_seconds: and after so many seconds of learning, which takes no less than replaying:
-            so it bounds how long a restart replays. 0 for none.
-        keep_last: the newest so many are kept,
-        keep_days: and the newest of each of so many days.
-        overdue_seconds: an update that no snapshot holds after so long is told of; 0 for never.
+        every_updates: updates after which one is written; 0 for none.
+        every_seconds: seconds of learning after which one is written. Learning takes no less than
+            replaying, so this bounds how long a restart replays. 0 for none.
+        keep_last: how many of the newest are kept.
+        keep_days: for how many days the newest of the day is kept.
+        overdue_seconds: an update that no snapshot holds for longer is reported; 0 for never.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ def recorded_in(store: StoreThreads) -> History:
 
 
 class SnapshotKeeper:
-    """Writes snapshots beside learning, one at a time, and prunes them."""
+    """Writes snapshots while learning goes on, one at a time, and prunes them."""
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class SnapshotKeeper:
             settings: see there.
             learner: the one that serves, or None.
             now: a clock, in seconds.
-            recorded: which weights the ledger has. Snapshots of other weights do not count: beside
-                a database restored from a backup, those of its lost future have higher versions.
+            recorded: which weights the ledger has. Snapshots of other weights do not count: if the
+                database was restored from a backup, those of its lost future have higher versions.
                 None: all count.
         """
         self._recorded = recorded
@@ -285,7 +285,7 @@ class SnapshotKeeper:
         """Waits for work that goes on if the caller is cancelled; `finish` waits for it then.
 
         The learner, or a thread, would go on with it anyway. It holds `_writing` until the end, so
-        that nobody writes or removes snapshots beside it.
+        that nobody else writes or removes snapshots.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)

@@ -57,7 +57,7 @@ class Ticks:
     def every(
         self, seconds: float, action: Callable[[], Awaitable[None]], *, at_start: bool = False
     ) -> None:
-        """Runs `action` every so many seconds, and once at the start if wanted; 0 means never."""
+        """Runs `action` at this interval, and once at the start if wanted; 0 means never."""
         if seconds > 0:
             first = {"next_run_time": datetime.now(UTC)} if at_start else {}
             self._scheduler.add_job(action, "interval", seconds=seconds, **first)

@@ -1,4 +1,4 @@
-"""Running operations beside the served learner: resuming, cancelling and giving them up."""
+"""Running operations while another learner serves: resuming, cancelling and giving them up."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from agent.server.loop.erasure import remove_traces
 from memory_store import undo
 from memory_store.places import list_places
 from memory_store.store import MemoryStore
-from memory_store.vocabulary import NewFact, PlaceKind
+from memory_store.vocabulary import NewFact, Phase, PlaceKind
 from memory_store.writer import StoreThreads
 
 
@@ -41,7 +41,8 @@ class ServedFolder:
         operation = await self.store.write(
             partial(undo.request_forget, fact_id=fact_id, erase=True)
         )
-        await self.store.write(partial(undo.finish_if_not_held, operation_id=operation.id))
+        if operation.phase is Phase.REQUESTED:
+            await self.store.write(partial(undo.finish_if_not_held, operation_id=operation.id))
         left = await remove_traces(self.store, _keep_all, self.backups, operation)
         await self.store.write(partial(undo.close_forget, operation_id=operation.id, message=left))
         return left

@@ -31,7 +31,7 @@ from agent.monitor.observations import (
     StatusSeen,
 )
 from agent.monitor.state import EVENTS, FACTS, POINTS, unseen
-from agent.monitor.ui import Pause, ShowFact, Wish
+from agent.monitor.ui import Pause, Request, ShowFact
 from memory_store.vocabulary import Event, EventKind, RetentionPoint
 
 Put = Callable[[Observation], None]
@@ -185,7 +185,7 @@ class Feed:
     def __init__(self, connect: Callable[[], Client], address: str, put: Put) -> None:
         self._connect, self._address, self._put = connect, address, put
         self._known = Known()
-        self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._client: Client | None = None
         self._shown = ""  # the fact whose history was requested last
@@ -202,12 +202,12 @@ class Feed:
             client.close()
         self._thread.join(2.0)
 
-    def wish(self, wish: Wish) -> None:
+    def request(self, request: Request) -> None:
         """Requests something of the server; its effect is observed."""
-        self._wishes.put(wish)
+        self._requests.put(request)
 
     def _live(self) -> None:
-        pause, told = FIRST_RETRY_SECONDS, ""
+        pause, reported = FIRST_RETRY_SECONDS, ""
         while not self._stopped.is_set():
             sequence = self._known.sequence
             reason = "the server stopped"
@@ -224,10 +224,10 @@ class Feed:
             if self._stopped.is_set():
                 return
             if self._known.sequence != sequence:
-                pause, told = FIRST_RETRY_SECONDS, ""
-            if reason != told:
+                pause, reported = FIRST_RETRY_SECONDS, ""
+            if reason != reported:
                 self._put(Lost(at=_now(), reason=reason))
-                told = reason
+                reported = reason
             self._stopped.wait(pause)
             pause = min(2 * pause, LAST_RETRY_SECONDS)
 
@@ -252,10 +252,10 @@ class Feed:
                 if self._shown and (
                     event.kind in RESTATING or (event.sequence and event.fact_id == self._shown)
                 ):
-                    self.wish(ShowFact(self._shown))  # its history has changed
+                    self.request(ShowFact(self._shown))  # its history has changed
         finally:
             ended.set()
-            self._wishes.put(None)  # wakes it
+            self._requests.put(None)  # wakes it
             client.close()
             looking.join()
 
@@ -266,9 +266,9 @@ class Feed:
         try:
             while not ended.is_set():
                 with suppress(queue.Empty):
-                    wish = self._wishes.get(timeout=max(next_look - time.monotonic(), 0.0))
-                    if wish is not None:
-                        self._grant(client, wish)
+                    request = self._requests.get(timeout=max(next_look - time.monotonic(), 0.0))
+                    if request is not None:
+                        self._carry_out(client, request)
                     continue
                 next_look = time.monotonic() + LOOK_SECONDS
                 version = seen_version
@@ -288,14 +288,14 @@ class Feed:
         for seen in observations:
             self._put(seen)
 
-    def _grant(self, client: Client, wish: Wish) -> None:
+    def _carry_out(self, client: Client, request: Request) -> None:
         try:
-            if isinstance(wish, Pause):
-                client.pause_learning(paused=wish.paused)
+            if isinstance(request, Pause):
+                client.pause_learning(paused=request.paused)
                 self._put_all(self._known.status(client))
             else:
-                self._shown, happened = wish.fact_id, self._known.happened
-                fact, updates, probes = client.history(wish.fact_id)
+                self._shown, happened = request.fact_id, self._known.happened
+                fact, updates, probes = client.history(request.fact_id)
                 self._put(
                     DetailSeen(
                         at=_now(),

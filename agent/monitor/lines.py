@@ -89,7 +89,7 @@ def rule(title: Span, width: int, glyphs: Glyphs) -> Line:
     return fitted([*line, (glyphs.across * max(width - width_of(line), 0), "dim")], width)
 
 
-def beside(blocks: Iterable[Sequence[Line]], glyphs: Glyphs) -> list[Line]:
+def side_by_side(blocks: Iterable[Sequence[Line]], glyphs: Glyphs) -> list[Line]:
     """Puts blocks of equal height next to each other, with vertical rules between them."""
     found: list[Line] = []
     for number, row in enumerate(zip(*blocks, strict=True)):

@@ -22,7 +22,7 @@ from agent.monitor.panes import Look
 from agent.monitor.recording import Recorder
 from agent.monitor.screen import Screen
 from agent.monitor.state import State, fold
-from agent.monitor.ui import Ui, Wish, press
+from agent.monitor.ui import Request, Ui, press
 from agent.monitor.view import frame
 
 # The shortest time between two frames, and the longest: the clock on the screen must move.
@@ -42,7 +42,7 @@ class Source(Protocol):
         """Stops."""
         ...
 
-    def wish(self, wish: Wish) -> None:
+    def request(self, request: Request) -> None:
         """Requests something of the server."""
         ...
 
@@ -180,9 +180,9 @@ class Monitor:
             self.ui = replace(self.ui, quit=True)
             return
         for key in keys:
-            self.ui, wish = press(self.ui, key, self.state)
-            if wish is not None:
-                self.source.wish(wish)
+            self.ui, request = press(self.ui, key, self.state)
+            if request is not None:
+                self.source.request(request)
 
     def _observe(self) -> None:
         for seen in self.inbox.take():
@@ -218,7 +218,7 @@ class Replay:
         self._stopped.set()
         self._thread.join()
 
-    def wish(self, wish: Wish) -> None:
+    def request(self, request: Request) -> None:
         """Does nothing: there is no server."""
 
     def now(self) -> datetime:

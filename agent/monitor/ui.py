@@ -56,10 +56,10 @@ class ShowFact:
     fact_id: str
 
 
-Wish = Pause | ShowFact
+Request = Pause | ShowFact
 
 
-def press(ui: Ui, key: str, state: State) -> tuple[Ui, Wish | None]:
+def press(ui: Ui, key: str, state: State) -> tuple[Ui, Request | None]:
     """Handles a key.
 
     Args:
@@ -131,7 +131,7 @@ def _typed(ui: Ui, key: str) -> Ui:
     return ui
 
 
-def _pause(ui: Ui, state: State) -> tuple[Ui, Wish | None]:
+def _pause(ui: Ui, state: State) -> tuple[Ui, Request | None]:
     if not state.connected or state.status is None:
         return replace(ui, notice="no server: nothing to pause"), None
     paused = not state.status.learning_paused
@@ -147,7 +147,7 @@ def _back(ui: Ui) -> Ui:
     return replace(ui, filter="")
 
 
-def _among_facts(ui: Ui, key: str, state: State) -> tuple[Ui, Wish | None]:
+def _among_facts(ui: Ui, key: str, state: State) -> tuple[Ui, Request | None]:
     facts = shown_facts(state, ui)
     if not facts:
         return ui, None

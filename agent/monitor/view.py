@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from agent.monitor import detail, panes
-from agent.monitor.lines import Frame, Line, Span, beside, rule, spread, stacked
+from agent.monitor.lines import Frame, Line, Span, rule, side_by_side, spread, stacked
 from agent.monitor.panes import Look
 from agent.monitor.state import State, recent_alarms, standing_alarms
 from agent.monitor.text import fit
@@ -53,7 +53,7 @@ def _overview(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
         right = look.width - left - 3
         events = _block("events", panes.events(state, ui, look, left), look, left, below)
         alarms = _block(title, panes.alarms(state, look, right), look, right, below)
-        return [*columns, *beside([events, alarms], look.glyphs)]
+        return [*columns, *side_by_side([events, alarms], look.glyphs)]
     width = look.width
     for_alarms = min(1 + max(min(count, 3), 1), below)
     alarms = _block(title, panes.alarms(state, look, width), look, width, for_alarms)
@@ -80,7 +80,7 @@ def _columns(state: State, ui: Ui, look: Look, height: int, wide: bool) -> list[
         right = look.width - left - middle - 6
         facts = panes.facts(state, ui, look, right, room, cursor=False)
         blocks.append(_block("facts", facts, look, right, height))
-    return beside(blocks, look.glyphs)
+    return side_by_side(blocks, look.glyphs)
 
 
 def _facts(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
@@ -105,7 +105,7 @@ def _detail(state: State, ui: Ui, look: Look, height: int) -> list[Line]:
         _block(title, shown, look, left, height),
         _block("retention over time", retention, look, right, height),
     ]
-    return beside(blocks, look.glyphs)
+    return side_by_side(blocks, look.glyphs)
 
 
 def _block(title: str | Span, lines: list[Line], look: Look, width: int, height: int) -> list[Line]:

@@ -208,7 +208,7 @@ def _learning(
             every_seconds=settings.snapshot_seconds,
             keep_last=settings.keep_snapshots,
             keep_days=settings.keep_snapshot_days,
-            # Twice: a tick may have been missed for want of a learner.
+            # Twice: a tick may have been missed because there was no learner.
             overdue_seconds=2 * _snapshot_tick_seconds(settings),
         ),
         lambda: loop.learner,

@@ -127,7 +127,7 @@ def test_a_rollback_changes_the_facts_that_it_undoes(tmp_path: Path) -> None:
         server.write(lambda store: store.record_probes([new_probe(kept.id)], 2))
         with following(server.address) as (feed, watched):
             watched.until(lambda s: undone.id in s.facts and s.points.get(kept.id))
-            feed.wish(ShowFact(undone.id))
+            feed.request(ShowFact(undone.id))
             watched.until(lambda s: s.detail)
             server.write(lambda store: roll_back(store, 1))
             state = watched.until(
@@ -208,15 +208,15 @@ def test_wishes_are_granted_and_refusals_told(tmp_path: Path) -> None:
         fact = server.write(lambda store: teach_learned(store, "Old?"))
         with following(server.address) as (feed, watched):
             watched.until(lambda s: s.status)
-            feed.wish(Pause(True))
+            feed.request(Pause(True))
             watched.until(lambda s: s.status and s.status.learning_paused)
-            feed.wish(Pause(False))
+            feed.request(Pause(False))
             watched.until(lambda s: s.status and not s.status.learning_paused)
-            feed.wish(ShowFact(fact.id))
+            feed.request(ShowFact(fact.id))
             detail = watched.until(lambda s: s.detail).detail
             assert isinstance(detail, DetailSeen)
             assert (detail.fact.id, len(detail.updates)) == (fact.id, 1)
-            feed.wish(ShowFact("nobody"))
+            feed.request(ShowFact("nobody"))
             watched.until(lambda s: s.refused)
             assert "nobody" in watched.of(Refused)[0].reason
 
@@ -256,7 +256,7 @@ async def test_a_live_session_that_was_recorded_ends_in_the_same_frame(tmp_path:
             watched.until(lambda s: s.status)
             fact = server.write(lambda store: teach_learned(store, "Sky?", "\x1b[2J宽"))
             publish_step(server, fact.id)
-            feed.wish(ShowFact(fact.id))
+            feed.request(ShowFact(fact.id))
             watched.until(lambda s: s.detail and s.ages and s.attempt and s.attempt.steps)
         return watched.state, watched.seen
 

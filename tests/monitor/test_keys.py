@@ -19,7 +19,7 @@ from agent.monitor.keys import (
     KeyDecoder,
 )
 from agent.monitor.state import State
-from agent.monitor.ui import Page, Pause, ShowFact, Ui, Wish, press, shown_facts
+from agent.monitor.ui import Page, Pause, Request, ShowFact, Ui, press, shown_facts
 from tests.monitor.session import eventful, folded, gone
 
 
@@ -63,13 +63,13 @@ def test_no_bytes_break_it(pieces: list[bytes]) -> None:
     assert not decoder.unfinished
 
 
-def pressed(*keys: str, state: State | None = None) -> tuple[Ui, list[Wish]]:
-    ui, wishes = Ui(), []
+def pressed(*keys: str, state: State | None = None) -> tuple[Ui, list[Request]]:
+    ui, requests = Ui(), []
     state = folded(eventful()) if state is None else state
     for key in keys:
-        ui, wish = press(ui, key, state)
-        wishes += [wish] if wish else []
-    return ui, wishes
+        ui, request = press(ui, key, state)
+        requests += [request] if request else []
+    return ui, requests
 
 
 def test_q_quits_but_not_in_the_filter() -> None:
@@ -81,17 +81,17 @@ def test_q_quits_but_not_in_the_filter() -> None:
 def test_p_pauses_and_goes_on_by_what_the_service_told() -> None:
     assert pressed("p")[1] == [Pause(True)]
     lost = folded([*eventful(), gone()])
-    ui, wishes = pressed("p", state=lost)
-    assert (wishes, ui.notice) == ([], "no server: nothing to pause")
+    ui, requests = pressed("p", state=lost)
+    assert (requests, ui.notice) == ([], "no server: nothing to pause")
     assert pressed("p", "x")[0].notice == ""  # until the next key
 
 
 def test_a_fact_is_picked_and_its_history_asked_for() -> None:
-    ui, wishes = pressed("f", DOWN, DOWN, ENTER)
+    ui, requests = pressed("f", DOWN, DOWN, ENTER)
     assert (ui.page, ui.selected) == (Page.DETAIL, "f4")  # newest first
-    assert wishes == [ShowFact("f4")]
-    ui, wishes = pressed("f", ENTER, DOWN)
-    assert wishes == [ShowFact("f6"), ShowFact("f5")]
+    assert requests == [ShowFact("f4")]
+    ui, requests = pressed("f", ENTER, DOWN)
+    assert requests == [ShowFact("f6"), ShowFact("f5")]
     assert pressed("f", ENTER, ESCAPE)[0].page is Page.FACTS
     assert pressed("f", ESCAPE)[0].page is Page.OVERVIEW
     assert pressed(ENTER)[0].page is Page.FACTS
@@ -113,8 +113,8 @@ def test_the_cursor_stays_within_the_facts(keys: tuple[str, ...], selected: str)
 
 
 def test_without_facts_nothing_can_be_picked() -> None:
-    ui, wishes = pressed("f", DOWN, ENTER, state=State())
-    assert (ui.page, ui.selected, wishes) == (Page.FACTS, "", [])
+    ui, requests = pressed("f", DOWN, ENTER, state=State())
+    assert (ui.page, ui.selected, requests) == (Page.FACTS, "", [])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from agent.monitor.observations import FactsSeen, Observation
 from agent.monitor.recording import Recorder, read
 from agent.monitor.run import SHARE, SHORTEST_SECONDS, Inbox, Monitor, Pace, Replay
 from agent.monitor.screen import Screen, glyphs_of
-from agent.monitor.ui import Page, Pause, ShowFact, Ui, Wish
+from agent.monitor.ui import Page, Pause, Request, ShowFact, Ui
 from agent.monitor.view import frame
 from tests.cli.conftest import in_thread
 from tests.integration.servers import AGENT, environment
@@ -43,7 +43,7 @@ class Told:
 
     def __init__(self, put: Callable[[Observation], None], seen: list[Observation]) -> None:
         self._put, self._seen = put, seen
-        self.wishes: list[Wish] = []
+        self.requests: list[Request] = []
         self.stopped = False
 
     def start(self) -> None:
@@ -53,9 +53,9 @@ class Told:
     def stop(self) -> None:
         self.stopped = True
 
-    def wish(self, wish: Wish) -> None:
-        self.wishes.append(wish)
-        if isinstance(wish, ShowFact):
+    def request(self, request: Request) -> None:
+        self.requests.append(request)
+        if isinstance(request, ShowFact):
             self._put(detail(1))
 
 
@@ -143,7 +143,7 @@ def test_keys_pick_a_fact_filter_and_pause(terminal: Terminal) -> None:
         terminal.type("q")
 
     _, source = run_in(terminal, play)
-    assert source.wishes == [ShowFact("f1"), Pause(True)]
+    assert source.requests == [ShowFact("f1"), Pause(True)]
 
 
 def test_a_new_size_is_drawn_whole_at_once(terminal: Terminal) -> None:

@@ -229,7 +229,7 @@ def needs(
     elif found.foreign:
         yield Need(
             f"its schema is of a newer release ({', '.join(found.foreign)})",
-            "upgrade this program, or go back to the copy beside the database (see"
+            "upgrade this program, or go back to the copy next to the database (see"
             " docs/how-to/upgrade.md)",
             serious=True,
         )

@@ -34,7 +34,7 @@ SOCKET = "learner.sock"
 RANDOM_CHARACTERS = 8
 # Folders of servers that held no lock.
 UNLOCKED = re.compile(rf"agent-[a-z0-9_]{{{RANDOM_CHARACTERS}}}")
-# A server of that time may be without a learner for a moment, but not for so long.
+# Such a server may be without a learner for a moment, but not for this long.
 UNLOCKED_SECONDS = 86_400.0
 
 

@@ -50,7 +50,7 @@ from agent.learner.training.general_text import GeneralTextPool
 from agent.learner.training.update import score_answers
 from agent.learner.weight_copies import WeightCopies
 from agent.models.loading import LoadedModel
-from agent.models.token_budget import Room
+from agent.models.token_budget import TokenBudget
 from agent.teaching.algorithm import ALGORITHM, BOUNDED, CONSOLIDATION, REPLAYED
 from agent.teaching.consolidation import Consolidated, ConsolidationPlan, Epoch
 from agent.teaching.plan import LessonPlan
@@ -100,7 +100,7 @@ class Learner:
         self._loaded = loaded
         self._pause = pause
         self._encoder = Encoder(loaded.tokenizer, loaded.eos_token_id, loaded.device)
-        self._room = Room(self._encoder.encode, loaded.max_tokens)
+        self._room = TokenBudget(self._encoder.encode, loaded.max_tokens)
         self.weights = WeightCopies(loaded.model)
         base = dataclasses.replace(loaded, model=self.weights.base)
         self._general_text = GeneralTextPool(base, self._encoder, general_text)

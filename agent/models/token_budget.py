@@ -11,7 +11,7 @@ MAX_FACT_TOKENS = 512
 """Prompt, answer and terminator. Far below a model's context: memory grows with it."""
 
 
-class Room:
+class TokenBudget:
     """The longest fact that a model learns.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from agent.models.token_budget import MAX_FACT_TOKENS, Room
+from agent.models.token_budget import MAX_FACT_TOKENS, TokenBudget
 from agent.teaching import prompts, rates
 from agent.teaching.limits import UNLIMITED, TeachingLimits
 from agent.wire import codec
@@ -44,7 +44,7 @@ class FactRules:
     ) -> None:
         self._default = policy
         self._limits = limits
-        self._room: Room | None = None
+        self._room: TokenBudget | None = None
         self._tokens_per_byte: int | None = None
         if tokenizer is not None:
             self._room = _room(tokenizer, max_tokens)
@@ -117,7 +117,7 @@ class FactRules:
         return self._tokens_per_byte * size < self._room.max_tokens
 
 
-def _room(tokenizer: str, max_tokens: int) -> Room:
+def _room(tokenizer: str, max_tokens: int) -> TokenBudget:
     parsed = Tokenizer.from_str(tokenizer)
     # As in `encoding.Encoder`: text from clients never becomes a control token.
     parsed.encode_special_tokens = True
@@ -126,7 +126,7 @@ def _room(tokenizer: str, max_tokens: int) -> Room:
         ids: list[int] = parsed.encode(text, add_special_tokens=False).ids
         return ids
 
-    return Room(encode, max_tokens)
+    return TokenBudget(encode, max_tokens)
 
 
 def _tokens_per_byte(tokenizer: Mapping[str, Any]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from agent.learner.engine.fp16_copy import HalfCopy
+from agent.learner.engine.fp16_copy import Fp16Copy
 from agent.learner.engine.fused_layers import Operations, fuse
 from agent.learner.engine.kernels import reference
 from agent.learner.sampling.sampler import Cell, Sampler, Sampling
@@ -48,7 +48,7 @@ def distance(some: torch.Tensor, others: torch.Tensor) -> float:
 @torch.inference_mode()
 def test_a_copy_predicts_what_its_model_predicts(family: str) -> None:
     model = small_model(family)
-    copied = HalfCopy(model).model
+    copied = Fp16Copy(model).model
     found = copied(input_ids=IDS).logits
     assert found.dtype == torch.float32
     assert 0 < distance(found, model(input_ids=IDS).logits) < 1e-2
@@ -60,7 +60,7 @@ def test_a_copy_predicts_what_its_model_predicts(family: str) -> None:
 @torch.inference_mode()
 def test_a_copy_follows_its_model_when_it_is_told_to(family: str) -> None:
     model = small_model(family)
-    half = HalfCopy(model)
+    half = Fp16Copy(model)
     before = half.model(input_ids=IDS).logits
     inner = [
         p for name, p in model.named_parameters() if "lm_head" not in name and "wte" not in name
@@ -81,7 +81,7 @@ def test_layers_of_a_copy_are_fused_on_their_own() -> None:
         reference.rms_norm, reference.silu_product, reference.attention, reference.decode
     )
     fuse(model, operations)
-    copied = HalfCopy(model).model
+    copied = Fp16Copy(model).model
     assert {module.forward.args[0] is module for module in copied.modules() if _fused(module)} == {
         True
     }
@@ -121,7 +121,7 @@ def test_texts_beyond_the_range_of_half_precision_are_sampled_by_the_model() -> 
     with torch.no_grad():
         # Norms make a state of it that fp32 has no trouble with.
         model.get_input_embeddings().weight[1] *= 1e6  # "a", as in the first prompt
-    assert not HalfCopy(model).model(input_ids=IDS).logits.isfinite().all()
+    assert not Fp16Copy(model).model(input_ids=IDS).logits.isfinite().all()
     in_half = sampler(model, half=True)
     found = in_half.sample(CELLS[:1])
     assert found == sampler(model, half=False).sample(CELLS[:1])

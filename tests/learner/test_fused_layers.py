@@ -27,7 +27,7 @@ from agent.learner.engine.fused_layers import (
     kernels_for,
 )
 from agent.learner.engine.kernels import reference
-from agent.learner.engine.kv_cache import Prompts, Slots
+from agent.learner.engine.kv_cache import KvCache, Prompts
 from agent.learner.inference.logits import causal_mask
 from agent.learner.training.update import trained_parameters
 
@@ -135,7 +135,7 @@ def test_tokens_of_texts_side_by_side_are_decoded(models: tuple[Any, Any, Counte
     _, fused, counted = models
     logits = []
     for model in models[:2]:
-        slots = Slots(model, rows=2, width=8)
+        slots = KvCache(model, rows=2, width=8)
         rows = torch.arange(2)
         slots.fill(rows, Prompts(model, [[5, 9, 1, 7], [2, 8]]), rows)
         lengths, columns = torch.tensor([3, 1]), slots.columns(8)

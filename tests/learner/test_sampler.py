@@ -18,7 +18,7 @@ from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCau
 
 from agent.errors import ConfigError, ModelError
 from agent.learner.engine.cuda_graphs import Runner
-from agent.learner.engine.kv_cache import Prompts, Slots
+from agent.learner.engine.kv_cache import KvCache, Prompts
 from agent.learner.sampling import cell as cell_module
 from agent.learner.sampling import decode_batch as rows_module
 from agent.learner.sampling.answer_matcher import MAYBE, Vocabulary, occurs
@@ -116,7 +116,7 @@ def test_texts_are_distributed_as_those_of_generate(
 def test_a_shared_prompt_is_read_as_in_a_plain_forward_pass(family: str) -> None:
     model = small_model(family)
     texts = [[1, 2, 3, 4, 5], [6, 7], [1, 2, 7, 7, 1, 0, 3]]
-    slots = Slots(model, rows=3, width=20)
+    slots = KvCache(model, rows=3, width=20)
     every = slots.columns(20)
     with torch.inference_mode():
         # Two begin alike; of the other prompt there is nothing to be read before.
@@ -195,7 +195,7 @@ def test_how_seldom_rows_are_looked_at_changes_nothing(family: str) -> None:
 
 def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[PausedText]]:
     """What looks notice, of texts with room for so many tokens after the prompt."""
-    watch = Vocabulary(LETTERS, len(PIECES)).watch(["never"])
+    watch = Vocabulary(LETTERS, len(PIECES)).answer_states(["never"])
     shape = BatchShape(
         rows=len(room),
         width=16,
@@ -206,7 +206,7 @@ def drawn(model: Any, room: Sequence[int], steps: int) -> list[list[PausedText]]
         steps=steps,
     )
     rows = DecodeBatch(model, eos=EOS, vocabulary=len(PIECES), shape=shape)
-    rows.watch(watch.table)
+    rows.use_states(watch.table)
     prompts = Prompts(model, [[1, 2]])
     stream = np.random.default_rng(1)
     starts = [
@@ -524,7 +524,7 @@ def test_a_model_of_nan_says_nothing(model: Any) -> None:
 
 def test_only_after_tokens_that_an_answer_may_end_with_texts_are_looked_at() -> None:
     words = ["ab", "cda", "b c", "f ", "é"]
-    watch = Vocabulary(LETTERS, len(PIECES)).watch(words)
+    watch = Vocabulary(LETTERS, len(PIECES)).answer_states(words)
     ends = []
     for begin, size in zip(watch.begins.values(), (2, 3, 2, 1, 1), strict=True):
         suspected = (watch.table[begin : begin + size] == MAYBE).any(0).nonzero()[:, 0]
@@ -535,7 +535,7 @@ def test_only_after_tokens_that_an_answer_may_end_with_texts_are_looked_at() -> 
 
 def test_no_text_in_which_an_answer_occurs_is_missed() -> None:
     words = ["ab", "aab", "a b", "cdcd", "gag", "Fa", "cda", "bbab"]
-    watch = Vocabulary(LETTERS, len(PIECES)).watch(words)
+    watch = Vocabulary(LETTERS, len(PIECES)).answer_states(words)
     stream = random.Random(3)
     suspected = occurred = 0
     for word in words * 20:
@@ -572,7 +572,7 @@ def test_parts_of_characters_may_be_the_last_letter_of_an_answer() -> None:
     stream = random.Random(4)
     decode = Bytes().batch_decode
     for word in ("ak", "xa", "k", "kx") * 200:
-        watch = vocabulary.watch([word])
+        watch = vocabulary.answer_states([word])
         ids: list[int] = []
         state = watch.begins[word]
         while len(ids) < 12:
@@ -592,7 +592,7 @@ def test_parts_of_characters_may_be_the_last_letter_of_an_answer() -> None:
                 assert state == MAYBE, (word, text, earlier)
                 break
     # Where it cannot be one of those two characters, nobody looks.
-    table = vocabulary.watch(["xa"]).table
+    table = vocabulary.answer_states(["xa"]).table
     assert not (table[1:, 4:] == MAYBE).any()
 
 

@@ -1,9 +1,9 @@
-"""CUDA graphs: the kernels of a computation recorded once and launched all together.
+"""CUDA graphs: the kernels of a computation are recorded once and then launched together.
 
-For one example, launching thousands of small kernels takes longer than running them: a step of a
-model with 30 layers spends three quarters of its time in launches. A graph runs on the same
-addresses each time, so inputs are copied into place, and outputs are good until the next run of
-the same function.
+For a single example, launching thousands of small kernels takes longer than running them: a step of
+a model with 30 layers spends three quarters of its time on launches. A graph always uses the same
+addresses. So inputs are copied into place, and outputs are valid until the next run of the same
+function.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 Function = Callable[..., tuple[Tensor, ...]]
-# Graphs that are kept; those of one function share the memory of the largest.
+# Number of graphs to keep; all graphs of one function share the memory of the largest.
 KEPT = 48
-# Sizes are rounded up to these on a GPU, so that few shapes occur; smaller ones to a power of 2.
+# On a GPU, sizes are rounded up to multiples of these, so that few shapes occur. Sizes below are
+# rounded up to a power of 2.
 ROWS, WIDTH, PLACES, TOKENS = 8, 16, 128, 256
-# The least of such powers.
+# The smallest such power.
 FEWEST = {ROWS: 1, WIDTH: 16, PLACES: 16, TOKENS: 32}
 
 
@@ -36,14 +37,14 @@ class _Graph:
 
 
 class Runner:
-    """Runs functions of tensors: by graphs on a GPU, plainly on a CPU.
+    """Runs functions of tensors: as CUDA graphs on a GPU, by plain calls on a CPU.
 
     Not thread-safe: one thread drives the device.
 
     Args:
-        device: where.
-        packs: whether the models that functions use take texts end to end, see `packs_texts`.
-        graphs: not if False, wherever it is: for what runs once.
+        device: of the tensors.
+        packs: whether the model takes texts laid end to end, see `packs_texts`.
+        graphs: False for plain calls on a GPU too, for functions that run once.
     """
 
     def __init__(self, device: torch.device, *, packs: bool = False, graphs: bool = True) -> None:
@@ -55,11 +56,11 @@ class Runner:
 
     @property
     def has_graphs(self) -> bool:
-        """Whether a run is cheap whatever it does, and outputs are short-lived."""
+        """Whether runs are graphs: cheap to launch, and outputs are overwritten by the next run."""
         return self._captures
 
     def rounded(self, size: int, unit: int) -> int:
-        """`size` as it is on a CPU, where padding would be computed in vain."""
+        """The size to pad to. On a CPU it is `size` itself: padding would only cost time."""
         if not self._captures:
             return size
         if 0 < size < unit:
@@ -71,17 +72,17 @@ class Runner:
         return self._captures and _key(name, inputs) not in self._graphs
 
     def run(self, name: str, function: Function, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """`function(*inputs)`.
+        """Computes `function(*inputs)`.
 
         Args:
-            name: of the function and of all that it uses beside its inputs, whose addresses must
-                not change (weights that are updated in place do not).
-            function: without data-dependent control flow or synchronisation. The first time it is
-                called more than once, see `tries_out`.
+            name: identifies the function and everything it uses besides its inputs. The addresses
+                of the latter must not change (weights that are updated in place keep theirs).
+            function: without data-dependent control flow or synchronization. The first run calls it
+                more than once, see `tries_out`.
             inputs: on the device.
 
         Returns:
-            Its outputs; on a GPU they are overwritten by the next run of that name.
+            The outputs; on a GPU, the next run of the same name overwrites them.
         """
         if not self._captures:
             return function(*inputs)
@@ -97,16 +98,16 @@ class Runner:
         return graph.outputs
 
     def clear(self) -> None:
-        """Gives up all graphs and their memory; they are made anew when they are wanted."""
+        """Frees all graphs and their memory; they are captured again when needed."""
         self._graphs.clear()
         self._pools.clear()
         self._buffers.clear()
 
     def _buffer(self, name: str, place: int, like: Tensor) -> Tensor:
-        """Where graphs of a function find an input: those of one shape share it."""
+        """The static input of a function's graphs; graphs share it if its shape is the same."""
         key = (name, place, tuple(like.shape), like.dtype)
         if key not in self._buffers:
-            # Not an inference tensor, whoever comes first: others may write to it later.
+            # Never an inference tensor: code outside inference mode may write to it later.
             with torch.inference_mode(False):
                 self._buffers[key] = torch.empty_like(like)
         return self._buffers[key].copy_(like)
@@ -116,8 +117,8 @@ class Runner:
         if first:
             self._pools[name] = torch.cuda.graph_pool_handle()
         static = tuple(self._buffer(name, place, like) for place, like in enumerate(inputs))
-        # Outside of the capture first, on a stream of its own: libraries set themselves up, and
-        # kernels are compiled for these shapes. Twice for the first graph, as PyTorch asks.
+        # Warm up before the capture, on another stream: libraries initialize, and kernels are
+        # compiled for these shapes. Twice for the first graph, as PyTorch recommends.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -131,7 +132,7 @@ class Runner:
 
 
 def _copy_all(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
-    """Those of one type at once: many a copy takes less than its launch."""
+    """Copies all tensors of one dtype in one launch: most copies take less time than a launch."""
     for dtype in {tensor.dtype for tensor in source}:
         pairs = [pair for pair in zip(target, source, strict=True) if pair[1].dtype == dtype]
         to, from_ = zip(*pairs, strict=True)

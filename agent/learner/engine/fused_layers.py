@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
-from agent.learner.engine.kv_cache import slots_of
+from agent.learner.engine.kv_cache import kv_layer_of
 from agent.learner.inference.logits import texts_of
 
 PLAIN, TRITON = "plain", "triton"
@@ -146,7 +146,7 @@ def _attending(
         return partial(
             operations.attention, cos=cos[0], sin=sin[0], texts=texts, scaling=self.scaling
         )
-    slots = slots_of(cache, self.layer_idx)
+    slots = kv_layer_of(cache, self.layer_idx)
     if slots is None or torch.is_grad_enabled() or (tokens > 1 and slots.looked_at is None):
         return None
     return partial(

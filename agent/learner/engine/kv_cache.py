@@ -1,9 +1,8 @@
-"""Key-value caches of many texts side by side, each as long as it is.
+"""The key-value cache of many texts, each with its own length.
 
-A slot is a row of the cache with a length of its own. So a text that is finished makes place for
-another in the middle of a batch, and a prompt is computed once and copied to all that begin with
-it. Nothing here waits for the device, and the cache stays where it is, so that reading can be a
-CUDA graph.
+A slot is one row of the cache. A text that has ended can be replaced in the middle of a batch, and
+a prompt is computed once and copied to all texts that begin with it. Nothing here synchronizes with
+the device, and the cache keeps its addresses, so that reading can be a CUDA graph.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ TOO_LITTLE_MEMORY = (
     "too little free memory to sample even one text: free some, choose a smaller model, or"
     " --device cpu"
 )
-# There are as many columns as a multiple of this; `WIDTH` at a time are read: few shapes, and sums
-# that are cut into the same pieces.
+# The number of columns is a multiple of this. Reads take a multiple of `WIDTH` columns: few shapes,
+# and sums that are split in the same way.
 ROOM = 8
 
 
 @contextmanager
 def no_place_twice() -> Iterator[None]:
-    """For writes at indices none of which occurs twice: they come out the same in any order.
+    """For indexed writes in which no index occurs twice: their order has no effect.
 
-    Deterministic algorithms would sort the indices first, with ten kernels instead of one.
+    PyTorch's deterministic algorithm would sort the indices first: ten kernels instead of one.
     """
     strict = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -49,12 +48,12 @@ def no_place_twice() -> Iterator[None]:
 
 
 class _Reading:
-    """Where the tokens that are read now belong.
+    """Where the tokens of the current read belong.
 
     Attributes:
-        rows: [R, 1] each row of the cache.
-        place: [R, q] columns of the tokens.
-        width: columns that are looked at.
+        rows: [R, 1] row of the cache.
+        place: [R, q] column of each token.
+        width: number of columns that attention sees.
     """
 
     rows: Tensor
@@ -62,12 +61,12 @@ class _Reading:
     width: int
 
 
-class SlotLayer(DynamicLayer):
+class KvLayer(DynamicLayer):
     """Keys and values of one layer: [R, heads, W, d] each.
 
     Attributes:
-        looked_at: [N], the rows whose texts are gone on with for a look; None where all are read,
-            to stay.
+        looked_at: [N] rows that a look reads, without storing anything; None in a read of all
+            rows, which stores its tokens.
     """
 
     keys: Any
@@ -82,13 +81,13 @@ class SlotLayer(DynamicLayer):
 
     @property
     def place(self) -> Tensor:
-        """[R], or [N] in a look: column of the first token that is read now."""
+        """[R], or [N] in a look: column of the first token of the current read."""
         return self._reading.place[:, 0]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Adds what is read now; all keys and values that are looked at."""
+        """Stores the tokens of the current read; returns all keys and values that it sees."""
         now = self._reading
         with no_place_twice():
             self.keys[now.rows, :, now.place] = key_states.transpose(1, 2)
@@ -96,13 +95,14 @@ class SlotLayer(DynamicLayer):
         return self.keys[:, :, : now.width], self.values[:, :, : now.width]
 
 
-class _LookLayer(SlotLayer):
-    """Some rows of a layer, as a look sees them.
+class _LookLayer(KvLayer):
+    """Some rows of a layer, for a look.
 
-    Attention that is not fused takes copies, made when the layer is read: one layer's at a time.
+    Attention that is not fused gets copies. They are made when the layer is read, so that only one
+    layer's copies take memory at a time.
     """
 
-    def __init__(self, reading: _Reading, layer: SlotLayer, slots: Tensor) -> None:
+    def __init__(self, reading: _Reading, layer: KvLayer, slots: Tensor) -> None:
         super().__init__(reading, layer.keys, layer.values)
         self.looked_at = slots
 
@@ -118,25 +118,25 @@ class _LookLayer(SlotLayer):
         return copies[0], copies[1]
 
 
-def slots_of(cache: Any, number: int) -> SlotLayer | None:
-    """A layer of a cache, if its tokens are read into slots."""
+def kv_layer_of(cache: Any, number: int) -> KvLayer | None:
+    """A layer of a cache, or None if the cache is of another kind."""
     layer = cache.layers[number] if number < len(cache.layers) else None
-    return layer if isinstance(layer, SlotLayer) else None
+    return layer if isinstance(layer, KvLayer) else None
 
 
 class Prompts:
-    """Keys and values of some prompts, all but those of their last tokens.
+    """Keys and values of P prompts, without those of each prompt's last token.
 
     Args:
         model: a causal LM with a key-value cache.
         prompts: P rows of at least one token each.
-        runner: for this model; None computes plainly.
+        runner: of this model; None computes without CUDA graphs.
 
     Attributes:
-        kinds: of the keys and the values of each layer by turns, which stack they are in. Mostly
-            all are in one.
-        stacks: [n, P, heads, L, d] each, L that of the longest; what stands to the right of a
-            shorter one has no meaning. None if there is nothing to be read.
+        kinds: for keys and values of each layer in turn, the number of their stack. In most models
+            all have one shape, and so are in one stack.
+        stacks: [n, P, heads, L, d] each, for L tokens of the longest prompt; columns beyond the end
+            of a shorter prompt are undefined. Empty if all prompts have one token.
     """
 
     def __init__(
@@ -162,12 +162,12 @@ class Prompts:
             alike.setdefault((state.shape, state.dtype), []).append(state)
         kinds = {kind: number for number, kind in enumerate(alike)}
         self.kinds = [kinds[state.shape, state.dtype] for state in states]
-        # Copies: what a graph gives is overwritten by its next run.
+        # Copies, since the next run of the graph overwrites its outputs.
         self.stacks = [torch.stack(some)[:, : len(prompts), :, :longest] for some in alike.values()]
 
 
 def _states(model: Any, in_graph: bool, input_ids: Tensor) -> tuple[Tensor, ...]:
-    """Keys and values of each layer by turns, of texts that are padded on the right."""
+    """Keys and values of each layer in turn, of texts that are padded on the right."""
     cache: Any = DynamicCache()
     model(
         input_ids=input_ids,
@@ -179,8 +179,8 @@ def _states(model: Any, in_graph: bool, input_ids: Tensor) -> tuple[Tensor, ...]
     return tuple(state for layer in cache.layers for state in (layer.keys, layer.values))
 
 
-class Slots:
-    """R texts of up to W tokens.
+class KvCache:
+    """Keys and values of R texts of up to W tokens.
 
     Args:
         model: a causal LM with a key-value cache.
@@ -195,18 +195,18 @@ class Slots:
         self._reading = _Reading()
         example = Prompts(model, [[0, 0]])
         self._kinds = example.kinds
-        # Not left as it was: what is masked out has weight 0, but 0 times NaN would be NaN.
+        # Zeros, not uninitialized: masked places have weight 0, but 0 times NaN is NaN.
         self._stacks = [
             stack.new_zeros((len(stack), rows, stack.shape[2], self._width, stack.shape[4]))
             for stack in example.stacks
         ]
         self._layers = self._views()
 
-    def _views(self) -> list[SlotLayer]:
+    def _views(self) -> list[KvLayer]:
         stacks = [iter(stack) for stack in self._stacks]
         states = [next(stacks[kind]) for kind in self._kinds]
         pairs = zip(states[::2], states[1::2], strict=True)
-        return [SlotLayer(self._reading, keys, values) for keys, values in pairs]
+        return [KvLayer(self._reading, keys, values) for keys, values in pairs]
 
     @property
     def device(self) -> torch.device:
@@ -215,31 +215,31 @@ class Slots:
         return device
 
     def columns(self, longest: int) -> Tensor:
-        """Numbers of the columns to be read, [w], so that texts of this length are seen whole."""
+        """[w] numbers of the columns to read, so that texts of this length are seen whole."""
         width = min(-(-longest // WIDTH) * WIDTH, self._width)
         return torch.arange(width, device=self.device)
 
     def fill(self, rows: Tensor, prompts: Prompts, which: Tensor) -> None:
-        """Begins new texts in some slots, [N], each with one of the prompts, [N] numbers."""
+        """Starts new texts in slots, [N]; `which`, [N], gives the number of each one's prompt."""
         with no_place_twice():
             for stack, states in zip(self._stacks, prompts.stacks, strict=False):
                 stack[:, rows, :, : states.shape[3]] = states[:, which]
 
     def keep(self, rows: Tensor) -> None:
-        """Keeps the texts of some slots only, [N], in this order."""
+        """Keeps only the texts of these slots, [N], in this order."""
         for stack in self._stacks:
-            for states in stack:  # one after the other: the copy of all would take memory
+            for states in stack:  # one at a time, to save memory
                 states[: len(rows)] = states[rows]
         self._stacks = [stack[:, : len(rows)] for stack in self._stacks]
         self._layers = self._views()
 
     def read(self, tokens: Tensor, lengths: Tensor, columns: Tensor) -> Tensor:
-        """Reads the next tokens of every text.
+        """Reads the next tokens of all texts, and stores their keys and values.
 
         Args:
             tokens: [R, q].
-            lengths: [R] tokens read before.
-            columns: of at least the largest length after it.
+            lengths: [R] number of tokens read before.
+            columns: `columns` of the largest length after this read, or more.
 
         Returns:
             [R, q, V] logits.
@@ -247,12 +247,12 @@ class Slots:
         return self._read(self._layers, self._reading, tokens, lengths, columns)
 
     def look(self, rows: Tensor, tokens: Tensor, lengths: Tensor, columns: Tensor) -> Tensor:
-        """What `read` would give in some slots, [N], and leaves no trace.
+        """As `read`, for some slots, and without storing anything.
 
         Args:
-            rows: [N] slots, each as often as it is named.
-            tokens: [N, q]; what lies beyond the longest text is read at its last place.
-            lengths: [N] tokens read before; a slot may have gone on since.
+            rows: [N] slots; a slot may occur several times.
+            tokens: [N, q]; tokens beyond column W are read at the last column.
+            lengths: [N] number of tokens before these; the slot's text may have grown since.
             columns: as for `read`.
         """
         reading = _Reading()
@@ -261,7 +261,7 @@ class Slots:
 
     def _read(
         self,
-        layers: Sequence[SlotLayer],
+        layers: Sequence[KvLayer],
         reading: _Reading,
         tokens: Tensor,
         lengths: Tensor,
@@ -285,30 +285,30 @@ class Slots:
 
 
 @torch.inference_mode()
-def require_slots(model: Any, device: torch.device) -> None:
-    """Makes sure that texts can share a cache: not all models have one of keys and values.
+def require_kv_cache(model: Any, device: torch.device) -> None:
+    """Checks that texts can share this model's cache: not all models cache keys and values.
 
     Raises:
-        ModelError: it cannot be; or memory does not suffice.
+        ModelError: they cannot, or there is too little memory.
     """
     ids = torch.tensor([[3, 1, 4, 1]], device=device)
     try:
         plain = model(input_ids=ids, use_cache=False).logits[0, -2:]
-        slots = Slots(model, rows=2, width=4)
+        slots = KvCache(model, rows=2, width=4)
         second = torch.tensor([1], device=device)
         slots.fill(second, Prompts(model, [[3, 1, 0]]), second - 1)
         lengths = torch.tensor([0, 2], device=device)
         shared = slots.read(ids[:, 2:].expand(2, 2), lengths, slots.columns(4))[1]
         same = (plain - shared).abs().max() <= 0.01 * plain.abs().max()
-    except Exception as error:  # there is no end to what a model of another kind may raise
+    except Exception as error:  # a model of another kind may raise anything
         if is_out_of_memory(error):
             raise ModelError(TOO_LITTLE_MEMORY) from error
-        raise ModelError(_no_slots(model)) from error
+        raise ModelError(_not_shared(model)) from error
     if not same:
-        raise ModelError(_no_slots(model))
+        raise ModelError(_not_shared(model))
 
 
-def _no_slots(model: Any) -> str:
+def _not_shared(model: Any) -> str:
     return (
         f"{type(model).__name__} cannot be sampled from here: texts cannot share its cache. Choose"
         " a decoder whose layers keep keys and values, such as GPT-NeoX or Llama."
@@ -316,9 +316,9 @@ def _no_slots(model: Any) -> str:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory did not suffice: on a CPU, torch has no error of its own for that.
+    """Whether memory ran out: on a CPU, torch has no error type for that.
 
-    Where a CUDA graph is captured, another error may come of the first.
+    While a CUDA graph is captured, the original error may be the context of another one.
     """
     return error is not None and (
         isinstance(error, torch.OutOfMemoryError | MemoryError)

@@ -1,8 +1,8 @@
-"""When a sampled text counts as right: the answer occurs in it, case aside.
+"""Answer matching: a sampled text is right if the answer occurs in it, in any case.
 
-Texts are decoded only where the answer may just have occurred. To know where, each text has a
-state: how much of the answer its end spells. The next state is looked up by the token, on the
-device, in a table that is made from the texts of all tokens.
+A text is decoded only when the answer may just have occurred. To know when, each text has a state:
+how many letters of the answer its end spells. The device looks the next state up in a table, by
+state and token. The table is made from the decoded text of each token.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 
 from agent.learner.inference.encoding import Encoder
 
-# Answers whose states are remembered: looking at all tokens takes a while.
+# How many answers' states are kept: making them reads the whole vocabulary.
 KEPT = 64
-# The state of a text that is to be looked at, as its answer may just have occurred. From here every
-# token leads here.
+# The state of a text whose answer may just have occurred, so that it must be decoded. Every token
+# leads from this state to itself.
 MAYBE = 0
-# Of a longer answer only the end is looked for, so that the table is small.
+# Only the last letters of a longer answer are matched, to keep the table small.
 LONGEST = 32
-# Part of a character that is split between tokens. Of such characters only two are ASCII in lower
-# case, the Kelvin sign and the dotted capital I.
+# How a part of a character that is split between tokens is decoded. Only two such characters are
+# ASCII in lower case: the Kelvin sign and the dotted capital I.
 PART = "\ufffd"
 FROM_PARTS = "ki"
 
@@ -37,39 +37,39 @@ def occurs(answer: str, text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """States of texts on their way to one of some answers.
+class AnswerStates:
+    """The states of texts, for a set of answers.
 
     Attributes:
-        table: [S, V] state after each token in each state; on the CPU.
-        begins: by answer, the state of a text that spells nothing of it.
+        table: [S, V] next state, by state and token; on the CPU.
+        begins: by answer, the state of a text that spells none of it.
     """
 
     table: Tensor
     begins: dict[str, int]
 
     def state(self, answer: str, text: str) -> int:
-        """Of a text in which the answer has not just occurred."""
+        """The state of a text in which the answer has not just occurred."""
         begin = self.begins[answer]
         if begin == MAYBE:
             return MAYBE
-        # What follows may turn the parts at its end into a letter of the answer.
+        # The next token may complete the parts at the end to a letter of the answer.
         return begin + _spelled(_pattern(answer), _letters(text).rstrip(PART))
 
 
 class Vocabulary:
-    """The texts of a tokenizer's tokens, each alone, in lower case and without space.
+    """The text of each token, in lower case and without whitespace.
 
     Args:
         tokenizer: of the model.
-        size: of the model's output, which may have more tokens than the tokenizer.
+        size: V, tokens of the model's output; may be more than the tokenizer has.
     """
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self._states: dict[str, NDArray[np.int32]] = {}
-        self._last: tuple[tuple[str, ...], Watch] | None = None
+        self._last: tuple[tuple[str, ...], AnswerStates] | None = None
         known = min(len(tokenizer), size)
-        # As texts are decoded: see `Encoder.decode`.
+        # With the same options as `Encoder.decode`.
         pieces = tokenizer.batch_decode(
             [[token] for token in range(known)],
             skip_special_tokens=True,
@@ -77,24 +77,24 @@ class Vocabulary:
         )
         letters = [_letters(piece) for piece in pieces] + [""] * (size - known)
         lengths = np.array([len(piece) for piece in letters])
-        # All letters one after the other, those of the longest token first.
+        # The letters of all tokens, concatenated, longest token first.
         self._order = np.argsort(-lengths, kind="stable")  # [V]
         self._lengths = lengths[self._order]
         self._begins = np.cumsum(self._lengths) - self._lengths
         joined = "".join(letters[token] for token in self._order)
         self._letters = np.array([ord(letter) for letter in joined], dtype=np.int32)
 
-    def watch(self, answers: Sequence[str]) -> Watch:
-        """Tells after which tokens an answer may have occurred.
+    def answer_states(self, answers: Sequence[str]) -> AnswerStates:
+        """Returns the states for these answers.
 
-        Only a filter, so that few texts are decoded: it errs towards more of them. Asked for the
-        same answers again, it gives the same object.
+        They are a filter, so that few texts are decoded: they may report an occurrence where there
+        is none, but never miss one. The same answers as in the last call give the same object.
         """
         if self._last is None or self._last[0] != tuple(answers):
-            self._last = tuple(answers), self._new_watch(answers)
+            self._last = tuple(answers), self._new_answer_states(answers)
         return self._last[1]
 
-    def _new_watch(self, answers: Sequence[str]) -> Watch:
+    def _new_answer_states(self, answers: Sequence[str]) -> AnswerStates:
         if len(self._states) > KEPT:
             self._states.clear()
         size = len(self._order)
@@ -103,8 +103,8 @@ class Vocabulary:
         states = 1
         for answer in dict.fromkeys(answers):
             begins[answer] = MAYBE
-            # What is not ASCII may change its case with its neighbours. Space is not looked at,
-            # and an answer that ends in it would occur after tokens that seem empty.
+            # Beyond ASCII, case may depend on neighboring letters. Whitespace is ignored, so an
+            # answer that ends in whitespace would occur after tokens that seem empty.
             if answer.isascii() and answer == answer.strip():
                 if answer not in self._states:
                     self._states[answer] = self._states_of(_pattern(answer))
@@ -113,10 +113,10 @@ class Vocabulary:
                 tables.append(np.where(own < 0, MAYBE, own + states))
                 states += len(own)
         table = torch.from_numpy(np.concatenate(tables))
-        return Watch(table.short() if states < 1 << 15 else table, begins)
+        return AnswerStates(table.short() if states < 1 << 15 else table, begins)
 
     def _states_of(self, pattern: str) -> NDArray[np.int32]:
-        """[m, V] letters of the pattern that are spelled after each token; -1: perhaps all."""
+        """[m, V] number of spelled letters, by number before and token; -1 if it may be all m."""
         letters = sorted({*pattern})
         kinds = np.zeros(len(self._letters), dtype=np.int32)
         for kind, letter in enumerate(letters, start=1):
@@ -127,15 +127,15 @@ class Vocabulary:
         for state in range(size):
             for kind, letter in enumerate(letters, start=1):
                 after[state, kind] = _spelled(pattern, pattern[:state] + letter, whole=True)
-        # A part counts as another letter. That may be wrong where it is not the end of its
-        # character, so that what was spelled before goes on, or if it is one of those two.
+        # A part counts as another letter. That may be wrong if it does not complete a character, so
+        # that the spelling before it continues, or if the character is one of `FROM_PARTS`.
         may_go_on = np.arange(size + 1) > 0
         may_go_on[0] = pattern[0] in FROM_PARTS
         may_go_on &= any(letter in pattern for letter in FROM_PARTS)
         states = np.repeat(np.arange(size, dtype=np.int32)[:, None], len(self._order), axis=1)
         unsure = np.zeros(states.shape, dtype=np.bool_)
         for place in range(self._lengths.max(initial=0)):
-            longer = int(np.searchsorted(-self._lengths, -place))  # tokens with such a letter
+            longer = int(np.searchsorted(-self._lengths, -place))  # tokens that have this letter
             at = self._begins[:longer] + place
             before = states[:, :longer]
             unsure[:, :longer] |= (self._letters[at] == ord(PART)) & may_go_on[before]
@@ -146,27 +146,27 @@ class Vocabulary:
 
 
 def _letters(text: str) -> str:
-    """A text without space, which tokenizers put and take away between tokens."""
+    """A text in lower case without whitespace, which tokenizers add and remove between tokens."""
     return "".join(text.lower().split())
 
 
 def _pattern(answer: str) -> str:
-    """What is looked for of an answer."""
+    """The letters of an answer that are matched."""
     return _letters(answer)[-LONGEST:]
 
 
 def _spelled(pattern: str, text: str, *, whole: bool = False) -> int:
-    """Most letters of the pattern that the text ends with; all of them only if `whole`."""
+    """How many letters of the pattern the text ends with, at most; all count only if `whole`."""
     most = min(len(pattern) - (not whole), len(text))
     return next((n for n in range(most, 0, -1) if text.endswith(pattern[:n])), 0)
 
 
 def spellings(encoder: Encoder, answer: str) -> list[list[int]]:
-    """Token sequences that spell an answer, as it is and in lower case, with and without a space.
+    """Token sequences that spell an answer, also in lower case, with and without a leading space.
 
-    Those are left out that could not be told apart from others at the moment when the answer has
-    occurred: whose tokens end with another spelling's, and whose beginning the answer ends with
-    (the "a" of "Anna"), so that the answer might occur half-way through.
+    Spellings that are ambiguous when the answer has just occurred are left out: if the tokens end
+    with those of another spelling, or if the answer ends with the beginning of the spelling (the
+    "a" of "Anna"), so that the answer might already occur in the middle.
     """
     found: list[list[int]] = []
     for word in dict.fromkeys([answer, answer.lower()]):
@@ -183,7 +183,7 @@ def spellings(encoder: Encoder, answer: str) -> list[list[int]]:
 
 
 def is_spelled(ids: Sequence[int], answer_spellings: Iterable[Sequence[int]]) -> bool:
-    """Whether the last tokens are a spelling."""
+    """Whether the tokens end with a spelling."""
     return any(_ends_with(ids, spelling) for spelling in answer_spellings)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.learner.engine.cuda_graphs import Runner
-from agent.learner.engine.kv_cache import Prompts, Slots, no_place_twice
+from agent.learner.engine.kv_cache import KvCache, Prompts, no_place_twice
 from agent.learner.sampling.answer_matcher import MAYBE
 from agent.learner.sampling.look_ahead import NO_TOKEN, Floats, LookAhead, to_device
 from agent.learner.sampling.truncation import NextTokens, Sampling, Truncation
@@ -43,7 +43,7 @@ class BatchShape:
         rows: R, texts at once.
         width: W, tokens of the longest text.
         most: largest top_k, as in `Truncation`.
-        states: rows of the table of states, see `answer_matcher.Watch`.
+        states: rows of the table of states, see `answer_matcher.AnswerStates`.
         spellings: S, spellings of an answer to look ahead for.
         longest: M, tokens of the longest spelling.
         steps: tokens between two looks, at most.
@@ -129,10 +129,10 @@ class DecodeBatch:
         self._device: torch.device = model.get_input_embeddings().weight.device
         self._on_gpu = self._device.type == "cuda"
         self._runner = Runner(self._device)
-        self._slots = Slots(model, shape.rows, shape.width)
+        self._cache = KvCache(model, shape.rows, shape.width)
         width, rows = shape.width, shape.rows
         size = (rows, shape.spellings, shape.longest)
-        self._look_ahead = LookAhead(self._slots, self._runner, size)
+        self._look_ahead = LookAhead(self._cache, self._runner, size)
         empty = np.zeros((rows, width + _FIELDS + 2 * shape.spellings), dtype=np.int64)
         empty[:, :width] = eos
         empty[:, width + _LENGTH] = empty[:, width + _PROMPT] = empty[:, width + _TOP_K] = 1
@@ -144,7 +144,7 @@ class DecodeBatch:
         self._places = torch.arange(width, device=self._device)
         self._ticks = torch.arange(shape.steps, device=self._device)[:, None, None]
         self._tick = torch.zeros((), dtype=torch.int64, device=self._device)
-        self._watched: Tensor | None = None
+        self._states_source: Tensor | None = None
         self._chances = torch.zeros(
             (shape.steps, shape.spellings, rows), dtype=torch.float64, device=self._device
         )
@@ -208,11 +208,11 @@ class DecodeBatch:
         """Whether this batch can be reused: CUDA graphs hold the addresses of the weights."""
         return self._weights == _addresses(model) and shape.with_room_for(self.shape) == self.shape
 
-    def watch(self, table: Tensor) -> None:
+    def use_states(self, table: Tensor) -> None:
         """Sets the table of states, [states, V], for texts that start from now on."""
-        if table is not self._watched:
+        if table is not self._states_source:
             self._table[: len(table)] = table.to(self._device)
-            self._watched = table
+            self._states_source = table
 
     def prompts(self, prompts: Sequence[Sequence[int]]) -> Prompts:
         """Computes keys and values of prompts."""
@@ -262,7 +262,7 @@ class DecodeBatch:
         for prompts in {id(start.prompts): start.prompts for start in starts}.values():
             own = owners == id(prompts)
             place = self._sent(np.array(rows)[own])
-            self._slots.fill(place, prompts, self._sent(which[own]))
+            self._cache.fill(place, prompts, self._sent(which[own]))
 
     def resume(self, rows: Sequence[int], states: Sequence[int]) -> None:
         """Continues paused texts that have not ended, in these states."""
@@ -277,7 +277,7 @@ class DecodeBatch:
         place = self._sent(np.array(rows))
         self._ints, self._floats = self._ints[place], self._floats[place]
         self._chances = self._chances[:, :, place]
-        self._slots.keep(place)
+        self._cache.keep(place)
         self._views()
         self._live, self._lengths = self._live[rows], self._lengths[rows]
         self._begun = self._begun[rows]
@@ -298,7 +298,7 @@ class DecodeBatch:
         steps = int(np.clip(np.median(left), 1, self.shape.steps))
         if self._asked_each_token[self._live].any():
             steps = 1
-        columns = self._slots.columns(int(self._lengths[self._live].max()) + steps - 1)
+        columns = self._cache.columns(int(self._lengths[self._live].max()) + steps - 1)
         self._tick.zero_()
         if self._runner.tries_out("step", (columns, self._on)):
             self._runner.run("step", self._step, (columns, ~self._on))  # off: no effect
@@ -351,7 +351,7 @@ class DecodeBatch:
         live = (self._is_live != 0) & on  # [R]
         length = self._length
         last = self._ids.gather(1, length[:, None] - 1)  # [R, 1]
-        logits = self._slots.read(last, length - 1, columns)[:, -1]  # [R, V]
+        logits = self._cache.read(last, length - 1, columns)[:, -1]  # [R, V]
         nexts = NextTokens.of(logits, self._truncation())
         if self.shape.spellings:
             now = self._ticks == self._tick

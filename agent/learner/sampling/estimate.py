@@ -1,17 +1,16 @@
-"""How likely an answer is, from few samples of which perhaps none says it.
+"""Estimates how likely an answer is from few samples, even if none of them contains it.
 
-Along each sampled text, and before each of its tokens, the probability that the next tokens spell
-the answer is computed exactly, by the distribution that is sampled from. Their sum over the text
-estimates the probability that the answer occurs: each first occurrence begins somewhere, and given
-the text before, begins there with just this probability (the sum is the compensator of the counting
-process that jumps at the first occurrence; the two have the same mean). Where the answer occurs
-otherwise than in one of the spellings that are looked for (other tokens, another case), the sample
-counts 1 as in plain counting, so that nothing is missed: the estimator is unbiased for what plain
-counting estimates.
+Before each token of a sampled text, the probability that the next tokens spell the answer is
+computed exactly, under the distribution that is sampled from. The sum over the text estimates the
+probability that the answer occurs: a first occurrence begins at one place, and given the text
+before, it begins there with exactly this probability. (The sum is the compensator of the counting
+process that jumps at the first occurrence; both have the same mean.) If the answer occurs in a
+spelling that was not looked for (other tokens, another case), the sample counts 1, as in plain
+counting. So the estimator is unbiased for what plain counting estimates.
 
-It varies less than plain counting where the answer is rare. Where it is frequent it varies more:
-the sum can exceed 1. And it cannot know what it never met: beginnings that no sample has, but that
-make the answer likely, and other spellings that no sample says.
+Its variance is below that of plain counting if the answer is rare, and above if it is frequent: the
+sum can exceed 1. It cannot see beginnings of texts that no sample has but that make the answer
+likely, nor spellings that occur in no sample.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# Sums are kept in whole multiples of this, so that they do not depend on the order of the samples.
+# Sums are integers in this unit, so that they do not depend on the order of the samples.
 _UNIT = 2.0**-60
 
 
@@ -28,12 +27,12 @@ class Estimate:
     """The probability that an answer occurs in a sampled text.
 
     Attributes:
-        probability: the mean over the samples.
-        standard_error: of this mean; 0 if all samples have the same value.
-        samples: their number.
-        otherwise: samples that said the answer in a spelling that was not looked for.
-        tokens: sampled.
-        extra_tokens: read by the model only to look ahead; the estimate's cost.
+        probability: mean over the samples.
+        standard_error: of the mean; 0 if all samples have the same value.
+        samples: number of samples.
+        otherwise: number of samples with the answer in a spelling that was not looked for.
+        tokens: number of sampled tokens.
+        extra_tokens: number of tokens read only to look ahead: the cost of the estimate.
     """
 
     probability: float
@@ -46,7 +45,7 @@ class Estimate:
     def interval(self, z: float = 1.96) -> tuple[float, float]:
         """Confidence interval by the normal approximation, inside 0 to 1.
 
-        If no sample met the answer or a chance of it, its upper end is Wilson's for no success.
+        If the probability is 0, the upper end is that of Wilson's interval for no success.
         """
         if self.probability == 0:
             return 0.0, z * z / (self.samples + z * z)
@@ -55,10 +54,10 @@ class Estimate:
 
     @property
     def gain(self) -> float:
-        """Variance of plain counting at the same cost in tokens, divided by this one's.
+        """Variance of plain counting at the same cost in tokens, divided by that of this estimate.
 
-        Above 1, so many times more tokens would have to be sampled to know as much by counting. NaN
-        if it cannot be told, as all samples have the same value.
+        Plain counting would need this many times the tokens for the same precision. NaN if all
+        samples have the same value.
         """
         variance = self.samples * self.standard_error**2
         if not variance:
@@ -77,9 +76,9 @@ class Sums:
         """Adds a sample.
 
         Args:
-            chance: sum of the probabilities along it.
-            otherwise: the answer occurred, in a spelling that was not looked for.
-            extra_tokens: read to look ahead.
+            chance: sum of the probabilities along its text.
+            otherwise: the answer occurred in a spelling that was not looked for.
+            extra_tokens: number of tokens read to look ahead.
         """
         value = chance + otherwise
         self._otherwise += otherwise
@@ -89,7 +88,7 @@ class Sums:
         self._squares += round(value * value / _UNIT)
 
     def estimate(self, tokens: int) -> Estimate:
-        """From at least one sample; the samples' tokens come along."""
+        """The estimate after at least one sample; `tokens` is the number of sampled tokens."""
         mean = self._sum * _UNIT / self._count
         spread = max(0.0, self._squares * _UNIT - self._count * mean * mean)
         variance = spread / max(1, self._count - 1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.learner.engine.cuda_graphs import Function, Runner
-from agent.learner.engine.kv_cache import Slots
+from agent.learner.engine.kv_cache import KvCache
 from agent.learner.sampling.truncation import NextTokens, Truncation
 
 NO_TOKEN = -1
@@ -50,14 +50,14 @@ class LookAhead:
     """Sums, for each row, the probabilities that a spelling follows.
 
     Args:
-        slots: the key-value cache of the rows.
+        cache: the key-value cache of the rows.
         runner: of the same device.
         size: [R, S, M]: rows, spellings of a row at most, tokens of a spelling at most.
     """
 
-    def __init__(self, slots: Slots, runner: Runner, size: tuple[int, int, int]) -> None:
-        self._slots, self._runner = slots, runner
-        self._device = slots.device
+    def __init__(self, cache: KvCache, runner: Runner, size: tuple[int, int, int]) -> None:
+        self._cache, self._runner = cache, runner
+        self._device = cache.device
         self._spellings = np.full(size, NO_TOKEN)
         self._chance = np.zeros(size[0])
         self._extra_tokens = np.zeros(size[0], dtype=np.int64)
@@ -144,7 +144,7 @@ class LookAhead:
             [N + padding] float64 on the host, valid once the device is done.
         """
         _, spellings, before = places
-        columns = self._slots.columns(int(before.max()) + spellings.shape[1] - 1)
+        columns = self._cache.columns(int(before.max()) + spellings.shape[1] - 1)
         inputs = [
             to_device(np.concatenate([array, np.repeat(array[:1], padding, axis=0)]), self._device)
             for array in places
@@ -163,7 +163,7 @@ class LookAhead:
         columns: Tensor,
     ) -> tuple[Tensor, ...]:
         tokens = spellings[:, :-1].clamp(min=0)  # [N, m-1]
-        logits = self._slots.look(rows, tokens, before, columns)  # [N, m-1, V]
+        logits = self._cache.look(rows, tokens, before, columns)  # [N, m-1, V]
         settings = truncation().take(rows)
         chance = torch.ones(len(rows), dtype=torch.float64, device=self._device)  # [N]
         for place in range(tokens.shape[1]):

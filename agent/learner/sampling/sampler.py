@@ -19,9 +19,14 @@ from typing import Any
 import torch
 
 from agent.errors import ConfigError, ModelError
-from agent.learner.engine.fp16_copy import HalfCopy
+from agent.learner.engine.fp16_copy import Fp16Copy
 from agent.learner.engine.fused_layers import TRITON, Operations, fuse, kernels_for
-from agent.learner.engine.kv_cache import ROOM, TOO_LITTLE_MEMORY, is_out_of_memory, require_slots
+from agent.learner.engine.kv_cache import (
+    ROOM,
+    TOO_LITTLE_MEMORY,
+    is_out_of_memory,
+    require_kv_cache,
+)
 from agent.learner.environment import products_rounded
 from agent.learner.inference.encoding import Encoder
 from agent.learner.sampling.answer_matcher import Vocabulary
@@ -49,7 +54,7 @@ class Sampler:
         eos: the token that ends a text.
         rows: most texts at once. Halved for good if memory runs out.
         max_tokens: longest text that the model takes.
-        half: sample from an fp16 copy, see `HalfCopy`, and round the remaining fp32 products as
+        half: sample from an fp16 copy, see `Fp16Copy`, and round the remaining fp32 products as
             coarsely (TF32). Probabilities change by thousandths of their value.
         steps: tokens of each text between two looks at the device; has no effect on results. None
             means 1 on a CPU, where looking is free, and `STEPS` on a GPU.
@@ -80,9 +85,9 @@ class Sampler:
         self._encoder = Encoder(tokenizer, eos, self._device)
         if kernels_for(self._device.type) == TRITON:
             fuse(model, Operations.by_triton())
-        require_slots(model, self._device)
+        require_kv_cache(model, self._device)
         try:
-            self._half = HalfCopy(model) if half else None
+            self._half = Fp16Copy(model) if half else None
         except torch.OutOfMemoryError as error:
             raise ModelError(TOO_LITTLE_MEMORY) from error
         size: int = model.get_output_embeddings().weight.shape[0]

@@ -72,7 +72,7 @@ class Scheduler:
         self._tallies, self._width, self._steps, self._kept = tallies, width, steps, kept
         words = list(dict.fromkeys(tally.cell.answer for tally in tallies))
         self._spellings = {word: spellings(encoder, word) for word in words}
-        self._watch = vocabulary.watch(words)
+        self._answer_states = vocabulary.answer_states(words)
         self._states: dict[int, int] = {}  # after the prompts, by number of the tally
         self._prompts: dict[tuple[int, ...], tuple[Prompts, int]] = {}
         self._waiting: Iterator[Sample] = iter(())
@@ -95,7 +95,7 @@ class Scheduler:
         for tally in self._tallies:
             text = self._encoder.decode(tally.ids)
             if not occurs(tally.cell.answer, text):
-                self._states[tally.number] = self._watch.state(tally.cell.answer, text)
+                self._states[tally.number] = self._answer_states.state(tally.cell.answer, text)
                 open_.append(tally)
                 continue
             for number in range(tally.cell.samples):
@@ -192,7 +192,7 @@ class Scheduler:
             else:
                 assert text is not None
                 going_on.append(one.row)
-                states.append(self._watch.state(answer, text))
+                states.append(self._answer_states.state(answer, text))
         self._out = []
         if going_on:
             batch.resume(going_on, states)
@@ -224,7 +224,7 @@ class Scheduler:
     def _fill(self, most_rows: int) -> DecodeBatch:
         if self._batch is None:
             self._batch = self._new_batch(most_rows)
-            self._batch.watch(self._watch.table)
+            self._batch.use_states(self._answer_states.table)
             self._in_row = [None] * self._batch.shape.rows
         batch = self._batch
         free = [row for row, sample in enumerate(self._in_row) if sample is None]
@@ -254,14 +254,14 @@ class Scheduler:
         return [*again, *islice(self._waiting, number - len(again))]
 
     def _new_batch(self, most_rows: int) -> DecodeBatch:
-        vocabulary = self._watch.table.shape[1]
+        vocabulary = self._answer_states.table.shape[1]
         looked_for = [self._spellings[t.cell.answer] for t in self._tallies if t.cell.estimate]
         longest = max((len(ids) for of_one in looked_for for ids in of_one), default=0)
         shape = BatchShape(
             rows=min(most_rows, rounded_up(self._left, ROWS)),
             width=self._width,
             most=max(tally.cell.sampling.most(vocabulary) for tally in self._tallies),
-            states=rounded_up(len(self._watch.table), STATES),
+            states=rounded_up(len(self._answer_states.table), STATES),
             spellings=max(map(len, looked_for), default=0),
             longest=longest,
             steps=self._steps,

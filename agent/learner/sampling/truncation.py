@@ -1,8 +1,8 @@
-"""Drawing the next token as `model.generate` does: temperature, then top-k, then top-p.
+"""Truncation: draws the next token as `model.generate` does, by temperature, top-k and top-p.
 
-Each row has settings of its own. Probabilities are whole numbers of 2^-40: sums of integers do not
-depend on their order, so that a draw is the same on every run (and PyTorch has no deterministic sum
-of floats along a row on CUDA).
+Each row has its own settings. Probabilities are integers, in units of 2^-40: a sum of integers does
+not depend on its order, so each run draws the same tokens. (On CUDA, PyTorch has no deterministic
+cumulative sum of floats.)
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ PART = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How texts are sampled; the defaults are those of the paper.
+    """Settings for sampling. Exactly one of the two limits must be given.
 
     Attributes:
-        temperature: logits are divided by it; above 0.
-        top_k: only so many of the likeliest tokens are drawn; 0: all. (Where tokens tie for the
-            last place, `generate` keeps all of them, this only some.)
-        top_p: of these only the likeliest, up to this probability together; above 0, at most 1.
-        max_length: most tokens of a text, its prompt included.
-        max_new_tokens: most tokens after the prompt. Exactly one of the two limits is given.
+        temperature: divides the logits; above 0.
+        top_k: draw only from this many likeliest tokens; 0 means all. (If tokens tie for the last
+            place, `generate` keeps all of them, this only some.)
+        top_p: of these, draw only from the likeliest ones whose probabilities sum up to this; above
+            0, at most 1.
+        max_length: most tokens of a text, prompt included.
+        max_new_tokens: most tokens after the prompt.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -55,7 +56,7 @@ class Sampling:
             raise ConfigError("the limit of tokens must be at least 1")
 
     def limit(self, prompt_tokens: int) -> int:
-        """Most tokens of a text whose prompt has so many, prompt included.
+        """Most tokens of a text, prompt included, given the length of the prompt.
 
         Raises:
             ConfigError: the prompt leaves no room.
@@ -71,7 +72,7 @@ class Sampling:
         return self.max_length
 
     def most(self, vocabulary: int) -> int:
-        """How many tokens of so many may be drawn, at most."""
+        """How many of the vocabulary's tokens may be drawn, at most."""
         return min(self.top_k or vocabulary, vocabulary)
 
 
@@ -96,16 +97,15 @@ class Truncation:
     most: int
 
     def take(self, rows: Tensor) -> Truncation:
-        """The settings of some of the rows, [N] indices, each as often as it is named."""
+        """The settings of some rows, [N] indices, which may repeat."""
         return Truncation(self.temperature[rows], self.top_k[rows], self.top_p[rows], self.most)
 
 
 def likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The K largest of each row and their places, as `torch.topk`: [R, V] to [R, K] each.
+    """The K largest logits of each row and their places, as `torch.topk`: [R, V] to [R, K] each.
 
-    Each is in one of the K parts of the row whose largest are largest, so the row is read once: on
-    a GPU, `topk` reads it six times. Parts are interleaved, so that the largest are found side by
-    side.
+    The row is divided into interleaved parts. The K largest values lie in the K parts with the
+    largest maxima, so the whole row is read only once; on a GPU, `topk` would read it six times.
     """
     rows, size = logits.shape
     parts = size // PART
@@ -120,12 +120,12 @@ def likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class NextTokens:
-    """What may come next in R rows, and how likely.
+    """The truncated distribution of the next token, for R rows.
 
     Attributes:
         ids: [R, K] tokens, likeliest first.
-        weights: [R, K] int64, proportional to their probabilities; 0 for what is cut off. A row
-            of zeros: the model predicts no probabilities, but NaN.
+        weights: [R, K] int64, proportional to the probabilities; 0 for tokens that are cut off. A
+            row is all zeros where the model predicts NaN.
     """
 
     ids: Tensor
@@ -133,7 +133,7 @@ class NextTokens:
 
     @classmethod
     def of(cls, logits: Tensor, truncation: Truncation) -> Self:
-        """Cuts off as `generate` does.
+        """Truncates as `generate` does.
 
         Args:
             logits: [R, V].
@@ -145,15 +145,15 @@ class NextTokens:
         within = rank < truncation.top_k[:, None]  # [R, K]
         scores = scores.masked_fill(~within, float("-inf"))
         weights = (scores.double().softmax(-1).nan_to_num() * _ONE).round().long()
-        # A token stays if the likelier ones leave some of top_p to it; the first always does.
+        # A token stays if the likelier ones sum to less than top_p; the first always stays.
         before = weights.cumsum(-1) - weights
         kept = within & (before < truncation.top_p[:, None] * weights.sum(-1, keepdim=True))
         return cls(ids, weights * kept)
 
     def draw(self, uniforms: Tensor) -> Tensor:
-        """The token of each row that a number of 0 up to 1 stands for: [R], float64, to [R].
+        """Draws a token for each row by a random number in [0, 1): [R] float64 to [R].
 
-        Some token for a row of zeros.
+        For a row of zeros, the token is arbitrary.
         """
         reached = self.weights.cumsum(-1)  # [R, K]
         aim = (uniforms * reached[:, -1]).long().clamp(max=reached[:, -1] - 1)
@@ -161,7 +161,7 @@ class NextTokens:
         return self.ids.gather(1, place[:, None])[:, 0]
 
     def probability(self, tokens: Tensor) -> Tensor:
-        """Of each row's tokens, [R, M], to be drawn: [R, M], float64."""
+        """Probability of drawing given tokens: [R, M] tokens to [R, M] float64."""
         same = self.ids[:, :, None] == tokens[:, None, :]  # [R, K, M]
         total = self.weights.sum(-1, keepdim=True).clamp(min=1)
         return (self.weights[:, :, None] * same).sum(1) / total

@@ -27,7 +27,7 @@ STYLES = {"good": "green", "warning": "yellow", "bad": "red"}
 def doctor(
     *, server: ServerOptions, metrics: MetricsOptions, security: SecurityOptions, json: Json = False
 ) -> None:
-    """Check whether 'agent serve' can run here as it is set up; exit code 1 if it cannot."""
+    """Check whether 'agent serve' can run here with these options; exit code 1 if it cannot."""
     from agent.doctor.examination import examine  # imports the store
     from agent.doctor.findings import State
 

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 @grouped
 def serve(
     ctx: typer.Context,
+    *,
+    server: ServerOptions,
     threads: Annotated[
         int,
         typer.Option(
@@ -51,8 +53,6 @@ def serve(
             " fact.",
         ),
     ] = False,
-    *,
-    server: ServerOptions,
     learning: LearningOptions,
     background: BackgroundOptions,
     failures: FailureOptions,

@@ -11,7 +11,7 @@ from agent.config import DATABASE, SNAPSHOTS
 from agent.server.data.backups import Backups
 from agent.server.data.folder import held, make_private
 from agent.server.data.identity import claim_snapshots, require_own_files, settle
-from agent.server.loop.erasure import remove_traces
+from agent.server.loop.undo.erasure import remove_traces
 from memory_store import undo
 from memory_store.places import list_places
 from memory_store.store import MemoryStore

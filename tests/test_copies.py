@@ -19,7 +19,7 @@ from agent.errors import BackupOvertakenError, ConfigError, InvalidFactError
 from agent.server.data.backups import Outcome, newest_backup, remove_backup
 from agent.server.data.folder import held
 from agent.server.data.identity import MARKER, FolderKind, overlap, read_marker, settle
-from agent.server.loop.erasure import remove_text
+from agent.server.loop.undo.erasure import remove_text
 from memory_store import identity, undo
 from memory_store.connection import Connection
 from memory_store.places import list_places

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.errors import LearnerUnavailableError
-from agent.server.loop import clean_up
-from agent.server.loop.erasure import remove_text
+from agent.server.loop.undo import clean_up
+from agent.server.loop.undo.erasure import remove_text
 from memory_store import erasure, operations, undo
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import EventKind, NewFact, OperationState

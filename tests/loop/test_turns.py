@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from agent.server.loop.turns import Turns
+from agent.server.loop.undo.turns import Turns
 
 
 @pytest.mark.parametrize("first", [0, 1, 7, 100])

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agent.errors import LearningFailedError
-from agent.server.loop.branch_builder import BranchBuilder
 from agent.server.loop.serving import Hooks, Serving
-from agent.server.loop.turns import Turns
+from agent.server.loop.undo.branch_builder import BranchBuilder
+from agent.server.loop.undo.turns import Turns
 from memory_store.attempts import begin_attempt
 from memory_store.companion_sampling import HeldFacts
 from memory_store.store import CRASHED

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LearnerUnavailableError, LearningFailedError
-from agent.server.loop.undo import OperationRunner
+from agent.server.loop.undo.operation_runner import OperationRunner
 from memory_store import erasure, operations, undo, unsearched
 from memory_store.store import MemoryStore
 from memory_store.vocabulary import (

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.server.loop import clean_up, undo_executor
-from agent.server.loop.forget import Forget
 from agent.server.loop.snapshot_keeper import SnapshotKeeper
+from agent.server.loop.undo import clean_up, executor
+from agent.server.loop.undo.forget import Forget
 from agent.teaching.plan import LessonPlan
 from agent.teaching.types import Opening, Outcome
 from memory_store import ledger, operations, reviews, undo
@@ -282,7 +282,7 @@ async def test_a_branch_may_grow_from_an_earlier_version(
     async with running_memory(tmp_path / "never") as never:
         await never.teach("fact-a", "fact-b", "fact-c", "fact-e")
         earlier = partial(Forget, latest_base=latest)
-        monkeypatch.setitem(undo_executor.RUNNERS, OperationKind.FORGET, earlier)
+        monkeypatch.setitem(executor.RUNNERS, OperationKind.FORGET, earlier)
         async with running_memory(tmp_path / "full") as memory:
             await memory.teach(*FACTS)
             done = await memory.forget("fact-d")

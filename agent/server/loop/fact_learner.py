@@ -24,11 +24,11 @@ from agent.errors import (
     UnteachableError,
 )
 from agent.server.loop.backoff import Rest
-from agent.server.loop.clean_up import Cleaner
 from agent.server.loop.memory_binding import GeneralTextBinding
 from agent.server.loop.reviewer import Reviewer
 from agent.server.loop.serving import Serving
-from agent.server.loop.turns import Turns
+from agent.server.loop.undo.clean_up import Cleaner
+from agent.server.loop.undo.turns import Turns
 from agent.teaching.attempt import attempt_of, learning_so_far
 from agent.teaching.learner_protocol import Learner
 from agent.teaching.plan import plan

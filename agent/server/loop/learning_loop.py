@@ -16,12 +16,12 @@ from functools import partial
 from agent.errors import LearnerUnavailableError, LearningFailedError, StaleVersionError
 from agent.server.data.backups import Backups
 from agent.server.loop import backoff
-from agent.server.loop.clean_up import Cleaner
 from agent.server.loop.fact_learner import FactLearner
 from agent.server.loop.memory_binding import bind
 from agent.server.loop.recovery import bring_to_head
 from agent.server.loop.serving import Hooks, LoopSettings, Serving
-from agent.server.loop.undo_executor import UndoExecutor
+from agent.server.loop.undo.clean_up import Cleaner
+from agent.server.loop.undo.executor import UndoExecutor
 from agent.snapshots import remove_others
 from agent.teaching.learner_protocol import Learner, StartLearner
 from memory_store import meta, operations

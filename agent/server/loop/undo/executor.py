@@ -17,14 +17,14 @@ from agent.errors import (
     ModelError,
 )
 from agent.server.loop import backoff
-from agent.server.loop.branch_builder import Failures
-from agent.server.loop.clean_up import Cleaner
 from agent.server.loop.fact_learner import FactLearner
-from agent.server.loop.forget import Forget
-from agent.server.loop.rollback import Rollback
 from agent.server.loop.serving import Serving
-from agent.server.loop.turns import Turns
-from agent.server.loop.undo import OperationRunner
+from agent.server.loop.undo.branch_builder import Failures
+from agent.server.loop.undo.clean_up import Cleaner
+from agent.server.loop.undo.forget import Forget
+from agent.server.loop.undo.operation_runner import OperationRunner
+from agent.server.loop.undo.rollback import Rollback
+from agent.server.loop.undo.turns import Turns
 from agent.teaching.learner_protocol import Learner, StartLearner
 from memory_store import erasure, operations, tombstones, undo
 from memory_store.errors import (

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from agent.server.loop.branch_builder import BranchBuilder
 from agent.server.loop.line_reader import read_line
-from agent.server.loop.undo import OperationRunner
+from agent.server.loop.undo.branch_builder import BranchBuilder
+from agent.server.loop.undo.operation_runner import OperationRunner
 from agent.teaching.procedure import probe_retention
 from memory_store import branch_growth, branches, operations, undo
 from memory_store.branches import ROWS_AT_ONCE, Beginning, Search

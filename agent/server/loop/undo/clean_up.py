@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.errors import LearnerError
 from agent.server.data.backups import Backups
-from agent.server.loop.erasure import KeepOnly, remove_text, remove_traces
+from agent.server.loop.undo.erasure import KeepOnly, remove_text, remove_traces
 from agent.teaching.learner_protocol import Learner
 from memory_store import erasure, operations, tombstones, undo
 from memory_store.errors import StoreFailedError, StoreUnusableError

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from agent.server.loop.line_reader import read_line
-from agent.server.loop.undo import OperationRunner
+from agent.server.loop.undo.operation_runner import OperationRunner
 from memory_store import rollback_states, undo
 from memory_store.branches import Beginning
 from memory_store.lines import Line

@@ -19,7 +19,7 @@ from agent.errors import LearnerUnavailableError, LearningFailedError, MemorySho
 from agent.server.loop.line_reader import read_line
 from agent.server.loop.reviewer import Examination
 from agent.server.loop.serving import Serving
-from agent.server.loop.turns import Turns
+from agent.server.loop.undo.turns import Turns
 from agent.teaching.attempt import attempt_of
 from agent.teaching.learner_protocol import Learner
 from agent.teaching.plan import LessonPlan, plan

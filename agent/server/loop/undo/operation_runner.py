@@ -2,7 +2,7 @@
 
 A second learner builds what will be served while the first goes on answering with the old weights;
 then they change places. `Forget` and `Rollback` say what is built and how the head moves. What
-follows, from `switched` to `done`, is the clean-up (`agent.server.loop.clean_up`).
+follows, from `switched` to `done`, is the clean-up (`agent.server.loop.undo.clean_up`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from agent.errors import (
     StaleVersionError,
     UnreachableError,
 )
-from agent.server.loop.branch_builder import Failures
 from agent.server.loop.recovery import Replayed, adopt, bring_to
 from agent.server.loop.serving import Serving
-from agent.server.loop.turns import Turns
+from agent.server.loop.undo.branch_builder import Failures
+from agent.server.loop.undo.turns import Turns
 from agent.teaching.attempt import row_without_steps
 from agent.teaching.learner_protocol import Learner
 from memory_store import branch_growth, ledger, operations, undo

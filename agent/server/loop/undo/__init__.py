@@ -1,0 +1,1 @@
+"""Forget, rollback and erase: from the request to the last trace that is removed."""

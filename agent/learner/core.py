@@ -73,10 +73,6 @@ logger = logging.getLogger(__name__)
 SAMPLED_AT_ONCE = {"cpu": 32, "cuda": 256}
 # Ordinary questions that a consolidation draws from.
 ORDINARY_POOL = 1024
-# Questions that the base model answers in one batch.
-BASE_ANSWERS_AT_ONCE = 128
-# Tokens of the base model's answer that are looked at; its neighbours are held to fewer.
-BASE_ANSWER_TOKENS = 16
 
 
 class Learner:

@@ -1,8 +1,8 @@
-"""What one update is about, as rows of tokens, and how a model does on them.
+"""A lesson: the rows of one update, their loss, and how a model scores on them.
 
-A lesson is fixed before the first step: the fact in its forms, the older facts rehearsed along, and
-what the base model says where nothing may change. Measuring it once gives all that the stop rule
-and the gate judge by, and the loss of the next step.
+A lesson is fixed before the first step. It has the fact in its forms, rehearsed facts, and guarded
+rows with the base model's predictions. One measurement gives everything that the stop rule and the
+gate need, and the loss of the next step.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from torch import Tensor
 
 from agent.learner.engine.cuda_graphs import PLACES, ROWS, WIDTH, Runner
 from agent.learner.engine.fused_layers import LONGEST
-from agent.learner.training.row_layout import RowLayout
-from agent.learner.training.rows import UPDATE_WEIGHTS, LossWeights, Role, Row
+from agent.learner.training.rows import UPDATE_WEIGHTS, LossWeights, Role, Row, RowLayout
 from agent.learner.training.update import gradient, norm_and_directions
 
-# A model's predictions at the places of rows that were laid out for it: [places, V].
+# From the tensors of `RowLayout.batches` to a model's logits: [places, V].
 LogitsOf = Callable[[Sequence[Tensor]], Tensor]
-# Of a neighbour's divergence, so much is that of its first token: there an answer turns into a
-# taught one, and all that follows is made to follow the base model's own first token.
+# The weight of the first token in a neighbor's divergence. There an answer turns into a taught one;
+# the later tokens are computed after the base model's own first token.
 FIRST_TOKEN_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """Where the next step goes.
+    """The direction of the next step.
 
     Attributes:
-        directions: one for each trained weight; good until the next lesson is measured.
-        gradient_norm: Euclidean, over all trained weights.
+        directions: one tensor for each trained weight; valid until the next lesson is measured.
+        gradient_norm: Euclidean norm over all trained weights.
     """
 
     directions: Sequence[Tensor]
@@ -46,15 +45,15 @@ class Descent:
 
 @dataclass(frozen=True, slots=True)
 class LessonScores:
-    """How a model does on a lesson.
+    """How a model scores on a lesson.
 
     Attributes:
-        loss: the weighted sum that a step goes down.
+        loss: the weighted sum that a step lowers.
         fact_loss: mean cross entropy of the fact's forms, nats a token.
         probabilities: of whole answers, by role, in the order of the rows.
-        divergences: mean KL from the base model over a row's places, nats, by role; of a neighbour
-            the first place counts as much as all others together.
-        descent: where the next step goes; to be asked for once.
+        divergences: KL from the base model, averaged over a row's places, in nats, by role. For
+            neighbors, see `FIRST_TOKEN_SHARE`.
+        descent: computes the direction of the next step; call it once at most.
     """
 
     loss: float
@@ -64,7 +63,7 @@ class LessonScores:
     descent: Callable[[], Descent]
 
     def directions(self) -> Sequence[Tensor]:
-        """Where the next step goes, and nothing else of it."""
+        """The direction of the next step, without its norm."""
         return self.descent().directions
 
     @property
@@ -74,7 +73,7 @@ class LessonScores:
 
     @property
     def reworded(self) -> float:
-        """The lowest one in the fact's other forms; 1 if it has none."""
+        """The lowest probability of the answer to the fact's other forms; 1 if it has none."""
         forms = self.probabilities[Role.FACT][1:]
         return min(forms, default=1.0)
 
@@ -83,15 +82,15 @@ class Lesson:
     """The rows of one update on one device.
 
     Args:
-        rows: any order; at least one `FACT`.
-        pad: token that fills rows up; causal attention never looks at it.
+        rows: in any order; at least one `FACT`.
+        pad: token for padding, which causal attention never sees.
         device: of the model.
-        runner: what forward and backward passes are made by.
-        weights: of the kinds of rows.
-        left_out: how many rows it lacks because they were too long.
+        runner: runs forward and backward passes.
+        weights: of the terms of the loss.
+        left_out: number of rows that were left out because they were too long.
 
     Attributes:
-        left_out: see there.
+        left_out: the same.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class Lesson:
         self._base = torch.empty(0, device=device)  # [M, V], log-probabilities
 
     def anchor(self, base: Any) -> None:
-        """Takes the base model's distributions where nothing may change."""
+        """Records the base model's distributions at the places of guarded rows."""
         if not self._guarded:
             return
 
@@ -129,28 +128,27 @@ class Lesson:
 
         logits = self._layout.logits
         (found,) = self._runner.run("anchor", distributions, self._layout.batches(self._guarded))
-        # Places of padding lie between and after those of the rows.
+        # Padding lies between the places of different groups and after them.
         kept = self._layout.real_places(self._guarded)
         padded = torch.zeros(self._fixed[-2].shape[1], found.shape[1], device=self._device)
         padded[: len(kept)] = found[kept]
         self._base = padded
 
     def measure(self, model: Any, trained: Sequence[Tensor]) -> LessonScores:
-        """One forward pass over the lesson; on a GPU the backward pass comes with it.
+        """Measures a model by one forward pass; on a GPU, its graph includes the backward pass.
 
         Args:
             model: a causal LM.
-            trained: its weights that steps change.
+            trained: the weights that steps change.
         """
         logits = partial(self._layout.logits, model)
-        inputs = [*self._fixed, self._where, self._base, *self._batches]
         if self._runner.has_graphs:
             values, norm, *directions = self._runner.run(
-                "lesson", lambda *tensors: _with_descent(logits, trained, tensors), inputs
+                "lesson", lambda *tensors: _with_descent(logits, trained, tensors), self._inputs
             )
             descent = Descent(directions, norm.item())
             return self._measured(values.tolist(), lambda: descent)
-        loss, values = _values(logits, inputs)
+        loss, values = _values(logits, self._inputs)
 
         def descend() -> Descent:
             norm, *directions = _descent(loss, trained)
@@ -161,11 +159,11 @@ class Lesson:
     def measure_gradient(
         self, model: Any, trained: Sequence[Tensor]
     ) -> tuple[LessonScores, Sequence[Tensor]]:
-        """As `measure`, with the gradient itself: for an optimizer that has a memory.
+        """As `measure`, with the gradient itself, for an optimizer with state.
 
         Returns:
-            What was measured, which has no descent of its own; and the loss's gradient, one tensor
-            for each trained weight, good until the next lesson is measured.
+            The scores, without a descent; and the gradient of the loss, one tensor for each trained
+            weight, valid until the next lesson is measured.
         """
 
         def values_and_gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -173,16 +171,15 @@ class Lesson:
             return (values, *gradient(loss, trained))
 
         logits = partial(self._layout.logits, model)
-        inputs = [*self._fixed, self._where, self._base, *self._batches]
-        values, *gradients = self._runner.run("gradient", values_and_gradient, inputs)
+        values, *gradients = self._runner.run("gradient", values_and_gradient, self._inputs)
         return self._measured(values.tolist(), _no_descent), gradients
 
     def look(self, model: Any, name: str) -> list[float]:
-        """Log-probabilities of all answers, in the order of roles and rows; nothing else.
+        """Only the log-probabilities of all answers, in the order of roles and rows.
 
         Args:
             model: a causal LM.
-            name: of the model, to the runner.
+            name: identifies the model to the runner.
         """
 
         def values(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -190,28 +187,27 @@ class Lesson:
                 return (_values(logits, inputs)[1],)
 
         logits = partial(self._layout.logits, model)
-        inputs = [*self._fixed, self._where, self._base, *self._batches]
-        (found,) = self._runner.run(f"look at {name}", values, inputs)
+        (found,) = self._runner.run(f"look at {name}", values, self._inputs)
         answers: list[float] = found.tolist()[2 : 2 + len(self._answering)]
         return answers
 
     @property
     def size(self) -> tuple[int, int]:
-        """Tokens of all rows, and places where the prediction matters; padding left out."""
+        """Number of tokens, and of places where predictions count; without padding."""
         rows = [*self._answering, *self._guarded]
         return sum(len(row.tokens) for row in rows), sum(len(row.places) for row in rows)
 
     @property
     def answer_tokens(self) -> int:
-        """Of the answer to the fact's own question, terminator included."""
+        """Number of tokens of the answer to the fact's own question, terminator included."""
         return len(self._own_row.places)
 
     def own_question(self, copies: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The fact's own question and answer, several times over.
+        """Copies of the fact's own question and answer.
 
         Returns:
-            Tokens [copies, T]; row and column of each place of the answer [copies * P]; which of an
-            answer's places count [P], since some only fill up.
+            Tokens [copies, T]; row and column of each place of the answer, [copies * P] each; and
+            [P] 1.0 for places of the answer, 0.0 for padding.
         """
         row = self._own_row
         width = self._runner.rounded(len(row.tokens), WIDTH)
@@ -226,13 +222,18 @@ class Lesson:
         )
 
     @property
+    def _inputs(self) -> list[Tensor]:
+        """Inputs of `_values`."""
+        return [*self._fixed, self._where, self._base, *self._batches]
+
+    @property
     def _own_row(self) -> Row:
-        """The question as it is asked: a row apart where it is taught as another text."""
+        """The row of the fact's own question; `ASKED` if the fact is taught as another text."""
         asked = [row for row in self._answering if row.role is Role.ASKED]
         return (asked or self._answering)[0]
 
     def _measured(self, values: list[float], descent: Callable[[], Descent]) -> LessonScores:
-        """Takes the flat values of `_values` apart."""
+        """Makes scores from the flat values of `_values`."""
         loss, fact_loss, *rest = values
         answers = self._fixed[1].shape[0]
         return LessonScores(
@@ -244,7 +245,7 @@ class Lesson:
         )
 
     def _places(self) -> Tensor:
-        """[N + M]: where the answers' places, then the guarded ones, are among all logits."""
+        """[N + M] indices of answers' places, then of guarded places, among all logits."""
         real = self._layout.real_places([*self._answering, *self._guarded])
         answers = sum(len(row.places) for row in self._answering)
         padded = [0] * (self._fixed[0].shape[0] - answers)
@@ -253,7 +254,7 @@ class Lesson:
         return torch.tensor([*real[:answers], *padded, *guarded, *missing], device=self._device)
 
     def _of_answers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Targets [N], places by answer [A, N], and weight and share of the fact of each [A]."""
+        """Targets [N]; membership of places in answers [A, N]; weights [A]; fact's shares [A]."""
         targets = [row.tokens[place + 1] for row in self._answering for place in row.places]
         size = self._runner.rounded(len(targets), PLACES)
         weights = {Role.FACT: 1.0, Role.REHEARSED: self._weights.rehearsed}
@@ -265,7 +266,7 @@ class Lesson:
         )
 
     def _of_guarded(self) -> tuple[Tensor, Tensor]:
-        """The weight of each place in its guarded row [G, M], and of each row [G]."""
+        """Weights of places in guarded rows [G, M], and of guarded rows in the loss [G]."""
         of_places = [weight for row in self._guarded for weight in _place_weights(row)]
         size = self._runner.rounded(len(of_places), PLACES)
         padded = torch.tensor(of_places + [0.0] * (size - len(of_places)), device=self._device)
@@ -304,7 +305,7 @@ def _no_descent() -> Descent:
 
 
 def _place_weights(row: Row) -> list[float]:
-    """How much each place of a guarded row counts; 1 together."""
+    """Weights of the places of a guarded row; their sum is 1."""
     count = len(row.places)
     if row.role is Role.TEXT or count == 1:
         return [1 / count] * count
@@ -312,13 +313,12 @@ def _place_weights(row: Row) -> list[float]:
 
 
 def _values(logits_of: LogitsOf, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss, and all that is measured as one row of numbers.
+    """The loss, and everything that is measured, as one flat tensor.
 
     Args:
-        logits_of: a model at the places of what was laid out.
-        inputs: targets [N], places by answer [A, N], weights [A], shares of the fact [A], weights
-            of places by guarded row [G, M], weights [G], where their logits are [N + M], the base
-            model's log-probabilities [M, V], and what was laid out.
+        logits_of: computes a model's logits.
+        inputs: the tensors of `_of_answers`, of `_of_guarded`, and of `_places`; the base model's
+            log-probabilities [M, V]; and the tensors of `RowLayout.batches`.
 
     Returns:
         The loss, and [2 + A + G]: loss, loss of the fact, log-probabilities, divergences.
@@ -335,27 +335,27 @@ def _values(logits_of: LogitsOf, inputs: Sequence[Tensor]) -> tuple[Tensor, Tens
         change = (base.exp() * (base - logits[count:].log_softmax(-1))).sum(-1)  # [M]
         divergences = of_guarded @ change  # [G]
         loss = loss + guard_weights @ divergences
-    told = [loss[None], (of_fact @ means)[None], -totals, divergences]
-    return loss, torch.cat(told).detach()
+    measured = [loss[None], (of_fact @ means)[None], -totals, divergences]
+    return loss, torch.cat(measured).detach()
 
 
 def _with_descent(
     logits_of: LogitsOf, trained: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """What is measured, and `_descent` from there."""
+    """The values of `_values`, then those of `_descent`."""
     loss, values = _values(logits_of, inputs)
     return (values, *_descent(loss, trained))
 
 
 def _descent(loss: Tensor, trained: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Norm of the gradient, and where a step goes."""
+    """The norm of the gradient, then the direction of a step for each trained weight."""
     norm, directions = norm_and_directions(gradient(loss, trained))
     return (norm, *directions)
 
 
 def _by_role(rows: Sequence[Row], values: Sequence[float]) -> dict[Role, list[float]]:
     found: dict[Role, list[float]] = {role: [] for role in Role}
-    # Rows that only fill up come last.
+    # Values of padding rows come last.
     for row, value in zip(rows, values, strict=False):
         found[row.role].append(value)
     return found

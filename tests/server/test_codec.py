@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from agent.client import messages
 from agent.client.types import OperationStatus, Score
 from agent.teaching import rates
+from agent.teaching.consolidation import ConsolidationSettings, Epoch
 from agent.teaching.limits import TeachingLimits
+from agent.teaching.plan import LessonPlan
 from agent.teaching.types import (
     Answer,
     LearnerDescription,
@@ -52,6 +54,12 @@ PUBLIC_POLICIES, POLICIES = (
     for guards in (st.none(), st.none() | GUARDS)
 )
 FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
+    **{
+        (ConsolidationSettings, name): st.integers(0, UINT32)
+        for name in ("epochs", "facts", "neighbors", "ordinary", "texts", "warmup_steps")
+    },
+    (Epoch, "number"): st.integers(1, UINT32),
+    (LessonPlan, "again"): st.just(False),  # only the server knows it
     (Fact, "position"): st.just(0),  # only the store knows it
     (Fact, "tried_policy"): st.none(),  # for learning again, which clients do not
     (Fact, "failed_attempts"): st.integers(0, UINT32),

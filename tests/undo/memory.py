@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.errors import LearnerUnavailableError
 from agent.server.loop.learning_loop import LearningLoop
 from agent.server.loop.serving import Hooks, LoopSettings
 from agent.server.loop.snapshot_keeper import SnapshotKeeper, SnapshotSettings, recorded_in
@@ -104,14 +105,19 @@ class Memory:
                 lambda store: (count_by_state(store.connection), operations.oldest_open(store))
             )
             busy = counts[FactState.QUEUED] + counts[FactState.LEARNING]
-            return not busy and operation is None
+            if busy or operation is not None:
+                return False
+            try:
+                await self.loop.current()
+            except LearnerUnavailableError:  # it died after the last row was written
+                return False
+            return True
 
         async with asyncio.timeout(SETTLE_SECONDS):
-            while not await settled() or self.loop.learner is None:
+            while not await settled():
                 if self.running.done():
                     self.running.result()  # raises why it ended
                 await asyncio.sleep(0.01)
-            await self.loop.current()
 
     async def forget(self, fact_id: str, erase: bool = False) -> Operation:
         """Forgets and waits; the operation with its proof."""

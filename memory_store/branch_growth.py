@@ -44,13 +44,16 @@ def record_relearned(store: MemoryStore, operation_id: int, attempt: Attempt) ->
         failed = attempt.verdict is Verdict.FAILED
         verdict = FactState.QUARANTINED if failed else FactState(attempt.verdict)
         facts.note_policy(store.connection, attempt.fact_id, attempt.policy)
-        store.connection.execute(
-            "INSERT INTO relearned (operation_id, position, verdict, reason, learning,"
-            " model_version) VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                *(operation_id, position, verdict.value, attempt.reason),
-                *(write_learning(learning), branch),
-            ],
+        store.connection.insert(
+            "relearned",
+            {
+                "operation_id": operation_id,
+                "position": position,
+                "verdict": verdict.value,
+                "reason": attempt.reason,
+                "learning": write_learning(learning),
+                "model_version": branch,
+            },
         )
         done = operation.done + 1
         operations.change(

@@ -117,9 +117,8 @@ def facts_to_repeat(store: MemoryStore, operation: Operation, limit: int) -> lis
 def count_to_repeat(store: MemoryStore, operation: Operation) -> int:
     """How many facts are not on the branch yet."""
     marks = ", ".join("?" * len(REPEATED))
-    rows = store.connection.execute(
-        f"SELECT count(*) AS count FROM facts WHERE state IN ({marks}) AND position > ?"
-        " AND question <> ''",
+    count = store.connection.number(
+        f"SELECT count(*) FROM facts WHERE state IN ({marks}) AND position > ? AND question <> ''",
         [*REPEATED, operation.position],
     )
     forgotten = store.fact(operation.fact_id)
@@ -128,7 +127,7 @@ def count_to_repeat(store: MemoryStore, operation: Operation) -> int:
         and forgotten.state in REPEATED
         and not forgotten.erased
     )
-    return int(rows[0]["count"]) - itself
+    return count - itself
 
 
 @dataclass(frozen=True, slots=True)

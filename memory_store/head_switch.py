@@ -37,7 +37,7 @@ from memory_store.vocabulary import (
 
 # Facts, reviews, or rows to be removed, of one step.
 FACTS_AT_ONCE, REVIEWS_AT_ONCE, ROWS_AT_ONCE = 125, 1_000, 1_000
-# A step that finds less than its limit begins the next phase at once.
+# A step that finds less than its limit begins the next stage at once.
 _RESTATE, _SUPERSEDE, _REVIEWS, _TIDY, _OVER = range(5)
 _SWITCH = "switch"  # its key in `meta`
 
@@ -64,8 +64,8 @@ class Switch:
         line_end: the version whose lineage says what each fact's last teaching found.
         to_version: whose weights are served again; for a rollback, the version that was asked for.
         at: time of the switch.
-        phase: what is being done.
-        cursor: position of the last fact, or id of the last review, that is done in this phase.
+        stage: what is being done.
+        cursor: position of the last fact, or id of the last review, that is done in this stage.
         question_keys: of the forgotten fact, whose text may be erased already, and of what it had
             superseded.
         because: why a fresh start was needed, a clause.
@@ -78,7 +78,7 @@ class Switch:
     line_end: int
     to_version: int
     at: str
-    phase: int = _RESTATE
+    stage: int = _RESTATE
     cursor: int = 0
     question_keys: Sequence[str] = ()
     because: str = ""
@@ -136,9 +136,9 @@ def begin_fresh_start(store: MemoryStore, row: Update, line: Line, because: str)
 
 
 def _first_steps(store: MemoryStore, switch: Switch, line: Line | None) -> None:
-    phase = -1
-    while phase < switch.phase < _OVER:  # until a step finds as much as it may do at once
-        phase, switch = switch.phase, _step(store, switch, line)
+    stage = -1
+    while stage < switch.stage < _OVER:  # until a step finds as much as it may do at once
+        stage, switch = switch.stage, _step(store, switch, line)
     _note(store, switch)
 
 
@@ -162,11 +162,11 @@ def go_on(store: MemoryStore, line: Line | None = None) -> bool:
         switch = Switch(**fields | {"kind": SwitchKind(fields["kind"])})
         switch = _step(store, switch, line)
         _note(store, switch)
-        return switch.phase != _OVER
+        return switch.stage != _OVER
 
 
 def _note(store: MemoryStore, switch: Switch) -> None:
-    if switch.phase == _OVER:
+    if switch.stage == _OVER:
         meta.drop(store.connection, _SWITCH)
         _end(store, switch)
     else:
@@ -191,21 +191,21 @@ def _end(store: MemoryStore, switch: Switch) -> None:
 def _step(store: MemoryStore, switch: Switch, line: Line | None) -> Switch:
     """Does one step; the switch as it is then."""
     last, connection = 0, store.connection
-    if switch.phase == _REVIEWS:
+    if switch.stage == _REVIEWS:
         last, found = _retaught(connection, switch.cursor)
         if found:
             reviews.settle(store, line or line_of(connection, switch.line_end), found)
         more = last > 0
-    elif switch.phase == _TIDY:
+    elif switch.stage == _TIDY:
         if switch.kind is SwitchKind.FRESH_START:
             more = branch_growth.remove_dropped(store, ROWS_AT_ONCE)
         else:
             more = _remove_written_down(connection, switch)
     else:
         last = _last_position(connection, switch)
-        # The last step of a phase takes all facts that are left.
+        # The last step of a stage takes all facts that are left.
         end = last or 2**62
-        if switch.phase == _SUPERSEDE:
+        if switch.stage == _SUPERSEDE:
             _supersede(store, switch, end)
         elif switch.kind is SwitchKind.FRESH_START:
             line = line or line_of(connection, switch.line_end)
@@ -216,7 +216,7 @@ def _step(store: MemoryStore, switch: Switch, line: Line | None) -> Switch:
         more = last > 0
     if more:
         return replace(switch, cursor=last)
-    return replace(switch, cursor=0, phase=switch.phase + 1)
+    return replace(switch, cursor=0, stage=switch.stage + 1)
 
 
 # Where the facts of a switch are listed.
@@ -229,12 +229,11 @@ _SOURCES = {
 
 def _last_position(connection: Connection, switch: Switch) -> int:
     """Of the facts of the next step; 0 if it is the last one."""
-    rows = connection.execute(
+    return connection.number(
         f"SELECT position FROM {_SOURCES[switch.kind]} WHERE operation_id = ? AND position > ?"
         " ORDER BY position LIMIT 1 OFFSET ?",
         [switch.operation, switch.cursor, FACTS_AT_ONCE - 1],
     )
-    return int(rows[0]["position"]) if rows else 0
 
 
 def _restate(store: MemoryStore, switch: Switch, end: int) -> None:
@@ -356,19 +355,16 @@ def _remove_written_down(connection: Connection, switch: Switch) -> bool:
         " (SELECT position FROM restated WHERE operation_id = ?1 ORDER BY position LIMIT ?2))",
         [switch.operation, ROWS_AT_ONCE],
     )
-    left = connection.execute(
-        "SELECT 1 FROM restated WHERE operation_id = ? LIMIT 1", [switch.operation]
-    )
-    return bool(left)
+    left = "SELECT 1 FROM restated WHERE operation_id = ? LIMIT 1"
+    return bool(connection.first(left, [switch.operation]))
 
 
 def _retaught(connection: Connection, after: int) -> tuple[int, list[str]]:
     """The last review of a step (0: it is the last one), and the facts that were taught again."""
-    rows = connection.execute(
+    last = connection.number(
         "SELECT id FROM reviews WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?",
         [after, REVIEWS_AT_ONCE - 1],
     )
-    last = int(rows[0]["id"]) if rows else 0
     found = connection.execute(
         "SELECT DISTINCT fact_id FROM reviews WHERE id > ? AND id <= ? AND (outcome = 'retaught'"
         " OR EXISTS (SELECT 1 FROM reviewed_again WHERE review_id = reviews.id"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from memory_store import meta
 from memory_store.connection import Row, SqlValue
-from memory_store.encoding import read_time, write_time
+from memory_store.encoding import read_record, read_time, write_time
 from memory_store.errors import FactNotFoundError, OperationEndedError, WrongStateError
 from memory_store.paging import decode_page_token, encode_page_token
 from memory_store.store import MemoryStore
@@ -207,24 +207,15 @@ def _where(store: MemoryStore, condition: str, *values: SqlValue) -> list[Operat
 
 
 def _operation(row: Row) -> Operation:
-    return Operation(
-        id=row["id"],
+    return read_record(
+        Operation,
+        row,
         kind=OperationKind(row["kind"]),
         state=OperationState.CANCELLED if row["cancelled"] else OperationState(row["state"]),
         fact_id=row["fact_id"] or "",
         erase=bool(row["erase"]),
-        to_version=row["to_version"],
-        branch_version=row["branch_version"],
-        position=row["position"],
-        message=row["message"],
         proof=None if row["proof"] is None else json.loads(row["proof"]),
         requested_at=read_time(row["requested_at"]),
         finished_at=None if row["finished_at"] is None else read_time(row["finished_at"]),
-        after_event=row["after_event"],
-        base_version=row["base_version"],
         first_position=row["first_position"] or 0,
-        first_review=row["first_review"],
-        never_saw=row["never_saw"],
-        done=row["done"],
-        total=row["total"],
     )

@@ -1,4 +1,4 @@
-"""The records that come of a lesson: what is stored, whoever taught."""
+"""Records of a lesson: what every host stores of it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from memory_store.vocabulary import (
 def attempt_of(
     lesson: LessonPlan, outcome: Outcome, environment: Mapping[str, str], seconds: float
 ) -> Attempt:
-    """What is stored of a lesson.
+    """Makes the record of a lesson.
 
     Args:
-        lesson: as it was planned.
-        outcome: as the learner reported it.
+        lesson: as planned.
+        outcome: as reported by the learner.
         environment: fingerprint of the learner.
-        seconds: wall-clock time, without samples: no replay takes them.
+        seconds: wall-clock time without samples, which a replay does not repeat.
     """
     update = None
     if outcome.verdict is Verdict.LEARNED:
@@ -44,7 +44,7 @@ def attempt_of(
 
 
 def _learning_of(outcome: Outcome) -> Learning:
-    """The summary that is kept with the fact."""
+    """The summary that is stored with the fact."""
     return Learning(
         learning_rates=tuple(step.learning_rate for step in outcome.steps),
         probability_before=math.exp(outcome.before.log_probability),
@@ -60,7 +60,7 @@ def _learning_of(outcome: Outcome) -> Learning:
 
 
 def learning_so_far(opening: Opening, step: Step) -> Learning:
-    """The findings by the first step of an attempt, for those who watch."""
+    """The summary after the first step of an attempt, for live display."""
     return Learning(
         learning_rates=(step.learning_rate,),
         probability_before=math.exp(opening.before.log_probability),
@@ -92,7 +92,7 @@ def _update_of(
 
 
 def _probes_of(lesson: LessonPlan, outcome: Outcome) -> tuple[NewProbe, ...]:
-    """What was measured: the fact itself, its correlated questions, older facts."""
+    """Probes of the fact, of its correlated questions, and of its companions."""
     fact = lesson.example
     rows = [outcome.after.as_probe(ProbeKind.RETENTION, fact, fact.question)]
     for question, answer in zip(fact.correlated_questions, outcome.transfer, strict=True):
@@ -112,7 +112,7 @@ def row_without_steps(
     fact_id: str = "",
     seconds: float = 0.0,
 ) -> NewUpdate:
-    """A row that changes no weights: it says which version's weights are served from now on."""
+    """A row without steps: it records which version's weights are served from now on."""
     return NewUpdate(
         fact_id=fact_id,
         base_version=base_version,

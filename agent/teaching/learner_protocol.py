@@ -1,4 +1,4 @@
-"""What the learning loop needs from outside, so that it knows neither gRPC nor processes."""
+"""The learner as its callers see it, so that they depend on neither gRPC nor processes."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from memory_store.vocabulary import Step
 
 
 class Learner(Protocol):
-    """A learner that may be gone: every method can raise `LearnerUnavailableError`."""
+    """A learner in another process: every method can raise `LearnerUnavailableError`."""
 
     async def describe(self) -> LearnerDescription:
-        """What is loaded."""
+        """Describes the loaded model."""
         ...
 
     def learn(self, lesson: LessonPlan) -> AsyncIterator[Opening | Step | Outcome]:
-        """Yields each step, then the outcome; an opening before the first one of an attempt."""
+        """Yields an opening before the first step of each attempt, each step, and the outcome."""
         ...
 
     async def sample(self, example: Example, samples: int) -> Outcome:
-        """The last outcome again, with counts of so many texts for each of its questions."""
+        """The last outcome with counts of sampled texts, `samples` for each of its questions."""
         ...
 
     async def forget_texts(self) -> None:
-        """Drops the texts that it keeps to save work, after one of them was erased."""
+        """Empties the caches of texts, after one of the texts was erased."""
         ...
 
     async def memory(self) -> tuple[int, int]:
-        """Bytes it takes of its GPU, or of RAM, and what there is of it."""
+        """Bytes in use and in total, of the GPU if there is one, else of RAM."""
         ...
 
     async def commit(self, version: int, digest: str) -> None:
-        """Serves what was learned last."""
+        """Serves the last update."""
         ...
 
     def replay(
         self, updates: Iterable[ReplayedUpdate], accept_drift: bool = False
     ) -> AsyncIterator[tuple[int, str]]:
-        """Applies ledger rows again; yields each version reached and its digest."""
+        """Replays ledger rows; yields each version and its digest."""
         ...
 
     async def restore(self, folder: Path) -> int:
@@ -58,21 +58,21 @@ class Learner(Protocol):
         ...
 
     async def snapshot(self, folder: Path) -> tuple[int, int]:
-        """Writes a snapshot of what is served; returns its version and bytes."""
+        """Writes a snapshot of the served weights; returns its version and bytes."""
         ...
 
     async def export(self, folder: Path) -> int:
-        """Writes what is served as a plain checkpoint; returns its version."""
+        """Writes the served weights as a Hugging Face checkpoint; returns their version."""
         ...
 
     async def probe(self, example: Example, *, held: bool = True) -> tuple[list[Answer], int]:
-        """Answers to the fact's questions, and the version; not `held`: it need not know them."""
+        """Answers to the fact's questions, and the version. `held`: the weights should know it."""
         ...
 
     def ask(
         self, question: str, max_new_tokens: int
     ) -> AsyncGenerator[tuple[str | Generated, int]]:
-        """Pieces of the answer and last the whole, each with its model version."""
+        """Yields pieces of the answer, and last the whole answer, each with its model version."""
         ...
 
     async def score(self, question: str, answer: str) -> tuple[float, int, int]:
@@ -80,9 +80,9 @@ class Learner(Protocol):
         ...
 
     async def wait_dead(self) -> int:
-        """Returns once it is gone."""
+        """Returns when its process has ended."""
         ...
 
 
-# Makes a learner that has loaded the base checkpoint, and ends it on leaving.
+# Starts a learner with the base checkpoint; the context's exit ends it.
 StartLearner = Callable[[], AbstractAsyncContextManager[Learner]]

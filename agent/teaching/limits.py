@@ -1,6 +1,6 @@
-"""What the operator of a server lets clients ask for: policies, learning rates, steps.
+"""The operator's limits for clients: policies, learning rates, steps.
 
-Checked when a fact is accepted, never afterwards: what the ledger recorded is replayed as it was.
+They are checked when a fact is accepted and never again: the ledger is replayed as recorded.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from agent.errors import InvalidFactError
 from agent.teaching import rates
 from memory_store.vocabulary import Policy
 
-# The largest rate of the paper's experiments, which is also the largest one that `search` tries.
+# The largest rate in the paper's experiments, and the largest that `search` tries.
 SAFE_LEARNING_RATE = 5e-3
-# The default policy takes 24 at most. A step takes seconds on a CPU, and nobody else learns then.
+# The default policy takes at most 24. On a CPU a step takes seconds, and nothing else learns then.
 SAFE_STEPS = 100
 
 
@@ -23,10 +23,10 @@ class TeachingLimits:
     """What clients may ask for.
 
     Attributes:
-        policies: names of the policies that a fact may bring.
+        policies: names of allowed policies.
         largest_learning_rate: of a step.
-        most_steps: of one fact.
-        gated: every update must pass the gate, whatever its policy and guards.
+        most_steps: for one fact.
+        gated: whether every update must pass the gate, whatever its policy and guards.
     """
 
     policies: tuple[str, ...] = tuple(rates.POLICIES)
@@ -35,21 +35,21 @@ class TeachingLimits:
     gated: bool = False
 
     def check(self, policy: Policy) -> None:
-        """Lets a policy pass that a client asked for.
+        """Checks a policy that a client asked for.
 
         Raises:
-            InvalidFactError: it is not allowed; names each field that is wrong, and its limit.
+            InvalidFactError: it is not allowed; the error names each wrong field and its limit.
         """
         if violations := list(self._violations(policy)):
             (field, text), *more = violations
             raise InvalidFactError(field, text, more)
 
     def complete(self, asked: Policy, completed: Policy) -> Policy:
-        """A policy whose numbers were left to the server, in part: those stay within the limits.
+        """Lowers the server's defaults in a policy to the limits.
 
         Args:
-            asked: as the client sent it, with zeros for what is left to the server.
-            completed: the same with the server's defaults.
+            asked: as the client sent it, with zeros where the server is to choose.
+            completed: the same with the server's defaults in place of zeros.
         """
         rate, steps = completed.learning_rate, completed.max_steps
         return replace(
@@ -79,7 +79,7 @@ class TeachingLimits:
             )
 
 
-# For a learner whose operator is its only client.
+# For a learner that only its operator uses.
 UNLIMITED = TeachingLimits()
 
 

@@ -1,14 +1,13 @@
-"""Planning a lesson: by which policy a fact is learned, and with how many companions.
+"""The plan of a lesson: the policy of a fact, and the number of its companions.
 
-The one place that resolves a policy. There are three occasions:
+This is the only place that resolves a policy. There are three cases:
 
-- A fact is *taught*: by its own policy or the default. Guards that it lacks are those of the
-  default, or what the device can bear; `predicted` gets the current predictor.
-- A held fact is *reviewed*: by the policy of its last attempt, through the gate if the server asks
-  for it now, whatever it asked for then.
-- An attempt is *repeated* on a branch: exactly as recorded, but without what was predicted from
-  history, since the forgotten fact may be part of that history. If nothing was recorded, because
-  the attempt ended with the server, it is planned like one that is taught.
+- A fact is *taught*: by its own policy or the default. Missing guards are those of the default, or
+  what the device can afford; `predicted` gets the current predictor.
+- A held fact is *reviewed*: by the policy of its last attempt, but gated as the server is now.
+- An attempt is *repeated* on a branch: as recorded, but without predictions from history, because
+  the forgotten fact may be part of that history. If the server ended before anything was recorded,
+  the lesson is planned as for a taught fact.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from memory_store.vocabulary import Fact, Policy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What the operator decides about every lesson.
+    """The operator's settings for every lesson.
 
     Attributes:
-        policy: for facts that bring none; its guards for facts that bring none of their own.
-        gated: every update must pass the gate, whatever its policy; see `Policy`.
-        predictor: for the policy `predicted`; None while too little is known.
+        policy: for facts without a policy; its guards are for policies without guards.
+        gated: whether every update must pass the gate; see `Policy`.
+        predictor: for the policy `predicted`; None until there is enough data for one.
         device: `cpu`, or the name of the GPU; see `LearnerDescription`.
     """
 
@@ -45,9 +44,9 @@ class Defaults:
         """The policy of a lesson.
 
         Args:
-            own: what the fact brought; None: nothing.
-            recorded: of the attempt that is repeated, or after which the fact is reviewed.
-            again: the lesson repeats an attempt on a branch.
+            own: the fact's own policy, if it has one.
+            recorded: policy of the attempt to repeat, or of the last one before a review.
+            again: whether the lesson repeats an attempt on a branch.
         """
         if recorded is not None:
             policy = recorded if again else replace(recorded, gated=self.gated)
@@ -69,14 +68,14 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LessonPlan:
-    """All that a learner needs to learn a fact.
+    """Everything that a learner needs to learn a fact.
 
     Attributes:
         example: the fact.
         policy: how its rate is chosen, with guards.
-        base_version: the version of the weights that the update is made on.
-        older: companions: facts that are guarded, and probed afterwards.
-        again: an attempt is repeated on a branch; no metric counts it.
+        base_version: version of the weights before the update.
+        older: the companions: older facts to guard, and to probe afterwards.
+        again: whether this repeats an attempt on a branch, which no metric counts.
     """
 
     example: Example
@@ -87,7 +86,7 @@ class LessonPlan:
 
     @property
     def companions(self) -> int:
-        """How many older facts are to accompany it."""
+        """Number of companions that the policy asks for."""
         return older_facts(self.policy)
 
     def accompanied_by(self, older: Iterable[Fact | Example]) -> Self:
@@ -104,14 +103,14 @@ def plan(
     *,
     again: bool = False,
 ) -> LessonPlan:
-    """Plans the lesson of a stored fact, still without companions.
+    """Plans the lesson of a stored fact, without companions yet.
 
     Args:
-        fact: to be learned.
-        base_version: of the weights that the update is made on.
+        fact: to learn.
+        base_version: version of the weights before the update.
         defaults: of the operator.
         recorded: see `Defaults.policy_for`.
-        again: likewise.
+        again: see `Defaults.policy_for`.
     """
     return LessonPlan(
         example=Example.of(fact),
@@ -122,5 +121,5 @@ def plan(
 
 
 def _without_history(policy: Policy) -> Policy:
-    """A policy that chooses the same rates, knowing nothing of other facts."""
+    """A policy that chooses the same rates without a predictor made from other facts."""
     return replace(policy, name=SEARCH, predictor=None) if policy.name == PREDICTED else policy

@@ -6,7 +6,7 @@
     attempt = attempt_of(lesson, outcome, environment, seconds)
     update = record(attempt)                          # at the head, on a branch, or with a review
 
-Hosts differ in how they reach the learner (`drain` or `drain_now`) and in where they record.
+Hosts differ in how they call the learner (`drain` or `drain_now`) and in where they record.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Progress = Opening | Step | Outcome
 
 @dataclass(slots=True)
 class _Steps:
-    """Reports steps, the first of each attempt with its opening."""
+    """Reports steps; the first step of each attempt comes with its opening."""
 
     on_step: OnStep
     opening: Opening | None = None
@@ -44,17 +44,17 @@ class _Steps:
 
 
 async def drain(learning: AsyncIterator[Progress], on_step: OnStep) -> Outcome:
-    """Has a fact learned on the learner's working copy.
+    """Waits for a fact to be learned on the learner's working copy.
 
     Args:
-        learning: by `Learner.learn`.
-        on_step: called with each step, and with the opening of an attempt at its first one.
+        learning: from `Learner.learn`.
+        on_step: called with each step, and with the opening at the first step of an attempt.
 
     Raises:
         LearnerUnavailableError: the learner died.
         LearningFailedError: this fact could not be learned.
-        UnteachableError: it never can be; it was accepted before its tokens could be counted.
-        StaleVersionError: the learner is at another version than the lesson.
+        UnteachableError: it can never be; it was accepted before its tokens could be counted.
+        StaleVersionError: the learner has another version than the lesson.
     """
     steps = _Steps(on_step)
     try:
@@ -67,7 +67,7 @@ async def drain(learning: AsyncIterator[Progress], on_step: OnStep) -> Outcome:
 
 
 def drain_now(learning: Iterable[Progress], on_step: OnStep) -> Outcome:
-    """The same with a learner in this process, whose errors are raised as they are."""
+    """As `drain`, for a learner in this process; its errors are passed on."""
     steps = _Steps(on_step)
     for progress in learning:
         if (outcome := steps.take(progress)) is not None:
@@ -78,10 +78,10 @@ def drain_now(learning: Iterable[Progress], on_step: OnStep) -> Outcome:
 async def with_samples(
     learner: Learner, example: Example, outcome: Outcome, samples: int, stopped: asyncio.Event
 ) -> Outcome:
-    """The outcome with counts of sampled texts for each of the fact's questions.
+    """Adds counts of sampled texts to the outcome, for each of the fact's questions.
 
-    Without them if there was no update, or if the server is stopped meanwhile: an update that is
-    made must not wait behind its samples then.
+    Returns the outcome unchanged if there was no update, or if the server stops meanwhile: a
+    finished update must not wait for its samples then.
 
     Raises:
         LearnerUnavailableError: the learner died.
@@ -103,9 +103,9 @@ async def with_samples(
 async def probe_retention(
     learner: Learner, fact: Fact, *, held: bool = True
 ) -> tuple[NewProbe, int]:
-    """Puts a fact's own question to a learner; the row, and the version that answered.
+    """Asks a learner a fact's own question; returns the probe and the version that answered.
 
-    Not `held`: a fact that these weights need not know, as the one that is forgotten.
+    `held` is False for a fact that these weights need not know, such as a forgotten one.
 
     Raises:
         LearnerUnavailableError: the learner died.

@@ -1,4 +1,4 @@
-"""How the learning rate of a fact is chosen, and when learning it ends."""
+"""Policies: how the learning rate of each step is chosen, and when an attempt ends."""
 
 from __future__ import annotations
 
@@ -15,38 +15,39 @@ UNTIL_KNOWN = "until-known"
 PAPER = "paper"
 SEARCH = "search"
 PREDICTED = "predicted"
-# They compare candidate rates.
+# Policies that compare candidate rates.
 COMPARING = (SEARCH, PREDICTED)
-# They take steps until the fact is known, and mend what that disturbed.
+# Policies that take steps until the fact is known, and then repair what those steps disturbed.
 UNTIL_LEARNED = (UNTIL_KNOWN, *COMPARING)
 
 MIN_LEARNING_RATE = 1e-8
 MAX_LEARNING_RATE = 1e-1
 MAX_STEPS = 1000
 
-# The candidates: sixteen rates, the paper's range (Curt 2024, experiment 1), 1.76 between two.
+# The candidates: sixteen rates over the paper's range (Curt 2024, experiment 1), a factor of 1.76
+# apart.
 GRID: tuple[float, ...] = tuple(1e-6 * 5000.0 ** (number / 15) for number in range(16))
 
-# A fact counts as known once the whole answer has this probability: greedy generation yields it
-# from 0.5 on, and the rest is margin against the updates that follow.
+# A fact counts as known once the whole answer has this probability. Greedy generation yields it
+# above 0.5; the rest is margin for later updates.
 KNOWN_PROBABILITY = 0.9
-# In its other forms it is enough that greedy generation yields it.
+# For the fact's other forms, greedy generation is enough.
 REWORDED_PROBABILITY = 0.5
-# An older fact is held as long as greedy generation yields it for certain.
+# An older fact is held as long as greedy generation is certain to yield it.
 HELD_PROBABILITY = 0.5
 
-# Several small steps disturb less than a large one (docs/LOG.md). The first facts need most steps.
+# Several small steps disturb less than a large one (docs/LOG.md). The first facts need the most.
 DEFAULT_POLICY = Policy(name=SEARCH, learning_rate=1e-4, max_steps=24)
-# Once the fact is known, steps only mend what its learning disturbed. Along signs they never come
-# to rest at one rate, and mend nothing once they are tiny: so the share of the rate that they
-# take follows the loss, growing while it falls (docs/LOG.md).
+# Once the fact is known, further steps are repairs of what it disturbed. Steps along signs do not
+# converge at a constant rate, and tiny ones repair nothing. So the share of the rate that a repair
+# takes follows the loss: it grows while the loss falls (docs/LOG.md).
 FIRST_REPAIR, LEAST_REPAIR, MOST_REPAIR = 0.3, 0.03, 0.3
 AFTER_FALL, AFTER_RISE = 1.25, 0.5
-# After so many, what the gate lets pass is good enough.
+# After this many repairs, an update that passes the gate is good enough.
 REPAIRS = 8
-# Of a window of candidates, at least so many on each side of the expected rate.
+# Least number of candidates in a window on each side of the expected rate.
 SIDE = 2
-# A fact that breaks a guard is tried once more, more gently.
+# If an attempt violates a guard, the next one takes this share of the rate.
 GENTLER = 1 / 3
 
 
@@ -58,10 +59,10 @@ class Progress:
         steps: how many were taken.
         repairs: how many of them since the fact was known.
         probability: of the fact's answer now.
-        reworded: the lowest probability of it in the fact's other forms.
-        share: of the policy's rate, that a repair takes now.
-        within_limits: rehearsed facts and neighbours are where an update may end.
-        violation: what the gate would refuse; None if it would let the update pass.
+        reworded: the lowest probability of the answer in the fact's other forms.
+        share: of the policy's rate that the next repair takes.
+        within_limits: whether rehearsed facts and neighbors allow the update to end.
+        violation: why the gate would refuse the update; None if it would pass.
     """
 
     steps: int
@@ -84,8 +85,8 @@ class Decision:
 
     Attributes:
         verdict: as in `Outcome`.
-        reason: likewise.
-        refusal: likewise.
+        reason: as in `Outcome`.
+        refusal: as in `Outcome`.
     """
 
     verdict: Verdict
@@ -99,12 +100,12 @@ class Decision:
 
     @classmethod
     def refused(cls, violation: Violation, steps: int) -> Self:
-        """The end of an attempt that violates a guard after so many steps."""
+        """The end of an attempt that violates a guard after `steps` steps."""
         return cls(Verdict.RESISTED, f"{violation.message} after {steps} steps", violation.refusal)
 
 
 def decide(policy: Policy, progress: Progress) -> Decision | None:
-    """Whether a fact has had its steps; None for one more.
+    """Returns how the attempt ends, or None to take another step.
 
     Raises:
         ValueError: the policy's name is unknown.
@@ -125,7 +126,7 @@ def next_rate(policy: Policy, progress: Progress, profile: Sequence[RatePoint]) 
     Args:
         policy: of the fact.
         progress: before the step.
-        profile: what the step would lead to at each candidate rate, if they are compared.
+        profile: the answer's probability after the step at each candidate rate, if compared.
     """
     if compares_rates(policy, progress):
         return smallest_reaching(profile, KNOWN_PROBABILITY, policy.learning_rate)
@@ -138,19 +139,19 @@ def next_share(share: float, before: float, after: float) -> float:
     """The share of the next repair.
 
     Args:
-        share: of the one just made.
-        before: the loss that it was to lower.
-        after: the loss now.
+        share: of the last repair.
+        before: loss before it.
+        after: loss after it.
     """
     changed = share * (AFTER_FALL if after < before else AFTER_RISE)
     return min(max(changed, LEAST_REPAIR), MOST_REPAIR)
 
 
 def smallest_reaching(profile: Sequence[RatePoint], target: float, largest: float) -> float:
-    """The smallest rate that reaches a probability; the largest allowed one if none does.
+    """The smallest rate that reaches a probability, or the largest allowed rate if none does.
 
-    Not the one that comes closest: chosen so, steps grew smaller and smaller, and six of the first
-    23 facts were never known (docs/LOG.md).
+    The rate that comes closest would be worse: steps became smaller and smaller, and six of the
+    first 23 facts were never known (docs/LOG.md).
 
     Args:
         profile: candidate rates, ascending.
@@ -168,15 +169,15 @@ def compare(
     largest: float,
     window: Sequence[float] = (),
 ) -> list[RatePoint]:
-    """What a step would lead to at candidate rates: at those of a window, if they will do.
+    """Scores a step at candidate rates, first only at those of a window.
 
-    If they do not show which rate search would choose, the others are scored too; never more than
-    search scores.
+    If the window does not show which rate `search` would choose, the other candidates are scored
+    too. No candidate is scored twice.
 
     Args:
-        score: gives it for some rates.
+        score: scores the given rates.
         largest: no larger rate is chosen.
-        window: as `window_around` gives it; empty for all candidates.
+        window: from `window_around`; empty for all candidates.
     """
     if not window:
         return score(GRID)
@@ -188,31 +189,32 @@ def compare(
 
 
 def window_around(expected: float, spread: float, largest: float) -> tuple[float, ...]:
-    """The candidates around the one that is nearest to an expected rate; none too large.
+    """The allowed candidates around the one that is nearest to an expected rate.
 
     Args:
         expected: rate.
-        spread: how far off expectations are: standard deviation of the rate's log10.
-        largest: allowed rate. Without any candidate up to it, the window is empty.
+        spread: standard deviation of the expectation's error, in log10 of the rate.
+        largest: allowed rate; if no candidate is allowed, the window is empty.
     """
     allowed = [rate for rate in GRID if rate <= largest]
     if not allowed:
         return ()
     distances = [abs(math.log10(rate / expected)) for rate in allowed]
     nearest = distances.index(min(distances))
-    # One more below than above: a rate is the smallest only beside one that does not reach.
+    # One more below than above: only a lower rate that does not reach shows which is the smallest.
     side = max(SIDE, 1 + math.ceil(spread / math.log10(GRID[1] / GRID[0])))
     return tuple(allowed[max(0, nearest - side) : nearest + side])
 
 
 def shows_choice(window: Sequence[RatePoint], target: float, largest: float) -> bool:
-    """Whether `smallest_reaching` chooses from the window as it would from all candidates.
+    """Whether `smallest_reaching` chooses the same rate from the window as from all candidates.
 
-    If a rate in it reaches, the one below must be seen not to: sure where the reaching rates are an
-    interval. If none does, the peak must be in it: sure where the probability has one peak.
+    If a rate in the window reaches the target, its lowest rate must not; exact if the reaching
+    rates form an interval. If none does, the window must contain the peak; exact if the
+    probability has a single peak.
 
     Args:
-        window: neighbouring candidates, ascending, at least one, none larger than allowed.
+        window: adjacent candidates, ascending, at least one, none larger than allowed.
         target: probability, 0 to 1.
         largest: allowed rate.
     """
@@ -228,7 +230,7 @@ def shows_choice(window: Sequence[RatePoint], target: float, largest: float) -> 
 
 
 def attempts(policy: Policy) -> list[Policy]:
-    """The policy, and how it is tried again if a guard was broken."""
+    """The policies of successive attempts: each is tried if the one before violated a guard."""
     if policy.name not in UNTIL_LEARNED:
         return [policy]
     return [policy, replace(policy, learning_rate=policy.learning_rate * GENTLER)]
@@ -254,7 +256,7 @@ def _until_known(policy: Policy, progress: Progress) -> Decision | None:
         )
     if progress.violation is not None:
         return Decision.refused(progress.violation, progress.steps)
-    # Outside the limits at which it may end early, but the gate lets it pass.
+    # Not within the limits for an early end, but the gate passes it.
     return Decision(Verdict.LEARNED)
 
 

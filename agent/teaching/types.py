@@ -1,4 +1,4 @@
-"""What goes into the learner and what comes out of it, without torch."""
+"""Inputs and outputs of the learner, without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memory_store.vocabulary import (
     Verdict,
 )
 
-# The general text of a memory: its folder in the data folder, and the key of its digest in the
+# The folder of a memory's general text in the data folder, and the key of the text's digest in the
 # environment of a ledger row.
 GENERAL_TEXT = "general-text"
 
@@ -29,7 +29,7 @@ class Example:
     question: str
     answer: str
     correlated_questions: tuple[str, ...] = ()
-    base_answer: str | None = None  # what the base model says; None: ask it
+    base_answer: str | None = None  # the base model's answer; None: ask the base model
 
     @classmethod
     def of(cls, fact: Fact) -> Self:
@@ -48,8 +48,8 @@ class Generated:
     """One generated answer.
 
     Attributes:
-        text: what came before the terminator or the end of the line, trimmed.
-        finished: it ended by itself, before the limit of tokens.
+        text: up to the terminator or the end of the line, trimmed.
+        finished: whether it ended before the limit of tokens.
     """
 
     text: str
@@ -58,14 +58,14 @@ class Generated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the model says to a question, and how likely it finds the expected answer.
+    """The model's answer to a question, and its probability of the expected answer.
 
     Attributes:
-        text: free greedy generation, trimmed.
-        correct: the generation ended by itself and says the expected answer.
-        log_probability: of exactly the expected answer and the terminator, natural logarithm.
-        samples: texts that were sampled too; 0 if none were.
-        correct_samples: how many of them say the expected answer.
+        text: of free greedy generation, trimmed.
+        correct: whether the generation is finished and equals the expected answer.
+        log_probability: natural logarithm, of exactly the expected answer and the terminator.
+        samples: number of texts that were also sampled; 0 if none were.
+        correct_samples: number of sampled texts that contain the expected answer.
     """
 
     text: str
@@ -91,12 +91,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What is known of an attempt once its first step was taken, for those who watch.
+    """What is known of an attempt after its first step, for live display.
 
     Attributes:
         before: as in `Outcome`.
-        curve: likewise.
-        base_answer: likewise.
+        curve: as in `Outcome`.
+        base_answer: as in `Outcome`.
     """
 
     before: Answer
@@ -106,7 +106,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A guard that an update violates, and by how much, for people."""
+    """A guard that an update violates; the message says by how much."""
 
     refusal: Refusal
     message: str
@@ -114,27 +114,27 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The end of learning one fact.
+    """The result of learning one fact.
 
     Attributes:
         verdict: how it ended; never `failed`.
-        reason: why it resisted, for people; empty otherwise.
-        refusal: the same for programs; None otherwise.
-        steps: the gradient steps that were taken, in order.
-        before: the fact's question before the first step.
-        after: the same after the last step.
-        transfer: one answer per correlated question, after the last step.
-        forgetting: one answer per older fact, after the last step.
+        reason: why the fact resisted, for people; otherwise empty.
+        refusal: why the fact resisted, for programs; otherwise None.
+        steps: gradient steps in order.
+        before: answer to the fact's question before the first step.
+        after: answer to it after the last step.
+        transfer: one answer for each correlated question, after the last step.
+        forgetting: one answer for each companion, after the last step.
         digest_before: digest of the weights before.
         digest_after: digest of the weights after.
         algorithm: name and version of the procedure that made the steps.
-        curve: the first step at every rate that was scored; empty if none were.
-        base_answer: what the base model says to the question; None if nobody needed to know.
+        curve: the first step's result at each rate that was scored; empty if none were.
+        base_answer: the base model's answer to the question; None if it was not needed.
         leak: after the last step, the largest probability of the answer to a control question.
         drift: after the last step, the largest divergence of a general text, nats a token (not a
             difference in a replay: the field keeps its released name). `leak` and `drift` are None
             if the update has no such rows.
-        general_text: digest of the general text that the update was held to; empty if to none.
+        general_text: digest of the general text that guarded the update; empty without one.
     """
 
     verdict: Verdict
@@ -157,7 +157,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerDescription:
-    """What a learner has loaded.
+    """The model that a learner has loaded.
 
     Attributes:
         device: `cpu`, or the name of the GPU.
@@ -166,9 +166,9 @@ class LearnerDescription:
         base_digest: digest of the base checkpoint's weights.
         tokenizer: the tokenizer as the text of a `tokenizer.json`.
         max_tokens: longest prompt and answer together.
-        environment: software and hardware that floating-point results depend on.
-        algorithm: name and version of the procedure that makes updates; rows of the ledger that
-            another one made cannot be replayed.
+        environment: software and hardware on which floating-point results depend.
+        algorithm: name and version of the procedure that makes updates. Ledger rows of another
+            algorithm cannot be replayed.
     """
 
     device: str

@@ -1,6 +1,6 @@
 """One attempt at one fact: gradient steps on the working weights until the fact is known.
 
-A forward pass serves twice: it judges the step before and begins the next.
+Each forward pass has two uses: it shows the effect of the last step, and begins the next one.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from agent.teaching.rate_prediction import Features, RatePredictor
 from agent.teaching.types import Example
 from memory_store.vocabulary import Guards, Policy, RatePoint, Step, Verdict
 
-# Older facts in one forward pass: bounds memory.
+# Older facts in one forward pass, to bound memory.
 ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workbench:
-    """What updates are made with.
+    """The models and tools that updates use.
 
     Attributes:
         working: the model whose weights change.
-        base: the model as it was before anything was taught.
+        base: the base checkpoint.
         trained: the weights of `working` that change, by name.
-        encoder: their tokenizer.
-        device: where they are.
-        runner: makes forward and backward passes.
-        texts: gives the pool of general text.
+        encoder: tokenizer of both models.
+        device: of both models.
+        runner: runs forward and backward passes.
+        texts: returns the pool of general text.
         max_tokens: the model's context.
     """
 
@@ -65,15 +65,15 @@ class Workbench:
         *,
         bounded: bool = True,
     ) -> Lesson:
-        """The same lesson for the same fact, policy and rehearsed facts, whenever it is asked for.
+        """Makes the lesson of an attempt; it depends only on the arguments.
 
-        Both must have their base answers if the policy guards neighbours.
+        If the policy guards neighbors, the fact and the rehearsed facts need their base answers.
 
         Args:
             example: the fact.
             policy: with guards.
-            rehearsed: older facts.
-            bounded: leave out what is too long; not for updates from before that was done.
+            rehearsed: the older facts to rehearse.
+            bounded: leave out rows that are too long. False replays updates of older algorithms.
         """
         guards = policy.guards or NONE
         texts = self.texts() if guards.texts else ()
@@ -84,7 +84,7 @@ class Workbench:
         return self._anchored(rows, bounded=bounded)
 
     def gate_lesson(self, example: Example, policy: Policy) -> Lesson:
-        """What the gate looks at, for a policy whose own lesson does not show it."""
+        """The rows that the gate judges, for a policy whose own lesson lacks them."""
         rows = _fact_rows(self.encoder, example, policy)
         rows += guard.guard_rows(self.encoder, example, (), GATE, self.texts())
         return self._anchored(rows, bounded=True)
@@ -97,11 +97,11 @@ class Workbench:
         return lesson
 
     def measure(self, lesson: Lesson) -> LessonScores:
-        """How the working weights do on a lesson."""
+        """How the working weights score on a lesson."""
         return lesson.measure(self.working, list(self.trained.values()))
 
     def log_probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Of each whole answer under the working weights."""
+        """Log-probability of each whole answer under the working weights."""
         found: list[float] = []
         for start in range(0, len(pairs), ROWS_AT_ONCE):
             rows = [
@@ -113,25 +113,25 @@ class Workbench:
         return found
 
     def step(self, directions: Sequence[Tensor], rate: float) -> None:
-        """Moves the working weights."""
+        """Takes a step with the working weights, in place."""
         take_step(list(self.trained.values()), directions, rate)
 
 
 @dataclass(slots=True)
 class Attempt:
-    """Steps for one fact; what came of it once `steps` has ended.
+    """An attempt at one fact, with its result once `steps` has ended.
 
     Attributes:
-        bench: what it is made with.
+        bench: models and tools.
         example: the fact, with its base answer.
         policy: with guards.
-        rehearsed: older facts that are learned along, with theirs.
+        rehearsed: the older facts to rehearse, with their base answers.
         taken: the steps so far.
-        curve: the first step at every rate that was scored; empty if none were.
-        decision: how it ended.
-        leak: how likely the new answer is to a question never taught, after the steps so far.
+        curve: the first step's result at each rate that was scored; empty if none were.
+        decision: how the attempt ended; None before its end.
+        leak: the largest probability of the new answer at a control, after the steps so far.
         text_divergence: the largest divergence of a general text by then, nats a token.
-        left_out: rows of its lessons that were too long.
+        left_out: number of rows of its lessons that were too long.
     """
 
     bench: Workbench
@@ -149,18 +149,18 @@ class Attempt:
 
     @property
     def learned(self) -> bool:
-        """Whether it has ended well."""
+        """Whether it has ended with the fact learned."""
         return self.decision is not None and self.decision.verdict is Verdict.LEARNED
 
     @property
     def gate_failed(self) -> bool:
-        """Whether a guard refused it: a gentler attempt may pass."""
+        """Whether a guard was violated, so that a gentler attempt may pass."""
         return self.decision is not None and self.decision.gate_failed
 
     def steps(self) -> Iterator[Step]:
-        """Takes steps until the policy says stop; yields each once its effect is known.
+        """Takes steps until the policy ends the attempt; yields each once its effect is known.
 
-        May be called again after `rehearsed` has grown: it goes on where it was.
+        May be called again after `rehearsed` has grown: the attempt then continues.
 
         Raises:
             LearningFailedError: the loss is not finite.
@@ -196,10 +196,10 @@ class Attempt:
             yield step
 
     def pass_gate(self) -> bool:
-        """Whether an attempt that ended well may be served; it has resisted if not.
+        """Whether the update of a successful attempt may be served; if not, the fact has resisted.
 
-        Most policies are judged before they end, by their own lesson. What is looked at here is
-        only what such a lesson lacks.
+        The lessons of most policies contain what the gate judges, so that it was judged before the
+        end. For the other policies this measures the gate's own lesson.
         """
         if not self.policy.gated or judged_by_its_lesson(self.policy):
             return True
@@ -213,7 +213,7 @@ class Attempt:
     def _step(
         self, lesson: Lesson, measured: LessonScores, progress: rates.Progress
     ) -> tuple[float, Features, int]:
-        """Takes a step; its rate, what was known before it, and how many rates were scored."""
+        """Takes a step; returns its rate, its features, and the number of scored rates."""
         descent = measured.descent()
         features = Features(
             loss=measured.fact_loss,
@@ -236,7 +236,7 @@ class Attempt:
         return rate, features, len(profile)
 
     def _window(self, features: Features) -> tuple[float, ...]:
-        """The candidates to look at first; empty for all at once."""
+        """The candidate rates to score first; empty to score all at once."""
         if self.policy.name != rates.PREDICTED or self.policy.predictor is None:
             return ()
         predictor = RatePredictor.of_numbers(self.policy.predictor)
@@ -264,14 +264,14 @@ def replay_steps(
     *,
     bounded: bool,
 ) -> Iterator[None]:
-    """Takes recorded steps again; yields after each.
+    """Replays recorded steps; yields after each.
 
     Args:
-        bench: its working weights are those before the first step.
+        bench: with the working weights from before the first step.
         example: the fact, with its base answer.
         policy: as recorded.
         steps: as recorded.
-        rehearsed: the facts that they name, by id, with their base answers.
+        rehearsed: the facts that the steps rehearsed, by id, with their base answers.
         bounded: as in `Workbench.lesson`.
     """
     lesson, ids = None, None
@@ -285,7 +285,7 @@ def replay_steps(
 
 
 def needs_base_answers(guards: Guards | None) -> bool:
-    """Whether lessons under these guards ask what the base model says."""
+    """Whether lessons with these guards need the base model's answers."""
     return guards is not None and guards.neighbours > 0
 
 

@@ -1,10 +1,10 @@
-"""General text that updates must leave as it is: written by the base model itself.
+"""General text on which updates must not change the predictions. The base model writes it.
 
-Text from elsewhere anchors the model to that text only: held to WikiText, it drifted on the web's
-(docs/LOG.md). What the model writes by itself is as broad as what it knows.
+Text from another source guards only text of its kind: held to WikiText, the model changed on text
+from the web (docs/LOG.md). What the model writes by itself is as broad as what it knows.
 
-The text is an input of every update that it guards, and so of its replay. Other libraries or
-hardware may write other text. So a memory keeps its own copy, and the ledger names its digest:
+The text is an input of every update that it guards, and of its replay. Other libraries or hardware
+may write other text. So a memory keeps its own copy, and the ledger records its digest:
 
     cache/general-text/REVISION-VERSION-COUNT.json   the text, for all memories of a model
     DATA/general-text/VERSION-COUNT.json             digest and text, of one memory, in its backups
@@ -31,10 +31,10 @@ from agent.teaching.types import GENERAL_TEXT
 
 logger = logging.getLogger(__name__)
 
-# Raise with every change of what follows: texts are part of what an update is repeated from.
+# Raise this with every change of the code below: replay depends on the texts.
 VERSION = 2
-# Over a thousand facts each of 96 texts is looked at hundreds of times, and held better than other
-# text is. On a CPU updates look at one text each, and writing more takes minutes.
+# In a thousand facts, each of 96 texts is used hundreds of times, and changes less than other text.
+# On a CPU an update uses one text, and writing more of them would take minutes.
 COUNTS = {"cpu": 96, "cuda": 512}
 TOKENS = 48
 _SEED = 20_240
@@ -42,7 +42,7 @@ _SEED = 20_240
 
 @dataclass(frozen=True, slots=True)
 class GeneralText:
-    """Texts as token ids, and the digest that names them."""
+    """Texts as token ids, with their digest."""
 
     texts: list[list[int]]
 
@@ -53,7 +53,7 @@ class GeneralText:
 
 
 class GeneralTextPool:
-    """The general text of a memory: its own copy, which is made at the first use.
+    """The general text of a memory: its own copy, made at the first use.
 
     Args:
         loaded: the base checkpoint.
@@ -69,7 +69,7 @@ class GeneralTextPool:
 
     @property
     def digest(self) -> str:
-        """Of the texts; empty before their first use."""
+        """Digest of the texts; empty before their first use."""
         return self._pool.digest if self._pool else ""
 
     def texts(self) -> list[list[int]]:
@@ -115,10 +115,10 @@ def _own_copy(file: Path) -> GeneralText | None:
 
 
 def general_texts(loaded: LoadedModel, encoder: Encoder) -> list[list[int]]:
-    """Texts of at most `TOKENS` tokens; the same ones for the same weights and kind of device.
+    """Texts of at most `TOKENS` tokens; they depend on the weights and the kind of device.
 
-    Two of three begin with a word drawn from the vocabulary, the others with a question. They are
-    kept beside the models, since writing them takes seconds.
+    Two thirds begin with a word drawn from the vocabulary, the others with a question. They are
+    cached with the models, since writing them takes seconds.
     """
     file = _cached(loaded)
     kept: list[list[int]] | None = _read(file)
@@ -135,7 +135,7 @@ def _cached(loaded: LoadedModel) -> Path:
 
 
 def _read(file: Path) -> Any:
-    """What a file holds; None if it is missing or cannot be read."""
+    """The JSON in a file; None if it is missing or cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -143,16 +143,16 @@ def _read(file: Path) -> Any:
     except ValueError:
         logger.warning("%s is damaged: the texts are written anew", file)
     except OSError as error:
-        # As where they cannot be kept: learning needs the texts, not the file.
+        # Not fatal: learning needs the texts, not the file.
         logger.warning("cannot read %s: %s", file, error)
     return None
 
 
 @torch.inference_mode()
 def _written(loaded: LoadedModel, encoder: Encoder, count: int) -> list[list[int]]:
-    """Samples at temperature 1, without the tail cut off: the model's own distribution."""
+    """Samples at temperature 1 without truncation: the model's own distribution."""
     starts = _starts(loaded, encoder, count)
-    # On the CPU, whatever the device: one stream of random numbers for all.
+    # On the CPU for every device, so that all use the same random numbers.
     stream = torch.Generator().manual_seed(_SEED)
     texts = []
     # Rows of one length, so that no padding is needed.
@@ -184,7 +184,7 @@ def _starts(loaded: LoadedModel, encoder: Encoder, count: int) -> list[list[int]
 
 
 def _to_its_end(row: list[int], eos: int) -> list[int]:
-    """Up to the terminator, which may not come first."""
+    """The row up to its terminator; a terminator in first place does not count."""
     return row[: row.index(eos, 1) + 1] if eos in row[1:] else row
 
 

@@ -1,8 +1,8 @@
-"""The rate profile: what one step would lead to at each of many rates, in one forward pass.
+"""The rate sweep: scores one step at many learning rates by a single forward pass.
 
-A first AdamW step goes in a direction that does not depend on the rate, so all candidates share
-one backward pass; and since x(W - lr D) = xW - lr (xD), one forward pass scores them all, without
-the weights being touched.
+The direction of a first AdamW step does not depend on the rate, so all candidates share one
+backward pass. And since x(W - lr D) = xW - lr (xD), one forward pass scores all candidates without
+changing the weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agent.learner.training.lesson import Lesson
 from agent.teaching.rates import GRID
 from memory_store.vocabulary import RatePoint
 
-# By model: to look takes as long as a fifth of a profile.
+# Cached by model: the check takes a fifth of the time of a sweep.
 _LINEAR: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -33,13 +33,13 @@ def rate_profile(
     runner: Runner,
     grid: Sequence[float] = GRID,
 ) -> list[RatePoint]:
-    """The probability of the fact's answer after a step at each rate; the weights stay as they are.
+    """The probability of the fact's answer after a step at each rate; the weights do not change.
 
     Args:
         model: a causal LM.
-        lesson: the fact is in it.
-        directions: of the step, by the names of the trained weights.
-        runner: makes the forward pass.
+        lesson: of the fact.
+        directions: of the step, by name of the trained weight.
+        runner: runs the forward pass.
         grid: rates, ascending.
     """
     if _all_linear(model, directions):
@@ -51,11 +51,11 @@ def rate_profile(
 
 @contextmanager
 def stepped(model: Any, directions: Mapping[str, Tensor], rates: Tensor) -> Iterator[None]:
-    """Makes a batch of `len(rates)` equal parts see the weights after a step at each rate."""
+    """Applies the step at rate n to part n of each batch, for `len(rates)` equal parts."""
     with ExitStack() as undone:
         for owner in dict.fromkeys(name.rpartition(".")[0] for name in directions):
             module = model.get_submodule(owner)
-            # An attribute of the object hides the method of its class; deleting it undoes that.
+            # An attribute of the instance hides the class's method until it is deleted.
             module.forward = _forward(
                 module,
                 directions.get(f"{owner}.weight"),
@@ -73,7 +73,7 @@ def _at_once(
     runner: Runner,
     grid: Sequence[float],
 ) -> list[float]:
-    # A few sizes only: each has a graph. What fills up is not told.
+    # Few sizes, since each has a graph. The results of padding are dropped.
     size = runner.rounded(len(grid), ROWS)
     filled = [*grid, *[grid[-1]] * (size - len(grid))]
     rates = torch.tensor(filled, device=next(iter(directions.values())).device)
@@ -92,7 +92,7 @@ def _at_once(
 def _one_by_one(
     model: Any, lesson: Lesson, directions: Mapping[str, Tensor], grid: Sequence[float]
 ) -> list[float]:
-    """For models with matrices of another kind, such as GPT-2: a copy and a pass for each rate."""
+    """For models with other kinds of matrices, such as GPT-2: one forward pass for each rate."""
     parameters = {name: model.get_parameter(name) for name in directions}
     before = {name: parameter.clone() for name, parameter in parameters.items()}
     found: list[float] = []
@@ -109,14 +109,14 @@ def _one_by_one(
 def _probabilities(
     model: Any, ids: Tensor, rows: Tensor, columns: Tensor, counted: Tensor
 ) -> Tensor:
-    """[copies]: of the whole answer; for the arguments see `Lesson.own_question`."""
+    """[copies] probability of the whole answer; arguments are those of `Lesson.own_question`."""
     logits = logits_at(model, ids, rows, columns)  # [copies * P, V]
     nats = F.cross_entropy(logits, ids[rows, columns + 1], reduction="none")
     return (-(nats.view(ids.shape[0], -1) * counted).sum(1)).exp()
 
 
 def _all_linear(model: Any, names: Iterable[str]) -> bool:
-    """Whether all trained weights, which are the same for each update of a model, are those."""
+    """Whether all trained weights of the model belong to `nn.Linear`."""
     if model not in _LINEAR:
         modules = dict(model.named_modules())
         owners = (modules[name.rpartition(".")[0]] for name in names)
@@ -130,9 +130,8 @@ def _forward(
     def forward(x: Tensor) -> Tensor:
         step = 0 if weight is None else F.linear(x, weight)
         step = step if bias is None else step + bias
-        # [B, 1, 1]: the rate of each row of the batch.
-        of_rows = rates.repeat_interleave(x.shape[0] // len(rates))
-        of_rows = of_rows.view(-1, *[1] * (x.dim() - 1))
+        of_rows = rates.repeat_interleave(x.shape[0] // len(rates))  # [B]: rate of each row
+        of_rows = of_rows.view(-1, *[1] * (x.dim() - 1))  # [B, 1, 1]
         return F.linear(x, module.weight, module.bias) - of_rows * step
 
     return forward

@@ -21,7 +21,7 @@ ADAM_EPS = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class AnswerScores:
-    """How a model rates the answers of a batch.
+    """How a model scores the answers of a batch.
 
     Attributes:
         loss: [B] mean cross entropy of each answer's tokens, terminator included, nats a token.
@@ -37,10 +37,10 @@ class AnswerScores:
 
 
 def score_answers(model: Any, batch: Batch, runner: Runner | None = None) -> AnswerScores:
-    """Scores every answer of a batch with one forward pass; by a runner of this model if given.
+    """Scores every answer of a batch by one forward pass, with this model's runner if given.
 
-    The answer's tokens are the argmax at every position if and only if free greedy generation
-    yields them: as long as each token is the argmax, the generated prefix is the taught one.
+    Greedy generation yields an answer if and only if each of its tokens is the argmax at its place:
+    as long as they are, the generated prefix equals the answer's.
     """
     labels = batch.labels[:, 1:]  # [B, T-1]
     rows, columns = torch.nonzero(labels != IGNORE, as_tuple=True)  # [N] each
@@ -65,11 +65,11 @@ def score_answers(model: Any, batch: Batch, runner: Runner | None = None) -> Ans
 
 
 def trained_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """The weights that updates change: all but embeddings, the output matrix and norms.
+    """The weights that updates change, by name: all but embeddings, the output matrix and norms.
 
-    Freezing these cost no recall on 200 facts, and fewer untaught questions got a taught answer.
-    It also keeps the embedding's gradient, a scatter of atomics on CUDA, out of the update, which
-    must be repeatable bit by bit.
+    Freezing those cost no recall on 200 facts, and fewer untaught questions got a taught answer. It
+    also avoids the embedding's gradient: on CUDA its atomic additions are not deterministic, and an
+    update must be repeatable bit by bit.
     """
     frozen: set[int] = set()
     for module in model.modules():
@@ -82,26 +82,24 @@ def trained_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 
 def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """D loss / d parameters, in their order and shapes."""
+    """The gradient of the loss: one tensor for each parameter, of its shape."""
     return list(torch.autograd.grad(loss, parameters))
 
 
 @torch.no_grad()
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
-    """[]: Euclidean norm over all of them together."""
+    """[]: Euclidean norm over all gradients together."""
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     return norm
 
 
 @torch.no_grad()
 def adamw_directions(gradients: list[Tensor]) -> list[Tensor]:
-    """Where the first step of a fresh AdamW without weight decay goes, whatever its rate.
+    """The direction of the first step of a fresh AdamW without weight decay; in place.
 
-    After one step its bias-corrected moments are g and g^2, so the step is g / (|g| + eps): almost
-    the sign of the gradient, whatever its length (Kingma & Ba 2015, algorithm 1 with t = 1).
-    Clipping would only scale g against eps, and is left out.
-
-    The gradients are used up.
+    At the first step the bias-corrected moments are g and g^2, so the step is g / (|g| + eps):
+    nearly the sign of the gradient (Kingma & Ba 2015, algorithm 1 with t = 1). Clipping would only
+    scale g relative to eps, and is left out.
     """
     sizes = torch._foreach_abs(gradients)
     torch._foreach_add_(sizes, ADAM_EPS)
@@ -111,14 +109,14 @@ def adamw_directions(gradients: list[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def norm_and_directions(gradients: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """`gradient_norm`, and `adamw_directions`; in one pass where there are kernels for it."""
+    """`gradient_norm` and `adamw_directions`, in one pass if there is a kernel for that."""
     if gradients[0].is_cuda and kernels_for("cuda") == TRITON:
         from agent.learner.engine.kernels.descent import adamw_direction
 
         gradients = [gradient.contiguous() for gradient in gradients]
         squares = [adamw_direction(gradient, ADAM_EPS) for gradient in gradients]
         return torch.cat(squares).sum().sqrt(), gradients
-    norm = gradient_norm(gradients)  # before they are used up
+    norm = gradient_norm(gradients)  # before the gradients are overwritten
     return norm, adamw_directions(gradients)
 
 

@@ -1,4 +1,4 @@
-"""Between the learner and files: snapshots written and read, exports."""
+"""Snapshots of a learner: written and restored."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from agent.snapshots import SnapshotManifest
 
 
 def prepare_snapshot(learner: Learner, folder: Path) -> Callable[[], SnapshotManifest]:
-    """Copies the served weights, and returns what writes the copy to disk.
+    """Copies the served weights, and returns a function that writes the copy to disk.
 
-    The copy takes a moment of the device's thread; the writing can go on beside learning.
+    Only the copy needs the device's thread; the function can run while the learner learns.
     """
     weights = learner.weights_on_cpu()
     description = learner.describe()
@@ -27,7 +27,7 @@ def prepare_snapshot(learner: Learner, folder: Path) -> Callable[[], SnapshotMan
     def save(file: Path) -> None:
         try:
             safetensors.torch.save_file(weights, file)
-        except SafetensorError as error:  # what it says of a full disk, too
+        except SafetensorError as error:  # also raised for a full disk
             raise OSError(str(error)) from error
 
     def write() -> SnapshotManifest:

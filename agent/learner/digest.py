@@ -1,9 +1,8 @@
-"""A fingerprint of the weights, cheap enough to take with every update.
+"""The digest of the weights, cheap enough for every update.
 
-One weight in `STRIDE` is read, always the same ones, and hashed with SHA-256. A gradient step
-moves practically every trained weight, so two updates that differ anywhere differ here. It can
-miss damage to single weights (a flipped bit is seen with probability 1/`STRIDE`); files are
-guarded by a hash of every byte instead.
+It is the SHA-256 of every `STRIDE`-th weight. A gradient step changes practically every trained
+weight, so updates that differ have different digests. Damage to a single weight is seen only with
+probability 1/`STRIDE`; so files are verified by a hash of every byte instead.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import hashlib
 
 import torch
 
-# A prime, so that the sampled columns wander through matrices whose sizes are powers of two.
+# A prime, so that the sampled columns vary in matrices whose sizes are powers of two.
 STRIDE = 251
 
 
@@ -29,7 +28,7 @@ def weights_digest(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     named = sorted(model.named_parameters())
     samples = [parameter.detach().reshape(-1)[::STRIDE] for _, parameter in named]
-    # From the device at once: to ask it for each of hundreds takes longer than to hash them.
+    # One copy from the device: hundreds of copies would take longer than hashing.
     here = torch.cat(samples).cpu().split([len(sample) for sample in samples])
     for (name, parameter), sample in zip(named, here, strict=True):
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())

@@ -1,4 +1,4 @@
-"""What floating-point results depend on, and how to make them repeatable."""
+"""The environment of floating-point results, and how to make them repeatable."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def make_deterministic(threads: int | None = None) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # A debugging aid that comes with it, and writes every buffer once more before it is used.
+    # On by default with deterministic algorithms, for debugging: it writes every new buffer twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # TF32 on CUDA: sums stay fp32, and so do the weights that steps are added to.
+    # TF32 products on CUDA; sums and the weights stay fp32.
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     if threads is not None:
@@ -36,9 +36,9 @@ def make_deterministic(threads: int | None = None) -> None:
 
 @contextmanager
 def products_rounded(precision: str) -> Iterator[None]:
-    """Products of matrices at a precision of `torch.set_float32_matmul_precision`.
+    """Sets the precision of fp32 matrix products, see `torch.set_float32_matmul_precision`.
 
-    A CUDA graph keeps that of its capture.
+    A CUDA graph keeps the precision of its capture.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)

@@ -1,9 +1,8 @@
-"""Places in the middle of a step where something more urgent may be done.
+"""Preemption: more urgent work in the middle of a step.
 
-On a CPU a step of an update takes seconds, longer than most answers. So before each layer of a pass
-over the model, forwards and backwards, whoever drives the learner is asked whether there is
-something else to do. What is done there must leave the model alone; then the step comes out the
-same, bit by bit.
+On a CPU a step takes seconds, longer than most answers. So before each layer of a forward and a
+backward pass, a callback may do something else. It must not change the model; then the step has the
+same result, bit by bit.
 
 On a GPU a step takes milliseconds, and a CUDA graph cannot be interrupted: there are no pauses.
 """
@@ -19,18 +18,18 @@ Pause = Callable[[], None]
 
 
 def no_pause() -> None:
-    """Nothing else is to be done."""
+    """Does nothing."""
 
 
 def pause_between_layers(model: nn.Module, pause: Pause) -> None:
-    """From now on `pause` is called before each layer of the model, in both directions."""
+    """Has `pause` called before each layer of the model, in forward and backward passes."""
     for layer in layers_of(model):
         layer.register_forward_pre_hook(lambda *_: pause())
         layer.register_forward_hook(lambda _, __, output: _pause_backwards(output, pause))
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The layers that hidden states go through one after the other: the longest list of modules."""
+    """The model's layers in order: the longest list among its modules."""
     lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=[])
 

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from agent.teaching import prompts
 
-# Texts whose tokens are kept.
+# Number of texts whose tokens are cached.
 REMEMBERED = 4096
-IGNORE = -100  # the label that `cross_entropy` leaves out
+IGNORE = -100  # the label that `cross_entropy` ignores
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows of prompt, answer and terminator, padded on the right.
 
-    Causal attention never looks to the right, so the padding needs no mask: it cannot change what
-    is computed for the tokens before it.
+    Causal attention never looks to the right, so padding needs no mask: it cannot change the result
+    for the tokens before it.
 
     Attributes:
         input_ids: [B, T], int64.
@@ -44,7 +44,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self.eos = eos_token_id
         self._device = device
-        # A fact comes again with each that it is rehearsed for, and so do its neighbours.
+        # A fact and its neighbors are encoded again in each lesson that rehearses it.
         self._ids = lru_cache(maxsize=REMEMBERED)(self._encoded)
 
     def forget_texts(self) -> None:
@@ -56,7 +56,7 @@ class Encoder:
         return self.encode(prompts.prompt(question))
 
     def opening(self, text: str) -> list[int]:
-        """Token ids of a text that the model is to go on with, as it is: no prompt is put round."""
+        """Token ids of a text for the model to continue, without a prompt around it."""
         return self.encode(text)
 
     def answer(self, answer: str) -> list[int]:
@@ -76,7 +76,7 @@ class Encoder:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         texts: list[str]
         if backend is not None:
-            # What the tokenizer asks in the end, row by row, after a look at each token.
+            # The tokenizer would call this for each row, after a check of each token.
             texts = backend.decode_batch(listed, skip_special_tokens=True)
         else:
             texts = self._tokenizer.batch_decode(

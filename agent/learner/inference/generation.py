@@ -19,12 +19,12 @@ from agent.teaching.types import Generated
 
 
 class GreedyBatch:
-    """Several texts that are continued together, greedily, one token of each at a time.
+    """B texts that are continued together by greedy generation, one token of each per step.
 
     Args:
         model: a causal LM with a key-value cache.
         prompt_ids: B rows of token ids, of any lengths.
-        eos: pads rows on the left; masked out.
+        eos: token for padding on the left, which is masked out.
     """
 
     def __init__(self, model: Any, prompt_ids: Sequence[Sequence[int]], eos: int) -> None:
@@ -32,7 +32,7 @@ class GreedyBatch:
         self._device = next(model.parameters()).device
         width = max(map(len, prompt_ids))
         padding = [width - len(row) for row in prompt_ids]
-        # Without padding no mask is passed: a row is computed as it is when scored.
+        # Without padding no mask is passed, so that a row is computed as in scoring.
         self._padded = any(padding)
         self._ids = torch.tensor(
             [[eos] * n + list(row) for n, row in zip(padding, prompt_ids, strict=True)],
@@ -41,12 +41,12 @@ class GreedyBatch:
         self._mask = torch.tensor(
             [[0] * n + [1] * (width - n) for n in padding], device=self._device
         )  # [B, T]
-        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)  # as the ids
+        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)  # [B, T], then [B, 1]
         self._cache: Any = None
 
     @torch.inference_mode()
     def next_tokens(self) -> list[int]:
-        """[B] token ids. Rows go on after their terminator: the caller drops what follows."""
+        """[B] token ids. Rows continue after their terminator; the caller drops those tokens."""
         out = self._model(
             input_ids=self._ids,
             attention_mask=self._mask if self._padded else None,
@@ -64,7 +64,7 @@ class GreedyBatch:
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Goes on with these rows only, in this order."""
+        """Continues only these rows, in this order."""
         kept = torch.tensor(rows, device=self._device)
         self._ids, self._mask = self._ids[kept], self._mask[kept]
         self._positions = self._positions[kept]
@@ -78,9 +78,9 @@ def greedy_tokens(
     """Yields the next token of every row, until the caller stops or the limit is reached.
 
     Args:
-        model: see `GreedyBatch`, the others too.
-        prompt_ids: B rows.
-        max_new_tokens: how many times to yield at most.
+        model: as for `GreedyBatch`.
+        prompt_ids: B rows of token ids.
+        max_new_tokens: limit.
         eos: the terminator.
 
     Yields:
@@ -93,12 +93,12 @@ def greedy_tokens(
 
 @dataclass(kw_only=True, slots=True)
 class Asked:
-    """A question that somebody waits for the answer of.
+    """A question whose answer a client waits for.
 
     Attributes:
-        question: to be answered.
+        question: to answer.
         max_new_tokens: limit.
-        gone: set, by any thread, when nobody waits any more.
+        gone: set by any thread when the client no longer waits.
     """
 
     question: str
@@ -107,7 +107,7 @@ class Asked:
 
 
 class _Text:
-    """The text of one answer, while its tokens come."""
+    """The text of one answer while it is generated."""
 
     def __init__(self, encoder: Encoder, limit: int) -> None:
         self._encoder = encoder
@@ -117,10 +117,9 @@ class _Text:
         self._finished = False
 
     def add(self, token: int) -> tuple[str, bool]:
-        """The next piece to be sent, maybe empty, and whether the answer has ended.
+        """Returns the next piece to send, which may be empty, and whether the answer has ended.
 
-        Text is held back while it ends in an incomplete character, or in space that may be the
-        last.
+        An incomplete character at the end is held back, and so is whitespace that may be the last.
         """
         if token == self._encoder.eos:
             self._finished = True
@@ -130,7 +129,7 @@ class _Text:
         if prompts.STOP_TEXT in text:
             self._finished = True
         if self._finished or len(self._tokens) == self._limit:
-            # Whole, or cut: what is sent now is the end.
+            # The answer ends here, by itself or at the limit: send the rest.
             return self._rest(), True
         if text.endswith("\ufffd"):
             return "", False
@@ -153,12 +152,11 @@ def stream_answers(
 ) -> Iterator[list[tuple[int, str | Generated]]]:
     """Answers several questions in one batch, token by token.
 
-    A row leaves the batch when it has ended or nobody waits for it, so that what is left to
-    compute is what is left to be said.
+    A row leaves the batch when its answer has ended, or when nobody waits for it any more.
 
     Yields:
-        After each token, what is new: a question's index with a piece of its answer, or with the
-        whole that its pieces join to.
+        After each token, pairs of a question's index and a piece of its answer, or the index and
+        the whole answer, which its pieces join to.
     """
     live = [index for index, question in enumerate(asked) if not question.gone.is_set()]
     if not live:
@@ -187,7 +185,7 @@ def stream_answers(
 def stream_answer(
     model: Any, encoder: Encoder, question: str, max_new_tokens: int
 ) -> Iterator[str | Generated]:
-    """Generates one answer; yields pieces of text as they come, then the whole."""
+    """Generates one answer; yields pieces of its text, and then the whole answer."""
     asked = Asked(question=question, max_new_tokens=max_new_tokens)
     for new in stream_answers(model, encoder, [asked]):
         for _, piece in new:
@@ -198,18 +196,18 @@ def stream_answer(
 def answer_alone(
     model: Any, encoder: Encoder, question: str, max_new_tokens: int, runner: Runner, name: str
 ) -> Generated:
-    """Generates one answer without a cache, each token by a whole forward pass.
+    """Generates one answer without a cache: each token takes a whole forward pass.
 
-    By a CUDA graph that is several times faster than a pass of one token that is launched kernel
-    by kernel. Elsewhere use `generate_answers`.
+    As a CUDA graph this is several times faster than passes of one token whose kernels are launched
+    one by one. Without CUDA graphs, use `generate_answers`.
 
     Args:
         model: a causal LM.
         encoder: its tokenizer.
-        question: to be answered.
+        question: to answer.
         max_new_tokens: limit.
-        runner: with graphs.
-        name: of the model, to the runner.
+        runner: with CUDA graphs.
+        name: identifies the model to the runner.
     """
 
     def next_token(ids: Tensor, last: Tensor) -> tuple[Tensor, ...]:
@@ -242,7 +240,7 @@ def generate_answers(
     max_new_tokens: Sequence[int],
     pause: Pause = no_pause,
 ) -> list[Generated]:
-    """Generates the answers to several questions in one batch, each with a limit of its own.
+    """Generates the answers to several questions in one batch; each has its own limit.
 
     Calls `pause` between two tokens.
     """

@@ -1,4 +1,4 @@
-"""A model's predictions at chosen places of texts."""
+"""Logits of a model at chosen places of texts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Where some texts are among tokens that stand end to end.
+    """The position of texts among tokens that are laid end to end.
 
     Attributes:
-        starts: [B], the first token of each.
-        lengths: [B], 0 for one that only fills up.
-        longest: none is longer; a multiple of it may cost as much.
-        packed: whether they stand in a single row, which only fused layers can take apart.
+        starts: [B] index of each text's first token.
+        lengths: [B] number of its tokens; 0 for padding.
+        longest: upper bound of the lengths.
+        packed: whether all texts are in a single row, which only fused layers can separate.
     """
 
     starts: Tensor
@@ -29,7 +29,7 @@ class Texts:
 
 
 def logits_at(model: Any, input_ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Logits at some places only: the vocabulary is most of the work where a text is short.
+    """Logits at chosen places only: for short texts, the output matrix is most of the work.
 
     Args:
         model: a causal LM.
@@ -53,20 +53,20 @@ def packed_logits_at(
     places: Tensor,
     *groups: Tensor,
 ) -> Tensor:
-    """As `logits_at`, for texts end to end: nothing is computed for what would fill them up.
+    """As `logits_at`, for texts that are laid end to end, so that no padding is computed.
 
     Args:
-        model: a causal LM that `fused.packs_texts`.
-        tokens: [1, L], each of one text.
-        positions: [1, L], in its text.
+        model: a causal LM, see `fused_layers.packs_texts`.
+        tokens: [1, L], of all texts.
+        positions: [1, L], of each token in its text.
         places: [N], in 0..L-1.
-        groups: of texts about as long, three tensors each: starts [B] and lengths [B] as in
-            `Texts`, and columns [w], w at least as many as the longest has tokens.
+        groups: three tensors for each group of texts of similar length: starts [B] and lengths [B]
+            as in `Texts`, and a range [w] with w at least the longest length.
 
     Returns:
         [N, V], fp32.
     """
-    # No layer is to read it as a mask.
+    # It only carries `texts`: no layer uses it as a mask.
     mask = torch.zeros((1, 1, 1, 1), device=tokens.device)
     mask.texts = tuple(  # type: ignore[attr-defined]
         Texts(groups[n], groups[n + 1], len(groups[n + 2]), packed=True)
@@ -80,9 +80,9 @@ def packed_logits_at(
 
 
 def causal_mask(input_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """[1, 1, T, T], added to attention scores of texts that are padded on the right, [B, T].
+    """[1, 1, T, T] causal mask for texts [B, T] that are padded on the right.
 
-    The model would make the same, but with a copy from the host, which no CUDA graph can hold.
+    The model would make the same one with a copy from the host, which a CUDA graph cannot contain.
     """
     batch, width = input_ids.shape
     lowest = torch.finfo(dtype).min
@@ -95,14 +95,14 @@ def causal_mask(input_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 
 
 def texts_of(mask: Tensor | None) -> tuple[Texts, ...]:
-    """All the texts that a mask of this module stands for; none if it is another one."""
+    """The texts of a mask made by this module; empty for other masks."""
     texts: tuple[Texts, ...] = getattr(mask, "texts", ())
     return texts
 
 
 @contextmanager
 def _head_at(head: Any, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """The output matrix sees chosen places as one row, whatever the model does before and after."""
+    """Gives the output matrix only the hidden states of the chosen places, as one row [1, N, D]."""
     hook: Callable[..., Any] = lambda _, hidden: (hidden[0][rows, columns][None],)  # noqa: E731
     handle = head.register_forward_pre_hook(hook)
     try:

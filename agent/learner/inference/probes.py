@@ -1,7 +1,7 @@
-"""Probes: what the model answers to a question, and how likely it finds the right answer.
+"""Probes: the model's answers to questions, and its probabilities of the right answers.
 
-Also how often it says it in sampled texts, as the paper counts. One implementation for the service
-(before and after each update) and for `agent eval`.
+Also counts right answers in sampled texts, as the paper does. The service (before and after each
+update) and `agent eval` share this implementation.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from agent.learner.training.update import score_answers
 from agent.teaching import prompts
 from agent.teaching.types import Answer, Generated
 
-# A model, its tokenizer, questions, and the most tokens of each answer.
+# From a model, its tokenizer, questions, and the limit of each answer, to the answers.
 Generate = Callable[[Any, Encoder, Sequence[str], Sequence[int]], list[Generated]]
-# A model, its tokenizer and pairs; log-probability of each answer, and whether greedy generation is
-# known to yield it.
+# From a model, its tokenizer and pairs to the log-probability of each answer, and whether greedy
+# generation is known to yield it.
 Score = Callable[[Any, Encoder, Sequence[tuple[str, str]]], tuple[list[float], list[bool]]]
-# Room beyond the expected answer, so that one that runs on is seen to run on.
+# Tokens beyond the expected answer, to see whether the model's answer goes on.
 SPARE_TOKENS = 8
-# Rows in one forward pass: bounds memory, whatever the number of probes.
+# Rows in one forward pass, to bound memory.
 ROWS = 64
 
 
@@ -50,16 +50,16 @@ def probe(
 ) -> list[Answer]:
     """Asks each question and grades the answer.
 
-    One forward pass over all pairs gives the exact probabilities and tells which answers greedy
-    generation would yield token by token (see `score_answers`); only the others are generated.
+    One forward pass over all pairs gives the exact probabilities, and shows which answers greedy
+    generation would yield (see `score_answers`); only the others are generated.
 
     Args:
         model: a causal LM.
         encoder: its tokenizer.
         pairs: (question, expected answer).
-        always_generate: generate even what the forward pass shows to be right.
-        generate: makes the answers that are generated.
-        score: gives the probabilities.
+        always_generate: also generate answers that the forward pass shows to be right.
+        generate: generates answers.
+        score: computes probabilities.
 
     Returns:
         One answer per pair, in order.
@@ -78,21 +78,20 @@ def count_samples(
     samples: int,
     key: str,
 ) -> Generator[None, None, list[Answer]]:
-    """Samples texts from the bare questions, as the paper does; yields now and then.
+    """Samples texts from the bare questions, as the paper does; yields between steps.
 
     Args:
         sampler: of the model that gave the answers.
         pairs: (question, expected answer).
         answers: what `probe` found for them.
-        samples: texts for each question, at least 1.
-        key: names the random numbers.
+        samples: number of texts for each question, at least 1.
+        key: seed of the random numbers.
 
     Returns:
-        The answers with their counts. A question that leaves no room in the paper's 50 tokens has
-        no samples.
+        The answers with their counts. A question that fills the paper's 50 tokens has no samples.
 
     Raises:
-        ModelError: the model cannot be sampled from, or memory does not suffice for one text.
+        ModelError: the model cannot be sampled from, or there is too little memory for one text.
     """
     cells = [
         Cell(
@@ -126,7 +125,7 @@ def _probe_rows(
 ) -> list[Answer]:
     log_probability, greedy = score(model, encoder, pairs)
     asked = [row for row, sure in enumerate(greedy) if always_generate or not sure]
-    # A limit for each row, so that what is seen of an answer does not depend on its neighbours.
+    # Each row has its own limit, so that an answer does not depend on the other rows.
     limits = [len(encoder.answer(pairs[row][1])) + SPARE_TOKENS for row in asked]
     texts = generate(model, encoder, [pairs[row][0] for row in asked], limits)
     generated = dict(zip(asked, texts, strict=True))

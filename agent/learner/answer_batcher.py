@@ -23,7 +23,7 @@ from agent.errors import InvalidFactError, MemoryShortageError
 from agent.learner.core import Learner
 from agent.learner.device_thread import DeviceThread, Priority
 from agent.learner.engine.kv_cache import is_out_of_memory
-from agent.learner.inference.generation import Asked
+from agent.learner.inference.generation import PendingQuestion
 from agent.teaching.types import Generated
 
 # Limits of all key-value caches together: rows, and tokens (questions and the longest answers that
@@ -37,7 +37,7 @@ Said: TypeAlias = str | Generated | Exception
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Waiting:
-    asked: Asked
+    asked: PendingQuestion
     version: int = 0  # of the weights that answer
     tokens: int = 0  # the most that its row may have
     said: asyncio.Queue[Said] = field(default_factory=asyncio.Queue)
@@ -45,7 +45,7 @@ class _Waiting:
     retried: bool = False
 
 
-class Answering:
+class AnswerBatcher:
     """Answers with the served weights. Has priority over all other work on the device.
 
     `ask` belongs to one asyncio loop.
@@ -75,7 +75,7 @@ class Answering:
             InvalidFactError: the question leaves no room for an answer.
             MemoryShortageError: memory ran out.
         """
-        waiting = _Waiting(asked=Asked(question=question, max_new_tokens=max_new_tokens))
+        waiting = _Waiting(asked=PendingQuestion(question=question, max_new_tokens=max_new_tokens))
         self._waiting.append(waiting)
         self._call()
         try:

@@ -34,7 +34,7 @@ from agent.learner.engine.preemption import Pause, no_pause, pause_between_layer
 from agent.learner.environment import describe_environment, device_name
 from agent.learner.inference.encoding import Encoder
 from agent.learner.inference.generation import (
-    Asked,
+    PendingQuestion,
     generate_answers,
     stream_answer,
     stream_answers,
@@ -350,7 +350,9 @@ class Learner:
         limit = min(max_new_tokens, self.room_to_answer(question))
         return stream_answer(self.weights.served, self._encoder, question, limit)
 
-    def ask_together(self, asked: Sequence[Asked]) -> Iterator[list[tuple[int, str | Generated]]]:
+    def ask_together(
+        self, asked: Sequence[PendingQuestion]
+    ) -> Iterator[list[tuple[int, str | Generated]]]:
         """The served model's answers to several questions; see `stream_answers`.
 
         Each limit must leave the answer room; see `room_to_answer`.

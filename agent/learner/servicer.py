@@ -16,7 +16,7 @@ import grpc
 import torch
 
 from agent.errors import MemoryShortageError, StaleVersionError
-from agent.learner.answer_batcher import Answering
+from agent.learner.answer_batcher import AnswerBatcher
 from agent.learner.checkpoint import prepare_snapshot, restore_snapshot
 from agent.learner.core import Learner
 from agent.learner.device_thread import DeviceThread, Priority
@@ -42,7 +42,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     def __init__(self, learner: Learner, device: DeviceThread) -> None:
         self._learner = learner
         self._device = device
-        self._answering = Answering(learner, device)
+        self._answering = AnswerBatcher(learner, device)
         self._learned: tuple[str, Outcome] | None = None  # the last fact and its outcome
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from agent.learner.inference.encoding import Encoder
 from agent.learner.inference.generation import (
-    Asked,
+    PendingQuestion,
     generate_answers,
     greedy_tokens,
     stream_answer,
@@ -182,7 +182,7 @@ def test_rows_that_have_ended_or_whose_asker_is_gone_leave_the_batch(loaded: Loa
     model: Any = loaded.model
     limits = [9, 2, 9, 5]
     asked = [
-        Asked(question=question, max_new_tokens=limit)
+        PendingQuestion(question=question, max_new_tokens=limit)
         for question, limit in zip(QUESTIONS, limits, strict=True)
     ]
     rows: list[int] = []

@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import InvalidFactError, MemoryShortageError
 from agent.learner import answer_batcher as module
-from agent.learner.answer_batcher import Answering
+from agent.learner.answer_batcher import AnswerBatcher
 from agent.learner.core import Learner
 from agent.learner.device_thread import DeviceThread, Priority
 from agent.teaching.types import Generated
@@ -27,7 +27,7 @@ class World:
     def __init__(self, device: DeviceThread, learner: Learner) -> None:
         self.device = device
         self.learner = learner
-        self.answering = Answering(learner, device)
+        self.answering = AnswerBatcher(learner, device)
         self.batches: list[list[str]] = []
 
     def note_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ async def test_a_shortage_is_told_who_has_heard_a_part_or_meets_it_twice(world: 
 
 async def test_a_closed_device_refuses() -> None:
     device = DeviceThread()
-    answering = Answering(fresh(), device)
+    answering = AnswerBatcher(fresh(), device)
     await asyncio.to_thread(device.close)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="closed"):

@@ -92,7 +92,7 @@ def greedy_tokens(
 
 
 @dataclass(kw_only=True, slots=True)
-class Asked:
+class PendingQuestion:
     """A question whose answer a client waits for.
 
     Attributes:
@@ -148,7 +148,7 @@ class _Text:
 
 
 def stream_answers(
-    model: Any, encoder: Encoder, asked: Sequence[Asked]
+    model: Any, encoder: Encoder, asked: Sequence[PendingQuestion]
 ) -> Iterator[list[tuple[int, str | Generated]]]:
     """Answers several questions in one batch, token by token.
 
@@ -186,7 +186,7 @@ def stream_answer(
     model: Any, encoder: Encoder, question: str, max_new_tokens: int
 ) -> Iterator[str | Generated]:
     """Generates one answer; yields pieces of its text, and then the whole answer."""
-    asked = Asked(question=question, max_new_tokens=max_new_tokens)
+    asked = PendingQuestion(question=question, max_new_tokens=max_new_tokens)
     for new in stream_answers(model, encoder, [asked]):
         for _, piece in new:
             yield piece
